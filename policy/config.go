@@ -1,0 +1,121 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"espalier/policy/catalog"
+)
+
+// Values of apple.private_relay.
+const (
+	RelayAllow = "allow"
+	RelayBlock = "block"
+)
+
+// Apple is the configuration of what counts as Apple's.
+type Apple struct {
+	// Wide adds the article's firewall advice: *.apple.com and literals in
+	// Apple's own address blocks, on any port.
+	Wide bool `koanf:"wide"`
+	// Extra are patterns treated like Apple's, "host" (any port) or
+	// "host:port,port"; a host may begin with "*.".
+	Extra []string `koanf:"extra"`
+	// Catalog is a catalogue file to use in place of the embedded one; empty
+	// means the embedded one.
+	Catalog string `koanf:"catalog"`
+	// PrivateRelay is "allow" or "block"; empty means allow.
+	PrivateRelay string `koanf:"private_relay"`
+}
+
+// Validate checks everything but the contents of the catalogue file.
+func (a Apple) Validate() error {
+	var errs []error
+	if !slices.Contains([]string{"", RelayAllow, RelayBlock}, a.PrivateRelay) {
+		errs = append(errs, fmt.Errorf("private_relay: %q is unknown (allowed: allow, block)", a.PrivateRelay))
+	}
+	for i, s := range a.Extra {
+		if _, err := parseExtra(s); err != nil {
+			errs = append(errs, fmt.Errorf("extra[%d]: %w", i, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// compile returns the catalogue with the rows that the options add. The added
+// rows stand last, so that a row of the article wins among equals.
+func (a Apple) compile() (*catalog.Set, error) {
+	if err := a.Validate(); err != nil {
+		return nil, err
+	}
+	rows := catalog.Embedded()
+	if a.Catalog != "" {
+		var err error
+		if rows, err = catalog.Load(a.Catalog); err != nil {
+			return nil, fmt.Errorf("catalog: %w", err)
+		}
+	}
+	rows = slices.Clone(rows)
+	if a.Wide {
+		rows = append(rows, catalog.Wide()...)
+	}
+	for _, s := range a.Extra {
+		r, _ := parseExtra(s) // Validate has seen it
+		rows = append(rows, r)
+	}
+	return catalog.Compile(rows), nil
+}
+
+// parseExtra parses an element of apple.extra.
+func parseExtra(s string) (catalog.Row, error) {
+	host, list := s, ""
+	if i := strings.LastIndexByte(s, ':'); i >= 0 && strings.Count(s, ":") == 1 {
+		host, list = s[:i], s[i+1:]
+		if list == "" {
+			return catalog.Row{}, fmt.Errorf("%q has no port behind the colon", s)
+		}
+	}
+	host, err := ParsePattern(host)
+	if err != nil {
+		return catalog.Row{}, err
+	}
+	var ports []uint16
+	if list != "" {
+		for p := range strings.SplitSeq(list, ",") {
+			port, err := ParsePort(strings.TrimSpace(p))
+			if err != nil {
+				return catalog.Row{}, fmt.Errorf("%q: %w", s, err)
+			}
+			ports = append(ports, port)
+		}
+	}
+	return catalog.Extra(host, ports), nil
+}
+
+// Values of inspect.mode.
+const (
+	InspectNone   = "none"
+	InspectListed = "listed"
+	InspectAll    = "all"
+)
+
+// InspectConfig says which tunnels are intercepted; Apple's never are.
+type InspectConfig struct {
+	// Mode is none, listed (only what a rule with "then: inspect" names) or
+	// all; empty means none.
+	Mode string `koanf:"mode"`
+	// Exempt are host patterns that mode all leaves alone.
+	Exempt []string `koanf:"exempt"`
+}
+
+// Validate checks mode and patterns.
+func (c InspectConfig) Validate() error {
+	var errs []error
+	if !slices.Contains([]string{"", InspectNone, InspectListed, InspectAll}, c.Mode) {
+		errs = append(errs, fmt.Errorf("mode: %q is unknown (allowed: none, listed, all)", c.Mode))
+	}
+	_, err := compileHosts(c.Exempt)
+	return errors.Join(append(errs, under("exempt", err))...)
+}

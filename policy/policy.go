@@ -1,0 +1,272 @@
+// Package policy decides what happens to a request. Decide is the only place
+// where that is decided: the proxy acts on it, the PAC script is generated from
+// the same rows, and `espalier explain` prints it.
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"espalier/policy/catalog"
+)
+
+// Action is what is done with a request, as it stands in access records.
+type Action string
+
+const (
+	Tunnel    Action = "tunnel"    // CONNECT, bytes relayed untouched
+	Forward   Action = "forward"   // plain HTTP, passed on
+	Inspect   Action = "inspect"   // CONNECT, TLS intercepted
+	Deny      Action = "deny"      // refused, 403
+	Challenge Action = "challenge" // refused until the user signs in, 407
+	Error     Action = "error"     // permitted, but failed; never decided here
+)
+
+// Names that Decision.Rule has where no rule of the administrator decided.
+const (
+	RuleClients = "clients"       // the client is outside proxy.clients
+	RuleApple   = "apple"         // the catalogue matched
+	RuleRelay   = "private-relay" // apple.private_relay: block
+	RuleAuth    = "auth"          // nobody has signed in
+	RuleInspect = "inspect"       // inspect.mode: all
+	RuleDefault = "default"       // nothing else applied
+)
+
+// A Request is what a decision needs to know.
+type Request struct {
+	Target Target
+	// Client is the address the request came from.
+	Client netip.Addr
+	// User is who signed in; empty where nobody did.
+	User string
+	// Connect tells CONNECT from a plain HTTP request.
+	Connect bool
+	// Time is looked at by rules with hours; zero means now.
+	Time time.Time
+}
+
+// A Decision says what is done with a request, and why.
+type Decision struct {
+	Action Action
+	// Rule names what decided: one of the Rule constants or the name of a rule
+	// of the administrator.
+	Rule string
+	// Match is what the catalogue says of the target, whatever was decided.
+	Match catalog.Match
+}
+
+// Service is the service id that the request counts for.
+func (d Decision) Service() string { return d.Match.Service() }
+
+// Config is what a Policy is compiled from. The zero value denies every client.
+type Config struct {
+	Clients []string // proxy.clients
+	Apple   Apple
+	Auth    bool // somebody can sign in, so whoever is not known is asked
+	Rules   []Rule
+	Lists   map[string]List
+	Inspect InspectConfig
+}
+
+// A Policy is a compiled configuration. It is immutable and safe for concurrent
+// use; a reload compiles a new one.
+type Policy struct {
+	apple   *catalog.Set
+	clients Networks
+	relay   bool // block Private Relay
+	auth    bool
+	rules   []rule
+	inspect bool // inspect.mode: all
+	exempt  hosts
+}
+
+// New compiles cfg. It reads the file of apple.catalog where one is named.
+// Errors name the key at fault, all of them joined.
+func New(cfg Config) (*Policy, error) {
+	p := &Policy{
+		relay:   cfg.Apple.PrivateRelay == RelayBlock,
+		auth:    cfg.Auth,
+		inspect: cfg.Inspect.Mode == InspectAll,
+	}
+	var errs []error
+	fail := func(err error) {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	var err error
+	p.clients, err = ParseNetworks(cfg.Clients)
+	fail(under("proxy.clients", err))
+	p.apple, err = cfg.Apple.compile()
+	fail(under("apple", err))
+	p.rules, err = compileRules(cfg.Rules, cfg.Lists, cfg.Inspect.Mode)
+	fail(err)
+	p.exempt, err = compileHosts(cfg.Inspect.Exempt)
+	fail(under("inspect.exempt", err))
+	return p, errors.Join(errs...)
+}
+
+// Apple returns the compiled catalogue, with what apple.wide and apple.extra
+// add to it.
+func (p *Policy) Apple() *catalog.Set { return p.apple }
+
+// Decide says what happens to r. The order is fixed:
+//
+//  1. a client outside proxy.clients is refused;
+//  2. a deny rule that names the target, by hosts or services, comes before
+//     Apple (a rule that names no target never cuts Apple off);
+//  3. Private Relay, where blocked;
+//  4. Apple's: untouched, nobody is asked, nothing is inspected;
+//  5. the administrator's rules, the first match wins; deny needs no password;
+//  6. who has not signed in is asked, where somebody can;
+//  7. interception, where the rule or inspect.mode says so;
+//  8. everything else passes.
+//
+// It does not allocate.
+func (p *Policy) Decide(r *Request) Decision {
+	d := Decision{Match: p.apple.Match(r.Target.Host, r.Target.Addr, r.Target.Port)}
+	pass := Forward
+	if r.Connect {
+		pass = Tunnel
+	}
+	if !p.clients.Contains(r.Client) {
+		d.Action, d.Rule = Deny, RuleClients
+		return d
+	}
+	if d.Match.OK() {
+		switch rule := p.firstNaming(r, &d); {
+		case rule != nil && rule.then == thenDeny:
+			d.Action, d.Rule = Deny, rule.name
+		case p.relay && isRelay(r.Target.Host):
+			d.Action, d.Rule = Deny, RuleRelay
+		default:
+			d.Action, d.Rule = pass, RuleApple
+		}
+		return d
+	}
+	rule, ask := p.first(r, &d)
+	switch {
+	case ask:
+		d.Action, d.Rule = Challenge, RuleAuth
+	case rule != nil && rule.then == thenDeny:
+		d.Action, d.Rule = Deny, rule.name
+	case p.auth && r.User == "":
+		d.Action, d.Rule = Challenge, RuleAuth
+	case rule != nil:
+		d.Action, d.Rule = pass, rule.name
+		if r.Connect && (rule.then == thenInspect ||
+			rule.then == thenAllow && p.inspect && !p.exempt.match(r.Target)) {
+			d.Action = Inspect
+		}
+	case r.Connect && p.inspect && !p.exempt.match(r.Target):
+		d.Action, d.Rule = Inspect, RuleInspect
+	default:
+		d.Action, d.Rule = pass, RuleDefault
+	}
+	return d
+}
+
+// firstNaming returns the first matching rule that names an Apple target, by
+// hosts or services. A user who is not known matches no rule with users.
+func (p *Policy) firstNaming(r *Request, d *Decision) *rule {
+	for i := range p.rules {
+		if rule := &p.rules[i]; rule.names && rule.match(r, d) && (rule.users == nil || rule.users[r.User]) {
+			return rule
+		}
+	}
+	return nil
+}
+
+// first returns the first rule that matches a target which is not Apple's. ask
+// is set where that cannot be told before the user has signed in.
+func (p *Policy) first(r *Request, d *Decision) (_ *rule, ask bool) {
+	for i := range p.rules {
+		rule := &p.rules[i]
+		if !rule.match(r, d) {
+			continue
+		}
+		if rule.users == nil || rule.users[r.User] {
+			return rule, false
+		}
+		if r.User == "" && p.auth {
+			return nil, true
+		}
+	}
+	return nil, false
+}
+
+// isRelay reports whether host is one of those that Apple says to block where a
+// network does not allow iCloud Private Relay. Devices then tell the user and
+// go on without it.
+func isRelay(host string) bool {
+	return host == "mask.icloud.com" || host == "mask-h2.icloud.com"
+}
+
+// under puts key in front of err, joined errors one by one, so that each names
+// the whole path of the key at fault. An error that begins with an index "[i]"
+// belongs to an element of key.
+func under(key string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var errs []error
+		for _, e := range joined.Unwrap() {
+			errs = append(errs, under(key, e))
+		}
+		return errors.Join(errs...)
+	}
+	if msg := err.Error(); msg != "" && msg[0] == '[' {
+		return fmt.Errorf("%s%w", key, err)
+	}
+	return fmt.Errorf("%s.%w", key, err)
+}
+
+// Networks is a set of address blocks.
+type Networks []netip.Prefix
+
+// Contains reports whether addr is in any block; an IPv4-mapped address counts
+// as what it embeds. The zero Addr is in none.
+func (n Networks) Contains(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	for _, p := range n {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// networkWords are the words that stand for address blocks in client lists.
+var networkWords = map[string]Networks{
+	"loopback": {netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+	"private": {
+		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
+		netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("169.254.0.0/16"),
+		netip.MustParsePrefix("fc00::/7"), netip.MustParsePrefix("fe80::/10"),
+	},
+}
+
+// ParseNetworks parses CIDR blocks, single addresses and the words loopback and
+// private. Errors begin with the index, "[i]: ", all of them joined.
+func ParseNetworks(list []string) (Networks, error) {
+	var nets Networks
+	var errs []error
+	for i, s := range list {
+		if n, ok := networkWords[s]; ok {
+			nets = append(nets, n...)
+		} else if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+			a = a.Unmap()
+			nets = append(nets, netip.PrefixFrom(a, a.BitLen()))
+		} else if p, err := netip.ParsePrefix(s); err != nil {
+			errs = append(errs, fmt.Errorf("[%d]: %q is no address block (allowed: a CIDR block, an address, loopback, private)", i, s))
+		} else if p != p.Masked() {
+			errs = append(errs, fmt.Errorf("[%d]: %q has bits set behind the prefix; did you mean %s?", i, s, p.Masked()))
+		} else {
+			nets = append(nets, p)
+		}
+	}
+	return nets, errors.Join(errs...)
+}

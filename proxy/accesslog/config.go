@@ -1,0 +1,55 @@
+package accesslog
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Config is the configuration of the access log, `log.access`.
+type Config struct {
+	// File is the log's path, relative to the data directory; "-" is standard
+	// output, empty writes none.
+	File string `koanf:"file"`
+	// Format is json or squid (Squid's native line).
+	Format string `koanf:"format"`
+	// Rotate is the size at which the file is rotated; 0 means never.
+	Rotate ByteSize `koanf:"rotate"`
+	// Keep is how long rotated files are kept; 0 means for ever.
+	Keep time.Duration `koanf:"keep"`
+	// Anonymize leaves out who the client was: addresses are cut to their
+	// network (/24, /48) and users are left empty.
+	Anonymize bool `koanf:"anonymize"`
+}
+
+// Validate checks the values; it does not touch the file.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Format != "json" && c.Format != "squid" {
+		errs = append(errs, fmt.Errorf("format: %q is unknown (allowed: json, squid)", c.Format))
+	}
+	if c.Rotate != 0 && c.Rotate < 1<<20 {
+		errs = append(errs, fmt.Errorf("rotate: %s is too small (allowed: 0 for never, or 1MB and more)", c.Rotate))
+	}
+	if c.Keep < 0 {
+		errs = append(errs, errors.New("keep: must not be negative"))
+	}
+	return errors.Join(errs...)
+}
+
+// StoreConfig is the configuration of the searchable store, `log.store`.
+type StoreConfig struct {
+	// Path is the store's file, relative to the data directory; empty means no
+	// store.
+	Path string `koanf:"path"`
+	// Keep is how long records are kept; 0 means for ever.
+	Keep time.Duration `koanf:"keep"`
+}
+
+// Validate checks the values.
+func (c StoreConfig) Validate() error {
+	if c.Keep < 0 {
+		return errors.New("keep: must not be negative")
+	}
+	return nil
+}

@@ -1,0 +1,83 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"espalier/policy"
+)
+
+// Config is the configuration of the proxy's listeners and limits, `proxy`.
+type Config struct {
+	// Listen are the addresses of the plain proxy, "host:port" or ":port".
+	Listen []string `koanf:"listen"`
+	// TLSListen are addresses where the proxy is spoken to inside TLS.
+	TLSListen []string `koanf:"tls_listen"`
+	// Clients may use the proxy: CIDR blocks, addresses, loopback, private.
+	Clients []string `koanf:"clients"`
+	// ProxyProtocol are the load balancers trusted to say who the client is.
+	ProxyProtocol []string `koanf:"proxy_protocol"`
+	// IdleTimeout ends a tunnel with no byte either way; it must be positive.
+	IdleTimeout time.Duration `koanf:"idle_timeout"`
+	// MaxTunnels bounds open tunnels; 0 means what the limit of file
+	// descriptors allows, with a reserve.
+	MaxTunnels int `koanf:"max_tunnels"`
+	// DrainTimeout is how long open tunnels may go on after the listener has
+	// closed; 0 means none.
+	DrainTimeout time.Duration `koanf:"drain_timeout"`
+}
+
+// Validate checks the values. Errors begin with the key, joined.
+func (c Config) Validate() error {
+	var errs []error
+	if len(c.Listen) == 0 && len(c.TLSListen) == 0 {
+		errs = append(errs, errors.New("listen: is empty, and so is tls_listen: no client could connect"))
+	}
+	seen := map[string]string{}
+	for key, list := range map[string][]string{"listen": c.Listen, "tls_listen": c.TLSListen} {
+		for i, s := range list {
+			at := fmt.Sprintf("%s[%d]", key, i)
+			if err := CheckListen(s); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", at, err))
+			} else if other, dup := seen[s]; dup && s != ":0" {
+				errs = append(errs, fmt.Errorf("%s: %q stands at %s too", at, s, other))
+			}
+			seen[s] = at
+		}
+	}
+	for key, list := range map[string][]string{"clients": c.Clients, "proxy_protocol": c.ProxyProtocol} {
+		if _, err := policy.ParseNetworks(list); err != nil {
+			for _, e := range err.(interface{ Unwrap() []error }).Unwrap() {
+				errs = append(errs, fmt.Errorf("%s%w", key, e))
+			}
+		}
+	}
+	if c.IdleTimeout <= 0 {
+		errs = append(errs, fmt.Errorf("idle_timeout: must be positive, not %s", c.IdleTimeout))
+	}
+	if c.MaxTunnels < 0 {
+		errs = append(errs, fmt.Errorf("max_tunnels: must not be negative"))
+	}
+	if c.DrainTimeout < 0 {
+		errs = append(errs, fmt.Errorf("drain_timeout: must not be negative"))
+	}
+	return errors.Join(errs...)
+}
+
+// CheckListen checks a listen address: an IP address, or nothing for all, and a
+// port.
+func CheckListen(s string) error {
+	host, port, err := net.SplitHostPort(s)
+	if err == nil && host != "" && net.ParseIP(host) == nil {
+		err = errors.New("host is no address")
+	}
+	if err == nil && port != "0" {
+		_, err = policy.ParsePort(port)
+	}
+	if err != nil {
+		return fmt.Errorf("%q is no listen address (allowed: \":3128\", \"192.0.2.1:3128\", \"[2001:db8::1]:3128\")", s)
+	}
+	return nil
+}

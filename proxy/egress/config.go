@@ -1,0 +1,91 @@
+package egress
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"espalier/policy"
+)
+
+// Config is the configuration of how destinations are reached, `egress`.
+type Config struct {
+	// Hosts gives names fixed addresses before DNS is asked. A name may begin
+	// with "*."; several addresses are separated by commas. They pass the
+	// address guard like any others.
+	Hosts map[string]string `koanf:"hosts"`
+	// DNS are the servers to ask, "address" or "address:port"; empty means the
+	// system's resolver.
+	DNS []string `koanf:"dns"`
+	// Allow are address blocks exempt from the address guard.
+	Allow []string `koanf:"allow"`
+	// Parent is a proxy to go through, http://[user:pass@]host:port; empty
+	// means none.
+	Parent string `koanf:"parent"`
+	// ConnectTimeout bounds look-up and connect together; it must be positive.
+	ConnectTimeout time.Duration `koanf:"connect_timeout"`
+}
+
+// Validate checks the values. Errors begin with the key, joined.
+func (c Config) Validate() error {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(c.Hosts)) {
+		if p, err := policy.ParsePattern(name); err != nil || p != name {
+			errs = append(errs, fmt.Errorf("hosts.%s: %q is no name (allowed: a lower-case name or *.name)", name, name))
+		}
+		if _, err := parseAddrs(c.Hosts[name]); err != nil {
+			errs = append(errs, fmt.Errorf("hosts.%s: %w", name, err))
+		}
+	}
+	for i, s := range c.DNS {
+		if _, err := parseServer(s); err != nil {
+			errs = append(errs, fmt.Errorf("dns[%d]: %w", i, err))
+		}
+	}
+	if _, err := policy.ParseNetworks(c.Allow); err != nil {
+		for _, e := range err.(interface{ Unwrap() []error }).Unwrap() {
+			errs = append(errs, fmt.Errorf("allow%w", e))
+		}
+	}
+	if c.Parent != "" {
+		u, err := url.Parse(c.Parent)
+		if err != nil || u.Scheme != "http" || u.Hostname() == "" || u.Port() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+			// The value may hold a password, so it is not repeated.
+			errs = append(errs, errors.New("parent: is no proxy URL (allowed: http://[user:pass@]host:port)"))
+		}
+	}
+	if c.ConnectTimeout <= 0 {
+		errs = append(errs, fmt.Errorf("connect_timeout: must be positive, not %s", c.ConnectTimeout))
+	}
+	return errors.Join(errs...)
+}
+
+// parseAddrs parses a comma list of IP addresses.
+func parseAddrs(s string) ([]netip.Addr, error) {
+	var addrs []netip.Addr
+	for part := range strings.SplitSeq(s, ",") {
+		a, err := netip.ParseAddr(strings.TrimSpace(part))
+		if err != nil || a.Zone() != "" {
+			return nil, fmt.Errorf("%q is no address", strings.TrimSpace(part))
+		}
+		addrs = append(addrs, a.Unmap())
+	}
+	return addrs, nil
+}
+
+// parseServer parses a DNS server; the port is 53 where missing.
+func parseServer(s string) (string, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return net.JoinHostPort(a.String(), "53"), nil
+	}
+	if ap, err := netip.ParseAddrPort(s); err == nil && ap.Port() != 0 {
+		return ap.String(), nil
+	}
+	return "", fmt.Errorf("%q is no name server (allowed: an address or address:port)", s)
+}
