@@ -1,0 +1,96 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"espalier/policy"
+	"espalier/proxy/tunnel"
+)
+
+const established = "HTTP/1.1 200 Connection established\r\n\r\n"
+
+// connect handles CONNECT: it decides, dials, and hands both connections to the
+// tunnel engine. Whatever is wrong with a CONNECT is answered with 403 and never
+// with 400, after which iOS would try without the proxy.
+func (s *Server) connect(w http.ResponseWriter, r *http.Request, x *exchange) {
+	target, err := policy.ParseTarget(r.RequestURI, 0)
+	if err == nil && (r.ContentLength != 0 || len(r.TransferEncoding) > 0) {
+		err = errors.New("a CONNECT has a body")
+	}
+	if err != nil {
+		x.rec.Host = r.RequestURI
+		x.refuse("invalid-target", err.Error())
+		w.Header().Set("Connection", "close")
+		s.answer(w, x, refuseName)
+		return
+	}
+	x.to(target)
+	st := s.state.Load()
+	d := s.decide(st, x, r.Header.Get("Proxy-Authorization"))
+	switch d.Action {
+	case policy.Deny, policy.Challenge:
+		s.answer(w, x, refusalOf(d))
+		return
+	case policy.Inspect:
+		x.rec.Action = policy.Tunnel // interception comes later; the record says what is done
+	}
+	if s.tunnels.Len() >= s.max {
+		x.failed(errors.New("as many tunnels as proxy.max_tunnels allows are open"))
+		s.answer(w, x, refuseFull)
+		return
+	}
+	dialing := time.Now()
+	upstream, err := st.Dialer.Dial(r.Context(), target)
+	x.rec.Connect = time.Since(dialing)
+	if err != nil {
+		s.fail(w, x, err)
+		return
+	}
+	x.rec.Upstream = addrPort(upstream)
+
+	client, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		upstream.Close()
+		s.fail(w, x, err)
+		return
+	}
+	// A copy, so that the buffers of net/http are not kept for days.
+	var head []byte
+	if n := buffered.Reader.Buffered(); n > 0 {
+		head = make([]byte, n)
+		_, _ = buffered.Reader.Read(head) // buffered bytes cannot fail
+	}
+	if _, err := client.Write([]byte(established)); err != nil {
+		client.Close()
+		upstream.Close()
+		x.failed(err)
+		x.finish(http.StatusOK)
+		return
+	}
+	_ = client.SetDeadline(time.Time{})
+	s.tunnels.Start(tunnel.Tunnel{
+		Client: client, Upstream: upstream, Head: head,
+		Service: s.traffic.Service(d.Service()),
+		Done: func(stats tunnel.Stats) {
+			x.rec.Up, x.rec.Down = stats.Up, stats.Down
+			if stats.Err != nil {
+				x.rec.Error = stats.Err.Error()
+			}
+			x.finish(http.StatusOK)
+		},
+	})
+}
+
+// addrPort is the remote address of a TCP connection.
+func addrPort(c net.Conn) netip.AddrPort {
+	a, ok := c.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := a.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}

@@ -1,0 +1,245 @@
+// Package egress reaches destinations: it looks names up, refuses addresses that
+// are not for clients, and dials exactly the address that it checked.
+package egress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"espalier/policy"
+)
+
+// KeepAlive is set on both legs of every connection. Tablets sleep: probes come
+// minutes apart, so that an idle tunnel does not wake its device.
+var KeepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Minute, Interval: time.Minute, Count: 4}
+
+// attemptDelay is the head start that each address has over the next one, the
+// Connection Attempt Delay of RFC 8305.
+const attemptDelay = 250 * time.Millisecond
+
+// A LookupError says that a name could not be resolved.
+type LookupError struct {
+	Host string
+	Err  error
+}
+
+func (e *LookupError) Error() string { return fmt.Sprintf("look up %s: %v", e.Host, e.Err) }
+func (e *LookupError) Unwrap() error { return e.Err }
+
+// NotFound reports whether the name does not exist or has no address, in
+// contrast to a name server that failed.
+func (e *LookupError) NotFound() bool { return errors.Is(e.Err, errNotFound) }
+
+// A Dialer reaches targets. It is immutable and safe for concurrent use.
+type Dialer struct {
+	guard   guard
+	exact   map[string][]netip.Addr // egress.hosts
+	below   map[string][]netip.Addr // egress.hosts, "*.x" by x
+	cache   *cache
+	timeout time.Duration
+	self    map[uint16]bool
+	local   map[netip.Addr]bool
+	dial    net.Dialer
+}
+
+// New builds a Dialer of a valid Config. self are the addresses that Espalier
+// itself listens on: a request for one of them, at any address of this machine,
+// is refused even where egress.allow names it, for it would be answered by the
+// proxy again.
+func New(cfg Config, self []netip.AddrPort) (*Dialer, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	d := &Dialer{
+		exact:   map[string][]netip.Addr{},
+		below:   map[string][]netip.Addr{},
+		timeout: cfg.ConnectTimeout,
+		self:    map[uint16]bool{},
+		local:   map[netip.Addr]bool{},
+		dial:    net.Dialer{KeepAliveConfig: KeepAlive},
+	}
+	d.guard.allow, _ = policy.ParseNetworks(cfg.Allow)
+	for name, list := range cfg.Hosts {
+		addrs, _ := parseAddrs(list)
+		if x, ok := strings.CutPrefix(name, "*."); ok {
+			d.below[x] = addrs
+		} else {
+			d.exact[name] = addrs
+		}
+	}
+	var r resolver = systemResolver{}
+	if len(cfg.DNS) > 0 {
+		servers := make([]string, len(cfg.DNS))
+		for i, s := range cfg.DNS {
+			servers[i], _ = parseServer(s)
+		}
+		// Two rounds fit into the time that a client waits.
+		r = &dnsResolver{servers: servers, timeout: max(cfg.ConnectTimeout/time.Duration(2*len(servers)), 100*time.Millisecond)}
+	}
+	d.cache = newCache(r, cfg.ConnectTimeout)
+	for _, ap := range self {
+		d.self[ap.Port()] = true
+		d.local[ap.Addr().Unmap()] = true
+	}
+	if len(self) > 0 {
+		addrs, err := net.InterfaceAddrs()
+		if err != nil {
+			return nil, fmt.Errorf("list this machine's addresses: %w", err)
+		}
+		for _, a := range addrs {
+			if n, ok := a.(*net.IPNet); ok {
+				if addr, ok := netip.AddrFromSlice(n.IP); ok {
+					d.local[addr.Unmap()] = true
+				}
+			}
+		}
+	}
+	return d, nil
+}
+
+// Dial connects to t: looks the name up once, checks every address, and tries
+// the permitted ones as RFC 8305 says, families in turn. It returns a
+// *LookupError, a *ForbiddenError where no address is permitted, or the error of
+// the first attempt. The whole takes egress.connect_timeout at most.
+func (d *Dialer) Dial(ctx context.Context, t policy.Target) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	addrs, err := d.Lookup(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	return d.race(ctx, addrs, t.Port)
+}
+
+// Lookup returns the addresses that may be dialed for t, in the order to try
+// them.
+func (d *Dialer) Lookup(ctx context.Context, t policy.Target) ([]netip.Addr, error) {
+	if addrs := d.known(t); addrs != nil {
+		return d.permitted(addrs, t.Port)
+	}
+	addrs, err := d.cache.lookup(ctx, t.Host)
+	if err != nil {
+		return nil, &LookupError{t.Host, err}
+	}
+	return d.permitted(addrs, t.Port)
+}
+
+// known returns the addresses of t where no name server has to be asked.
+func (d *Dialer) known(t policy.Target) []netip.Addr {
+	if t.Addr.IsValid() {
+		return []netip.Addr{t.Addr}
+	}
+	if addrs := d.exact[t.Host]; addrs != nil {
+		return addrs
+	}
+	for rest := t.Host; len(d.below) > 0; {
+		_, parent, ok := strings.Cut(rest, ".")
+		if !ok {
+			break
+		}
+		if addrs := d.below[parent]; addrs != nil {
+			return addrs
+		}
+		rest = parent
+	}
+	return nil
+}
+
+// permitted returns the addresses that the guard lets through, IPv6 and IPv4 in
+// turn, or the guard's error about the first.
+func (d *Dialer) permitted(addrs []netip.Addr, port uint16) ([]netip.Addr, error) {
+	var v4, v6 []netip.Addr
+	var first error
+	for _, a := range addrs {
+		err := d.check(a, port)
+		switch {
+		case err != nil && first == nil:
+			first = err
+		case err != nil:
+		case a.Is4():
+			v4 = append(v4, a)
+		default:
+			v6 = append(v6, a)
+		}
+	}
+	out := make([]netip.Addr, 0, len(v4)+len(v6))
+	for i := range max(len(v4), len(v6)) {
+		if i < len(v6) {
+			out = append(out, v6[i])
+		}
+		if i < len(v4) {
+			out = append(out, v4[i])
+		}
+	}
+	if len(out) == 0 {
+		return nil, first
+	}
+	return out, nil
+}
+
+func (d *Dialer) check(a netip.Addr, port uint16) error {
+	a = a.Unmap()
+	if d.self[port] && (d.local[a] || a.IsLoopback() || a.IsUnspecified()) {
+		return &ForbiddenError{a, "proxy's own"}
+	}
+	return d.guard.check(a)
+}
+
+// race connects to the first address that answers. A new attempt starts when
+// the last one failed, or attemptDelay after it began.
+func (d *Dialer) race(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
+	if len(addrs) == 1 {
+		return d.dial.DialContext(ctx, "tcp", netip.AddrPortFrom(addrs[0], port).String())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		conn net.Conn
+		err  error
+	}
+	results := make(chan result)
+	abandoned := make(chan struct{})
+	defer close(abandoned)
+	attempt := func(a netip.Addr) {
+		conn, err := d.dial.DialContext(ctx, "tcp", netip.AddrPortFrom(a, port).String())
+		select {
+		case results <- result{conn, err}:
+		case <-abandoned:
+			if conn != nil {
+				conn.Close()
+			}
+		}
+	}
+	delay := time.NewTimer(0)
+	defer delay.Stop()
+	var first error
+	for next, pending := 0, 0; ; {
+		select {
+		case <-delay.C:
+			if next < len(addrs) {
+				go attempt(addrs[next])
+				next++
+				pending++
+				delay.Reset(attemptDelay)
+			}
+		case r := <-results:
+			if r.err == nil {
+				return r.conn, nil
+			}
+			pending--
+			if first == nil {
+				first = r.err
+			}
+			if next < len(addrs) && ctx.Err() == nil {
+				delay.Reset(0)
+			} else if pending == 0 {
+				return nil, first
+			}
+		}
+	}
+}

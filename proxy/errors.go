@@ -1,0 +1,95 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+
+	"espalier/proxy/egress"
+)
+
+// ruleGuard is the rule that stands in records of requests that the address
+// guard refused.
+const ruleGuard = "address-guard"
+
+// A refusal is an answer that the proxy gives by itself, in place of the
+// destination's.
+type refusal struct {
+	status int
+	// proxyError is the error type of RFC 9209, for the Proxy-Status header.
+	proxyError string
+	// text is what the client is told. It never repeats what the client sent or
+	// what the network said.
+	text string
+}
+
+var (
+	refuseDenied    = refusal{403, "http_request_denied", "This network's policy does not allow this destination."}
+	refuseClient    = refusal{403, "http_request_denied", "This address may not use this proxy."}
+	refuseName      = refusal{403, "http_request_error", "The destination is not a valid host and port."}
+	refuseAddress   = refusal{403, "destination_ip_prohibited", "This destination's address may not be reached through this proxy."}
+	refuseSignIn    = refusal{407, "http_request_denied", "This network asks you to sign in."}
+	refuseScheme    = refusal{501, "http_protocol_error", "This proxy carries http URLs, and everything else by CONNECT."}
+	refuseFull      = refusal{503, "connection_limit_reached", "This proxy has as many open tunnels as it can carry."}
+	refuseNotFound  = refusal{502, "dns_error", "The destination's name does not exist."}
+	refuseLookup    = refusal{502, "dns_error", "The destination's name could not be looked up."}
+	refuseSlowDNS   = refusal{504, "dns_timeout", "The destination's name could not be looked up in time."}
+	refuseSlow      = refusal{504, "connection_timeout", "The destination did not answer in time."}
+	refuseRefused   = refusal{502, "connection_refused", "The destination refused the connection."}
+	refuseUnroute   = refusal{502, "destination_ip_unroutable", "There is no way to the destination's address from here."}
+	refuseReset     = refusal{502, "connection_terminated", "The destination closed the connection before it had answered."}
+	refuseSlowReply = refusal{504, "http_response_timeout", "The destination did not answer the request in time."}
+	refuseBadReply  = refusal{502, "http_protocol_error", "The destination's answer is not valid HTTP."}
+	refuseInternal  = refusal{500, "proxy_internal_error", "The proxy failed. Its log says why."}
+)
+
+// refusalFor says how a client is told of an error on the way to the
+// destination.
+func refusalFor(err error) refusal {
+	var forbidden *egress.ForbiddenError
+	var lookup *egress.LookupError
+	timeout := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+	if netErr := net.Error(nil); errors.As(err, &netErr) {
+		timeout = timeout || netErr.Timeout()
+	}
+	switch {
+	case errors.As(err, &forbidden):
+		return refuseAddress
+	case errors.As(err, &lookup) && lookup.NotFound():
+		return refuseNotFound
+	case errors.As(err, &lookup) && timeout:
+		return refuseSlowDNS
+	case errors.As(err, &lookup):
+		return refuseLookup
+	case errors.Is(err, errReplyTimeout):
+		return refuseSlowReply
+	case timeout:
+		return refuseSlow
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return refuseRefused
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
+		return refuseUnroute
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return refuseReset
+	}
+	return refuseBadReply
+}
+
+// header is what stands above the body of a refusal.
+func (r refusal) header(h http.Header) {
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Proxy-Status", proxyName+"; error="+r.proxyError)
+	if r.status == http.StatusProxyAuthRequired {
+		h.Set("Proxy-Authenticate", `Basic realm="Espalier", charset="UTF-8"`)
+	}
+}
+
+// errReplyTimeout is set as the cause where a destination takes a request and
+// does not begin to answer.
+var errReplyTimeout = errors.New("no answer to the request in time")

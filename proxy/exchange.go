@@ -1,0 +1,94 @@
+package proxy
+
+import (
+	"errors"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"espalier/policy"
+	"espalier/policy/catalog"
+	"espalier/proxy/accesslog"
+	"espalier/proxy/egress"
+)
+
+// An exchange is one request on its way from the decision to its record. Every
+// exchange that begin returns must be finished exactly once.
+type exchange struct {
+	s      *Server
+	start  time.Time
+	rec    accesslog.Record
+	target policy.Target
+}
+
+// begin starts the account of a request.
+func (s *Server) begin(client netip.Addr, method, agent string) *exchange {
+	return &exchange{s: s, start: time.Now(), rec: accesslog.Record{
+		ID: accesslog.NextID(), Client: client, Method: method, Agent: agent,
+	}}
+}
+
+// to notes where the request wants to go.
+func (x *exchange) to(t policy.Target) {
+	x.target = t
+	x.rec.Host, x.rec.Port = t.Host, t.Port
+}
+
+// decided notes what the policy said.
+func (x *exchange) decided(d policy.Decision) {
+	x.rec.Service, x.rec.Action, x.rec.Rule = d.Service(), d.Action, d.Rule
+}
+
+// refuse notes a refusal that the proxy itself made, below the policy.
+func (x *exchange) refuse(rule, why string) {
+	x.rec.Action, x.rec.Rule, x.rec.Error = policy.Deny, rule, why
+}
+
+// failed notes that a permitted request did not succeed: the address guard
+// refused it, or something went wrong on the way.
+func (x *exchange) failed(err error) {
+	if forbidden := (*egress.ForbiddenError)(nil); errors.As(err, &forbidden) {
+		x.refuse(ruleGuard, err.Error())
+		return
+	}
+	x.rec.Action, x.rec.Error = policy.Error, err.Error()
+}
+
+// body is what a person is told by r, and where the administrator has to look.
+func (x *exchange) body(r refusal) string {
+	b := strconv.Itoa(r.status) + " " + http.StatusText(r.status) + "\n\n" + r.text + "\n"
+	if x.rec.Action == policy.Deny {
+		b += "Rule: " + x.rec.Rule + "\n"
+	}
+	return b + "Reference: " + x.rec.ID.String() + "\n"
+}
+
+// finish writes the record and counts the request. A request that ends before
+// its service is known counts as other.
+func (x *exchange) finish(status int) {
+	x.rec.Time = time.Now()
+	x.rec.Duration = x.rec.Time.Sub(x.start)
+	x.rec.Status = status
+	if x.rec.Service == "" {
+		x.rec.Service = catalog.Other
+	}
+	x.s.traffic.Service(x.rec.Service).Request(x.rec.Action)
+	x.s.log.Write(&x.rec)
+}
+
+// recordURL is what a record keeps of a URL: no query, no fragment, no
+// credentials, for these hold what is nobody's business.
+func recordURL(scheme, host, path string) string {
+	if path == "" {
+		path = "/"
+	}
+	var b strings.Builder
+	b.Grow(len(scheme) + 3 + len(host) + len(path))
+	b.WriteString(scheme)
+	b.WriteString("://")
+	b.WriteString(host)
+	b.WriteString(path)
+	return b.String()
+}

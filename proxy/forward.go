@@ -1,0 +1,256 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/elazarl/goproxy"
+	"go.uber.org/zap"
+
+	"espalier/policy"
+	"espalier/proxy/traffic"
+)
+
+// replyTimeout is how long a destination may take to begin its answer. Some
+// long-poll for a minute or two.
+const replyTimeout = 5 * time.Minute
+
+// forwarder passes plain HTTP requests on by goproxy. It stands in front of it
+// with what goproxy leaves open: hop-by-hop headers that Connection nominates,
+// streaming, cut bodies, error texts, the environment's proxy.
+type forwarder struct {
+	s         *Server
+	proxy     *goproxy.ProxyHttpServer
+	transport *http.Transport
+}
+
+func newForwarder(s *Server) *forwarder {
+	f := &forwarder{s: s, proxy: goproxy.NewProxyHttpServer()}
+	f.transport = &http.Transport{
+		Proxy:       nil, // goproxy would take HTTP_PROXY of the environment
+		DialContext: f.dial,
+		// Whoever asked for an encoding gets it, byte for byte.
+		DisableCompression:     true,
+		MaxIdleConns:           1000,
+		MaxIdleConnsPerHost:    64,
+		IdleConnTimeout:        90 * time.Second,
+		ResponseHeaderTimeout:  replyTimeout,
+		ExpectContinueTimeout:  5 * time.Second,
+		MaxResponseHeaderBytes: 256 << 10,
+		WriteBufferSize:        16 << 10,
+		ReadBufferSize:         16 << 10,
+	}
+	f.proxy.Tr = f.transport
+	f.proxy.ConnectDial = nil
+	f.proxy.KeepAcceptEncoding = true
+	f.proxy.Logger = zap.NewStdLog(s.ops)
+	f.proxy.OnResponse().DoFunc(f.response)
+	return f
+}
+
+// dial connects for the transport.
+func (f *forwarder) dial(ctx context.Context, _, addr string) (net.Conn, error) {
+	t, err := policy.ParseTarget(addr, 0)
+	if err != nil {
+		return nil, err
+	}
+	return f.s.state.Load().Dialer.Dial(ctx, t)
+}
+
+// plain handles every method but CONNECT.
+func (s *Server) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
+	x.rec.URL = recordURL(r.URL.Scheme, r.URL.Host, r.URL.EscapedPath())
+	switch {
+	case !r.URL.IsAbs():
+		// Not a proxy request: a browser that was pointed here, or a scanner.
+		http.Error(w, "This is a proxy. Devices use it by its PAC script.", http.StatusNotFound)
+		return
+	case r.URL.Scheme != "http":
+		x.rec.Host = r.URL.Host
+		x.refuse("scheme", "scheme "+r.URL.Scheme)
+		s.answer(w, x, refuseScheme)
+		return
+	}
+	target, err := policy.ParseTarget(r.URL.Host, 80)
+	if err != nil {
+		x.rec.Host = r.URL.Host
+		x.refuse("invalid-target", err.Error())
+		s.answer(w, x, refuseName)
+		return
+	}
+	x.to(target)
+	d := s.decide(s.state.Load(), x, r.Header.Get("Proxy-Authorization"))
+	if d.Action == policy.Deny || d.Action == policy.Challenge {
+		s.answer(w, x, refusalOf(d))
+		return
+	}
+	s.forward.serve(w, r, x)
+}
+
+// forwarded is a plain request on its way through goproxy.
+type forwarded struct {
+	*exchange
+	service *traffic.Service
+	w       *responseWriter
+	// What cut the answer's body short: the destination, or the client.
+	bodyErr, clientErr error
+
+	upBytes, downBytes atomic.Int64 // the transport may read the body after it has answered
+}
+
+type forwardedKey struct{}
+
+// serve passes r on and writes the answer.
+func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
+	fx := &forwarded{exchange: x, service: f.s.traffic.Service(x.rec.Service)}
+	fx.w = &responseWriter{ResponseWriter: w, fx: fx}
+
+	var asked time.Time
+	ctx := context.WithValue(r.Context(), forwardedKey{}, fx)
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { asked = time.Now() },
+		GotConn: func(info httptrace.GotConnInfo) {
+			x.rec.Upstream = addrPort(info.Conn)
+			if !info.Reused {
+				x.rec.Connect = time.Since(asked)
+			}
+		},
+	})
+	out := r.WithContext(ctx)
+	out.Header = r.Header.Clone()
+	out.URL.Host = x.target.String()
+	cleanHopByHop(out.Header)
+	if _, ok := out.Header["User-Agent"]; !ok {
+		out.Header["User-Agent"] = nil // none was sent, so none is
+	}
+	if r.ContentLength == 0 {
+		out.Body = http.NoBody
+	} else {
+		out.Body = &requestBody{r.Body, fx}
+	}
+
+	// A record is written also when goproxy panics; net/http then closes the
+	// connection.
+	defer func() {
+		fault := recover()
+		if fault != nil && fault != http.ErrAbortHandler {
+			f.s.ops.Error("panic while forwarding", zap.Any("panic", fault), zap.Stack("stack"),
+				zap.Stringer("id", x.rec.ID))
+			x.failed(fmt.Errorf("panic: %v", fault))
+		}
+		if fx.bodyErr != nil {
+			x.failed(fmt.Errorf("read the answer's body: %w", fx.bodyErr))
+			fault = http.ErrAbortHandler // else a cut chunked body would look whole
+		} else if fx.clientErr != nil && x.rec.Error == "" {
+			x.rec.Error = "write to client: " + fx.clientErr.Error()
+		}
+		fx.w.closeHijacked()
+		x.rec.Up, x.rec.Down = fx.upBytes.Load(), fx.downBytes.Load()
+		x.finish(fx.w.status)
+		if fault != nil {
+			panic(http.ErrAbortHandler)
+		}
+	}()
+	f.proxy.ServeHTTP(fx.w, out)
+}
+
+// response is goproxy's hook for answers: it cleans the header, watches the body
+// and makes an answer of an error.
+func (f *forwarder) response(resp *http.Response, ctx *goproxy.ProxyCtx) *http.Response {
+	fx, ok := ctx.Req.Context().Value(forwardedKey{}).(*forwarded)
+	if !ok {
+		return resp
+	}
+	if resp == nil {
+		return fx.refusal(ctx.Error)
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		cleanHopByHop(resp.Header)
+		fx.w.stream = resp.ContentLength < 0
+		fx.w.body = resp.Body
+	}
+	return resp
+}
+
+// refusal makes the answer to a request that failed with err.
+func (fx *forwarded) refusal(err error) *http.Response {
+	if err == nil {
+		err = errors.New("no answer")
+	}
+	if netErr, opErr := net.Error(nil), (*net.OpError)(nil); errors.As(err, &netErr) && netErr.Timeout() &&
+		!(errors.As(err, &opErr) && opErr.Op == "dial") && !errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", errReplyTimeout, err)
+	}
+	fx.failed(err)
+	r := refusalFor(err)
+	body := fx.body(r)
+	resp := &http.Response{
+		StatusCode: r.status, Header: http.Header{},
+		ContentLength: int64(len(body)), Body: io.NopCloser(strings.NewReader(body)),
+	}
+	r.header(resp.Header)
+	resp.Header.Set("Content-Length", strconv.Itoa(len(body)))
+	fx.w.own = true
+	return resp
+}
+
+// hopByHop are the headers that concern one connection only (RFC 9110, 7.6.1,
+// and those that older proxies made up).
+var hopByHop = []string{
+	"Connection", "Proxy-Connection", "Keep-Alive", "Te", "Transfer-Encoding", "Upgrade",
+	"Proxy-Authenticate", "Proxy-Authorization", "Proxy-Authentication-Info",
+}
+
+// cleanHopByHop removes hop-by-hop headers and those that Connection nominates.
+// A WebSocket upgrade is left standing.
+func cleanHopByHop(h http.Header) {
+	websocket := false
+	for _, v := range h["Connection"] {
+		for name := range strings.SplitSeq(v, ",") {
+			name = strings.TrimSpace(name)
+			if strings.EqualFold(name, "upgrade") {
+				websocket = strings.EqualFold(h.Get("Upgrade"), "websocket")
+			} else if name != "" {
+				h.Del(name)
+			}
+		}
+	}
+	for _, name := range hopByHop {
+		h.Del(name)
+	}
+	if websocket {
+		h.Set("Connection", "Upgrade")
+		h.Set("Upgrade", "websocket")
+	}
+}
+
+// requestBody counts what a client uploads.
+type requestBody struct {
+	io.ReadCloser
+	fx *forwarded
+}
+
+func (b *requestBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.fx.up(int64(n))
+	return n, err
+}
+
+func (fx *forwarded) up(n int64) {
+	fx.service.AddUp(n)
+	fx.upBytes.Add(n)
+}
+
+func (fx *forwarded) down(n int64) {
+	fx.service.AddDown(n)
+	fx.downBytes.Add(n)
+}

@@ -1,0 +1,121 @@
+package proxy
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+)
+
+// responseWriter stands between goproxy and the client: it counts, streams where
+// the length is not known, and adds no header of its own.
+type responseWriter struct {
+	http.ResponseWriter
+	fx     *forwarded
+	status int
+	own    bool      // the answer is the proxy's own and does not count as payload
+	stream bool      // flush every chunk
+	body   io.Reader // the destination's body
+	conn   net.Conn  // hijacked for a WebSocket
+}
+
+func (w *responseWriter) WriteHeader(status int) {
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		w.status = status
+	}
+	// net/http adds these where they are missing; the destination did not.
+	for _, name := range []string{"Date", "Content-Type"} {
+		if _, ok := w.Header()[name]; !ok {
+			w.Header()[name] = nil
+		}
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *responseWriter) Write(p []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(p)
+	if err != nil && w.fx.clientErr == nil {
+		w.fx.clientErr = err
+	}
+	if !w.own {
+		w.fx.down(int64(n))
+	}
+	return n, err
+}
+
+var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// ReadFrom copies a body, remembers what cut it short, and passes every chunk on
+// at once where its length is not known: somebody may be waiting for an event.
+func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
+	buf := copyBuffers.Get().(*[32 << 10]byte)
+	defer copyBuffers.Put(buf)
+	var total int64
+	for {
+		n, err := r.Read(buf[:])
+		if n > 0 {
+			m, werr := w.Write(buf[:n])
+			total += int64(m)
+			if werr != nil {
+				return total, werr
+			}
+			if w.stream {
+				w.Flush()
+			}
+		}
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil {
+			if r == w.body {
+				w.fx.bodyErr = err
+			}
+			return total, err
+		}
+	}
+}
+
+// Flush implements http.Flusher, which goproxy looks for.
+func (w *responseWriter) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
+
+// Unwrap lets http.ResponseController through.
+func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Hijack implements http.Hijacker for WebSockets. goproxy never closes what it
+// hijacks: closeHijacked does.
+func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, errors.Join(errors.New("take over the connection for a WebSocket"), err)
+	}
+	w.conn = &countedConn{conn, w.fx}
+	// What net/http has read ahead counts too.
+	w.fx.up(int64(rw.Reader.Buffered()))
+	return w.conn, rw, nil
+}
+
+func (w *responseWriter) closeHijacked() {
+	if w.conn != nil {
+		w.conn.Close()
+	}
+}
+
+// countedConn counts what a WebSocket carries.
+type countedConn struct {
+	net.Conn
+	fx *forwarded
+}
+
+func (c *countedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.fx.up(int64(n))
+	return n, err
+}
+
+func (c *countedConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.fx.down(int64(n))
+	return n, err
+}

@@ -1,0 +1,200 @@
+// Package proxy is the proxy itself: it takes requests, asks the policy, and
+// tunnels, forwards or refuses.
+package proxy
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"espalier/policy"
+	"espalier/policy/auth"
+	"espalier/proxy/accesslog"
+	"espalier/proxy/egress"
+	"espalier/proxy/hello"
+	"espalier/proxy/traffic"
+	"espalier/proxy/tunnel"
+)
+
+// State is what a reload replaces. Requests under way and open tunnels keep the
+// one they began with.
+type State struct {
+	Policy *policy.Policy
+	Dialer *egress.Dialer
+	Users  *auth.Users // nil: nobody can sign in
+}
+
+// Timeouts and limits of the HTTP side.
+const (
+	headTimeout      = 20 * time.Second // for a request's head to arrive
+	keepAliveTimeout = 2 * time.Minute  // between requests of a client
+	halfClosed       = 5 * time.Minute  // for a tunnel of which one side closed
+	maxHeadBytes     = 64 << 10
+	proxyName        = "espalier" // in Proxy-Status, RFC 9209
+)
+
+// A Server is a proxy. It is safe for concurrent use.
+type Server struct {
+	cfg     Config
+	log     *accesslog.Log
+	ops     *zap.Logger
+	traffic *traffic.Counters
+	tunnels tunnel.Engine
+	max     int // open tunnels
+
+	state    atomic.Pointer[State]
+	forward  *forwarder
+	http     *http.Server
+	draining atomic.Bool
+	serving  sync.WaitGroup
+}
+
+// New builds a Server of a valid Config. Apply must be called before Serve. The
+// caller closes log after Shutdown has returned.
+func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Counters) *Server {
+	s := &Server{
+		cfg: cfg, log: log, ops: ops, traffic: counters,
+		tunnels: tunnel.New(tunnel.Config{Idle: cfg.IdleTimeout, HalfClosed: halfClosed}),
+		max:     cfg.MaxTunnels,
+	}
+	if s.max == 0 {
+		s.max = defaultMaxTunnels()
+	}
+	s.forward = newForwarder(s)
+	s.http = &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: headTimeout,
+		IdleTimeout:       keepAliveTimeout,
+		MaxHeaderBytes:    maxHeadBytes,
+		ErrorLog:          zap.NewStdLog(ops.WithOptions(zap.IncreaseLevel(zap.WarnLevel))),
+	}
+	return s
+}
+
+// Apply makes st the state for requests that come from now on.
+func (s *Server) Apply(st *State) {
+	s.state.Store(st)
+	// Kept connections were dialed by the old rules.
+	s.forward.transport.CloseIdleConnections()
+}
+
+// Listen opens a listener with the proxy's socket options.
+func Listen(addr string) (net.Listener, error) {
+	lc := net.ListenConfig{KeepAliveConfig: egress.KeepAlive}
+	return lc.Listen(context.Background(), "tcp", addr)
+}
+
+// Serve answers clients on l until Shutdown, and then returns nil.
+func (s *Server) Serve(l net.Listener) error {
+	s.serving.Add(1)
+	defer s.serving.Done()
+	err := s.http.Serve(hello.NewListener(l))
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve %s: %w", l.Addr(), err)
+}
+
+// Tunnels is the number of open tunnels.
+func (s *Server) Tunnels() int { return s.tunnels.Len() }
+
+// Draining reports whether Shutdown has begun.
+func (s *Server) Draining() bool { return s.draining.Load() }
+
+// Shutdown closes the listeners first, so that devices turn to the next proxy of
+// their PAC script, then lets requests and tunnels come to their end. What is
+// left when ctx ends is cut; cut is the number of tunnels among it.
+func (s *Server) Shutdown(ctx context.Context) (cut int) {
+	s.draining.Store(true)
+	if s.http.Shutdown(ctx) != nil {
+		s.http.Close()
+	}
+	s.serving.Wait()
+	cut = s.tunnels.Shutdown(ctx)
+	s.forward.transport.CloseIdleConnections()
+	return cut
+}
+
+// ServeHTTP handles a request that net/http has parsed.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	client, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		s.ops.Error("a client has no address", zap.String("remote", r.RemoteAddr))
+		panic(http.ErrAbortHandler)
+	}
+	x := s.begin(client.Addr().Unmap(), r.Method, r.UserAgent())
+	if r.Method == http.MethodConnect {
+		s.connect(w, r, x)
+	} else {
+		s.plain(w, r, x)
+	}
+}
+
+// decide asks the policy about x, and a second time where the first answer is
+// that somebody must sign in and the request says who. Credentials are not
+// looked at otherwise: Apple's hosts see and cost none.
+func (s *Server) decide(st *State, x *exchange, credentials string) policy.Decision {
+	req := policy.Request{Target: x.target, Client: x.rec.Client, Connect: x.rec.Method == http.MethodConnect}
+	d := st.Policy.Decide(&req)
+	if d.Action == policy.Challenge && st.Users != nil {
+		if name, password, ok := parseBasic(credentials); ok && st.Users.Verify(name, password) {
+			req.User, x.rec.User = name, name
+			d = st.Policy.Decide(&req)
+		}
+	}
+	x.decided(d)
+	return d
+}
+
+// answer sends a refusal and finishes x.
+func (s *Server) answer(w http.ResponseWriter, x *exchange, r refusal) {
+	body := x.body(r)
+	r.header(w.Header())
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(r.status)
+	_, _ = io.WriteString(w, body) // a client that is gone needs no answer
+	x.finish(r.status)
+}
+
+// refusalOf says how the client is told of a decision that is not to let the
+// request pass.
+func refusalOf(d policy.Decision) refusal {
+	switch {
+	case d.Action == policy.Challenge:
+		return refuseSignIn
+	case d.Rule == policy.RuleClients:
+		return refuseClient
+	}
+	return refuseDenied
+}
+
+// fail answers a request whose destination could not be reached.
+func (s *Server) fail(w http.ResponseWriter, x *exchange, err error) {
+	x.failed(err)
+	s.answer(w, x, refusalFor(err))
+}
+
+// parseBasic parses the credentials of a Proxy-Authorization header (RFC 7617).
+func parseBasic(header string) (name, password string, ok bool) {
+	scheme, encoded, _ := strings.Cut(header, " ")
+	if !strings.EqualFold(scheme, "Basic") {
+		return "", "", false
+	}
+	decoded, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
+	if err != nil {
+		return "", "", false
+	}
+	return strings.Cut(string(decoded), ":")
+}

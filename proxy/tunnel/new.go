@@ -1,0 +1,4 @@
+package tunnel
+
+// New returns the best Engine for this platform.
+func New(cfg Config) Engine { return newRelay(cfg) }

@@ -1,0 +1,195 @@
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// relay is the portable Engine: two goroutines a tunnel.
+type relay struct {
+	cfg Config
+
+	mu     sync.Mutex
+	open   map[*pair]struct{}
+	closed bool          // Shutdown has cut
+	scan   *time.Timer   // runs while tunnels are open
+	empty  chan struct{} // closed when the last tunnel ends, while somebody waits
+}
+
+// pair is an open tunnel.
+type pair struct {
+	Tunnel
+	up, down atomic.Int64
+	last     atomic.Int64 // when a byte last moved, in nanoseconds since start
+	half     atomic.Bool  // one side has closed
+	cause    atomic.Pointer[error]
+}
+
+// newRelay returns an Engine that runs everywhere.
+func newRelay(cfg Config) *relay {
+	return &relay{cfg: cfg, open: map[*pair]struct{}{}}
+}
+
+var start = time.Now()
+
+// coarse is a monotonic clock.
+func coarse() int64 { return int64(time.Since(start)) }
+
+var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+func (e *relay) Start(t Tunnel) {
+	p := &pair{Tunnel: t}
+	p.last.Store(coarse())
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		p.cut(ErrShutdown)
+		t.Done(Stats{Err: ErrShutdown})
+		return
+	}
+	e.open[p] = struct{}{}
+	if e.scan == nil {
+		e.scan = time.AfterFunc(scanInterval, e.expire)
+	}
+	e.mu.Unlock()
+	t.Service.TunnelOpened()
+	go e.run(p)
+}
+
+func (e *relay) Len() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.open)
+}
+
+func (e *relay) run(p *pair) {
+	upDone := make(chan struct{})
+	go func() {
+		defer close(upDone)
+		p.copy(p.Upstream, p.Client, p.Head, "client", "upstream", func(n int64) {
+			p.up.Add(n)
+			p.Service.AddUp(n)
+		})
+	}()
+	p.copy(p.Client, p.Upstream, nil, "upstream", "client", func(n int64) {
+		p.down.Add(n)
+		p.Service.AddDown(n)
+	})
+	<-upDone
+	p.Client.Close()
+	p.Upstream.Close()
+	p.Service.TunnelClosed()
+	s := Stats{Up: p.up.Load(), Down: p.down.Load()}
+	if cause := p.cause.Load(); cause != nil {
+		s.Err = *cause
+	}
+	p.Done(s)
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.open, p)
+	if len(e.open) == 0 && e.empty != nil {
+		close(e.empty)
+		e.empty = nil
+	}
+}
+
+// copy relays one direction until src ends, and passes the end on. An error in
+// either connection ends the whole tunnel.
+func (p *pair) copy(dst, src net.Conn, head []byte, from, to string, count func(int64)) {
+	buf := buffers.Get().(*[32 << 10]byte)
+	defer buffers.Put(buf)
+	chunk := head
+	for {
+		if len(chunk) > 0 {
+			n, err := dst.Write(chunk)
+			count(int64(n))
+			p.last.Store(coarse())
+			if err != nil {
+				p.cut(fmt.Errorf("write to %s: %w", to, err))
+				return
+			}
+		}
+		n, err := src.Read(buf[:])
+		chunk = buf[:n]
+		if err == nil || n > 0 {
+			continue
+		}
+		if !errors.Is(err, io.EOF) {
+			p.cut(fmt.Errorf("read from %s: %w", from, err))
+			return
+		}
+		p.half.Store(true)
+		p.last.Store(coarse())
+		if c, ok := dst.(interface{ CloseWrite() error }); !ok || c.CloseWrite() != nil {
+			// The end cannot be passed on any other way.
+			p.cut(nil)
+		}
+		return
+	}
+}
+
+// cut ends the tunnel. The first cause counts; what fails after it is only the
+// consequence.
+func (p *pair) cut(cause error) {
+	p.cause.CompareAndSwap(nil, &cause)
+	p.Client.Close()
+	p.Upstream.Close()
+}
+
+// expire cuts tunnels that have been silent for too long.
+func (e *relay) expire() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := coarse()
+	for p := range e.open {
+		switch silent := time.Duration(now - p.last.Load()); {
+		case silent >= e.cfg.Idle:
+			p.cut(ErrIdle)
+		case p.half.Load() && silent >= e.cfg.HalfClosed:
+			p.cut(ErrHalfOpen)
+		}
+	}
+	if len(e.open) == 0 {
+		e.scan = nil
+		return
+	}
+	e.scan.Reset(scanInterval)
+}
+
+func (e *relay) Shutdown(ctx context.Context) int {
+	e.mu.Lock()
+	if len(e.open) == 0 {
+		e.closed = true
+		e.mu.Unlock()
+		return 0
+	}
+	if e.empty == nil {
+		e.empty = make(chan struct{})
+	}
+	empty := e.empty
+	e.mu.Unlock()
+	select {
+	case <-empty:
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.closed = true
+		return 0
+	case <-ctx.Done():
+	}
+	e.mu.Lock()
+	e.closed = true
+	cut := len(e.open)
+	for p := range e.open {
+		p.cut(ErrShutdown)
+	}
+	e.mu.Unlock()
+	<-empty
+	return cut
+}
