@@ -74,14 +74,7 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, x *exchange) {
 	_ = client.SetDeadline(time.Time{})
 	s.tunnels.Start(tunnel.Tunnel{
 		Client: client, Upstream: upstream, Head: head,
-		Service: s.traffic.Service(d.Service()),
-		Done: func(stats tunnel.Stats) {
-			x.rec.Up, x.rec.Down = stats.Up, stats.Down
-			if stats.Err != nil {
-				x.rec.Error = stats.Err.Error()
-			}
-			x.finish(http.StatusOK)
-		},
+		Service: s.traffic.Service(d.Service()), Owner: x,
 	})
 }
 

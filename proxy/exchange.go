@@ -12,6 +12,7 @@ import (
 	"espalier/policy/catalog"
 	"espalier/proxy/accesslog"
 	"espalier/proxy/egress"
+	"espalier/proxy/tunnel"
 )
 
 // An exchange is one request on its way from the decision to its record. Every
@@ -76,6 +77,18 @@ func (x *exchange) finish(status int) {
 	}
 	x.s.traffic.Service(x.rec.Service).Request(x.rec.Action)
 	x.s.log.Write(&x.rec)
+}
+
+// TunnelDone implements tunnel.Owner.
+func (x *exchange) TunnelDone(stats tunnel.Stats) {
+	x.rec.Up, x.rec.Down = stats.Up, stats.Down
+	if stats.Connect != 0 {
+		x.rec.Connect = stats.Connect
+	}
+	if stats.Err != nil {
+		x.rec.Error = stats.Err.Error()
+	}
+	x.finish(http.StatusOK)
 }
 
 // recordURL is what a record keeps of a URL: no query, no fragment, no

@@ -59,6 +59,8 @@ type Server struct {
 	http     *http.Server
 	draining atomic.Bool
 	serving  sync.WaitGroup
+	mu       sync.Mutex
+	closers  []func() // close the listeners
 }
 
 // New builds a Server of a valid Config. Apply must be called before Serve. The
@@ -96,11 +98,32 @@ func Listen(addr string) (net.Listener, error) {
 	return lc.Listen(context.Background(), "tcp", addr)
 }
 
-// Serve answers clients on l until Shutdown, and then returns nil.
+// Serve answers clients on l until Shutdown, and then returns nil. It closes l.
 func (s *Server) Serve(l net.Listener) error {
 	s.serving.Add(1)
 	defer s.serving.Done()
-	err := s.http.Serve(hello.NewListener(l))
+	from := l
+	closeAll := func() { l.Close() }
+	if a, ok := s.tunnels.(tunnel.Acceptor); ok {
+		if tcp, ok := l.(*net.TCPListener); ok {
+			handed := newHandedListener(l.Addr())
+			stop, err := a.Accept(tcp, &gate{s, handed})
+			if err != nil {
+				l.Close()
+				return fmt.Errorf("accept on %s: %w", l.Addr(), err)
+			}
+			from = handed
+			closeAll = func() { stop(); l.Close() }
+		}
+	}
+	defer closeAll()
+	s.mu.Lock()
+	s.closers = append(s.closers, closeAll)
+	s.mu.Unlock()
+	if s.Draining() {
+		return nil
+	}
+	err := s.http.Serve(hello.NewListener(from))
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -117,7 +140,13 @@ func (s *Server) Draining() bool { return s.draining.Load() }
 // their PAC script, then lets requests and tunnels come to their end. What is
 // left when ctx ends is cut; cut is the number of tunnels among it.
 func (s *Server) Shutdown(ctx context.Context) (cut int) {
+	s.mu.Lock()
 	s.draining.Store(true)
+	closers := s.closers
+	s.mu.Unlock()
+	for _, c := range closers {
+		c()
+	}
 	if s.http.Shutdown(ctx) != nil {
 		s.http.Close()
 	}

@@ -50,7 +50,7 @@ func (e *relay) Start(t Tunnel) {
 	if e.closed {
 		e.mu.Unlock()
 		p.cut(ErrShutdown)
-		t.Done(Stats{Err: ErrShutdown})
+		t.Owner.TunnelDone(Stats{Err: ErrShutdown})
 		return
 	}
 	e.open[p] = struct{}{}
@@ -89,7 +89,7 @@ func (e *relay) run(p *pair) {
 	if cause := p.cause.Load(); cause != nil {
 		s.Err = *cause
 	}
-	p.Done(s)
+	p.Owner.TunnelDone(s)
 
 	e.mu.Lock()
 	defer e.mu.Unlock()

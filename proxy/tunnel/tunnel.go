@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"time"
 
 	"espalier/proxy/traffic"
@@ -19,13 +20,20 @@ type Tunnel struct {
 	Head []byte
 	// Service is counted on while bytes flow.
 	Service *traffic.Service
-	// Done is called once, when both connections are closed. It must not block.
-	Done func(Stats)
+	// Owner is told of the end.
+	Owner Owner
 }
+
+// An Owner is told once when its tunnel has ended and both connections are
+// closed. TunnelDone must not block: the engine waits for it.
+type Owner interface{ TunnelDone(Stats) }
 
 // Stats tell how a tunnel went.
 type Stats struct {
 	Up, Down int64 // bytes relayed from and to the client
+	// Connect is how long the engine took to connect upstream; 0 where it was
+	// given the connection.
+	Connect time.Duration
 	// Err is nil where both sides closed in order, and otherwise says what ended
 	// the tunnel.
 	Err error
@@ -42,6 +50,33 @@ type Engine interface {
 	// are left, with ErrShutdown, and returns their number. New tunnels may be
 	// started until then.
 	Shutdown(ctx context.Context) (cut int)
+}
+
+// A Gate decides about clients that an engine accepts by itself.
+type Gate interface {
+	// Route is asked about a CONNECT of the strict common form. It must not
+	// block, and it must not keep h. Where ok is false, or connecting does not
+	// succeed at once, the client goes to Serve as if Route had never been asked:
+	// what it prepared is dropped.
+	Route(client netip.AddrPort, h Head) (r Route, ok bool)
+	// Serve takes over a connection, which replays what was read from it. It
+	// must not block.
+	Serve(net.Conn)
+}
+
+// A Route is where a client's tunnel goes.
+type Route struct {
+	Addr    netip.AddrPort
+	Service *traffic.Service
+	Owner   Owner
+}
+
+// An Acceptor is an Engine that can accept clients by itself, connect and relay
+// without a goroutine for each.
+type Acceptor interface {
+	// Accept takes clients from l until stop is called. l stays the caller's to
+	// close.
+	Accept(l *net.TCPListener, g Gate) (stop func(), err error)
 }
 
 // Reasons that Stats.Err has beside the errors of the connections.

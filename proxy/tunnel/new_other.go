@@ -1,3 +1,5 @@
+//go:build !linux
+
 package tunnel
 
 // New returns the best Engine for this platform.

@@ -1,0 +1,98 @@
+package proxy
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+
+	"espalier/policy"
+	"espalier/proxy/tunnel"
+)
+
+// gate is the short way of a CONNECT, on which the tunnel engine accepts, and
+// connects without a goroutine. It takes only what needs no waiting and ends in
+// a tunnel; everything else goes the general way through net/http.
+type gate struct {
+	s     *Server
+	conns *handedListener
+}
+
+// Route implements tunnel.Gate.
+func (g *gate) Route(client netip.AddrPort, h tunnel.Head) (tunnel.Route, bool) {
+	s := g.s
+	target, err := policy.ParseTarget(string(h.Target), 0)
+	if err != nil || s.tunnels.Len() >= s.max {
+		return tunnel.Route{}, false
+	}
+	st := s.state.Load()
+	d := st.Policy.Decide(&policy.Request{Target: target, Client: client.Addr(), Connect: true})
+	if d.Action != policy.Tunnel {
+		return tunnel.Route{}, false
+	}
+	addr, ok := st.Dialer.Immediate(target)
+	if !ok {
+		return tunnel.Route{}, false
+	}
+	x := s.begin(client.Addr(), http.MethodConnect, string(h.Agent))
+	x.to(target)
+	x.decided(d)
+	x.rec.Upstream = addr
+	return tunnel.Route{Addr: addr, Service: s.traffic.Service(d.Service()), Owner: x}, true
+}
+
+// Serve implements tunnel.Gate.
+func (g *gate) Serve(c net.Conn) { g.conns.hand(c) }
+
+// handedListener is a net.Listener of connections that somebody else accepted.
+type handedListener struct {
+	addr  net.Addr
+	conns chan net.Conn
+	once  sync.Once
+	done  chan struct{}
+}
+
+// handedBacklog is as long as a listening socket's.
+const handedBacklog = 4096
+
+func newHandedListener(addr net.Addr) *handedListener {
+	return &handedListener{addr: addr, conns: make(chan net.Conn, handedBacklog), done: make(chan struct{})}
+}
+
+// hand never blocks; what nobody takes in time is closed.
+func (l *handedListener) hand(c net.Conn) {
+	select {
+	case <-l.done:
+		c.Close()
+		return
+	default:
+	}
+	select {
+	case l.conns <- c:
+	default:
+		c.Close()
+	}
+}
+
+func (l *handedListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+	}
+	for {
+		select {
+		case c := <-l.conns:
+			c.Close()
+		default:
+			return nil, net.ErrClosed
+		}
+	}
+}
+
+func (l *handedListener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *handedListener) Addr() net.Addr { return l.addr }

@@ -1,0 +1,343 @@
+package tunnel
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// listener is a listening socket that every worker accepts from.
+type listener struct {
+	fd   int
+	gate Gate
+	gone sync.WaitGroup // workers that still have it
+}
+
+// acceptBatch bounds how many clients a worker takes before it looks after its
+// tunnels again, and before the other workers had their share.
+const acceptBatch = 16
+
+// Accept implements Acceptor. Accepted sockets inherit the options of l.
+func (e *loop) Accept(l *net.TCPListener, g Gate) (stop func(), err error) {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	ln := &listener{fd: -1, gate: g}
+	if cerr := raw.Control(func(fd uintptr) {
+		if ln.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); err == nil {
+			err = setOptions(ln.fd)
+		}
+	}); cerr != nil {
+		err = cerr
+	}
+	if err != nil {
+		if ln.fd >= 0 {
+			unix.Close(ln.fd)
+		}
+		return nil, err
+	}
+	ln.gone.Add(len(e.workers))
+	for _, w := range e.workers {
+		w.post(message{kind: msgListen, listener: ln})
+	}
+	return sync.OnceFunc(func() {
+		for _, w := range e.workers {
+			w.post(message{kind: msgUnlisten, listener: ln})
+		}
+		ln.gone.Wait()
+		unix.Close(ln.fd)
+	}), nil
+}
+
+// setOptions sets what both legs of a tunnel have: no delay, and keepalives that
+// come minutes apart, for tablets sleep.
+func setOptions(fd int) error {
+	for _, o := range [...]struct{ level, name, value int }{
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 300},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 60},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4},
+	} {
+		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+	}
+	return nil
+}
+
+func (w *worker) listen(ln *listener) {
+	at := slices.Index(w.listeners, nil)
+	if at < 0 {
+		at = len(w.listeners)
+		w.listeners = append(w.listeners, nil)
+	}
+	w.listeners[at] = ln
+	w.watchListener(at)
+}
+
+func (w *worker) watchListener(at int) {
+	// EXCLUSIVE: one client wakes one worker, not all.
+	_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, w.listeners[at].fd, &unix.EpollEvent{
+		Events: unix.EPOLLIN | unix.EPOLLEXCLUSIVE, Fd: int32(firstListener - at),
+	})
+}
+
+func (w *worker) unlisten(ln *listener) {
+	if at := slices.Index(w.listeners, ln); at >= 0 {
+		_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, ln.fd, nil)
+		w.listeners[at] = nil
+	}
+	// Clients that have not asked for anything are turned away, so that they try
+	// the next proxy.
+	w.each(func(i uint32, s *slot) {
+		if _, m := w.slots.at(i); s.phase == reading && m.gate == ln.gate {
+			w.drop(i)
+		}
+	})
+	ln.gone.Done()
+}
+
+// resumeListeners goes on with listeners that rested because descriptors had run
+// out. Adding one that is watched fails, which is right.
+func (w *worker) resumeListeners() {
+	for at, ln := range w.listeners {
+		if ln != nil {
+			w.watchListener(at)
+		}
+	}
+}
+
+func (w *worker) accept(at int) {
+	ln := w.listeners[at]
+	for range acceptBatch {
+		if ln == nil {
+			return
+		}
+		fd, from, err := accept4(ln.fd)
+		switch err {
+		case 0:
+			w.greet(fd, from, ln.gate)
+		case unix.EINTR, unix.ECONNABORTED:
+		case unix.EAGAIN:
+			return
+		default:
+			// Descriptors or memory have run out: a level-triggered listener would
+			// spin. It rests until the next tick.
+			_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, ln.fd, nil)
+			w.engine.startTicking()
+			return
+		}
+	}
+}
+
+// accept4 accepts without allocating.
+func accept4(fd int) (int, netip.AddrPort, unix.Errno) {
+	var sa unix.RawSockaddrInet6
+	size := uint32(unsafe.Sizeof(sa))
+	r, _, errno := syscall.Syscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&sa)),
+		uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if errno != 0 {
+		return -1, netip.AddrPort{}, errno
+	}
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:])
+	if sa.Family == unix.AF_INET {
+		sa4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(&sa))
+		return int(r), netip.AddrPortFrom(netip.AddrFrom4(sa4.Addr), port), 0
+	}
+	return int(r), netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port), 0
+}
+
+// greet takes a new client. Its head is usually there already.
+func (w *worker) greet(fd int, from netip.AddrPort, g Gate) {
+	n, err := unix.Read(fd, w.buf[:])
+	switch {
+	case err == unix.EAGAIN || err == unix.EINTR:
+		i := w.slots.take()
+		s, m := w.slots.at(i)
+		s.fd = [2]int32{int32(fd), -1}
+		s.phase, s.since = reading, w.now
+		m.gate, m.addr = g, from
+		if w.watch(i, client, unix.EPOLL_CTL_ADD, 0) != nil {
+			unix.Close(fd)
+			w.slots.put(i)
+			return
+		}
+		w.engine.wait()
+	case err != nil || n == 0:
+		unix.Close(fd)
+	default:
+		w.ask(fd, from, g, w.buf[:n])
+	}
+}
+
+// readHead reads what a client has sent at last.
+func (w *worker) readHead(i uint32) {
+	s, m := w.slots.at(i)
+	n, err := unix.Read(int(s.fd[client]), w.buf[:])
+	if err == unix.EAGAIN || err == unix.EINTR {
+		return
+	}
+	if err != nil || n == 0 {
+		w.drop(i)
+		return
+	}
+	fd, from, g := int(s.fd[client]), m.addr, m.gate
+	_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+	w.engine.pending.Add(-1)
+	w.slots.put(i)
+	w.ask(fd, from, g, w.buf[:n])
+}
+
+// ask asks the gate about a client's first bytes b, and connects. fd is in no
+// epoll set.
+func (w *worker) ask(fd int, from netip.AddrPort, g Gate, b []byte) {
+	h, ok := parseHead(b)
+	if !ok {
+		handOver(fd, g, b)
+		return
+	}
+	r, ok := g.Route(from, h)
+	if !ok {
+		handOver(fd, g, b)
+		return
+	}
+	began := coarse()
+	upfd, err := connect(r.Addr)
+	if err != nil && err != unix.EINPROGRESS {
+		handOver(fd, g, b)
+		return
+	}
+	i := w.slots.take()
+	s, m := w.slots.at(i)
+	s.fd = [2]int32{int32(fd), int32(upfd)}
+	m.service, m.owner = r.Service, r.Owner
+	if err == nil {
+		if len(b) > h.Len {
+			m.left[up] = slices.Clone(b[h.Len:])
+		}
+		s.connect = max(coarse()-began, 1)
+		w.establish(i)
+		return
+	}
+	s.phase, s.since = connecting, began
+	m.gate, m.addr, m.left[up], m.head = g, from, slices.Clone(b), h.Len
+	s.out[upstream] = true
+	if err := w.watch(i, upstream, unix.EPOLL_CTL_ADD, unix.EPOLLOUT); err != nil {
+		s.out[upstream] = false
+		w.engine.pending.Add(1)
+		w.unconnected(i)
+		return
+	}
+	w.engine.wait()
+}
+
+// connect begins to connect. The error is nil, EINPROGRESS, or says why not; the
+// descriptor is valid in the first two cases.
+func connect(to netip.AddrPort) (int, error) {
+	family := unix.AF_INET
+	if to.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := setOptions(fd); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	var sa unix.Sockaddr
+	if family == unix.AF_INET {
+		sa = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	} else {
+		sa = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	}
+	if err = unix.Connect(fd, sa); err != nil && err != unix.EINPROGRESS {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, err
+}
+
+// connected acts on the end of connecting.
+func (w *worker) connected(i uint32, events uint32) {
+	if events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) == 0 {
+		return
+	}
+	s, m := w.slots.at(i)
+	code, err := unix.GetsockoptInt(int(s.fd[upstream]), unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil || code != 0 {
+		w.unconnected(i)
+		return
+	}
+	w.engine.pending.Add(-1)
+	s.connect = max(w.now-s.since, 1)
+	if m.left[up] = m.left[up][m.head:]; len(m.left[up]) == 0 {
+		m.left[up] = nil
+	}
+	w.establish(i)
+}
+
+// unconnected gives a client whose destination did not answer at once to the
+// general way, which knows the other addresses and how to say what is wrong.
+func (w *worker) unconnected(i uint32) {
+	s, m := w.slots.at(i)
+	unix.Close(int(s.fd[upstream]))
+	fd, g, b := int(s.fd[client]), m.gate, m.left[up]
+	w.engine.pending.Add(-1)
+	w.slots.put(i)
+	handOver(fd, g, b)
+}
+
+var established = []byte("HTTP/1.1 200 Connection established\r\n\r\n")
+
+// establish tells the client that its tunnel is open, and begins to relay.
+func (w *worker) establish(i uint32) {
+	s, m := w.slots.at(i)
+	m.gate = nil
+	w.engine.opened(m.service)
+	if n, err := unix.Write(int(s.fd[client]), established); n < len(established) {
+		if err == nil {
+			err = unix.EAGAIN // a new socket takes more than these bytes
+		}
+		w.fail(i, client, "write to", err)
+		return
+	}
+	w.begin(i)
+}
+
+// drop ends a slot that is no tunnel yet.
+func (w *worker) drop(i uint32) {
+	s, m := w.slots.at(i)
+	unix.Close(int(s.fd[client]))
+	owner := m.owner
+	if s.phase == connecting {
+		unix.Close(int(s.fd[upstream]))
+	}
+	w.engine.pending.Add(-1)
+	w.slots.put(i)
+	if owner != nil {
+		owner.TunnelDone(Stats{Err: ErrShutdown}) // it had been decided
+	}
+}
+
+// handOver gives a client to the gate, with the bytes b that it has sent. fd is
+// in no epoll set: the registration would outlive it in the duplicate.
+func handOver(fd int, g Gate, b []byte) {
+	f := os.NewFile(uintptr(fd), "client")
+	c, err := net.FileConn(f)
+	f.Close()
+	if err != nil {
+		return // descriptors have run out; the client finds its connection closed
+	}
+	g.Serve(&replayConn{Conn: c, unread: slices.Clone(b)})
+}

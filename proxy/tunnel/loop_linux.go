@@ -1,0 +1,279 @@
+package tunnel
+
+import (
+	"context"
+	"net"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// New returns the Engine of this platform: an event loop for plain TCP, and two
+// goroutines a tunnel for every other connection.
+func New(cfg Config) Engine { return newLoop(cfg, runtime.GOMAXPROCS(0)) }
+
+// loop is the Engine of Linux. Each worker owns its tunnels outright: only it
+// reads, writes and closes their descriptors, so they need no lock. Others reach
+// a worker by its inbox.
+type loop struct {
+	cfg      Config
+	portable *relay // for what is no plain TCP
+	workers  []*worker
+	running  sync.WaitGroup
+	next     atomic.Uint32 // the worker that gets the next tunnel
+	pipes    pipeBudget
+
+	open    atomic.Int64 // tunnels
+	pending atomic.Int64 // clients that are no tunnel yet
+
+	ticking, hurrying atomic.Bool // a timer is set
+
+	mu      sync.Mutex
+	closed  bool
+	waiting chan struct{} // closed when no tunnel is open, while Shutdown waits
+	peak    int64         // most tunnels open since memory was given back
+}
+
+func newLoop(cfg Config, workers int) Engine {
+	e := &loop{cfg: cfg, portable: newRelay(cfg)}
+	for range workers {
+		w, err := newWorker(e)
+		if err != nil {
+			// Descriptors have run out at start; what works everywhere still may.
+			for _, w := range e.workers {
+				w.destroy()
+			}
+			return e.portable
+		}
+		e.workers = append(e.workers, w)
+	}
+	for _, w := range e.workers {
+		e.running.Add(1)
+		go w.run()
+	}
+	return e
+}
+
+func (e *loop) Len() int { return int(e.open.Load()) + e.portable.Len() }
+
+func (e *loop) Start(t Tunnel) {
+	client, rest, okClient := plainTCP(t.Client)
+	upstream, _, okUpstream := plainTCP(t.Upstream)
+	if !okClient || !okUpstream {
+		e.portable.Start(t)
+		return
+	}
+	m := message{kind: msgTunnel, service: t.Service, owner: t.Owner, head: t.Head}
+	if len(rest) > 0 {
+		m.head = append(m.head[:len(m.head):len(m.head)], rest...)
+	}
+	var err error
+	m.fd[0], err = detach(client)
+	if err == nil {
+		if m.fd[1], err = detach(upstream); err != nil {
+			unix.Close(m.fd[0])
+		}
+	}
+	if err != nil {
+		t.Client.Close()
+		t.Upstream.Close()
+		t.Owner.TunnelDone(Stats{Err: err})
+		return
+	}
+	e.mu.Lock()
+	closed := e.closed
+	if !closed {
+		e.opened(t.Service)
+		e.workers[int(e.next.Add(1))%len(e.workers)].post(m)
+	}
+	e.mu.Unlock()
+	if closed {
+		unix.Close(m.fd[0])
+		unix.Close(m.fd[1])
+		t.Owner.TunnelDone(Stats{Err: ErrShutdown})
+	}
+}
+
+// opened and ended keep the number of open tunnels.
+func (e *loop) opened(s interface{ TunnelOpened() }) {
+	s.TunnelOpened()
+	e.open.Add(1)
+	e.startTicking()
+}
+
+func (e *loop) ended(s interface{ TunnelClosed() }) {
+	s.TunnelClosed()
+	if e.open.Add(-1) > 0 {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.waiting != nil && e.open.Load() == 0 {
+		close(e.waiting)
+		e.waiting = nil
+	}
+}
+
+func (e *loop) Shutdown(ctx context.Context) (cut int) {
+	for {
+		e.mu.Lock()
+		if e.open.Load() == 0 {
+			e.closed = true
+			e.mu.Unlock()
+			break
+		}
+		if e.waiting == nil {
+			e.waiting = make(chan struct{})
+		}
+		waiting := e.waiting
+		e.mu.Unlock()
+		select {
+		case <-waiting:
+			continue // another may have been started meanwhile
+		case <-ctx.Done():
+		}
+		e.mu.Lock()
+		e.closed = true
+		cut = int(e.open.Load())
+		e.postAll(msgCut)
+		e.mu.Unlock()
+		<-waiting
+		break
+	}
+	e.postAll(msgStop)
+	e.running.Wait()
+	return cut + e.portable.Shutdown(ctx)
+}
+
+// Timeouts of clients that are no tunnel yet.
+const (
+	headTimeout = 20 * time.Second
+	// quickConnect is how long a worker waits for a connection before the client
+	// goes the general way, which tries the other addresses too.
+	quickConnect = time.Second
+)
+
+// hurryInterval is how often clients that are no tunnel yet are looked through.
+const hurryInterval = 500 * time.Millisecond
+
+// wait counts a client that is no tunnel yet.
+func (e *loop) wait() {
+	e.pending.Add(1)
+	if e.hurrying.CompareAndSwap(false, true) {
+		time.AfterFunc(hurryInterval, e.hurry)
+	}
+}
+
+func (e *loop) hurry() {
+	e.postAll(msgHurry)
+	e.hurrying.Store(false)
+	if e.pending.Load() > 0 && e.hurrying.CompareAndSwap(false, true) {
+		time.AfterFunc(hurryInterval, e.hurry)
+	}
+}
+
+// startTicking sees to it that workers look for timeouts while there is
+// something to time out, and not while there is nothing.
+func (e *loop) startTicking() {
+	if e.ticking.CompareAndSwap(false, true) {
+		time.AfterFunc(scanInterval, e.tick)
+	}
+}
+
+func (e *loop) tick() {
+	e.postAll(msgTick)
+	e.giveBack()
+	e.ticking.Store(false)
+	if e.open.Load() > 0 {
+		e.startTicking()
+	}
+}
+
+func (e *loop) postAll(k kind) {
+	for _, w := range e.workers {
+		w.post(message{kind: k})
+	}
+}
+
+// storm is how many tunnels have to end before memory is given back to the
+// system: the collector keeps what a storm of opens has used.
+const storm = 2000
+
+func (e *loop) giveBack() {
+	open := e.open.Load()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if open > e.peak {
+		e.peak = open
+	} else if e.peak-open >= storm {
+		e.peak = open
+		go debug.FreeOSMemory()
+	}
+}
+
+// plainTCP finds the TCP connection below wrappers that only replay what was
+// read, and returns what they have not handed out yet.
+func plainTCP(c net.Conn) (_ *net.TCPConn, unread []byte, ok bool) {
+	for {
+		switch x := c.(type) {
+		case *net.TCPConn:
+			return x, unread, true
+		case *replayConn:
+			unread = append(unread, x.unread...)
+			c = x.Conn
+		case interface{ NetConn() net.Conn }:
+			if c = x.NetConn(); c == nil {
+				return nil, nil, false
+			}
+			// What is below TLS is not what flows through it.
+			if _, tls := x.(interface{ Handshake() error }); tls {
+				return nil, nil, false
+			}
+		default:
+			return nil, nil, false
+		}
+	}
+}
+
+// detach takes a connection out of Go's poller and returns a descriptor of its
+// own. c is closed where it succeeds.
+func detach(c *net.TCPConn) (int, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd := -1
+	if cerr := raw.Control(func(old uintptr) {
+		fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
+	}); cerr != nil {
+		return -1, cerr
+	}
+	if err != nil {
+		return -1, err
+	}
+	c.Close()
+	return fd, nil
+}
+
+// replayConn hands out bytes that were read from a connection before it went to
+// somebody else.
+type replayConn struct {
+	net.Conn
+	unread []byte
+}
+
+func (c *replayConn) Read(p []byte) (int, error) {
+	if len(c.unread) == 0 {
+		return c.Conn.Read(p)
+	}
+	n := copy(p, c.unread)
+	c.unread = c.unread[n:]
+	if len(c.unread) == 0 {
+		c.unread = nil
+	}
+	return n, nil
+}

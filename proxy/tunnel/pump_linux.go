@@ -1,0 +1,232 @@
+package tunnel
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// turnBudget is how many chunks a direction may move before others have their
+// turn. Without it, round trips wait behind bulk.
+const turnBudget = 8
+
+// minChunk is what a direction splices at once when it turns to splicing.
+const minChunk = 64 << 10
+
+var sideName = [2]string{"client", "upstream"}
+
+// pump moves bytes in direction d until the source is drained, the destination
+// is full, the direction ends or its budget is spent. It may end the tunnel.
+//
+// Messages go through the worker's buffer: one receive, one send. A read that
+// fills the buffer turns the direction to splicing, which takes a pipe from the
+// pool for as long as bytes move. An idle direction holds neither.
+func (w *worker) pump(i uint32, d int) {
+	s, m := w.slots.at(i)
+	x := &s.dir[d]
+	for budget := turnBudget; budget > 0; budget-- {
+		if x.blocked || x.done {
+			return
+		}
+		if x.held > 0 || len(m.left[d]) > 0 {
+			if !w.flush(i, s, m, d) {
+				return
+			}
+			continue
+		}
+		if x.eof {
+			w.pass(i, s, d)
+			return
+		}
+		if !x.readable {
+			w.pipes.put(x)
+			return
+		}
+		more := false
+		if x.chunk > 0 && w.pipes.take(x) {
+			more = w.fill(i, s, d)
+		} else {
+			more = w.message(i, s, m, d)
+		}
+		if !more {
+			return
+		}
+	}
+	if x.held == 0 {
+		w.pipes.put(x) // others may take it meanwhile
+	}
+	if !x.queued {
+		x.queued = true
+		w.ready = append(w.ready, turn{i, s.gen, d})
+	}
+}
+
+// message relays one read through the worker's buffer. It reports whether the
+// direction can go on.
+func (w *worker) message(i uint32, s *slot, m *meta, d int) bool {
+	x := &s.dir[d]
+	n, err := ignoringEINTR(func() (int, error) { return unix.Read(int(s.fd[d]), w.buf[:]) })
+	switch {
+	case err == unix.EAGAIN:
+		x.readable = false
+		return false
+	case err != nil:
+		w.fail(i, d, "read from", err)
+		return false
+	case n == 0:
+		x.eof = true
+		return true
+	}
+	sent, err := ignoringEINTR(func() (int, error) { return unix.Write(int(s.fd[1-d]), w.buf[:n]) })
+	if err != nil && err != unix.EAGAIN {
+		w.fail(i, 1-d, "write to", err)
+		return false
+	}
+	w.moved(s, m, d, max(sent, 0))
+	if sent = max(sent, 0); sent < n {
+		m.left[d] = append([]byte(nil), w.buf[sent:n]...)
+		w.block(i, s, d)
+		return false
+	}
+	if n == len(w.buf) {
+		if !x.noSplice {
+			x.chunk = minChunk
+		}
+		return true
+	}
+	if !x.hup {
+		x.readable = false // a short read was all; more raises an event
+	}
+	return x.hup
+}
+
+// fill splices from the source into the direction's pipe. It reports whether the
+// direction can go on.
+func (w *worker) fill(i uint32, s *slot, d int) bool {
+	x := &s.dir[d]
+	p := w.pipes.of(x)
+	n, err := ignoringEINTR(func() (int, error) {
+		n, err := unix.Splice(int(s.fd[d]), nil, p.w, nil, min(int(x.chunk), p.size), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+		return int(n), err
+	})
+	switch {
+	case err == unix.EAGAIN:
+		x.readable, x.chunk = false, 0
+		w.pipes.put(x)
+		return false
+	case err == unix.EINVAL:
+		x.chunk, x.noSplice = 0, true
+		w.pipes.put(x)
+		return true
+	case err != nil:
+		w.fail(i, d, "read from", err)
+		return false
+	case n == 0:
+		x.eof = true
+		w.pipes.put(x)
+		return true
+	}
+	x.held = int32(n)
+	if n >= int(x.chunk) && int(x.chunk) < p.size {
+		x.chunk = min(2*x.chunk, int32(p.size)) // the source has more than is asked for
+	}
+	return true
+}
+
+// flush moves what the direction holds on to the destination. It reports whether
+// the direction can go on.
+func (w *worker) flush(i uint32, s *slot, m *meta, d int) bool {
+	x := &s.dir[d]
+	var n int
+	var err error
+	if x.held > 0 {
+		p := w.pipes.of(x)
+		n, err = ignoringEINTR(func() (int, error) {
+			n, err := unix.Splice(p.r, nil, int(s.fd[1-d]), nil, int(x.held), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+			return int(n), err
+		})
+	} else {
+		n, err = ignoringEINTR(func() (int, error) { return unix.Write(int(s.fd[1-d]), m.left[d]) })
+	}
+	switch {
+	case err == unix.EAGAIN:
+		x.chunk = min(x.chunk, minChunk) // a slow receiver gets no large pipe-fuls
+		w.block(i, s, d)
+		return false
+	case err != nil:
+		w.fail(i, 1-d, "write to", err)
+		return false
+	}
+	w.moved(s, m, d, n)
+	if x.held > 0 {
+		x.held -= int32(n)
+	} else if m.left[d] = m.left[d][n:]; len(m.left[d]) == 0 {
+		m.left[d] = nil
+	}
+	return true
+}
+
+// moved counts n bytes that the destination took.
+func (w *worker) moved(s *slot, m *meta, d, n int) {
+	if n == 0 {
+		return
+	}
+	s.last = w.now
+	s.bytes[d] += int64(n)
+	if d == up {
+		m.service.AddUp(int64(n))
+	} else {
+		m.service.AddDown(int64(n))
+	}
+}
+
+// block notes that the destination of d has no room and watches for it.
+func (w *worker) block(i uint32, s *slot, d int) {
+	s.dir[d].blocked = true
+	if dst := 1 - d; !s.out[dst] {
+		s.out[dst] = true
+		if err := w.watch(i, dst, unix.EPOLL_CTL_MOD, unix.EPOLLOUT); err != nil {
+			w.end(i, fmt.Errorf("epoll: %w", err))
+		}
+	}
+}
+
+// pass tells the destination that the source has ended, once all that it sent is
+// passed on. The tunnel ends when both directions have.
+func (w *worker) pass(i uint32, s *slot, d int) {
+	w.pipes.put(&s.dir[d])
+	s.dir[d].done = true
+	s.last = w.now
+	if s.dir[1-d].done {
+		w.end(i, nil)
+		return
+	}
+	if err := unix.Shutdown(int(s.fd[1-d]), unix.SHUT_WR); err != nil {
+		w.fail(i, 1-d, "write to", err)
+	}
+}
+
+// fail ends a tunnel whose side has failed. A reset is passed on as one, unless
+// that would drop bytes on their way to the other side.
+func (w *worker) fail(i uint32, side int, what string, err error) {
+	s, m := w.slots.at(i)
+	other := int(s.fd[1-side])
+	if errors.Is(err, syscall.ECONNRESET) && s.dir[side].held == 0 && len(m.left[side]) == 0 {
+		if queued, qerr := unix.IoctlGetInt(other, unix.SIOCOUTQ); qerr == nil && queued == 0 {
+			_ = unix.SetsockoptLinger(other, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		}
+	}
+	w.end(i, fmt.Errorf("%s %s: %w", what, sideName[side], err))
+}
+
+// ignoringEINTR repeats a system call that a signal interrupted.
+func ignoringEINTR(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}

@@ -1,0 +1,357 @@
+package tunnel
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"espalier/proxy/traffic"
+)
+
+// worker is a goroutine that relays the tunnels it owns.
+type worker struct {
+	engine *loop
+	epoll  int
+	file   *os.File        // the epoll descriptor, in Go's poller
+	raw    syscall.RawConn // of file: parks the goroutine, not a thread
+	wake   int             // an eventfd, written when the inbox gets its first message
+
+	mu    sync.Mutex
+	inbox []message
+	dead  bool // nobody reads the inbox any more
+
+	slots     slots
+	pipes     pipes
+	listeners []*listener
+	ready     []turn // directions that had more to do than their budget
+	now       int64
+	stopped   bool
+	events    [128]unix.EpollEvent
+	buf       [16 << 10]byte
+}
+
+// A message is what others ask of a worker.
+type message struct {
+	kind     kind
+	fd       [2]int
+	head     []byte
+	service  *traffic.Service
+	owner    Owner
+	listener *listener
+}
+
+type kind uint8
+
+const (
+	msgTunnel kind = iota
+	msgListen
+	msgUnlisten
+	msgTick  // look for timeouts, and give back what is not needed
+	msgHurry // look for timeouts only
+	msgCut   // end every tunnel
+	msgStop  // end the worker
+)
+
+// turn is a direction of a slot that waits for its next turn.
+type turn struct {
+	slot uint32
+	gen  int32
+	dir  int
+}
+
+// Values of EpollEvent.Fd that are no slot: the eventfd, and listeners from
+// firstListener downwards.
+const (
+	wakeEvent     = -1
+	firstListener = -2
+)
+
+func newWorker(e *loop) (*worker, error) {
+	w := &worker{engine: e, epoll: -1, wake: -1}
+	w.pipes.budget = &e.pipes
+	var err error
+	if w.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("epoll_create: %w", err)
+	}
+	if w.wake, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
+		w.destroy()
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	err = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, w.wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakeEvent})
+	if err == nil {
+		err = unix.SetNonblock(w.epoll, true) // makes os.NewFile use Go's poller
+	}
+	if err != nil {
+		w.destroy()
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	w.file = os.NewFile(uintptr(w.epoll), "epoll")
+	if w.raw, err = w.file.SyscallConn(); err != nil {
+		w.destroy()
+		return nil, err
+	}
+	return w, nil
+}
+
+// destroy closes the worker's own descriptors.
+func (w *worker) destroy() {
+	if w.file != nil {
+		w.file.Close()
+	} else if w.epoll >= 0 {
+		unix.Close(w.epoll)
+	}
+	if w.wake >= 0 {
+		unix.Close(w.wake)
+	}
+	w.pipes.closeAll()
+}
+
+// post hands m to the worker. It may be called from any goroutine.
+func (w *worker) post(m message) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.dead {
+		if m.kind == msgUnlisten {
+			m.listener.gone.Done()
+		}
+		return
+	}
+	w.inbox = append(w.inbox, m)
+	if len(w.inbox) == 1 {
+		var one = [8]byte{1}
+		_, _ = unix.Write(w.wake, one[:]) // cannot fail while it is open: the counter is far from full
+	}
+}
+
+func (w *worker) run() {
+	defer w.engine.running.Done()
+	defer w.retire()
+	n := 0
+	poll := func(fd uintptr) bool {
+		var err error
+		n, err = unix.EpollWait(int(fd), w.events[:], 0)
+		return n > 0 || err != nil && err != unix.EINTR
+	}
+	for !w.stopped {
+		if len(w.ready) > 0 {
+			poll(uintptr(w.epoll))
+		} else if err := w.raw.Read(poll); err != nil {
+			panic(fmt.Sprintf("epoll descriptor out of Go's poller: %v", err))
+		}
+		w.now = coarse()
+		for i := range max(n, 0) {
+			w.event(&w.events[i])
+		}
+		n = 0
+		w.takeTurns()
+	}
+}
+
+// retire ends the worker. What was posted too late to be read is answered here.
+func (w *worker) retire() {
+	w.mu.Lock()
+	w.dead = true
+	late := w.inbox
+	w.inbox = nil
+	w.mu.Unlock()
+	for _, m := range late {
+		if m.kind == msgUnlisten {
+			m.listener.gone.Done()
+		}
+	}
+	w.destroy()
+}
+
+func (w *worker) event(ev *unix.EpollEvent) {
+	switch {
+	case ev.Fd == wakeEvent:
+		w.drainInbox()
+	case ev.Fd <= firstListener:
+		w.accept(int(firstListener - ev.Fd))
+	default:
+		i, side := uint32(ev.Fd)>>1, int(ev.Fd&1)
+		s, _ := w.slots.at(i)
+		if s.gen != ev.Pad {
+			return
+		}
+		switch s.phase {
+		case reading:
+			w.readHead(i)
+		case connecting:
+			w.connected(i, ev.Events)
+		case relaying:
+			w.relay(i, side, ev.Events)
+		}
+	}
+}
+
+// relay acts on an event of a tunnel's side.
+func (w *worker) relay(i uint32, side int, events uint32) {
+	s, _ := w.slots.at(i)
+	gen := s.gen
+	const ending = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
+	if events&(unix.EPOLLIN|ending) != 0 {
+		s.dir[side].readable = true
+		s.dir[side].hup = s.dir[side].hup || events&ending != 0
+		w.pump(i, side)
+	}
+	if other := 1 - side; s.gen == gen && s.dir[other].blocked && events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		s.dir[other].blocked = false
+		w.pump(i, other)
+	}
+	if s.gen == gen && events&unix.EPOLLERR != 0 {
+		w.broken(i, side)
+	}
+}
+
+// broken acts on a side whose connection has failed. What it sent before still
+// goes to the other side, as it would without a proxy; nothing can be sent to it.
+func (w *worker) broken(i uint32, side int) {
+	s, m := w.slots.at(i)
+	if x := &s.dir[side]; x.blocked || x.queued {
+		other := 1 - side
+		w.pipes.put(&s.dir[other])
+		m.left[other] = nil
+		s.dir[other].done = true
+		return // the read behind the last byte will tell the error
+	}
+	if code, err := unix.GetsockoptInt(int(s.fd[side]), unix.SOL_SOCKET, unix.SO_ERROR); err == nil && code != 0 {
+		w.fail(i, side, "connection to", syscall.Errno(code))
+	}
+}
+
+// takeTurns goes on with directions whose budget was spent.
+func (w *worker) takeTurns() {
+	turns := len(w.ready)
+	for k := range turns {
+		t := w.ready[k]
+		if s, _ := w.slots.at(t.slot); s.gen == t.gen {
+			s.dir[t.dir].queued = false
+			w.pump(t.slot, t.dir)
+		}
+	}
+	w.ready = append(w.ready[:0], w.ready[turns:]...)
+}
+
+func (w *worker) drainInbox() {
+	var b [8]byte
+	_, _ = unix.Read(w.wake, b[:])
+	w.mu.Lock()
+	inbox := w.inbox
+	w.inbox = nil
+	w.mu.Unlock()
+	for _, m := range inbox {
+		switch m.kind {
+		case msgTunnel:
+			i := w.slots.take()
+			s, x := w.slots.at(i)
+			s.fd = [2]int32{int32(m.fd[0]), int32(m.fd[1])}
+			x.service, x.owner = m.service, m.owner
+			x.left[up] = m.head
+			w.begin(i)
+		case msgListen:
+			w.listen(m.listener)
+		case msgUnlisten:
+			w.unlisten(m.listener)
+		case msgTick:
+			w.expire()
+			w.resumeListeners()
+			w.pipes.shrink()
+		case msgHurry:
+			w.expire()
+		case msgCut:
+			w.each(func(i uint32, s *slot) {
+				if s.phase == relaying {
+					w.end(i, ErrShutdown)
+				} else {
+					w.drop(i)
+				}
+			})
+		case msgStop:
+			w.each(func(i uint32, s *slot) { w.drop(i) })
+			w.stopped = true
+		}
+	}
+}
+
+// each calls f for every slot that is in use; f may free it.
+func (w *worker) each(f func(i uint32, s *slot)) {
+	for c, chunk := range w.slots.chunks {
+		for k := range chunk {
+			if chunk[k].phase != free {
+				f(uint32(c*chunkLen+k), &chunk[k])
+			}
+		}
+	}
+}
+
+// watch registers a side of a slot for the events of a relay.
+func (w *worker) watch(i uint32, side int, op int, events uint32) error {
+	s, _ := w.slots.at(i)
+	return unix.EpollCtl(w.epoll, op, int(s.fd[side]), &unix.EpollEvent{
+		Events: events | unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET,
+		Fd:     int32(i<<1 | uint32(side)), Pad: s.gen,
+	})
+}
+
+// begin starts to relay a slot whose two descriptors are connected.
+func (w *worker) begin(i uint32) {
+	s, m := w.slots.at(i)
+	before := s.phase
+	s.phase, s.since, s.last = relaying, w.now, w.now
+	for side := range s.fd {
+		if side == upstream && before == connecting {
+			continue // watched since it was connecting
+		}
+		if err := w.watch(i, side, unix.EPOLL_CTL_ADD, 0); err != nil {
+			w.end(i, fmt.Errorf("epoll: %w", err))
+			return
+		}
+	}
+	if len(m.left[up]) > 0 {
+		w.pump(i, up)
+	}
+}
+
+// expire ends what has lasted for too long.
+func (w *worker) expire() {
+	idle, half := int64(w.engine.cfg.Idle), int64(w.engine.cfg.HalfClosed)
+	w.each(func(i uint32, s *slot) {
+		switch s.phase {
+		case relaying:
+			switch silent := w.now - s.last; {
+			case silent >= idle:
+				w.end(i, ErrIdle)
+			case silent >= half && (s.dir[up].done || s.dir[down].done):
+				w.end(i, ErrHalfOpen)
+			}
+		case connecting:
+			if w.now-s.since >= int64(quickConnect) {
+				w.unconnected(i)
+			}
+		case reading:
+			if w.now-s.since >= int64(headTimeout) {
+				w.drop(i)
+			}
+		}
+	})
+}
+
+// end closes a tunnel and tells its owner.
+func (w *worker) end(i uint32, err error) {
+	s, m := w.slots.at(i)
+	for d := range s.dir {
+		w.pipes.put(&s.dir[d])
+	}
+	unix.Close(int(s.fd[client]))
+	unix.Close(int(s.fd[upstream]))
+	stats := Stats{Up: s.bytes[up], Down: s.bytes[down], Connect: time.Duration(s.connect), Err: err}
+	service, owner := m.service, m.owner
+	w.slots.put(i)
+	owner.TunnelDone(stats)
+	w.engine.ended(service)
+}
