@@ -13,9 +13,12 @@ type Config struct {
 	File string `koanf:"file"`
 	// Format is json or squid (Squid's native line).
 	Format string `koanf:"format"`
-	// Rotate is the size at which the file is rotated; 0 means never.
+	// Rotate is the size at which the file is rotated; 0 means at no size.
+	// Rotated files are compressed.
 	Rotate ByteSize `koanf:"rotate"`
-	// Keep is how long rotated files are kept; 0 means for ever.
+	// Keep is how long rotated files are kept, in whole days, rounded up; 0
+	// means for ever. Where it is set the file is rotated every day (UTC) as
+	// well, so that no record outlives it by more than two days.
 	Keep time.Duration `koanf:"keep"`
 	// Anonymize leaves out who the client was: addresses are cut to their
 	// network (/24, /48) and users are left empty.
@@ -28,7 +31,7 @@ func (c Config) Validate() error {
 	if c.Format != "json" && c.Format != "squid" {
 		errs = append(errs, fmt.Errorf("format: %q is unknown (allowed: json, squid)", c.Format))
 	}
-	if c.Rotate != 0 && c.Rotate < 1<<20 {
+	if c.Rotate != 0 && c.Rotate < 1e6 {
 		errs = append(errs, fmt.Errorf("rotate: %s is too small (allowed: 0 for never, or 1MB and more)", c.Rotate))
 	}
 	if c.Keep < 0 {

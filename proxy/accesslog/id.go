@@ -1,6 +1,8 @@
 package accesslog
 
 import (
+	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -30,4 +32,21 @@ func (id ID) AppendText(b []byte) ([]byte, error) {
 func (id ID) String() string {
 	b, _ := id.AppendText(make([]byte, 0, 13))
 	return string(b)
+}
+
+// UnmarshalText parses the 13 characters of an ID.
+func (id *ID) UnmarshalText(text []byte) error {
+	if len(text) != 13 {
+		return fmt.Errorf("%q is no request id: it must have 13 characters", text)
+	}
+	var n ID
+	for i, c := range text {
+		digit := strings.IndexByte(idDigits, c)
+		if digit < 0 || i == 0 && digit > 15 { // 65 bits, of which one is never set
+			return fmt.Errorf("%q is no request id", text)
+		}
+		n = n<<5 | ID(digit)
+	}
+	*id = n
+	return nil
 }

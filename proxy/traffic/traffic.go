@@ -3,6 +3,9 @@ package traffic
 
 import (
 	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"espalier/policy"
 	"espalier/policy/catalog"
@@ -10,30 +13,52 @@ import (
 
 // Counters holds the live counters of every service. Its size is fixed by the
 // catalogue's list of services: hosts and clients never make it grow. It is
-// safe for concurrent use.
+// safe for concurrent use, and a prometheus.Collector.
 type Counters struct {
 	services map[string]*Service
+	order    []*Service // as in catalog.Services
+	connect  prometheus.Histogram
 }
 
-// actions are the values that requests are counted by, in a fixed order.
-var actions = []policy.Action{
+// Actions are the values that requests are counted by, in a fixed order. The
+// slice must not be modified.
+var Actions = []policy.Action{
 	policy.Tunnel, policy.Forward, policy.Inspect, policy.Deny, policy.Challenge, policy.Error,
 }
 
-// A Service counts the traffic of one service since the process started.
-type Service struct {
-	ID string
+const cacheLine = 64
 
-	up, down, tunnels atomic.Int64
-	requests          [6]atomic.Int64 // by index in actions
-	_                 [64]byte        // services are counted on different cores
+// A Service counts the traffic of one service since the process started. Each
+// counter that tunnels add to while bytes flow has a cache line of its own, so
+// that event loops on several cores do not wait for each other's services or
+// directions.
+type Service struct {
+	ID string // must not be modified
+
+	_        [cacheLine]byte
+	up       atomic.Int64
+	_        [cacheLine]byte
+	down     atomic.Int64
+	_        [cacheLine]byte
+	tunnels  atomic.Int64
+	requests [6]atomic.Int64 // by index in Actions
+	_        [cacheLine]byte
 }
 
 // New returns counters that stand at zero.
 func New() *Counters {
-	c := &Counters{services: make(map[string]*Service, len(catalog.Services))}
+	c := &Counters{
+		services: make(map[string]*Service, len(catalog.Services)),
+		connect: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "espalier_connect_seconds",
+			Help:    "Time to look up and connect to the upstream, where that succeeded.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}),
+	}
 	for _, s := range catalog.Services {
-		c.services[s.ID] = &Service{ID: s.ID}
+		svc := &Service{ID: s.ID}
+		c.services[s.ID] = svc
+		c.order = append(c.order, svc)
 	}
 	return c
 }
@@ -47,6 +72,10 @@ func (c *Counters) Service(id string) *Service {
 	return c.services[catalog.Other]
 }
 
+// Connected counts the time that one connection to an upstream took, its
+// look-up included.
+func (c *Counters) Connected(d time.Duration) { c.connect.Observe(d.Seconds()) }
+
 // AddUp counts bytes that came from the client.
 func (s *Service) AddUp(n int64) { s.up.Add(n) }
 
@@ -57,12 +86,52 @@ func (s *Service) AddDown(n int64) { s.down.Add(n) }
 func (s *Service) TunnelOpened() { s.tunnels.Add(1) }
 func (s *Service) TunnelClosed() { s.tunnels.Add(-1) }
 
-// Request counts a request by what was done with it.
+// Request counts a request by what was done with it. What is none of Actions
+// is not counted.
 func (s *Service) Request(a policy.Action) {
-	for i, x := range actions {
+	for i, x := range Actions {
 		if x == a {
 			s.requests[i].Add(1)
 			return
 		}
 	}
+}
+
+// A Snapshot is what the counters of a service stood at. Counters go on while
+// it is taken, so that the sum over services may be of slightly different
+// moments.
+type Snapshot struct {
+	Service  string
+	Up, Down int64                   // bytes of payload, from and to clients
+	Tunnels  int64                   // open now
+	Requests map[policy.Action]int64 // every one of Actions
+}
+
+// Bytes is the sum of both directions.
+func (s Snapshot) Bytes() int64 { return s.Up + s.Down }
+
+// Total is the number of requests, whatever was done with them.
+func (s Snapshot) Total() int64 {
+	var n int64
+	for _, x := range s.Requests {
+		n += x
+	}
+	return n
+}
+
+// Snapshot returns the counters of every service, in the order of
+// catalog.Services.
+func (c *Counters) Snapshot() []Snapshot {
+	list := make([]Snapshot, 0, len(c.order))
+	for _, s := range c.order {
+		snap := Snapshot{
+			Service: s.ID, Up: s.up.Load(), Down: s.down.Load(), Tunnels: s.tunnels.Load(),
+			Requests: make(map[policy.Action]int64, len(Actions)),
+		}
+		for i, a := range Actions {
+			snap.Requests[a] = s.requests[i].Load()
+		}
+		list = append(list, snap)
+	}
+	return list
 }
