@@ -2,6 +2,17 @@
 // the same catalogue that the proxy decides by.
 package pac
 
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"espalier/policy"
+)
+
 // Config is the configuration of the PAC script, `pac`.
 type Config struct {
 	// Proxies are host:port, in order; empty means the address that the script
@@ -10,7 +21,8 @@ type Config struct {
 	// Routes say where each kind of destination goes.
 	Routes Routes `koanf:"routes"`
 	// Internal are domains (themselves and the names below) and CIDR blocks
-	// that stay inside.
+	// that stay inside. They come before Apple's: the administrator's own word
+	// beats the catalogue.
 	Internal []string `koanf:"internal"`
 	// WPAD serves the script at /wpad.dat and /wpad.da too.
 	WPAD bool `koanf:"wpad"`
@@ -33,11 +45,182 @@ type Routes struct {
 // A Site overrides the configuration for some clients, or for who fetches
 // /pac/NAME.pac. An empty field takes the general value.
 type Site struct {
+	// Clients are CIDR blocks, addresses, loopback, private. The longest prefix
+	// decides between sites. Empty means that only /pac/NAME.pac leads here.
 	Clients  []string `koanf:"clients"`
 	Proxies  []string `koanf:"proxies"`
 	Routes   Routes   `koanf:"routes"`
 	Internal []string `koanf:"internal"`
 }
 
+// General is the name under which the values outside sites are counted and
+// shown. No site may have it.
+const General = "default"
+
+const (
+	viaProxy  = "proxy"
+	viaDirect = "direct"
+)
+
 // Validate checks the values. Errors begin with the key, joined.
-func (c Config) Validate() error { return nil }
+func (c Config) Validate() error {
+	errs := checkProxies("proxies", c.Proxies)
+	errs = append(errs, c.Routes.check("routes", true)...)
+	errs = append(errs, checkInternal("internal", c.Internal)...)
+	owners := map[netip.Prefix]string{} // prefix: key of the site that has it
+	for _, name := range slices.Sorted(maps.Keys(c.Sites)) {
+		site, key := c.Sites[name], "sites."+name
+		if name == General {
+			errs = append(errs, fmt.Errorf("%s: %q means the values outside sites; choose another name", key, name))
+		} else if !isSiteName(name) {
+			errs = append(errs, fmt.Errorf("%s: %q is no site name (allowed: a-z, 0-9 and -, 63 at most)", key, name))
+		}
+		errs = append(errs, checkClients(key, site.Clients, owners)...)
+		errs = append(errs, checkProxies(key+".proxies", site.Proxies)...)
+		errs = append(errs, site.Routes.check(key+".routes", false)...)
+		errs = append(errs, checkInternal(key+".internal", site.Internal)...)
+	}
+	return errors.Join(errs...)
+}
+
+func isSiteName(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-') {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 63
+}
+
+// check checks every list; complete makes an empty one an error.
+func (r Routes) check(key string, complete bool) []error {
+	var errs []error
+	for _, list := range []struct {
+		name string
+		hops []string
+	}{
+		{"apple", r.Apple}, {"apple_unmarked", r.AppleUnmarked},
+		{"internal", r.Internal}, {"default", r.Default},
+	} {
+		at := key + "." + list.name
+		if len(list.hops) == 0 && complete {
+			errs = append(errs, fmt.Errorf("%s: is empty (allowed: a list of proxy, direct)", at))
+		}
+		for i, hop := range list.hops {
+			if hop != viaProxy && hop != viaDirect {
+				errs = append(errs, fmt.Errorf("%s[%d]: %q is unknown (allowed: proxy, direct)", at, i, hop))
+			} else if j := slices.Index(list.hops, hop); j < i {
+				errs = append(errs, fmt.Errorf("%s[%d]: %q stands at %s[%d] too", at, i, hop, at, j))
+			}
+		}
+	}
+	return errs
+}
+
+// or returns r with its empty lists taken from general.
+func (r Routes) or(general Routes) Routes {
+	return Routes{
+		Apple:         or(r.Apple, general.Apple),
+		AppleUnmarked: or(r.AppleUnmarked, general.AppleUnmarked),
+		Internal:      or(r.Internal, general.Internal),
+		Default:       or(r.Default, general.Default),
+	}
+}
+
+func or(list, general []string) []string {
+	if len(list) == 0 {
+		return general
+	}
+	return list
+}
+
+func checkProxies(key string, proxies []string) []error {
+	var errs []error
+	seen := map[string]int{}
+	for i, s := range proxies {
+		p, err := parseProxy(s)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s[%d]: %w", key, i, err))
+		} else if j, dup := seen[p]; dup {
+			errs = append(errs, fmt.Errorf("%s[%d]: %q stands at %s[%d] too", key, i, s, key, j))
+		} else {
+			seen[p] = i
+		}
+	}
+	return errs
+}
+
+// parseProxy normalises host:port as it stands in a PAC answer, where neither
+// an IPv6 literal nor a scheme is understood.
+func parseProxy(s string) (string, error) {
+	const allowed = `(allowed: "name:port" or "192.0.2.1:3128")`
+	if strings.Contains(s, "://") {
+		return "", fmt.Errorf("%q has a scheme, which a PAC answer has no room for %s", s, allowed)
+	}
+	// Colons are counted first, since ParseTarget would take the last group of
+	// a bare IPv6 address for a port.
+	if strings.Count(s, ":") > 1 || strings.HasPrefix(s, "[") {
+		return "", fmt.Errorf("%q: devices do not understand an IPv6 literal in a PAC answer; use a name %s", s, allowed)
+	}
+	t, err := policy.ParseTarget(s, 0)
+	if err != nil {
+		return "", fmt.Errorf("%q is no proxy address: %w %s", s, err, allowed)
+	}
+	return t.String(), nil
+}
+
+func checkInternal(key string, internal []string) []error {
+	var errs []error
+	for i, s := range internal {
+		if _, _, err := parseInternal(s); err != nil {
+			errs = append(errs, fmt.Errorf("%s[%d]: %w", key, i, err))
+		}
+	}
+	return errs
+}
+
+// parseInternal returns a name, or a valid prefix.
+func parseInternal(s string) (string, netip.Prefix, error) {
+	for _, wild := range []string{"*.", "."} {
+		if name, ok := strings.CutPrefix(s, wild); ok {
+			return "", netip.Prefix{}, fmt.Errorf("%q: write %q, which covers itself and the names below", s, name)
+		}
+	}
+	pattern, err := policy.ParsePattern(s)
+	if cause := errors.Unwrap(err); cause != nil {
+		return "", netip.Prefix{}, fmt.Errorf("%q is neither a domain nor an address block: %w", s, cause)
+	} else if err != nil {
+		return "", netip.Prefix{}, err
+	}
+	if a, err := netip.ParseAddr(pattern); err == nil {
+		return "", netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(pattern)
+	if err != nil {
+		return pattern, netip.Prefix{}, nil
+	}
+	return "", p, nil
+}
+
+// checkClients checks a site's clients against those of the sites in owners,
+// and adds them.
+func checkClients(site string, clients []string, owners map[netip.Prefix]string) []error {
+	var errs []error
+	for i, s := range clients {
+		at := fmt.Sprintf("%s.clients[%d]", site, i)
+		nets, err := policy.ParseNetworks(clients[i : i+1])
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %s", at, strings.TrimPrefix(err.Error(), "[0]: ")))
+			continue
+		}
+		for _, n := range nets {
+			owner, taken := owners[n]
+			if taken && !strings.HasPrefix(owner, site+".") {
+				errs = append(errs, fmt.Errorf("%s: %q stands at %s too, so there is no saying which site its clients are of", at, s, owner))
+				break
+			}
+			owners[n] = at
+		}
+	}
+	return errs
+}

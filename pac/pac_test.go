@@ -1,0 +1,170 @@
+package pac
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"espalier/policy"
+)
+
+var sites = Config{
+	Routes:   distinct,
+	Internal: []string{"corp.example"},
+	Sites: map[string]Site{
+		"school": {
+			Clients: []string{"10.0.0.0/8", "2001:db8::/32"}, Proxies: []string{"Proxy.school.example:3128", "192.0.2.9:80"},
+			Routes: Routes{Default: []string{"direct"}}, Internal: []string{"school.example"},
+		},
+		"library": {Clients: []string{"10.1.0.0/16", "10.3.0.0/16"}},
+		"remote":  {},
+	},
+}
+
+func TestSiteFor(t *testing.T) {
+	p := compile(t, sites, policy.Apple{Wide: true})
+	for client, want := range map[string]string{
+		"10.0.0.1": "school", "10.1.2.3": "library", "10.3.0.1": "library", "::ffff:10.1.2.3": "library",
+		"2001:db8::1": "school", "2001:db8::1%eth0": "school", "192.0.2.1": "", "::1": "",
+	} {
+		if got := p.SiteFor(netip.MustParseAddr(client)); got != want {
+			t.Errorf("SiteFor(%s) = %q, want %q", client, got, want)
+		}
+	}
+	if got := p.SiteFor(netip.Addr{}); got != "" {
+		t.Errorf("SiteFor(no address) = %q", got)
+	}
+	if got := p.Sites(); !slices.Equal(got, []string{"library", "remote", "school"}) {
+		t.Errorf("Sites() = %q", got)
+	}
+}
+
+func TestRoute(t *testing.T) {
+	p := compile(t, sites, policy.Apple{Wide: true})
+	const fetched = "192.0.2.1:3128"
+	for _, c := range []struct {
+		site, target string
+		class        Class
+		want         string
+	}{
+		{"", "gs.apple.com:443", Apple, "PROXY 192.0.2.1:3128; DIRECT"},
+		{"", "gs.apple.com:8443", AppleUnmarked, "DIRECT; PROXY 192.0.2.1:3128"},
+		{"", "www.example.org:443", Default, "PROXY 192.0.2.1:3128"},
+		{"", "corp.example:443", Internal, "DIRECT"},
+		{"", "a.b.corp.example:443", Internal, "DIRECT"},
+		{"", "notcorp.example:443", Default, "PROXY 192.0.2.1:3128"},
+		{"remote", "corp.example:443", Internal, "DIRECT"},
+		{"school", "gs.apple.com:443", Apple, "PROXY proxy.school.example:3128; PROXY 192.0.2.9:80; DIRECT"},
+		{"school", "gs.apple.com:80", Apple, "PROXY proxy.school.example:3128; PROXY 192.0.2.9:80; DIRECT"},
+		{"school", "www.example.org:443", Default, "DIRECT"},
+		{"school", "corp.example:443", Default, "DIRECT"},
+		{"school", "www.school.example:443", Internal, "DIRECT"},
+	} {
+		target, err := policy.ParseTarget(c.target, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := p.Route(c.site, p.Proxies(c.site, fetched), target)
+		if err != nil || got != c.want {
+			t.Errorf("Route(%q, %s) = %q, %v; want %q", c.site, c.target, got, err, c.want)
+		}
+		if got := p.Class(c.site, target); got != c.class {
+			t.Errorf("Class(%q, %s) = %s, want %s", c.site, c.target, got, c.class)
+		}
+		js, err := Eval(script(t, p, c.site, p.Proxies(c.site, fetched)...).Body, "https://"+c.target, target.Host)
+		if err != nil || js != c.want {
+			t.Errorf("the script of %q says %q, %v of %s; want %q", c.site, js, err, c.target, c.want)
+		}
+	}
+}
+
+func TestScriptErrors(t *testing.T) {
+	p := compile(t, sites, policy.Apple{})
+	if _, err := p.Script("nowhere", []string{"192.0.2.1:80"}); !errors.Is(err, ErrNoSite) {
+		t.Errorf("an unknown site: %v", err)
+	}
+	if _, err := p.Script("", p.Proxies("", "")); !errors.Is(err, ErrNoProxy) {
+		t.Errorf("no proxy: %v", err)
+	}
+	for _, proxy := range []string{"[::1]:80", "a", `a"+b:80`, "A.example:80", "x\n:80", "http://a:80", "a:80; DIRECT"} {
+		if _, err := p.Script("", []string{proxy}); err == nil {
+			t.Errorf("proxy %q was taken", proxy)
+		}
+	}
+	if _, err := Compile(Config{}, appleSet(t, policy.Apple{})); err == nil {
+		t.Error("an invalid configuration was compiled")
+	}
+}
+
+// Whoever reaches the machine by many addresses cannot fill its memory.
+func TestScriptsInMemoryAreBounded(t *testing.T) {
+	p := compile(t, Config{Routes: standard}, policy.Apple{Wide: true})
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 300 {
+				proxy := fmt.Sprintf("127.%d.%d.%d:3128", g, i/250, i%250)
+				s, err := p.Script("", []string{proxy})
+				if err != nil || !strings.Contains(string(s.Body), "PROXY "+proxy) {
+					t.Errorf("%s: %v", proxy, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(p.cache); n > maxScripts {
+		t.Errorf("%d scripts are kept, want %d at most", n, maxScripts)
+	}
+	if a, b := script(t, p, "", "127.0.0.1:1"), script(t, p, "", "127.0.0.1:1"); a != b {
+		t.Error("the same script was made twice")
+	}
+}
+
+func TestFetched(t *testing.T) {
+	byInterface := func(v6 netip.Addr) netip.Addr {
+		if v6 == netip.MustParseAddr("2001:db8::1") {
+			return netip.MustParseAddr("192.0.2.1")
+		}
+		return netip.MustParseAddr("198.51.100.1")
+	}
+	for _, c := range []struct {
+		name, local, listen, want string
+	}{
+		{"IPv4", "192.0.2.7", "[::]:3128", "192.0.2.7:3128"},
+		{"IPv4, all of IPv4", "192.0.2.7", "0.0.0.0:3128", "192.0.2.7:3128"},
+		{"IPv4-mapped", "::ffff:192.0.2.7", "[::]:3128", "192.0.2.7:3128"},
+		{"IPv6", "2001:db8::1", "[::]:3128", "192.0.2.1:3128"},
+		{"link-local", "fe80::1%eth0", "[::]:3128", "198.51.100.1:3128"},
+		{"loopback", "127.0.0.1", "[::]:3128", "127.0.0.1:3128"},
+		{"IPv6 loopback", "::1", "[::]:3128", "127.0.0.1:3128"},
+		{"not known", "", "[::]:3128", "198.51.100.1:3128"},
+		{"first port", "192.0.2.7", "[::]:3128 [::]:8080", "192.0.2.7:3128"},
+		{"the address that listens", "192.0.2.7", "192.0.2.1:1 192.0.2.7:2", "192.0.2.7:2"},
+		{"another address listens", "192.0.2.7", "127.0.0.1:1 192.0.2.1:2", "192.0.2.1:2"},
+		{"loopback listens for loopback", "::1", "127.0.0.1:1", "127.0.0.1:1"},
+		{"only loopback listens", "192.0.2.7", "127.0.0.1:1", ""},
+		{"only IPv6 listens", "192.0.2.7", "[2001:db8::1]:1", ""},
+		{"nothing listens", "192.0.2.7", "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			local, _ := netip.ParseAddr(c.local)
+			var listen []netip.AddrPort
+			for _, s := range strings.Fields(c.listen) {
+				listen = append(listen, netip.MustParseAddrPort(s))
+			}
+			got, err := fetched(local, listen, byInterface)
+			if got != c.want || (err == nil) != (c.want != "") {
+				t.Errorf("fetched = %q, %v; want %q", got, err, c.want)
+			}
+		})
+	}
+	none := func(netip.Addr) netip.Addr { return netip.Addr{} }
+	all := []netip.AddrPort{netip.MustParseAddrPort("[::]:3128")}
+	if got, err := fetched(netip.MustParseAddr("2001:db8::1"), all, none); !errors.Is(err, ErrNoProxy) {
+		t.Errorf("a machine without IPv4: %q, %v", got, err)
+	}
+}

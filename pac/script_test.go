@@ -1,0 +1,352 @@
+package pac
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"espalier/policy"
+	"espalier/policy/catalog"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+type engine struct {
+	name  string
+	cfg   Config
+	apple policy.Apple
+}
+
+// engines are configurations whose scripts must say what Go says.
+var engines = []engine{
+	{"default", Config{Routes: standard}, policy.Apple{Wide: true}},
+	{"narrow", Config{Routes: standard}, policy.Apple{}},
+	{"distinct", Config{Routes: distinct}, policy.Apple{Wide: true}},
+	{"distinct, narrow", Config{Routes: distinct}, policy.Apple{}},
+	{"everything alike", Config{Routes: Routes{
+		Apple: distinct.Apple, AppleUnmarked: distinct.Apple, Internal: distinct.Apple, Default: distinct.Apple,
+	}}, policy.Apple{Wide: true}},
+	{"marked like the rest", Config{Routes: Routes{
+		Apple: distinct.Default, AppleUnmarked: distinct.AppleUnmarked, Internal: distinct.Internal, Default: distinct.Default,
+	}}, policy.Apple{Wide: true}},
+	{"unmarked like the rest", Config{Routes: Routes{
+		Apple: distinct.Apple, AppleUnmarked: distinct.Default, Internal: distinct.Internal, Default: distinct.Default,
+	}}, policy.Apple{Wide: true}},
+	{"extra and internal", Config{Routes: distinct, Internal: []string{
+		"corp.example", "itunes.apple.com", "constructor", "local", "10.0.0.0/8", "172.16.0.0/12",
+		"192.168.6.0/23", "192.168.7.128/25", "203.0.113.9", "fd00::/8", "2001:db8:40::/45", "17.32.0.0/11",
+		"2403:300:aaaa::/47", "::ffff:192.0.2.64/122",
+	}}, policy.Apple{Wide: true, Extra: []string{
+		"cdn.example:443,8443", "*.cdn.example", "www.corp.example:443", "198.51.100.0/25:443", "198.51.100.7:80",
+		"2001:db8::/31", "17.0.0.0/9:443", "2001:db8:0:1::1",
+	}}},
+}
+
+func TestScriptAgreesWithPolicy(t *testing.T) {
+	for _, e := range engines {
+		t.Run(e.name, func(t *testing.T) {
+			p := compile(t, e.cfg, e.apple)
+			proxies := []string{"192.0.2.1:3128", "proxy.example:80"}
+			js, err := newEvaluator(script(t, p, "", proxies...).Body, time.Minute)
+			if err != nil {
+				t.Fatal(err)
+			}
+			asked := questions(p.apple.Rows(), e.cfg.Internal)
+			if len(asked) < 2000 {
+				t.Errorf("only %d questions", len(asked))
+			}
+			for i, c := range asked {
+				target, err := policy.ParseTarget(c.host, c.port)
+				if c.addr {
+					target, err = parseLiteral(c.host, c.port)
+				}
+				if err != nil {
+					t.Fatalf("question %q: %v", c.host, err)
+				}
+				want, err := p.Route("", proxies, target)
+				if err != nil {
+					t.Fatal(err)
+				}
+				urls := c.urls()
+				url := urls[i%len(urls)]
+				if got, err := js.FindProxy(url, c.host); err != nil || got != want {
+					t.Errorf("FindProxyForURL(%q, %q) = %q, %v; the policy says %q", url, c.host, got, err, want)
+				}
+			}
+		})
+	}
+}
+
+// A question is a host as devices may write it, and a port.
+type question struct {
+	host string
+	port uint16
+	addr bool // an IPv6 literal, with or without brackets
+}
+
+func parseLiteral(host string, port uint16) (policy.Target, error) {
+	name, addr, err := policy.ParseHost(host)
+	return policy.Target{Host: name, Addr: addr, Port: port}, err
+}
+
+// urls are forms in which the question may be put.
+func (q question) urls() []string {
+	host := q.host
+	if q.addr && host[0] != '[' {
+		host = "[" + host + "]"
+	}
+	port := ":" + strconv.Itoa(int(q.port))
+	urls := []string{
+		"https://" + host + port + "/",
+		"https://" + host + port,
+		"http://user:pw@" + host + port + "/a:1/@b?c:2#d",
+		"HTTPS://gs.apple.com:443@" + host + port + "?x=/:80",
+	}
+	for scheme, p := range schemePorts {
+		if p == q.port {
+			urls = append(urls,
+				scheme+"://"+host+"/", scheme+"://"+host, scheme+"://"+host+":/",
+				scheme+"://gs.apple.com:5223@"+host+"/", scheme+"://"+host+"#:22")
+		}
+	}
+	return urls
+}
+
+// questions asks for every row and internal domain, and for what lies near them.
+func questions(rows []catalog.Row, internal []string) []question {
+	var out []question
+	seen := map[question]bool{}
+	ask := func(host string, ports ...uint16) {
+		for _, port := range ports {
+			q := question{host, port, strings.Contains(host, ":")}
+			if !seen[q] {
+				seen[q] = true
+				out = append(out, q)
+			}
+		}
+	}
+	near := func(host string, ports ...uint16) {
+		ask(host, ports...)
+		ask(strings.ToUpper(host), ports...)
+		ask(host+".", ports...)
+		ask("a."+host, ports...)
+		ask("A.b."+host+".", ports...)
+		ask("not"+host, ports...)
+		ask(host+".evil.example", ports...)
+		ask("x-"+host, ports...)
+		if _, up, ok := strings.Cut(host, "."); ok {
+			ask(up, ports...)
+			ask("other."+up, ports...)
+		}
+	}
+	for i := range rows {
+		r := &rows[i]
+		ports := append(slices.Clone(r.Ports), 8443)
+		host := strings.TrimPrefix(r.Host, "*.")
+		if strings.ContainsAny(host, "/:") || host[0] >= '0' && host[0] <= '9' {
+			continue // literals are below
+		}
+		near(host, ports...)
+		if host != r.Host {
+			ask("1-courier."+host, ports...)
+		}
+	}
+	for _, name := range internal {
+		if !strings.ContainsAny(name, "/:0123456789") {
+			near(name, 443, 80, 8443)
+		}
+	}
+	for _, name := range []string{
+		"constructor", "__proto__", "hasownproperty", "tostring", "valueof", "prototype", "length", "watch",
+		"localhost", "apple", "com", "a", "xn--pple-43d.com", "_dns.apple.com", "1.apple.com", "x1",
+		"apple.co", "apple-com", "wwwapple.com", "17.apple.com", "applecom",
+	} {
+		near(name, 443, 80, 21, 5223, 1, 65535)
+	}
+	ask(strings.Repeat("a.", 120)+"apple.com", 443)
+	for _, a := range []string{
+		"17.0.0.0", "17.255.255.255", "16.255.255.255", "18.0.0.0", "17.1.2.3.", "17.31.255.255", "17.32.0.1", "17.63.9.9",
+		"17.64.0.0", "17.127.0.1", "17.128.0.1", "1.7.0.0", "170.0.0.0", "0.0.0.0", "255.255.255.255", "127.0.0.1",
+		"10.0.0.1", "10.255.255.255", "11.0.0.0", "9.255.255.255", "172.15.0.1", "172.16.0.1", "172.31.255.255", "172.32.0.1",
+		"192.168.5.255", "192.168.6.0", "192.168.7.127", "192.168.7.128", "192.168.8.0", "203.0.113.9", "203.0.113.8",
+		"198.51.100.0", "198.51.100.7", "198.51.100.127", "198.51.100.128", "192.0.2.63", "192.0.2.64", "192.0.2.127", "192.0.2.128",
+		"2403:300::", "2403:300::1", "2403:0300:0:0:0:0:0:1", "2403:300:ffff:ffff:ffff:ffff:ffff:ffff", "2403:301::", "2403:2ff::1",
+		"2403:300:aaaa::1", "2403:300:aaab::1", "2403:300:aaac::1",
+		"2620:149::1", "2620:0:1b00::1", "2620:0:1b01::1", "2620::1b00:0:0:0:1", "2a01:b740:a::", "2a01:b747::5", "2a01:b741::",
+		"2620:149:0:0::", "::2403:300:0", "::", "::1", "1::", "fd00::1", "fdff::", "fc00::1", "fe80::1",
+		"2001:db8:40::1", "2001:db8:47:ffff::1", "2001:db8:48::1", "2001:db9::1", "2001:dba::1", "2001:db8:0:1::1",
+		"::ffff:17.1.2.3", "::ffff:18.1.2.3", "::ffff:1101:203", "0:0:0:0:0:ffff:10.0.0.1", "::FFFF:A00:1", "::17.1.2.3",
+		"2403:300::17.0.0.1", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7::", "::2:3:4:5:6:7:8",
+	} {
+		for _, port := range []uint16{443, 80, 8443, 5223} {
+			ask(a, port)
+			if strings.Contains(a, ":") {
+				ask("["+a+"]", port)
+				ask("["+strings.ToUpper(a)+"]", port)
+			}
+		}
+	}
+	return out
+}
+
+// What is no name and no address takes the default route, and nothing throws.
+func TestScriptIsSafeWithNonsense(t *testing.T) {
+	p := compile(t, Config{Routes: distinct, Internal: []string{"0.0.0.0/0", "::/0"}}, policy.Apple{Wide: true})
+	js, err := newEvaluator(script(t, p, "", "192.0.2.1:3128").Body, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{
+		"", ".", "..", "[", "]", "[]", "[::1", "::1%25en0", ":", ":::", "1:2", "1:::2", "1::2::3", "1:2:3:4:5:6:7:8:9",
+		"1:2:3:4:5:6:7::8", "12345::", "g::", "1:2:3:4:5:6:7:", "1::2:", "::1.2.3", "::1.2.3.256", "1.2.3.4::", "::1.2.3.4:5",
+		"17.1", "17.0.0", "17.0.0.0.1", "017.0.0.1", "0x11.0.0.1", "17.0.0.256", "17.0.0.", "17..0.1", "285212673", "17.0.0.-1",
+		"17.0.0.1e1", "applecom", "\x00", "\"", "\\", "a b", "*.apple", "ａｐｐｌｅ.com",
+	} {
+		for _, url := range []string{"https://" + host + "/", "", "x", "://", "https://"} {
+			if got, err := js.FindProxy(url, host); err != nil || got != "PROXY 192.0.2.1:3128" {
+				t.Errorf("FindProxyForURL(%q, %q) = %q, %v; want the default route", url, host, got, err)
+			}
+		}
+	}
+}
+
+func TestScriptSize(t *testing.T) {
+	for _, e := range engines[:7] {
+		p := compile(t, e.cfg, e.apple)
+		if n := len(script(t, p, "", "192.0.2.1:3128", "proxy.example:3128").Body); n >= MaxSize {
+			t.Errorf("%s: the script has %d bytes, want less than %d", e.name, n, MaxSize)
+		}
+	}
+}
+
+func TestScriptGolden(t *testing.T) {
+	p := compile(t, Config{Routes: standard}, policy.Apple{Wide: true})
+	got := script(t, p, "", "192.0.2.1:3128").Body
+	const file = "testdata/default.pac"
+	if *update {
+		if err := os.WriteFile(file, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("the default script differs from %s; if that is meant, run go test -update and read the difference\n%s", file, got)
+	}
+}
+
+func TestScriptIsTheSameAgain(t *testing.T) {
+	for _, e := range engines {
+		a := script(t, compile(t, e.cfg, e.apple), "", "192.0.2.1:3128")
+		b := script(t, compile(t, e.cfg, e.apple), "", "192.0.2.1:3128")
+		if !bytes.Equal(a.Body, b.Body) || a.ETag != b.ETag {
+			t.Errorf("%s: two compilations differ", e.name)
+		}
+		if c := script(t, compile(t, e.cfg, e.apple), "", "192.0.2.2:3128"); c.ETag == a.ETag {
+			t.Errorf("%s: scripts with different proxies share the tag %s", e.name, c.ETag)
+		}
+	}
+}
+
+// Rows that change nothing are left out: below apple.com with apple.wide, and
+// everywhere when all routes are alike.
+func TestScriptLeavesRedundantRowsOut(t *testing.T) {
+	for name, words := range map[string][]string{
+		"default":          {"=gs.apple.com", ".itunes.apple.com", ".push.apple.com"},
+		"everything alike": {"apple", "espAdd(["},
+	} {
+		i := slices.IndexFunc(engines, func(e engine) bool { return e.name == name })
+		body := string(script(t, compile(t, engines[i].cfg, engines[i].apple), "", "192.0.2.1:3128").Body)
+		for _, w := range words {
+			if strings.Contains(body, w) {
+				t.Errorf("%s: the script mentions %s, which changes nothing", name, w)
+			}
+		}
+	}
+}
+
+func FuzzScript(f *testing.F) {
+	var all []*PAC
+	var js []*Evaluator
+	proxies := []string{"192.0.2.1:3128"}
+	for _, e := range engines {
+		p := compile(f, e.cfg, e.apple)
+		v, err := newEvaluator(script(f, p, "", proxies...).Body, time.Minute)
+		if err != nil {
+			f.Fatal(err)
+		}
+		all, js = append(all, p), append(js, v)
+	}
+	schemes := []string{"http", "https", "ws", "wss", "ftp"}
+	f.Add("gs.apple.com", uint16(443), "user:80", "a?b", uint8(1), uint8(0))
+	f.Add("__proto__", uint16(0), "", "", uint8(0), uint8(7))
+	f.Add("[::ffff:17.1.2.3]", uint16(80), "@x", "", uint8(3), uint8(3))
+	f.Add("2620:0:1b00::1", uint16(5223), "", ":1@/", uint8(1), uint8(2))
+	f.Fuzz(func(t *testing.T, host string, port uint16, user, path string, scheme, engine uint8) {
+		name, addr, err := policy.ParseHost(host)
+		if err != nil {
+			return
+		}
+		for i := 0; i < len(host); i++ {
+			if host[i] >= 0x80 {
+				host = name // devices pass names in ASCII
+				break
+			}
+		}
+		s := schemes[int(scheme)%len(schemes)]
+		url := s + "://"
+		if user != "" && !strings.ContainsAny(user, "/?#\\") {
+			url += user + "@"
+		}
+		if addr.IsValid() && strings.Contains(host, ":") && host[0] != '[' {
+			url += "[" + host + "]"
+		} else {
+			url += host
+		}
+		target := policy.Target{Host: name, Addr: addr, Port: port}
+		if port == 0 {
+			target.Port = schemePorts[s]
+		} else {
+			url += fmt.Sprintf(":%d", port)
+		}
+		if path != "" {
+			url += "/" + path
+		}
+		i := int(engine) % len(all)
+		want, err := all[i].Route("", proxies, target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := js[i].FindProxy(url, host); err != nil || got != want {
+			t.Errorf("%s: FindProxyForURL(%q, %q) = %q, %v; the policy says %q", engines[i].name, url, host, got, err, want)
+		}
+	})
+}
+
+func BenchmarkCompile(b *testing.B) {
+	apple := appleSet(b, policy.Apple{Wide: true})
+	for b.Loop() {
+		if _, err := Compile(Config{Routes: standard}, apple); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkScriptCached(b *testing.B) {
+	p := compile(b, Config{Routes: standard}, policy.Apple{Wide: true})
+	proxies := []string{"192.0.2.1:3128"}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := p.Script("", proxies); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
