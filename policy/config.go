@@ -68,28 +68,29 @@ func (a Apple) compile() (*catalog.Set, error) {
 	return catalog.Compile(rows), nil
 }
 
-// parseExtra parses an element of apple.extra.
+// parseExtra parses an element of apple.extra. An IPv6 address with ports needs
+// brackets.
 func parseExtra(s string) (catalog.Row, error) {
-	host, list := s, ""
-	if i := strings.LastIndexByte(s, ':'); i >= 0 && strings.Count(s, ":") == 1 {
-		host, list = s[:i], s[i+1:]
-		if list == "" {
-			return catalog.Row{}, fmt.Errorf("%q has no port behind the colon", s)
-		}
+	host, list, hasPorts := s, "", false
+	if end := strings.Index(s, "]:"); end >= 0 && s[0] == '[' {
+		host, list, hasPorts = s[:end+1], s[end+2:], true
+	} else if strings.Count(s, ":") == 1 {
+		host, list, hasPorts = strings.Cut(s, ":")
 	}
 	host, err := ParsePattern(host)
 	if err != nil {
 		return catalog.Row{}, err
 	}
+	if !hasPorts {
+		return catalog.Extra(host, nil), nil
+	}
 	var ports []uint16
-	if list != "" {
-		for p := range strings.SplitSeq(list, ",") {
-			port, err := ParsePort(strings.TrimSpace(p))
-			if err != nil {
-				return catalog.Row{}, fmt.Errorf("%q: %w", s, err)
-			}
-			ports = append(ports, port)
+	for p := range strings.SplitSeq(list, ",") {
+		port, err := ParsePort(strings.TrimSpace(p))
+		if err != nil {
+			return catalog.Row{}, fmt.Errorf("%q: %w", s, err)
 		}
+		ports = append(ports, port)
 	}
 	return catalog.Extra(host, ports), nil
 }

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	_ "time/tzdata" // a machine or container without a zone database knows zones too
 )
 
-// hours is a weekly span of time. A span whose end is not after its start runs
-// past midnight and belongs to the day on which it starts.
+// hours is a weekly span of time, by the clock on the wall of its zone. A span
+// whose end is not after its start runs past midnight and belongs to the day on
+// which it starts.
 type hours struct {
 	days       [7]bool // by time.Weekday
 	start, end int     // minutes since midnight; end may be 1440
@@ -79,6 +81,7 @@ func parseClock(s string) (int, bool) {
 	return t.Hour()*60 + t.Minute(), err == nil && len(s) == 5
 }
 
+// contain reports whether t is in the span; the start is, the end is not.
 func (h hours) contain(t time.Time) bool {
 	t = t.In(h.zone)
 	day, now := t.Weekday(), t.Hour()*60+t.Minute()

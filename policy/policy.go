@@ -1,6 +1,29 @@
 // Package policy decides what happens to a request. Decide is the only place
 // where that is decided: the proxy acts on it, the PAC script is generated from
 // the same rows, and `espalier explain` prints it.
+//
+// # The order of decision
+//
+// The order is fixed; no configuration changes it.
+//
+//  1. A client outside proxy.clients is refused.
+//  2. For a target that the catalogue matches, the administrator's rules are
+//     asked for one thing only: a deny rule that names its targets, by hosts or
+//     services. The first rule that matches counts, so an allow rule before it
+//     keeps it from applying. A deny rule that names no target (clients, hours,
+//     ports, lists, or nothing at all) never cuts Apple off. Nobody is asked to
+//     sign in here, so a rule with users applies only to users already known.
+//  3. Private Relay's hosts are refused, where apple.private_relay is block.
+//  4. What the catalogue matches passes, untouched: never challenged, never
+//     intercepted, whatever else is configured.
+//  5. For everything else the first of the administrator's rules that matches
+//     decides. A deny needs no password. Where a rule with users might let
+//     somebody through, whoever is not known is asked to sign in.
+//  6. Whoever is not known is asked, where somebody can sign in.
+//  7. A CONNECT is intercepted where its rule says inspect, or where
+//     inspect.mode is all and neither a rule (tunnel) nor inspect.exempt exempts
+//     it.
+//  8. Everything else passes.
 package policy
 
 import (
@@ -83,7 +106,8 @@ type Policy struct {
 }
 
 // New compiles cfg. It reads the file of apple.catalog where one is named.
-// Errors name the key at fault, all of them joined.
+// Errors begin with the key at fault, all of them joined; the Policy is nil
+// then.
 func New(cfg Config) (*Policy, error) {
 	p := &Policy{
 		relay:   cfg.Apple.PrivateRelay == RelayBlock,
@@ -103,27 +127,19 @@ func New(cfg Config) (*Policy, error) {
 	fail(under("apple", err))
 	p.rules, err = compileRules(cfg.Rules, cfg.Lists, cfg.Inspect.Mode)
 	fail(err)
-	p.exempt, err = compileHosts(cfg.Inspect.Exempt)
-	fail(under("inspect.exempt", err))
-	return p, errors.Join(errs...)
+	fail(under("inspect", cfg.Inspect.Validate()))
+	p.exempt, _ = compileHosts(cfg.Inspect.Exempt) // Validate has seen it
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return p, nil
 }
 
 // Apple returns the compiled catalogue, with what apple.wide and apple.extra
 // add to it.
 func (p *Policy) Apple() *catalog.Set { return p.apple }
 
-// Decide says what happens to r. The order is fixed:
-//
-//  1. a client outside proxy.clients is refused;
-//  2. a deny rule that names the target, by hosts or services, comes before
-//     Apple (a rule that names no target never cuts Apple off);
-//  3. Private Relay, where blocked;
-//  4. Apple's: untouched, nobody is asked, nothing is inspected;
-//  5. the administrator's rules, the first match wins; deny needs no password;
-//  6. who has not signed in is asked, where somebody can;
-//  7. interception, where the rule or inspect.mode says so;
-//  8. everything else passes.
-//
+// Decide says what happens to r, in the order that the package's comment gives.
 // It does not allocate.
 func (p *Policy) Decide(r *Request) Decision {
 	d := Decision{Match: p.apple.Match(r.Target.Host, r.Target.Addr, r.Target.Port)}
@@ -135,11 +151,12 @@ func (p *Policy) Decide(r *Request) Decision {
 		d.Action, d.Rule = Deny, RuleClients
 		return d
 	}
-	if d.Match.OK() {
+	relay := p.relay && isRelay(r.Target.Host)
+	if d.Match.OK() || relay {
 		switch rule := p.firstNaming(r, &d); {
 		case rule != nil && rule.then == thenDeny:
 			d.Action, d.Rule = Deny, rule.name
-		case p.relay && isRelay(r.Target.Host):
+		case relay:
 			d.Action, d.Rule = Deny, RuleRelay
 		default:
 			d.Action, d.Rule = pass, RuleApple
@@ -168,11 +185,12 @@ func (p *Policy) Decide(r *Request) Decision {
 	return d
 }
 
-// firstNaming returns the first matching rule that names an Apple target, by
-// hosts or services. A user who is not known matches no rule with users.
+// firstNaming returns the first rule that matches an Apple target, without the
+// deny rules that name no target.
 func (p *Policy) firstNaming(r *Request, d *Decision) *rule {
 	for i := range p.rules {
-		if rule := &p.rules[i]; rule.names && rule.match(r, d) && (rule.users == nil || rule.users[r.User]) {
+		rule := &p.rules[i]
+		if (rule.names || rule.then != thenDeny) && rule.match(r, d) && rule.isFor(r.User) {
 			return rule
 		}
 	}
@@ -180,21 +198,19 @@ func (p *Policy) firstNaming(r *Request, d *Decision) *rule {
 }
 
 // first returns the first rule that matches a target which is not Apple's. ask
-// is set where that cannot be told before the user has signed in.
+// is set where a rule before it might let a user through who is not known yet.
 func (p *Policy) first(r *Request, d *Decision) (_ *rule, ask bool) {
 	for i := range p.rules {
 		rule := &p.rules[i]
 		if !rule.match(r, d) {
 			continue
 		}
-		if rule.users == nil || rule.users[r.User] {
-			return rule, false
+		if rule.isFor(r.User) {
+			return rule, ask
 		}
-		if r.User == "" && p.auth {
-			return nil, true
-		}
+		ask = ask || p.auth && r.User == "" && rule.then != thenDeny
 	}
-	return nil, false
+	return nil, ask
 }
 
 // isRelay reports whether host is one of those that Apple says to block where a
@@ -227,10 +243,10 @@ func under(key string, err error) error {
 // Networks is a set of address blocks.
 type Networks []netip.Prefix
 
-// Contains reports whether addr is in any block; an IPv4-mapped address counts
-// as what it embeds. The zero Addr is in none.
+// Contains reports whether addr is in any block. An IPv4-mapped address counts
+// as what it embeds, a zone does not matter, and the zero Addr is in none.
 func (n Networks) Contains(addr netip.Addr) bool {
-	addr = addr.Unmap()
+	addr = addr.Unmap().WithZone("")
 	for _, p := range n {
 		if p.Contains(addr) {
 			return true
@@ -249,24 +265,37 @@ var networkWords = map[string]Networks{
 	},
 }
 
-// ParseNetworks parses CIDR blocks, single addresses and the words loopback and
-// private. Errors begin with the index, "[i]: ", all of them joined.
+// ParseNetworks parses a list whose elements ParseNetwork takes. Errors begin
+// with the index, "[i]: ", all of them joined.
 func ParseNetworks(list []string) (Networks, error) {
 	var nets Networks
 	var errs []error
 	for i, s := range list {
-		if n, ok := networkWords[s]; ok {
-			nets = append(nets, n...)
-		} else if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
-			a = a.Unmap()
-			nets = append(nets, netip.PrefixFrom(a, a.BitLen()))
-		} else if p, err := netip.ParsePrefix(s); err != nil {
-			errs = append(errs, fmt.Errorf("[%d]: %q is no address block (allowed: a CIDR block, an address, loopback, private)", i, s))
-		} else if p != p.Masked() {
-			errs = append(errs, fmt.Errorf("[%d]: %q has bits set behind the prefix; did you mean %s?", i, s, p.Masked()))
-		} else {
-			nets = append(nets, p)
+		n, err := ParseNetwork(s)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("[%d]: %w", i, err))
 		}
+		nets = append(nets, n...)
 	}
 	return nets, errors.Join(errs...)
+}
+
+// ParseNetwork parses a CIDR block, a single address, or one of the words
+// loopback and private, which stand for several blocks.
+func ParseNetwork(s string) (Networks, error) {
+	if n, ok := networkWords[s]; ok {
+		return n, nil
+	}
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return Networks{netip.PrefixFrom(a, a.BitLen())}, nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return nil, fmt.Errorf("%q is no address block (allowed: a CIDR block, an address, loopback, private)", s)
+	}
+	if p, err = canonicalPrefix(s, p); err != nil {
+		return nil, err
+	}
+	return Networks{p}, nil
 }

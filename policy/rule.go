@@ -3,23 +3,31 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/net/http/httpguts"
 
 	"espalier/policy/catalog"
 )
 
 // A Rule is one of the administrator's rules. The first that matches wins.
 type Rule struct {
-	// Name stands in records and on the deny page; it must be unique.
+	// Name stands in records and on the deny page; it must be unique, printable
+	// and none of the built-in ones (RuleApple, …).
 	Name string `koanf:"name"`
 	// When lists conditions, all of which must hold; none means always.
 	When When `koanf:"when"`
 	// Then is deny, allow, tunnel (never intercepted) or inspect.
 	Then string `koanf:"then"`
-	// Headers are set on requests that are forwarded or intercepted.
+	// Headers are set on requests that are forwarded or intercepted. The
+	// headers that frame a message or belong to one connection are not allowed.
 	Headers map[string]string `koanf:"headers"`
 }
 
@@ -29,7 +37,7 @@ type When struct {
 	Hosts    []string `koanf:"hosts"`    // patterns: name, *.name, address, CIDR block
 	Lists    []string `koanf:"lists"`    // names of lists
 	Clients  []string `koanf:"clients"`  // CIDR blocks, addresses, loopback, private
-	Users    []string `koanf:"users"`    // user names
+	Users    []string `koanf:"users"`    // user names; on Apple's hosts nobody is asked for one
 	Ports    []uint16 `koanf:"ports"`    // destination ports
 	Hours    []string `koanf:"hours"`    // "[mon-fri] 08:00-16:00 [Europe/Stockholm]"
 	Services []string `koanf:"services"` // service ids of the catalogue
@@ -53,6 +61,10 @@ func (l List) Validate() error {
 		return errors.New("refresh: only for a url; a file is read again when it changes")
 	case l.Refresh < 0:
 		return errors.New("refresh: must not be negative")
+	case l.URL != "":
+		if u, err := url.Parse(l.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return fmt.Errorf("url: %q is no http or https URL", l.URL)
+		}
 	}
 	return nil
 }
@@ -88,19 +100,19 @@ func (c *rule) match(r *Request, d *Decision) bool {
 	if c.lists {
 		return false
 	}
-	if len(c.hosts.exact)+len(c.hosts.below)+len(c.hosts.nets) > 0 && !c.hosts.match(r.Target) {
+	if !c.hosts.empty() && !c.hosts.match(r.Target) {
 		return false
 	}
 	if c.clients != nil && !c.clients.Contains(r.Client) {
 		return false
 	}
-	if c.ports != nil && !slices.Contains(c.ports, r.Target.Port) {
+	if len(c.ports) > 0 && !slices.Contains(c.ports, r.Target.Port) {
 		return false
 	}
-	if c.services != nil && !slices.Contains(c.services, d.Service()) {
+	if len(c.services) > 0 && !slices.Contains(c.services, d.Service()) {
 		return false
 	}
-	if c.hours != nil {
+	if len(c.hours) > 0 {
 		t := r.Time
 		if t.IsZero() {
 			t = time.Now()
@@ -110,98 +122,127 @@ func (c *rule) match(r *Request, d *Decision) bool {
 	return true
 }
 
-// builtinRules are the names that a rule of the administrator must not take,
-// so that a record never leaves open who decided.
-var builtinRules = []string{RuleClients, RuleApple, RuleRelay, RuleAuth, RuleInspect, RuleDefault, "address-guard"}
+// isFor reports whether the condition users holds; it never does for a user who
+// is not known, "".
+func (c *rule) isFor(user string) bool { return c.users == nil || c.users[user] }
 
+// builtinRules are the names that a rule of the administrator must not take,
+// so that a record never leaves open who decided. Those in the last line are
+// the proxy's.
+var builtinRules = []string{
+	RuleClients, RuleApple, RuleRelay, RuleAuth, RuleInspect, RuleDefault,
+	"address-guard", "invalid-target", "scheme",
+}
+
+// connectionHeaders frame a message, name its destination or belong to one
+// connection: the proxy alone sets them.
+var connectionHeaders = []string{
+	"connection", "content-length", "expect", "host", "keep-alive", "proxy-authenticate", "proxy-authorization",
+	"proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+}
+
+// compileRules compiles rules; errors begin with "rules[i].".
 func compileRules(rules []Rule, lists map[string]List, inspectMode string) ([]rule, error) {
-	var out []rule
+	out := make([]rule, len(rules))
 	var errs []error
 	seen := map[string]int{}
-	for i, r := range rules {
-		at := func(key, format string, args ...any) {
-			errs = append(errs, fmt.Errorf("rules[%d].%s: %w", i, key, fmt.Errorf(format, args...)))
-		}
-		switch j, dup := seen[r.Name]; {
-		case r.Name == "":
-			at("name", "missing")
-		case slices.Contains(builtinRules, r.Name):
-			at("name", "%q is the name of a built-in decision; choose another", r.Name)
-		case dup:
-			at("name", "%q is already the name of rules[%d]", r.Name, j)
-		default:
-			seen[r.Name] = i
-		}
-		switch r.Then {
-		case thenDeny, thenAllow, thenTunnel:
-		case thenInspect:
-			if inspectMode == InspectNone || inspectMode == "" {
-				at("then", "inspect needs inspect.mode listed or all, not none")
+	for i := range rules {
+		key := fmt.Sprintf("rules[%d]", i)
+		if name := rules[i].Name; name != "" {
+			if j, dup := seen[name]; dup {
+				errs = append(errs, fmt.Errorf("%s.name: %q is already the name of rules[%d]", key, name, j))
+			} else {
+				seen[name] = i
 			}
-		case "":
-			at("then", "missing (allowed: deny, allow, inspect, tunnel)")
-		default:
-			at("then", "%q is unknown (allowed: deny, allow, inspect, tunnel)", r.Then)
 		}
-		c := rule{name: r.Name, then: r.Then, ports: r.When.Ports, services: r.When.Services, lists: len(r.When.Lists) > 0}
-		c.names = len(r.When.Hosts) > 0 || len(r.When.Services) > 0
 		var err error
-		c.hosts, err = compileHosts(r.When.Hosts)
-		addErr := func(key string, err error) {
-			if err != nil {
-				errs = append(errs, under(fmt.Sprintf("rules[%d].when.%s", i, key), err))
-			}
-		}
-		addErr("hosts", err)
-		c.clients, err = ParseNetworks(r.When.Clients)
-		addErr("clients", err)
-		for j, name := range r.When.Lists {
-			if _, ok := lists[name]; !ok {
-				at(fmt.Sprintf("when.lists[%d]", j), "there is no list %q under lists", name)
-			}
-		}
-		for j, id := range r.When.Services {
-			if !catalog.IsService(id) {
-				at(fmt.Sprintf("when.services[%d]", j), "%q is no service (`espalier catalog list` shows them)", id)
-			}
-		}
-		for j, p := range r.When.Ports {
-			if p == 0 {
-				at(fmt.Sprintf("when.ports[%d]", j), "0 is no port")
-			}
-		}
-		for j, s := range r.When.Hours {
-			h, err := parseHours(s)
-			if err != nil {
-				at(fmt.Sprintf("when.hours[%d]", j), "%w", err)
-				continue
-			}
-			c.hours = append(c.hours, h)
-		}
-		if len(r.When.Users) > 0 {
-			c.users = map[string]bool{}
-			for _, u := range r.When.Users {
-				c.users[u] = true
-			}
-		}
-		for name := range r.Headers {
-			if !validHeaderName(name) {
-				at("headers", "%q is no header name", name)
-			}
-		}
-		out = append(out, c)
+		out[i], err = compileRule(&rules[i], lists, inspectMode)
+		errs = append(errs, under(key, err))
 	}
 	return out, errors.Join(errs...)
 }
 
-func validHeaderName(s string) bool {
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
-			return false
+// compileRule compiles one rule; errors begin with the key, joined.
+func compileRule(r *Rule, lists map[string]List, inspectMode string) (rule, error) {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	switch {
+	case r.Name == "":
+		fail("name: missing")
+	case slices.Contains(builtinRules, r.Name):
+		fail("name: %q is the name of a built-in decision; choose another", r.Name)
+	case !printable(r.Name):
+		fail("name: %q has characters that cannot be printed", r.Name)
+	}
+	switch r.Then {
+	case thenDeny, thenAllow, thenTunnel:
+	case thenInspect:
+		if inspectMode == InspectNone || inspectMode == "" {
+			fail("then: inspect needs inspect.mode listed or all, not none")
+		}
+	case "":
+		fail("then: missing (allowed: deny, allow, inspect, tunnel)")
+	default:
+		fail("then: %q is unknown (allowed: deny, allow, inspect, tunnel)", r.Then)
+	}
+	c := rule{
+		name: r.Name, then: r.Then,
+		names:    len(r.When.Hosts) > 0 || len(r.When.Services) > 0,
+		lists:    len(r.When.Lists) > 0,
+		ports:    slices.Clone(r.When.Ports),
+		services: slices.Clone(r.When.Services),
+	}
+	var err error
+	c.hosts, err = compileHosts(r.When.Hosts)
+	errs = append(errs, under("when.hosts", err))
+	for i, name := range r.When.Lists {
+		if _, ok := lists[name]; !ok {
+			fail("when.lists[%d]: there is no list %q under lists", i, name)
 		}
 	}
-	return s != ""
+	c.clients, err = ParseNetworks(r.When.Clients)
+	errs = append(errs, under("when.clients", err))
+	for i, name := range r.When.Users {
+		if name == "" {
+			fail("when.users[%d]: is empty", i)
+		}
+		if c.users == nil {
+			c.users = map[string]bool{}
+		}
+		c.users[name] = true
+	}
+	for i, port := range r.When.Ports {
+		if port == 0 {
+			fail("when.ports[%d]: 0 is no port", i)
+		}
+	}
+	for i, s := range r.When.Hours {
+		h, err := parseHours(s)
+		if err != nil {
+			fail("when.hours[%d]: %w", i, err)
+		}
+		c.hours = append(c.hours, h)
+	}
+	for i, id := range r.When.Services {
+		if !catalog.IsService(id) {
+			fail("when.services[%d]: %q is no service (`espalier catalog list` shows them)", i, id)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Headers)) {
+		switch {
+		case !httpguts.ValidHeaderFieldName(name):
+			fail("headers: %q is no header name", name)
+		case slices.Contains(connectionHeaders, strings.ToLower(name)):
+			fail("headers: %q is a header that only the proxy itself may set", name)
+		case !httpguts.ValidHeaderFieldValue(r.Headers[name]):
+			fail("headers: the value of %q has control characters", name)
+		}
+	}
+	return c, errors.Join(errs...)
+}
+
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) })
 }
 
 // hosts is a compiled list of host patterns.
@@ -232,6 +273,8 @@ func compileHosts(patterns []string) (hosts, error) {
 	}
 	return h, errors.Join(errs...)
 }
+
+func (h hosts) empty() bool { return len(h.exact)+len(h.below)+len(h.nets) == 0 }
 
 func (h hosts) match(t Target) bool {
 	if t.Addr.IsValid() {

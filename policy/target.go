@@ -32,12 +32,12 @@ func (t Target) String() string {
 }
 
 // ParseTarget normalises "host:port" as it stands in a CONNECT request or an
-// absolute URL. Where the port is missing, defaultPort is taken; 0 makes it
-// mandatory. The error is safe to show to a client and names no more than the
-// fault.
+// absolute URL. Where the port is missing or empty, defaultPort is taken; 0
+// makes it mandatory. An IPv6 address needs its brackets, for without them
+// nobody can say where it ends and the port begins. The error is safe to show
+// to a client and names no more than the fault.
 func ParseTarget(hostport string, defaultPort uint16) (Target, error) {
 	host, port := hostport, ""
-	hasPort := false
 	if strings.HasPrefix(hostport, "[") {
 		end := strings.IndexByte(hostport, ']')
 		if end < 0 {
@@ -48,25 +48,27 @@ func ParseTarget(hostport string, defaultPort uint16) (Target, error) {
 			if rest[0] != ':' {
 				return Target{}, errors.New("unexpected text after ] in host")
 			}
-			port, hasPort = rest[1:], true
+			port = rest[1:]
 		}
-	} else if i := strings.LastIndexByte(hostport, ':'); i >= 0 {
-		host, port, hasPort = hostport[:i], hostport[i+1:], true
+	} else {
+		host, port, _ = strings.Cut(hostport, ":")
+		if strings.IndexByte(port, ':') >= 0 {
+			return Target{}, errors.New("more than one colon (an IPv6 address needs brackets)")
+		}
 	}
 	t := Target{Port: defaultPort}
-	if hasPort {
-		p, err := ParsePort(port)
-		if err != nil {
+	var err error
+	if port != "" {
+		if t.Port, err = ParsePort(port); err != nil {
 			return Target{}, err
 		}
-		t.Port = p
-	}
-	if t.Port == 0 {
+	} else if defaultPort == 0 {
 		return Target{}, errors.New("missing port")
 	}
-	var err error
-	t.Host, t.Addr, err = ParseHost(host)
-	return t, err
+	if t.Host, t.Addr, err = ParseHost(host); err != nil {
+		return Target{}, err
+	}
+	return t, nil
 }
 
 // ParsePort parses a decimal port from 1 to 65535: digits only, no sign.
@@ -88,8 +90,9 @@ func ParsePort(s string) (uint16, error) {
 }
 
 // ParseHost normalises a host name or IP literal: lower case, one trailing dot
-// removed, IDNA to ASCII, brackets removed. It returns the name and an invalid
-// address, or an address and its canonical text.
+// removed, IDNA to ASCII as browsers do it (UTS #46), brackets removed,
+// IPv4-mapped literals unmapped. It returns the name and an invalid address, or
+// an address and its canonical text; what it returns, it leaves as it is.
 //
 // It refuses what only some resolvers would take for an address ("127.1",
 // "0x7f.0.0.1", "2130706433"): such a name would be checked as one thing and
@@ -150,29 +153,34 @@ func numeric(label string) bool {
 	return label != ""
 }
 
+// maxInput bounds what is given to IDNA, whose cost grows with the square of a
+// label's length. What maps to a valid name is shorter.
+const maxInput = 1024
+
 // normaliseName checks a DNS name and brings it to lower-case ASCII without a
 // trailing dot.
 func normaliseName(s string) (string, error) {
-	if n := len(s); n > 0 && s[n-1] == '.' {
-		s = s[:n-1]
-	}
 	upper, ascii := false, true
 	for i := 0; i < len(s); i++ {
 		c := s[i]
 		upper = upper || 'A' <= c && c <= 'Z'
 		ascii = ascii && c < 0x80
 	}
-	if !ascii {
-		// Lookup maps full-width forms and ideographic dots as browsers do, so
-		// what comes out is checked again below.
+	switch {
+	case len(s) > maxInput:
+		return "", errors.New("host is longer than 253 bytes")
+	case !ascii:
+		// Full-width forms and ideographic dots become ASCII, so what comes out
+		// is checked below like any other name.
 		a, err := idna.Lookup.ToASCII(s)
 		if err != nil {
 			return "", errors.New("host is not a valid international name")
 		}
-		s = strings.TrimSuffix(a, ".")
-	} else if upper {
+		s = a
+	case upper:
 		s = strings.ToLower(s)
 	}
+	s = strings.TrimSuffix(s, ".")
 	if s == "" {
 		return "", errors.New("empty host")
 	}
@@ -203,8 +211,9 @@ func normaliseName(s string) (string, error) {
 // an IP literal or a CIDR block.
 func ParsePattern(s string) (string, error) {
 	if p, err := netip.ParsePrefix(s); err == nil {
-		if p != p.Masked() {
-			return "", fmt.Errorf("%q has bits set behind the prefix; did you mean %s?", s, p.Masked())
+		p, err = canonicalPrefix(s, p)
+		if err != nil {
+			return "", err
 		}
 		return p.String(), nil
 	}
@@ -219,4 +228,16 @@ func ParsePattern(s string) (string, error) {
 		return "*." + host, nil
 	}
 	return host, nil
+}
+
+// canonicalPrefix checks a CIDR block that s was parsed to. A block of
+// IPv4-mapped addresses becomes the IPv4 block, as an address would.
+func canonicalPrefix(s string, p netip.Prefix) (netip.Prefix, error) {
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	if p != p.Masked() {
+		return p, fmt.Errorf("%q has bits set behind the prefix; did you mean %s?", s, p.Masked())
+	}
+	return p, nil
 }

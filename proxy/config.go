@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"espalier/policy"
@@ -35,33 +36,38 @@ func (c Config) Validate() error {
 	if len(c.Listen) == 0 && len(c.TLSListen) == 0 {
 		errs = append(errs, errors.New("listen: is empty, and so is tls_listen: no client could connect"))
 	}
-	seen := map[string]string{}
-	for key, list := range map[string][]string{"listen": c.Listen, "tls_listen": c.TLSListen} {
+	seen := map[string]string{} // address: its key
+	listen := func(key string, list []string) {
 		for i, s := range list {
 			at := fmt.Sprintf("%s[%d]", key, i)
 			if err := CheckListen(s); err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", at, err))
-			} else if other, dup := seen[s]; dup && s != ":0" {
+			} else if other, dup := seen[s]; dup {
 				errs = append(errs, fmt.Errorf("%s: %q stands at %s too", at, s, other))
-			}
-			seen[s] = at
-		}
-	}
-	for key, list := range map[string][]string{"clients": c.Clients, "proxy_protocol": c.ProxyProtocol} {
-		if _, err := policy.ParseNetworks(list); err != nil {
-			for _, e := range err.(interface{ Unwrap() []error }).Unwrap() {
-				errs = append(errs, fmt.Errorf("%s%w", key, e))
+			} else if !strings.HasSuffix(s, ":0") { // any free port, another each time
+				seen[s] = at
 			}
 		}
 	}
+	listen("listen", c.Listen)
+	listen("tls_listen", c.TLSListen)
+	networks := func(key string, list []string) {
+		for i, s := range list {
+			if _, err := policy.ParseNetwork(s); err != nil {
+				errs = append(errs, fmt.Errorf("%s[%d]: %w", key, i, err))
+			}
+		}
+	}
+	networks("clients", c.Clients)
+	networks("proxy_protocol", c.ProxyProtocol)
 	if c.IdleTimeout <= 0 {
 		errs = append(errs, fmt.Errorf("idle_timeout: must be positive, not %s", c.IdleTimeout))
 	}
 	if c.MaxTunnels < 0 {
-		errs = append(errs, fmt.Errorf("max_tunnels: must not be negative"))
+		errs = append(errs, errors.New("max_tunnels: must not be negative"))
 	}
 	if c.DrainTimeout < 0 {
-		errs = append(errs, fmt.Errorf("drain_timeout: must not be negative"))
+		errs = append(errs, errors.New("drain_timeout: must not be negative"))
 	}
 	return errors.Join(errs...)
 }

@@ -3,13 +3,20 @@ package egress
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 )
 
-// maxNames bounds the cache. A fleet's working set is a few thousand names.
-const maxNames = 10_000
+const (
+	// maxNames bounds the cache. A fleet's working set is a few thousand names.
+	maxNames = 10_000
+	// maxLookups bounds the look-ups under way, each of which holds sockets and
+	// goroutines, whatever names clients think of while name servers are silent.
+	maxLookups = 256
+)
 
 // cache remembers answers, also negative ones, for their TTL, and lets those who
 // ask for the same name at the same time share one look-up.
@@ -17,6 +24,7 @@ type cache struct {
 	resolver resolver
 	timeout  time.Duration // of a look-up, whoever waits for it
 	now      func() time.Time
+	slots    chan struct{} // one for each look-up under way
 
 	mu    sync.Mutex
 	names map[string]*entry
@@ -30,7 +38,7 @@ type entry struct {
 }
 
 func newCache(r resolver, timeout time.Duration) *cache {
-	return &cache{resolver: r, timeout: timeout, now: time.Now, names: map[string]*entry{}}
+	return &cache{resolver: r, timeout: timeout, now: time.Now, slots: make(chan struct{}, maxLookups), names: map[string]*entry{}}
 }
 
 // peek returns the addresses of a name where they are known and fresh, without
@@ -53,6 +61,7 @@ func (c *cache) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
 	if e == nil || e.finished() && !c.now().Before(e.expires) {
 		e = &entry{done: make(chan struct{})}
 		c.makeRoom()
+		name = strings.Clone(name) // it may be a piece of a long URL
 		c.names[name] = e
 		go c.fill(name, e)
 	}
@@ -65,13 +74,11 @@ func (c *cache) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
 	}
 }
 
+// fill looks name up and sets e.
 func (c *cache) fill(name string, e *entry) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
 	defer cancel()
-	addrs, ttl, err := c.resolver.lookup(ctx, name)
-	if err == nil && len(addrs) == 0 {
-		ttl, err = negativeTTL, errNotFound
-	}
+	addrs, ttl, err := c.resolve(ctx, name)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e.addrs, e.err = addrs, err
@@ -80,6 +87,17 @@ func (c *cache) fill(name string, e *entry) {
 		delete(c.names, name) // a name server's failure says nothing of the name
 	}
 	close(e.done)
+}
+
+// resolve asks the resolver when it is this look-up's turn.
+func (c *cache) resolve(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
+	select {
+	case c.slots <- struct{}{}:
+		defer func() { <-c.slots }()
+	case <-ctx.Done():
+		return nil, 0, fmt.Errorf("%d look-ups are under way: %w", maxLookups, ctx.Err())
+	}
+	return c.resolver.lookup(ctx, name)
 }
 
 func (e *entry) finished() bool {

@@ -17,13 +17,16 @@ import (
 // Config is the configuration of how destinations are reached, `egress`.
 type Config struct {
 	// Hosts gives names fixed addresses before DNS is asked. A name may begin
-	// with "*."; several addresses are separated by commas. They pass the
-	// address guard like any others.
+	// with "*.", which stands for the names below; an exact name comes first,
+	// then the longest. Several addresses are separated by commas. The address
+	// guard checks them like any others.
 	Hosts map[string]string `koanf:"hosts"`
 	// DNS are the servers to ask, "address" or "address:port"; empty means the
 	// system's resolver.
 	DNS []string `koanf:"dns"`
-	// Allow are address blocks exempt from the address guard.
+	// Allow are address blocks exempt from the address guard: CIDR blocks,
+	// addresses, or the words loopback and private. The address of a cloud's
+	// metadata service is exempt only where it stands here by itself.
 	Allow []string `koanf:"allow"`
 	// Parent is a proxy to go through, http://[user:pass@]host:port; empty
 	// means none.
@@ -36,7 +39,8 @@ type Config struct {
 func (c Config) Validate() error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(c.Hosts)) {
-		if p, err := policy.ParsePattern(name); err != nil || p != name {
+		plain := strings.TrimPrefix(name, "*.")
+		if host, addr, err := policy.ParseHost(plain); err != nil || addr.IsValid() || host != plain {
 			errs = append(errs, fmt.Errorf("hosts.%s: %q is no name (allowed: a lower-case name or *.name)", name, name))
 		}
 		if _, err := parseAddrs(c.Hosts[name]); err != nil {
@@ -48,22 +52,28 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("dns[%d]: %w", i, err))
 		}
 	}
-	if _, err := policy.ParseNetworks(c.Allow); err != nil {
-		for _, e := range err.(interface{ Unwrap() []error }).Unwrap() {
-			errs = append(errs, fmt.Errorf("allow%w", e))
+	for i, s := range c.Allow {
+		if _, err := policy.ParseNetwork(s); err != nil {
+			errs = append(errs, fmt.Errorf("allow[%d]: %w", i, err))
 		}
 	}
-	if c.Parent != "" {
-		u, err := url.Parse(c.Parent)
-		if err != nil || u.Scheme != "http" || u.Hostname() == "" || u.Port() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
-			// The value may hold a password, so it is not repeated.
-			errs = append(errs, errors.New("parent: is no proxy URL (allowed: http://[user:pass@]host:port)"))
-		}
+	if c.Parent != "" && !isProxyURL(c.Parent) {
+		// The value may hold a password, so it is not repeated.
+		errs = append(errs, errors.New("parent: is no proxy URL (allowed: http://[user:pass@]host:port)"))
 	}
 	if c.ConnectTimeout <= 0 {
 		errs = append(errs, fmt.Errorf("connect_timeout: must be positive, not %s", c.ConnectTimeout))
 	}
 	return errors.Join(errs...)
+}
+
+func isProxyURL(s string) bool {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return false
+	}
+	_, err = policy.ParseTarget(u.Host, 0)
+	return err == nil
 }
 
 // parseAddrs parses a comma list of IP addresses.

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"espalier/policy"
@@ -42,15 +44,15 @@ type Dialer struct {
 	below   map[string][]netip.Addr // egress.hosts, "*.x" by x
 	cache   *cache
 	timeout time.Duration
-	self    map[uint16]bool
-	local   map[netip.Addr]bool
+	self    map[uint16]bool     // ports that Espalier listens on
+	local   map[netip.Addr]bool // addresses that it was told to listen on
 	dial    net.Dialer
 }
 
 // New builds a Dialer of a valid Config. self are the addresses that Espalier
-// itself listens on: a request for one of them, at any address of this machine,
-// is refused even where egress.allow names it, for it would be answered by the
-// proxy again.
+// itself listens on: a request for one of their ports, at any address of this
+// machine and by whatever name, is refused even where egress.allow names it. It
+// would come back to the proxy, or reach its console from within.
 func New(cfg Config, self []netip.AddrPort) (*Dialer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -78,26 +80,12 @@ func New(cfg Config, self []netip.AddrPort) (*Dialer, error) {
 		for i, s := range cfg.DNS {
 			servers[i], _ = parseServer(s)
 		}
-		// Two rounds fit into the time that a client waits.
-		r = &dnsResolver{servers: servers, timeout: max(cfg.ConnectTimeout/time.Duration(2*len(servers)), 100*time.Millisecond)}
+		r = &dnsResolver{servers: servers, timeout: questionTimeout(cfg.ConnectTimeout, len(servers))}
 	}
 	d.cache = newCache(r, cfg.ConnectTimeout)
 	for _, ap := range self {
 		d.self[ap.Port()] = true
-		d.local[ap.Addr().Unmap()] = true
-	}
-	if len(self) > 0 {
-		addrs, err := net.InterfaceAddrs()
-		if err != nil {
-			return nil, fmt.Errorf("list this machine's addresses: %w", err)
-		}
-		for _, a := range addrs {
-			if n, ok := a.(*net.IPNet); ok {
-				if addr, ok := netip.AddrFromSlice(n.IP); ok {
-					d.local[addr.Unmap()] = true
-				}
-			}
-		}
+		d.local[ap.Addr().Unmap().WithZone("")] = true
 	}
 	return d, nil
 }
@@ -117,7 +105,7 @@ func (d *Dialer) Dial(ctx context.Context, t policy.Target) (net.Conn, error) {
 }
 
 // Lookup returns the addresses that may be dialed for t, in the order to try
-// them.
+// them; at least one where there is no error. Errors are those of Dial.
 func (d *Dialer) Lookup(ctx context.Context, t policy.Target) ([]netip.Addr, error) {
 	if addrs := d.known(t); addrs != nil {
 		return d.permitted(addrs, t.Port)
@@ -150,20 +138,29 @@ func (d *Dialer) known(t policy.Target) []netip.Addr {
 	return nil
 }
 
+// maxAttempts bounds the addresses that are tried for one request, so that a
+// hostile zone with thousands of addresses does not make the proxy knock at all
+// of them.
+const maxAttempts = 16
+
 // permitted returns the addresses that the guard lets through, IPv6 and IPv4 in
 // turn, or the guard's error about the first.
 func (d *Dialer) permitted(addrs []netip.Addr, port uint16) ([]netip.Addr, error) {
+	check := d.guard.check
+	if d.self[port] {
+		check = d.checkOwn()
+	}
 	var v4, v6 []netip.Addr
 	var first error
 	for _, a := range addrs {
-		err := d.check(a, port)
-		switch {
-		case err != nil && first == nil:
-			first = err
-		case err != nil:
-		case a.Is4():
+		a = a.Unmap()
+		if err := check(a); err != nil {
+			if first == nil {
+				first = err
+			}
+		} else if a.Is4() {
 			v4 = append(v4, a)
-		default:
+		} else {
 			v6 = append(v6, a)
 		}
 	}
@@ -179,19 +176,33 @@ func (d *Dialer) permitted(addrs []netip.Addr, port uint16) ([]netip.Addr, error
 	if len(out) == 0 {
 		return nil, first
 	}
-	return out, nil
+	return out[:min(len(out), maxAttempts)], nil
 }
 
-func (d *Dialer) check(a netip.Addr, port uint16) error {
-	a = a.Unmap()
-	if d.self[port] && (d.local[a] || a.IsLoopback() || a.IsUnspecified()) {
-		return &ForbiddenError{a, "proxy's own"}
+// checkOwn returns the check for a port that Espalier listens on: no address of
+// this machine, then the guard. The addresses are asked for anew, since leases
+// and prefixes change, and such a request is rare.
+func (d *Dialer) checkOwn() func(netip.Addr) error {
+	addrs, err := net.InterfaceAddrs()
+	own := func(a netip.Addr) bool {
+		a = a.WithZone("")
+		return err != nil || // not to know is no reason to connect to oneself
+			a.IsLoopback() || a.IsUnspecified() || d.local[a] ||
+			slices.ContainsFunc(addrs, func(n net.Addr) bool {
+				p, ok := n.(*net.IPNet)
+				return ok && p.IP.Equal(a.AsSlice())
+			})
 	}
-	return d.guard.check(a)
+	return func(a netip.Addr) error {
+		if own(a) || slices.ContainsFunc(embedded(a), own) {
+			return &ForbiddenError{a, classSelf}
+		}
+		return d.guard.check(a)
+	}
 }
 
 // race connects to the first address that answers. A new attempt starts when
-// the last one failed, or attemptDelay after it began.
+// one fails, or attemptDelay after the last one began.
 func (d *Dialer) race(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
 	if len(addrs) == 1 {
 		return d.dial.DialContext(ctx, "tcp", netip.AddrPortFrom(addrs[0], port).String())
@@ -217,7 +228,7 @@ func (d *Dialer) race(ctx context.Context, addrs []netip.Addr, port uint16) (net
 	}
 	delay := time.NewTimer(0)
 	defer delay.Stop()
-	var first error
+	var failed error
 	for next, pending := 0, 0; ; {
 		select {
 		case <-delay.C:
@@ -232,14 +243,21 @@ func (d *Dialer) race(ctx context.Context, addrs []netip.Addr, port uint16) (net
 				return r.conn, nil
 			}
 			pending--
-			if first == nil {
-				first = r.err
+			if failed == nil || isUnroutable(failed) {
+				failed = r.err
 			}
 			if next < len(addrs) && ctx.Err() == nil {
 				delay.Reset(0)
 			} else if pending == 0 {
-				return nil, first
+				return nil, failed
 			}
 		}
 	}
+}
+
+// isUnroutable reports whether err says only that this machine has no way to
+// the address, as with every IPv6 address where there is no IPv6. What another
+// address said tells more.
+func isUnroutable(err error) bool {
+	return errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
 }

@@ -1,9 +1,9 @@
 package egress
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"espalier/policy"
 )
@@ -14,8 +14,14 @@ type ForbiddenError struct {
 	Class string // what the address is: "loopback", "private", …
 }
 
+// classSelf is the Class of an address at which the proxy would reach itself.
+const classSelf = "proxy's own"
+
 func (e *ForbiddenError) Error() string {
-	return fmt.Sprintf("%s is a %s address, which egress.allow does not name", e.Addr, e.Class)
+	if e.Class == classSelf {
+		return fmt.Sprintf("%s is the proxy's own address", e.Addr)
+	}
+	return fmt.Sprintf("%s is no public address (%s), and egress.allow does not name it", e.Addr, e.Class)
 }
 
 // guard refuses addresses that are not on the public Internet, so that a client
@@ -30,7 +36,8 @@ type class struct {
 }
 
 // special are the address blocks that are no destination for a client's
-// request, from the IANA special-purpose registries (RFC 6890 and its updates).
+// request, from the IANA special-purpose registries (RFC 6890 and its updates),
+// the most specific first.
 var special = classes(
 	"0.0.0.0/8", "unspecified",
 	"10.0.0.0/8", "private",
@@ -46,13 +53,17 @@ var special = classes(
 	"198.51.100.0/24", "documentation",
 	"203.0.113.0/24", "documentation",
 	"224.0.0.0/4", "multicast",
+	"255.255.255.255/32", "broadcast",
 	"240.0.0.0/4", "reserved",
-	"168.63.129.16/32", "cloud metadata", // Azure's, in public space
-	"::/96", "unspecified", // also ::1 and the deprecated IPv4-compatible form
+	"::/128", "unspecified",
+	"::1/128", "loopback",
+	"::/96", "IPv4-compatible",
+	"::ffff:0:0:0/96", "IPv4-translated",
 	"64:ff9b:1::/48", "local NAT64", // RFC 8215: what it embeds is the operator's
 	"100::/64", "discard",
-	"2001::/23", "protocol assignment",
+	"2001:2::/48", "benchmarking",
 	"2001:db8::/32", "documentation",
+	"2001::/23", "protocol assignment",
 	"3fff::/20", "documentation",
 	"5f00::/16", "segment routing",
 	"fc00::/7", "private",
@@ -60,6 +71,22 @@ var special = classes(
 	"fec0::/10", "site-local",
 	"ff00::/8", "multicast",
 )
+
+// metadata are the addresses at which clouds hand credentials to their virtual
+// machines. Some lie in public space, and most in blocks that somebody may well
+// allow as a whole, so only egress.allow with the very address exempts one.
+var metadata = []netip.Addr{
+	netip.MustParseAddr("169.254.169.254"), // nearly everybody
+	netip.MustParseAddr("169.254.170.2"),   // Amazon, containers
+	netip.MustParseAddr("169.254.170.23"),  // Amazon, pods
+	netip.MustParseAddr("100.100.100.200"), // Alibaba
+	netip.MustParseAddr("168.63.129.16"),   // Azure
+	netip.MustParseAddr("fd00:ec2::254"),   // Amazon
+	netip.MustParseAddr("fd00:ec2::23"),    // Amazon, pods
+	netip.MustParseAddr("fd20:ce::254"),    // Google
+}
+
+const classMetadata = "cloud metadata"
 
 func classes(pairs ...string) []class {
 	var out []class
@@ -70,38 +97,58 @@ func classes(pairs ...string) []class {
 }
 
 var (
-	loopback6 = netip.IPv6Loopback()
-	nat64     = netip.MustParsePrefix("64:ff9b::/96")
-	sixToFour = netip.MustParsePrefix("2002::/16")
-	teredo    = netip.MustParsePrefix("2001::/32")
+	globalUnicast = netip.MustParsePrefix("2000::/3")
+	nat64         = netip.MustParsePrefix("64:ff9b::/96")
+	sixToFour     = netip.MustParsePrefix("2002::/16")
+	teredo        = netip.MustParsePrefix("2001::/32")
 )
 
 // check returns a *ForbiddenError where addr must not be dialed. An address that
 // embeds an IPv4 address (mapped, NAT64, 6to4, Teredo, ISATAP) is refused when
-// what it embeds is.
+// what it embeds is; egress.allow may name either. A zone does not matter.
 func (g guard) check(addr netip.Addr) error {
 	addr = addr.Unmap().WithZone("")
-	if g.allow.Contains(addr) {
+	if g.allows(addr) {
 		return nil
 	}
 	if c := classify(addr); c != "" {
 		return &ForbiddenError{addr, c}
 	}
 	for _, inner := range embedded(addr) {
-		if c := classify(inner); c != "" && !g.allow.Contains(inner) {
-			return &ForbiddenError{addr, c + " (embedded " + inner.String() + ")"}
+		if c := classify(inner); c != "" && !g.allows(inner) {
+			return &ForbiddenError{addr, c + ", embedded " + inner.String()}
 		}
 	}
 	return nil
 }
 
-// classify names the special block that addr is in, "" for a public address.
-// Teredo is left to embedded.
-func classify(addr netip.Addr) string {
-	if addr == loopback6 {
-		return "loopback"
+// allows reports whether egress.allow exempts addr.
+func (g guard) allows(addr netip.Addr) bool {
+	secret := isMetadata(addr)
+	for _, p := range g.allow {
+		if p.Contains(addr) && (!secret || p.IsSingleIP()) {
+			return true
+		}
 	}
-	if teredo.Contains(addr) {
+	return false
+}
+
+// isMetadata reports whether addr is or embeds one of the metadata addresses.
+func isMetadata(addr netip.Addr) bool {
+	return slices.Contains(metadata, addr) ||
+		slices.ContainsFunc(embedded(addr), func(a netip.Addr) bool { return slices.Contains(metadata, a) })
+}
+
+// classify names the special block that addr is in, "" for a public address.
+// Teredo and NAT64 are left to embedded.
+func classify(addr netip.Addr) string {
+	if !addr.IsValid() {
+		return "unspecified"
+	}
+	if slices.Contains(metadata, addr) {
+		return classMetadata
+	}
+	if teredo.Contains(addr) || nat64.Contains(addr) {
 		return ""
 	}
 	for _, c := range special {
@@ -109,29 +156,35 @@ func classify(addr netip.Addr) string {
 			return c.name
 		}
 	}
+	// IANA has given out nothing else so far.
+	if addr.Is6() && !globalUnicast.Contains(addr) {
+		return "reserved"
+	}
 	return ""
 }
 
-// embedded returns the IPv4 addresses that an IPv6 address leads to.
+// embedded returns the IPv4 addresses that an IPv6 address leads to; none for
+// an IPv4 address.
 func embedded(addr netip.Addr) []netip.Addr {
 	if !addr.Is6() {
 		return nil
 	}
 	b := addr.As16()
 	v4 := func(i int) netip.Addr { return netip.AddrFrom4([4]byte(b[i : i+4])) }
+	var inner []netip.Addr
 	switch {
 	case nat64.Contains(addr):
-		return []netip.Addr{v4(12)}
+		inner = append(inner, v4(12)) // RFC 6052
 	case sixToFour.Contains(addr):
-		return []netip.Addr{v4(2)}
+		inner = append(inner, v4(2)) // RFC 3056
 	case teredo.Contains(addr):
 		// RFC 4380: the server, and the client's address with its bits inverted.
-		client := ^binary.BigEndian.Uint32(b[12:])
-		var c [4]byte
-		binary.BigEndian.PutUint32(c[:], client)
-		return []netip.Addr{v4(4), netip.AddrFrom4(c)}
-	case (b[8] == 0 || b[8] == 2) && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe:
-		return []netip.Addr{v4(12)} // ISATAP, RFC 5214
+		client := netip.AddrFrom4([4]byte{^b[12], ^b[13], ^b[14], ^b[15]})
+		inner = append(inner, v4(4), client)
 	}
-	return nil
+	// ISATAP, RFC 5214: below any prefix, also those above.
+	if (b[8] == 0 || b[8] == 2) && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe {
+		inner = append(inner, v4(12))
+	}
+	return inner
 }

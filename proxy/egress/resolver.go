@@ -12,8 +12,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-// A resolver asks for the addresses of a name. The name exists without
-// addresses where the list is empty; ttl is valid then too.
+// A resolver asks for the addresses of a name. ttl says how long the answer
+// holds, also errNotFound; any other error says nothing of the name. Without an
+// error there is at least one address.
 type resolver interface {
 	lookup(ctx context.Context, name string) (addrs []netip.Addr, ttl time.Duration, err error)
 }
@@ -36,7 +37,7 @@ type systemResolver struct{}
 func (systemResolver) lookup(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
 	// The final dot keeps the search domains of resolv.conf out.
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name+".")
-	if dnsErr := (*net.DNSError)(nil); errors.As(err, &dnsErr) && dnsErr.IsNotFound {
+	if dnsErr := (*net.DNSError)(nil); errors.As(err, &dnsErr) && dnsErr.IsNotFound || err == nil && len(addrs) == 0 {
 		return nil, negativeTTL, errNotFound
 	}
 	if err != nil {
@@ -49,91 +50,135 @@ func (systemResolver) lookup(ctx context.Context, name string) ([]netip.Addr, ti
 }
 
 // dnsResolver asks the servers of egress.dns, over UDP and, where an answer was
-// cut, over TCP. The next server is asked when one does not answer or fails.
+// cut, over TCP. The next server is asked when one does not answer or fails,
+// and all of them once more where none had an answer: a datagram may be lost.
 type dnsResolver struct {
 	servers []string
 	timeout time.Duration // for one question to one server
 }
 
+const rounds = 2
+
+// questionTimeout is how long one server may take, so that all rounds fit into
+// the time that a client waits.
+func questionTimeout(total time.Duration, servers int) time.Duration {
+	return min(max(total/time.Duration(rounds*servers), 100*time.Millisecond), 2*time.Second)
+}
+
+// resolutionDelay is how long IPv4 addresses wait for an IPv6 answer (RFC 8305,
+// section 3): some name servers drop questions for IPv6.
+const resolutionDelay = 50 * time.Millisecond
+
+// errLate takes the place of an answer that was not waited for.
+var errLate = errors.New("no answer yet")
+
+type answer struct {
+	addrs []netip.Addr
+	ttl   time.Duration
+	err   error
+}
+
 func (r *dnsResolver) lookup(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
-	type answer struct {
-		addrs []netip.Addr
-		ttl   time.Duration
-		err   error
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	start := func(qtype uint16) <-chan answer {
+		out := make(chan answer, 1)
+		go func() { out <- r.ask(ctx, name, qtype) }()
+		return out
 	}
-	ask := func(qtype uint16, out chan<- answer) {
-		addrs, ttl, err := r.ask(ctx, name, qtype)
-		out <- answer{addrs, ttl, err}
+	c4, c6 := start(dns.TypeA), start(dns.TypeAAAA)
+	a4, a6 := answer{err: errLate}, answer{err: errLate}
+	select {
+	case a6 = <-c6:
+		a4 = <-c4
+	case a4 = <-c4:
+		var enough <-chan time.Time
+		if len(a4.addrs) > 0 {
+			enough = time.After(resolutionDelay)
+		}
+		select {
+		case a6 = <-c6:
+		case <-enough:
+		}
 	}
-	c4, c6 := make(chan answer, 1), make(chan answer, 1)
-	go ask(dns.TypeA, c4)
-	go ask(dns.TypeAAAA, c6)
-	a4, a6 := <-c4, <-c6
-	addrs := append(a4.addrs, a6.addrs...)
-	if len(addrs) > 0 {
+	if len(a4.addrs)+len(a6.addrs) > 0 {
 		ttl := maxTTL
 		for _, a := range []answer{a4, a6} {
-			if len(a.addrs) > 0 {
+			if a.err == nil {
 				ttl = min(ttl, a.ttl)
-			} else if a.err != nil && !errors.Is(a.err, errNotFound) {
+			} else if !errors.Is(a.err, errNotFound) {
 				ttl = min(ttl, negativeTTL) // half an answer: ask again soon
 			}
 		}
-		return addrs, max(ttl, minTTL), nil
+		return append(a4.addrs, a6.addrs...), ttl, nil
 	}
 	for _, a := range []answer{a4, a6} {
-		if a.err != nil && !errors.Is(a.err, errNotFound) {
+		if !errors.Is(a.err, errNotFound) {
 			return nil, 0, a.err
 		}
 	}
-	return nil, negativeTTL, errNotFound
+	return nil, min(a4.ttl, a6.ttl), errNotFound
 }
 
 // ask puts one question to the servers in turn.
-func (r *dnsResolver) ask(ctx context.Context, name string, qtype uint16) ([]netip.Addr, time.Duration, error) {
+func (r *dnsResolver) ask(ctx context.Context, name string, qtype uint16) answer {
 	q := new(dns.Msg)
 	q.SetQuestion(name+".", qtype)
 	q.SetEdns0(1232, false)
 	var last error
-	for _, server := range r.servers {
-		m, err := r.exchange(ctx, q, server)
-		switch {
-		case err != nil:
-			last = fmt.Errorf("name server %s: %w", server, err)
-		case m.Rcode == dns.RcodeNameError:
-			return nil, negativeTTL, errNotFound
-		case m.Rcode != dns.RcodeSuccess:
-			last = fmt.Errorf("name server %s: answers %s", server, dns.RcodeToString[m.Rcode])
-		default:
-			return addresses(m)
-		}
-		if ctx.Err() != nil {
-			break
+	for range rounds {
+		for _, server := range r.servers {
+			m, err := r.exchange(ctx, q, server)
+			switch {
+			case err != nil:
+				last = fmt.Errorf("name server %s: %w", server, err)
+			case m.Rcode == dns.RcodeSuccess || m.Rcode == dns.RcodeNameError:
+				return addresses(m)
+			default:
+				last = fmt.Errorf("name server %s: answers %s", server, dns.RcodeToString[m.Rcode])
+			}
+			if ctx.Err() != nil {
+				return answer{err: last}
+			}
 		}
 	}
-	return nil, 0, last
+	return answer{err: last}
 }
 
+// exchange puts q to server, over TCP where the answer does not fit a datagram.
 func (r *dnsResolver) exchange(ctx context.Context, q *dns.Msg, server string) (*dns.Msg, error) {
+	m, err := r.exchangeOver(ctx, "udp", q, server)
+	if m != nil && m.Truncated {
+		m, err = r.exchangeOver(ctx, "tcp", q, server)
+	}
+	if err == nil && (!m.Response || len(m.Question) != 1 || m.Question[0] != q.Question[0]) {
+		err = errors.New("answers another question")
+	}
+	return m, err
+}
+
+func (r *dnsResolver) exchangeOver(ctx context.Context, network string, q *dns.Msg, server string) (*dns.Msg, error) {
 	q = q.Copy()
 	q.Id = dns.Id()
-	udp := dns.Client{Net: "udp", Timeout: r.timeout}
-	m, _, err := udp.ExchangeContext(ctx, q, server)
-	if err == nil && m.Truncated {
-		tcp := dns.Client{Net: "tcp", Timeout: r.timeout}
-		m, _, err = tcp.ExchangeContext(ctx, q, server)
+	client := dns.Client{Net: network, Timeout: r.timeout}
+	conn, err := client.DialContext(ctx, server)
+	if err != nil {
+		return nil, err
 	}
-	if err == nil && (len(m.Question) != 1 || m.Question[0] != q.Question[0]) {
-		err = errors.New("answers another question")
+	defer conn.Close()
+	// The client minds the deadline of ctx, but not its end.
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	m, _, err := client.ExchangeWithConnContext(ctx, q, conn)
+	if err != nil && ctx.Err() != nil {
+		err = ctx.Err() // not that the connection was closed
 	}
 	return m, err
 }
 
 // addresses returns the addresses of an answer, whatever CNAMEs led there, and
 // the smallest TTL on the way.
-func addresses(m *dns.Msg) ([]netip.Addr, time.Duration, error) {
-	var addrs []netip.Addr
-	ttl := maxTTL
+func addresses(m *dns.Msg) answer {
+	a := answer{ttl: maxTTL}
 	for _, rr := range m.Answer {
 		var ip net.IP
 		switch rr := rr.(type) {
@@ -145,13 +190,21 @@ func addresses(m *dns.Msg) ([]netip.Addr, time.Duration, error) {
 		default:
 			continue
 		}
-		ttl = min(ttl, time.Duration(rr.Header().Ttl)*time.Second)
-		if a, ok := netip.AddrFromSlice(ip); ok && !slices.Contains(addrs, a.Unmap()) {
-			addrs = append(addrs, a.Unmap())
+		a.ttl = min(a.ttl, seconds(rr.Header().Ttl))
+		if addr, ok := netip.AddrFromSlice(ip); ok && !slices.Contains(a.addrs, addr.Unmap()) {
+			a.addrs = append(a.addrs, addr.Unmap())
 		}
 	}
-	if len(addrs) == 0 {
-		return nil, negativeTTL, errNotFound
+	if len(a.addrs) == 0 {
+		a.ttl, a.err = min(a.ttl, negativeTTL), errNotFound
+		for _, rr := range m.Ns {
+			if soa, ok := rr.(*dns.SOA); ok { // RFC 2308, section 5
+				a.ttl = min(a.ttl, seconds(soa.Hdr.Ttl), seconds(soa.Minttl))
+			}
+		}
 	}
-	return addrs, max(ttl, minTTL), nil
+	a.ttl = max(a.ttl, minTTL)
+	return a
 }
+
+func seconds(n uint32) time.Duration { return time.Duration(n) * time.Second }
