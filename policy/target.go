@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -173,7 +174,7 @@ func normaliseName(s string) (string, error) {
 		// Full-width forms and ideographic dots become ASCII, so what comes out
 		// is checked below like any other name.
 		a, err := idna.Lookup.ToASCII(s)
-		if err != nil {
+		if err != nil || !utf8.ValidString(s) { // which IDNA mends in places
 			return "", errors.New("host is not a valid international name")
 		}
 		s = a
