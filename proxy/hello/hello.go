@@ -1,0 +1,91 @@
+// Package hello answers TLS on a port where plain HTTP is spoken. iPadOS asks
+// for an http PAC URL with TLS first, and goes on at once only if it is refused
+// at once.
+package hello
+
+import (
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+// alert is a fatal handshake_failure (RFC 8446, section 6), in a record of the
+// version that every client reads.
+var alert = []byte{21, 3, 1, 0, 2, 2, 40}
+
+// A Listener refuses connections that begin with a TLS record. It looks at them
+// when they are first read, so Accept takes no longer, and a client that sends
+// nothing costs what it costs without.
+type Listener struct {
+	net.Listener
+	refused atomic.Uint64
+}
+
+// Wrap returns a Listener on l.
+func Wrap(l net.Listener) *Listener { return &Listener{Listener: l} }
+
+// Refused counts the connections refused so far. It may be called at any time.
+func (l *Listener) Refused() uint64 { return l.refused.Load() }
+
+// Accept returns a connection whose first Read fails with io.EOF, after a TLS
+// alert was sent and the connection closed, where the client speaks TLS. The
+// connection has the methods CloseWrite and NetConn, the latter for who wants
+// the one of the inner listener.
+func (l *Listener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &conn{Conn: c, refused: &l.refused}, nil
+}
+
+type conn struct {
+	net.Conn
+	refused *atomic.Uint64
+	known   atomic.Bool // the first byte has been looked at
+}
+
+// NetConn returns the wrapped connection. What Read has returned is not read
+// again from it.
+func (c *conn) NetConn() net.Conn { return c.Conn }
+
+// CloseWrite ends the sending direction.
+func (c *conn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return net.ErrClosed
+}
+
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n == 0 || c.known.Swap(true) || p[0] != 22 {
+		return n, err
+	}
+	c.refused.Add(1)
+	c.refuse()
+	return 0, io.EOF
+}
+
+// lingerLimit bounds how long a refused client may take to hang up.
+const lingerLimit = 200 * time.Millisecond
+
+// refuse sends the alert and closes. Unless the rest of the hello is read first,
+// closing resets the connection and the client may never see the alert.
+func (c *conn) refuse() {
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(lingerLimit))
+	if _, err := c.Conn.Write(alert); err != nil {
+		return
+	}
+	if c.CloseWrite() != nil {
+		return
+	}
+	var rest [1024]byte
+	for {
+		if _, err := c.Conn.Read(rest[:]); err != nil {
+			return
+		}
+	}
+}
