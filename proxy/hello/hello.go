@@ -22,8 +22,8 @@ type Listener struct {
 	refused atomic.Uint64
 }
 
-// Wrap returns a Listener on l.
-func Wrap(l net.Listener) *Listener { return &Listener{Listener: l} }
+// NewListener returns a Listener on l.
+func NewListener(l net.Listener) *Listener { return &Listener{Listener: l} }
 
 // Refused counts the connections refused so far. It may be called at any time.
 func (l *Listener) Refused() uint64 { return l.refused.Load() }

@@ -26,7 +26,7 @@ func serve(t *testing.T) (*Listener, func() string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := Wrap(inner)
+	l := NewListener(inner)
 	var logged bytes.Buffer
 	s := &http.Server{
 		Handler:  http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "plain") }),
@@ -136,7 +136,7 @@ func TestUnwrap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := Wrap(inner)
+	l := NewListener(inner)
 	defer l.Close()
 	client := dial(t, l)
 	c, err := l.Accept()
