@@ -1,0 +1,106 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	pingSize = 64
+	// sparseTunnels and sparsePause let each round trip meet a proxy at rest.
+	sparseTunnels = 2
+	sparsePause   = time.Millisecond
+	// besideStreams and besideRate are the bulk beside the round trips of
+	// rtt-bulk. The rate is fixed, or the fastest proxy would have the most to
+	// do meanwhile.
+	besideStreams = 2
+	besideRate    = 100 << 20 // bytes a second, each
+)
+
+// runRTT sends small messages through one tunnel, each as soon as the last is
+// answered.
+func runRTT(ctx context.Context, b *bed) (values, error) {
+	return b.ping(newGroup(ctx), "rtt", 1, 0)
+}
+
+func runRTTSparse(ctx context.Context, b *bed) (values, error) {
+	return b.ping(newGroup(ctx), "rtt-sparse", sparseTunnels, sparsePause)
+}
+
+func runRTTBulk(ctx context.Context, b *bed) (values, error) {
+	g := newGroup(ctx)
+	var got atomic.Int64
+	for i := range besideStreams {
+		g.goDo(func(ctx context.Context) error { return b.download(ctx, sparseTunnels+i, besideRate, &got) })
+	}
+	v, err := b.ping(g, "rtt-bulk", sparseTunnels, sparsePause)
+	delete(v, "rtt-bulk-cpu") // it would be the bulk's
+	return v, err
+}
+
+// ping measures round trips through n tunnels, within g, which it stops.
+func (b *bed) ping(g *group, key string, n int, pause time.Duration) (values, error) {
+	var trips tripLog
+	for i := range n {
+		g.goDo(func(ctx context.Context) error {
+			c, err := b.tunnel(ctx, i)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			buf := make([]byte, pingSize)
+			for seed := uint32(i); ; seed += uint32(n) {
+				start := time.Now()
+				if err := exchange(c, seed, buf); err != nil {
+					return err
+				}
+				trips.add(time.Since(start))
+				if pause == 0 {
+					continue
+				}
+				if err := sleep(ctx, pause); err != nil {
+					return err
+				}
+			}
+		})
+	}
+	c, err := b.measure(g, trips.count)
+	if err = finish(g, err); err != nil {
+		return nil, err
+	}
+	v := trips.percentiles(key)
+	v[key+"-cpu"] = float64(c.cpu.Nanoseconds()) / 1e3 / float64(c.count)
+	return v, nil
+}
+
+// A tripLog collects round trips from several goroutines.
+type tripLog struct {
+	mu sync.Mutex
+	d  []time.Duration
+}
+
+func (t *tripLog) add(d time.Duration) {
+	t.mu.Lock()
+	t.d = append(t.d, d)
+	t.mu.Unlock()
+}
+
+func (t *tripLog) count() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return int64(len(t.d))
+}
+
+// percentiles yields key-p50, key-p90 and key-p99 in µs.
+func (t *tripLog) percentiles(key string) values {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	slices.Sort(t.d)
+	us := func(p float64) float64 { return float64(percentile(t.d, p).Nanoseconds()) / 1e3 }
+	return values{key + "-p50": us(0.50), key + "-p90": us(0.90), key + "-p99": us(0.99)}
+}

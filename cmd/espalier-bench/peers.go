@@ -1,0 +1,304 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"debug/buildinfo"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// A peer is a proxy to compare.
+type peer struct {
+	name   string
+	note   string // how it is run, for the report
+	direct bool   // plain TCP: no CONNECT
+	fds    int    // descriptors it needs for an idle tunnel
+	user   string // whom it runs as where the bench is root and no -user is given
+
+	// pkg is the Debian package of a peer that is installed, source the Go
+	// package of one that is built. A running target has neither.
+	pkg    string
+	source string
+	// config writes what the peer needs below w.dir and returns its arguments.
+	config func(w where) ([]string, error)
+	// version prints the version of an installed peer on its first line.
+	version []string
+
+	bin string // set by prepare
+	is  string // the version, set by prepare
+
+	addr string // of a running target
+	pid  int
+}
+
+// where is what a peer is told about its surroundings.
+type where struct {
+	dir    string
+	listen string
+	port   string // of listen
+	origin string
+	nofile int
+	spare  []string // two more free addresses
+}
+
+var peers = []peer{
+	{
+		name: "espalier", fds: 2, source: "./cmd/espalier",
+		note:   "policy, access log (JSON) and counters on",
+		config: espalierConfig,
+	},
+	{
+		name: "haproxy", fds: 2, pkg: "haproxy", direct: true, version: []string{"-v"},
+		note:   "plain TCP to one backend, no CONNECT, no log: the reference",
+		config: func(w where) ([]string, error) { return haproxyConfig(w, "") },
+	},
+	{
+		name: "haproxy-splice", fds: 2, pkg: "haproxy", direct: true, version: []string{"-v"},
+		note:   "the same with option splice-auto",
+		config: func(w where) ([]string, error) { return haproxyConfig(w, "    option splice-auto\n") },
+	},
+	{
+		name: "squid", fds: 2, pkg: "squid", user: "proxy", version: []string{"-v"},
+		note:   "one worker, access log on, no cache",
+		config: squidConfig,
+	},
+	{
+		name: "tinyproxy", fds: 2, pkg: "tinyproxy", version: []string{"-v"},
+		note:   "log level Connect; it closes after every plain HTTP request",
+		config: tinyproxyConfig,
+	},
+	{
+		name: "goproxy", fds: 6, source: "./cmd/espalier-bench/goproxy",
+		note:   "as shipped, served by net/http, no log",
+		config: func(w where) ([]string, error) { return []string{w.listen}, nil },
+	},
+}
+
+func espalierConfig(w where) ([]string, error) {
+	file, err := w.write("espalier.yaml", fmt.Sprintf(`data: %q
+proxy:
+  listen: [%q]
+  clients: [loopback]
+egress:
+  allow: ["127.0.0.0/8"]
+web:
+  public: [%q]
+  admin: [%q]
+`, filepath.Join(w.dir, "data"), w.listen, w.spare[0], w.spare[1]))
+	return []string{"run", "-c", file}, err
+}
+
+func haproxyConfig(w where, option string) ([]string, error) {
+	// Two descriptors a connection, two a pipe, and a reserve.
+	file, err := w.write("haproxy.cfg", fmt.Sprintf(`global
+    maxconn %d
+    maxpipes 100
+defaults
+    mode tcp
+    timeout connect 10s
+    timeout client 1h
+    timeout server 1h
+%slisten bench
+    bind %s
+    server origin %s
+`, (w.nofile-600)/2, option, w.listen, w.origin))
+	return []string{"-db", "-f", file}, err
+}
+
+func squidConfig(w where) ([]string, error) {
+	file, err := w.write("squid.conf", fmt.Sprintf(`http_port %[1]s
+acl bench src 127.0.0.0/8
+http_access allow bench
+cache deny all
+access_log daemon:%[2]s/access.log squid
+cache_log %[2]s/cache.log
+coredump_dir %[2]s
+pid_filename none
+pinger_enable off
+visible_hostname bench
+max_filedescriptors %[3]d
+`, w.listen, w.dir, w.nofile))
+	return []string{"-N", "-f", file}, err
+}
+
+func tinyproxyConfig(w where) ([]string, error) {
+	file, err := w.write("tinyproxy.conf", fmt.Sprintf(`Listen 127.0.0.1
+Port %s
+Timeout 3600
+MaxClients %d
+LogFile "%s/tinyproxy.log"
+LogLevel Connect
+Allow 127.0.0.0/8
+`, w.port, w.nofile/2, w.dir))
+	return []string{"-d", "-c", file}, err
+}
+
+func (w where) write(name, text string) (string, error) {
+	file := filepath.Join(w.dir, name)
+	return file, os.WriteFile(file, []byte(text), 0o644)
+}
+
+// errMissing says that a peer is not here and how to get it.
+var errMissing = errors.New("not found")
+
+// prepare finds or builds the peer's program and learns its version. Where it
+// is not installed the error is errMissing, unless install is set.
+func (p *peer) prepare(ctx context.Context, dir string, install bool) error {
+	if p.addr != "" {
+		return nil
+	}
+	if p.source != "" {
+		if p.bin == "" {
+			bin := filepath.Join(dir, p.name)
+			cmd := exec.CommandContext(ctx, "go", "build", "-o", bin, p.source)
+			root, err := moduleRoot(ctx)
+			if err != nil {
+				return fmt.Errorf("%s: %w", p.name, err)
+			}
+			cmd.Dir = root
+			if out, err := cmd.CombinedOutput(); err != nil {
+				return fmt.Errorf("%s: go build %s: %w\n%s", p.name, p.source, err, out)
+			}
+			p.bin = bin
+		}
+		p.is = builtVersion(p.bin, p.name)
+		return nil
+	}
+	bin, err := lookProgram(p.pkg)
+	if err != nil && install {
+		cmd := exec.CommandContext(ctx, "apt-get", "install", "-y", "--no-install-recommends", p.pkg)
+		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("apt-get install %s: %w\n%s", p.pkg, err, out)
+		}
+		bin, err = lookProgram(p.pkg)
+	}
+	if err != nil {
+		return fmt.Errorf("%s %w: apt-get install %s", p.name, errMissing, p.pkg)
+	}
+	p.bin = bin
+	out, _ := exec.CommandContext(ctx, bin, p.version...).Output()
+	line, _, _ := bytes.Cut(out, []byte("\n"))
+	p.is = versionIn(string(line))
+	return nil
+}
+
+// lookProgram finds a program also where ordinary users do not look.
+func lookProgram(name string) (string, error) {
+	if bin, err := exec.LookPath(name); err == nil {
+		return bin, nil
+	}
+	return exec.LookPath("/usr/sbin/" + name)
+}
+
+// versionIn is the first word of a line that begins with a digit.
+func versionIn(line string) string {
+	for _, w := range strings.Fields(line) {
+		if w[0] >= '0' && w[0] <= '9' {
+			return w
+		}
+	}
+	return "unknown"
+}
+
+// builtVersion reads the version out of a Go program: of the module called name
+// where it is a dependency, else of the checkout.
+func builtVersion(bin, name string) string {
+	info, err := buildinfo.ReadFile(bin)
+	if err != nil {
+		return "unknown"
+	}
+	for _, d := range info.Deps {
+		if strings.HasSuffix(d.Path, "/"+name) {
+			return strings.TrimPrefix(d.Version, "v")
+		}
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value[:min(len(s.Value), 12)]
+		}
+	}
+	return strings.Trim(info.Main.Version, "()")
+}
+
+// moduleRoot is the checkout that the bench runs in.
+func moduleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env GOMOD: %w", err)
+	}
+	mod := strings.TrimSpace(string(out))
+	if b, err := os.ReadFile(mod); err != nil || !bytes.HasPrefix(b, []byte("module espalier\n")) {
+		return "", errors.New("run the bench inside Espalier's checkout, or name a built program")
+	}
+	return filepath.Dir(mod), nil
+}
+
+// start starts the peer in front of the origin and returns where it listens,
+// its pid and how to stop it.
+func (p *peer) start(ctx context.Context, dir, origin, as string, nofile int) (addr string, pid int, stop func(), err error) {
+	if p.addr != "" {
+		return p.addr, p.pid, func() {}, nil
+	}
+	free, err := freeAddrs(3)
+	if err != nil {
+		return "", 0, nil, err
+	}
+	w := where{dir: dir, listen: free[0], origin: origin, nofile: nofile, spare: free[1:]}
+	_, w.port, _ = net.SplitHostPort(w.listen)
+	args, err := p.config(w)
+	if err != nil {
+		return "", 0, nil, err
+	}
+	if as == "" {
+		as = p.user
+	}
+	proc, err := launch(p.name, dir, as, nofile, append([]string{p.bin}, args...)...)
+	if err != nil {
+		return "", 0, nil, err
+	}
+	if err := proc.ready(ctx, w.listen); err != nil {
+		proc.stop()
+		return "", 0, nil, err
+	}
+	return w.listen, proc.pid, proc.stop, nil
+}
+
+// parseTarget reads a running proxy: name=ADDR,pid=PID[,mode=tcp].
+func parseTarget(s string) (peer, error) {
+	name, rest, ok := strings.Cut(s, "=")
+	addr, rest, _ := strings.Cut(rest, ",")
+	p := peer{name: name, addr: addr, fds: 2, note: "running target", is: "unknown"}
+	if _, _, err := net.SplitHostPort(addr); !ok || name == "" || err != nil {
+		return peer{}, fmt.Errorf("%q is no target (allowed: name=ADDR:PORT,pid=PID[,mode=tcp])", s)
+	}
+	for _, o := range strings.Split(rest, ",") {
+		key, value, _ := strings.Cut(o, "=")
+		switch {
+		case key == "pid":
+			pid, err := strconv.Atoi(value)
+			if err != nil || pid <= 0 {
+				return peer{}, fmt.Errorf("target %s: %q is no pid", name, value)
+			}
+			p.pid = pid
+		case o == "mode=tcp":
+			p.direct = true
+		case o == "mode=proxy", o == "":
+		default:
+			return peer{}, fmt.Errorf("target %s: %q is unknown (allowed: pid=PID, mode=proxy, mode=tcp)", name, o)
+		}
+	}
+	if p.pid == 0 {
+		return peer{}, fmt.Errorf("target %s: pid is missing: the cost is read from its process", name)
+	}
+	return p, nil
+}
