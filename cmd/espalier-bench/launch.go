@@ -43,11 +43,14 @@ func launchLoop(c <-chan func()) {
 	}
 }
 
+// outputLog is where below its directory a process prints to.
+const outputLog = "output.log"
+
 // launch starts a program with a limit of descriptors, as another user where
 // one is named, in dir, with an environment that names no proxy.
 func launch(name, dir, as string, nofile int, argv ...string) (*process, error) {
-	log := filepath.Join(dir, "output.log")
-	out, err := os.Create(log)
+	log := filepath.Join(dir, outputLog)
+	out, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, err
 	}

@@ -35,7 +35,7 @@ type options struct {
 	bins                map[string]string // built programs by peer
 	markdown, json      string
 	subject             string
-	install, awake, met bool
+	install, awake, check bool
 }
 
 // command runs the bench and returns its exit status: 0 done, 1 a sample failed
@@ -93,7 +93,7 @@ func parseFlags(b *bench, args []string, stderr io.Writer) (*options, error) {
 	fs.StringVar(&o.markdown, "markdown", "", "write the tables to this file as markdown")
 	fs.StringVar(&o.json, "json", "", "write every sample to this file as JSON")
 	fs.BoolVar(&o.awake, "awake", true, "keep the cores from halting, for steadier figures in virtual machines")
-	fs.BoolVar(&o.met, "check", false, "exit with 1 where espalier misses a goal")
+	fs.BoolVar(&o.check, "check", false, "exit with 1 where espalier misses a goal")
 	fs.BoolVar(&o.install, "install", false, "install missing peers with apt-get")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
@@ -191,12 +191,11 @@ func compare(ctx context.Context, b *bench, o *options, stdout, stderr io.Writer
 			return false, ctx.Err()
 		}
 		if err != nil {
-			fmt.Fprintf(stderr, "skipped: %v\n", err)
-			first, _, _ := strings.Cut(err.Error(), "\n")
-			r.Skipped = append(r.Skipped, "skipped: "+first)
 			if !errors.Is(err, errMissing) {
 				return false, err
 			}
+			fmt.Fprintf(stderr, "skipped: %v\n", err)
+			r.Skipped = append(r.Skipped, fmt.Sprintf("skipped: %v", err))
 			continue
 		}
 		if n := b.idleFor(p); n < b.load.idle && slices.Contains(o.scenarios, "idle") {
@@ -242,7 +241,7 @@ func compare(ctx context.Context, b *bench, o *options, stdout, stderr io.Writer
 		return false, err
 	}
 	ok := len(r.errors()) == 0
-	if o.met {
+	if o.check {
 		for _, v := range r.judge("espalier") {
 			ok = ok && (v.met || v.aim)
 		}

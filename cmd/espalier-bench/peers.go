@@ -48,6 +48,7 @@ type where struct {
 	origin string
 	nofile int
 	spare  []string // two more free addresses
+	name   string   // letters and digits, of this process alone
 }
 
 var peers = []peer{
@@ -120,14 +121,14 @@ acl bench src 127.0.0.0/8
 http_access allow bench
 cache deny all
 access_log daemon:%[2]s/access.log squid
-cache_log %[2]s/cache.log
+cache_log %[2]s/%[4]s
 coredump_dir %[2]s
 pid_filename none
 pinger_enable off
 visible_hostname bench
 max_filedescriptors %[3]d
-`, w.listen, w.dir, w.nofile))
-	return []string{"-N", "-f", file}, err
+`, w.listen, w.dir, w.nofile, outputLog))
+	return []string{"-N", "-n", w.name, "-f", file}, err
 }
 
 func tinyproxyConfig(w where) ([]string, error) {
@@ -254,6 +255,7 @@ func (p *peer) start(ctx context.Context, dir, origin, as string, nofile int) (a
 		return "", 0, nil, err
 	}
 	w := where{dir: dir, listen: free[0], origin: origin, nofile: nofile, spare: free[1:]}
+	w.name = strings.ReplaceAll(filepath.Base(dir), "-", "")
 	_, w.port, _ = net.SplitHostPort(w.listen)
 	args, err := p.config(w)
 	if err != nil {
@@ -266,11 +268,20 @@ func (p *peer) start(ctx context.Context, dir, origin, as string, nofile int) (a
 	if err != nil {
 		return "", 0, nil, err
 	}
-	if err := proc.ready(ctx, w.listen); err != nil {
+	stop = func() {
 		proc.stop()
+		// Squid names its shared memory after its service, and does not come to
+		// remove it when it is killed.
+		left, _ := filepath.Glob("/dev/shm/" + w.name + "-*")
+		for _, file := range left {
+			os.Remove(file)
+		}
+	}
+	if err := proc.ready(ctx, w.listen); err != nil {
+		stop()
 		return "", 0, nil, err
 	}
-	return w.listen, proc.pid, proc.stop, nil
+	return w.listen, proc.pid, stop, nil
 }
 
 // parseTarget reads a running proxy: name=ADDR,pid=PID[,mode=tcp].

@@ -49,10 +49,14 @@ func (r *result) report(w io.Writer, subject string, markdown bool) error {
 // terms say where, when and how it was measured.
 func (r *result) terms() []string {
 	m, t := r.Machine, r.Terms
+	rounds := fmt.Sprintf("%d rounds", t.Rounds)
+	if t.Rounds == 1 {
+		rounds = "1 round"
+	}
 	lines := []string{
 		fmt.Sprintf("%s: %s, %d cores, %.0f GB, Linux %s, Go %s", r.Date.Format("2 January 2006"), m.CPU, m.Cores, float64(m.Memory)/(1<<30), m.Kernel, m.Go),
-		fmt.Sprintf("medians (smallest to largest) of %d rounds, peers in shuffled order within each; CPU and memory of the proxy alone; %d clients at a time, %d bulk streams, %d descriptors allowed",
-			t.Rounds, t.Concurrency, t.Streams, t.Files),
+		fmt.Sprintf("medians (smallest to largest) of %s, peers in shuffled order within each; CPU and memory of the proxy alone; %d clients at a time, %d bulk streams, %d descriptors allowed",
+			rounds, t.Concurrency, t.Streams, t.Files),
 	}
 	if t.Awake {
 		lines = append(lines, "cores kept from halting by loops that yield to anything")
