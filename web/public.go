@@ -1,0 +1,234 @@
+package web
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"espalier/pac"
+)
+
+// Public is the handler of the public listeners: the PAC script at /proxy.pac,
+// /wpad.dat, /wpad.da and /pac/SITE.pac, and /healthz and /readyz. It answers to
+// GET and HEAD, under any Host, from memory, and never with a redirect.
+type Public struct {
+	source   PublicSource
+	requests *prometheus.CounterVec
+	handler  http.Handler
+}
+
+// A PublicSource is where Public learns what it serves. All fields must be set.
+type PublicSource struct {
+	// PAC returns what scripts are made from now. It is called for each request
+	// and never returns nil.
+	PAC func() *pac.PAC
+	// Proxy are the addresses of the plain proxy's listeners, with their actual
+	// ports. Where pac.proxies is empty, scripts name the one that the client
+	// can reach; see pac.Fetched.
+	Proxy []netip.AddrPort
+	// Ready returns why no client should be sent here, nil where nothing speaks
+	// against it. The reason is shown to whoever asks.
+	Ready func() error
+	Log   *zap.Logger
+}
+
+// NewPublic returns the handler.
+func NewPublic(s PublicSource) *Public {
+	p := &Public{source: s, requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "espalier_pac_requests_total",
+		Help: "Requests for the PAC script, by site; default is outside sites.",
+	}, []string{"site"})}
+	p.requests.WithLabelValues(pac.General)
+	p.handler = recovered(s.Log, http.HandlerFunc(p.serve))
+	return p
+}
+
+// Collector returns espalier_pac_requests_total. Its sites are configured ones.
+func (p *Public) Collector() prometheus.Collector { return p.requests }
+
+// PublicServer returns a server of the public listeners: p within limits that
+// suit small answers to many strangers. What goes wrong on connections is logged
+// at the debug level. Its listeners should be wrapped by hello.NewListener.
+func PublicServer(p *Public) *http.Server {
+	logger, err := zap.NewStdLogAt(p.source.Log, zap.DebugLevel)
+	if err != nil {
+		panic(err) // only for an unknown level
+	}
+	return &http.Server{
+		Handler:                      p,
+		DisableGeneralOptionsHandler: true, // "OPTIONS *" is for the handler too
+		ReadHeaderTimeout:            5 * time.Second,
+		ReadTimeout:                  10 * time.Second,
+		WriteTimeout:                 10 * time.Second,
+		IdleTimeout:                  30 * time.Second,
+		MaxHeaderBytes:               8 << 10,
+		ErrorLog:                     logger,
+	}
+}
+
+// ServeHTTP implements http.Handler.
+func (p *Public) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.handler.ServeHTTP(w, r) }
+
+func (p *Public) serve(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		plain(w, http.StatusMethodNotAllowed, "only GET and HEAD are allowed")
+		return
+	}
+	script := p.source.PAC()
+	switch r.URL.Path {
+	case "/proxy.pac":
+		p.serveScript(w, r, script, script.SiteFor(peer(r)))
+		return
+	case "/wpad.dat", "/wpad.da": // the latter is what some DHCP clients make of option 252
+		if script.WPAD() {
+			p.serveScript(w, r, script, script.SiteFor(peer(r)))
+			return
+		}
+	case "/healthz":
+		plain(w, http.StatusOK, "ok")
+		return
+	case "/readyz":
+		if err := p.source.Ready(); err != nil {
+			plain(w, http.StatusServiceUnavailable, err.Error())
+			return
+		}
+		plain(w, http.StatusOK, "ok")
+		return
+	}
+	if name, ok := strings.CutPrefix(r.URL.Path, "/pac/"); ok {
+		if name, ok = strings.CutSuffix(name, ".pac"); ok && script.HasSite(name) {
+			p.serveScript(w, r, script, name)
+			return
+		}
+	}
+	plain(w, http.StatusNotFound, "there is nothing at this path")
+}
+
+// plain answers with a line of text.
+func plain(w http.ResponseWriter, status int, text string) {
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Content-Length", strconv.Itoa(len(text)+1))
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	io.WriteString(w, text+"\n")
+}
+
+// scriptAge is how long a script may be used without asking again: short, since
+// it is the way to lead devices away from a proxy, and long enough that a page
+// with a hundred hosts asks once.
+const scriptAge = 5 * time.Minute
+
+// serveScript answers with the script of site, which exists; "" is the general
+// one.
+func (p *Public) serveScript(w http.ResponseWriter, r *http.Request, from *pac.PAC, site string) {
+	label := site
+	if site == "" {
+		label = pac.General
+	}
+	p.requests.WithLabelValues(label).Inc()
+	proxies := from.Proxies(site, "")
+	if proxies == nil {
+		fetched, err := pac.Fetched(local(r), p.source.Proxy)
+		if err != nil {
+			plain(w, http.StatusServiceUnavailable, err.Error())
+			return
+		}
+		proxies = from.Proxies(site, fetched)
+	}
+	script, err := from.Script(site, proxies)
+	if err != nil {
+		plain(w, http.StatusInternalServerError, err.Error())
+		return
+	}
+	h := w.Header()
+	h.Set("ETag", script.ETag)
+	h.Set("Last-Modified", from.Modified().UTC().Format(http.TimeFormat))
+	// Private, since the answer depends on who asks and by which address.
+	h.Set("Cache-Control", "private, max-age="+strconv.Itoa(int(scriptAge/time.Second)))
+	h.Set("Expires", time.Now().Add(scriptAge).UTC().Format(http.TimeFormat))
+	h.Set("Vary", "Accept-Encoding")
+	// The date says nothing to a device that moved from one site to another.
+	byDate := !from.ByClient() || strings.HasPrefix(r.URL.Path, "/pac/")
+	if notModified(r.Header, script.ETag, from.Modified(), byDate) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	body := script.Body
+	if wantsGzip(r.Header.Values("Accept-Encoding")) {
+		h.Set("Content-Encoding", "gzip")
+		body = script.Gzip
+	}
+	h.Set("Content-Type", "application/x-ns-proxy-autoconfig")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.Write(body)
+}
+
+// peer is the client's address, the zero Addr where it has none.
+func peer(r *http.Request) netip.Addr {
+	ap, _ := netip.ParseAddrPort(r.RemoteAddr)
+	return ap.Addr()
+}
+
+// local is the address that the request arrived at, the zero Addr where that is
+// not known.
+func local(r *http.Request) netip.Addr {
+	a, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr()
+	}
+	return netip.Addr{}
+}
+
+// notModified evaluates If-None-Match and, where that is missing and byDate is
+// set, If-Modified-Since (RFC 9110, section 13.2.2).
+func notModified(h http.Header, etag string, modified time.Time, byDate bool) bool {
+	if tags := h.Values("If-None-Match"); len(tags) > 0 {
+		for tag := range strings.SplitSeq(strings.Join(tags, ","), ",") {
+			tag = strings.TrimSpace(tag)
+			if tag == "*" || strings.TrimPrefix(tag, "W/") == strings.TrimPrefix(etag, "W/") {
+				return true
+			}
+		}
+		return false
+	}
+	since, err := http.ParseTime(h.Get("If-Modified-Since"))
+	return err == nil && byDate && !modified.Truncate(time.Second).After(since)
+}
+
+// wantsGzip reports whether Accept-Encoding asks for gzip, at least as much as
+// for no encoding (RFC 9110, section 12.5.3).
+func wantsGzip(accept []string) bool {
+	gzip, any, identity := -1.0, -1.0, -1.0
+	for part := range strings.SplitSeq(strings.Join(accept, ","), ",") {
+		coding, params, _ := strings.Cut(part, ";")
+		q := 1.0
+		if v, ok := strings.CutPrefix(strings.ToLower(strings.TrimSpace(params)), "q="); ok {
+			var err error
+			if q, err = strconv.ParseFloat(v, 64); err != nil || !(q >= 0 && q <= 1) {
+				q = 0
+			}
+		}
+		switch strings.ToLower(strings.TrimSpace(coding)) {
+		case "gzip", "x-gzip":
+			gzip = q
+		case "*":
+			any = q
+		case "identity":
+			identity = q
+		}
+	}
+	if gzip < 0 {
+		gzip = any
+	}
+	return gzip > 0 && gzip >= identity
+}
