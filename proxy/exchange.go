@@ -76,6 +76,9 @@ func (x *exchange) finish(status int) {
 		x.rec.Service = catalog.Other
 	}
 	x.s.traffic.Service(x.rec.Service).Request(x.rec.Action)
+	if x.rec.Connect > 0 {
+		x.s.traffic.Connected(x.rec.Connect)
+	}
 	x.s.log.Write(&x.rec)
 }
 

@@ -210,7 +210,7 @@ func (w *worker) ask(fd int, from netip.AddrPort, g Gate, b []byte) {
 		handOver(fd, g, b)
 		return
 	}
-	began := coarse()
+	began := w.engine.cfg.clock()
 	upfd, err := connect(r.Addr)
 	if err != nil && err != unix.EINPROGRESS {
 		handOver(fd, g, b)
@@ -224,7 +224,7 @@ func (w *worker) ask(fd int, from netip.AddrPort, g Gate, b []byte) {
 		if len(b) > h.Len {
 			m.left[up] = slices.Clone(b[h.Len:])
 		}
-		s.connect = max(coarse()-began, 1)
+		s.connect = max(w.engine.cfg.clock()-began, 1)
 		w.establish(i)
 		return
 	}

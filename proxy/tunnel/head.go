@@ -26,7 +26,7 @@ func parseHead(b []byte) (h Head, ok bool) {
 		return h, false
 	}
 	end := bytes.IndexByte(b, '\n')
-	if end < 0 || !bytes.HasSuffix(b[:end+1], httpVersion) || end+1 < len(connectMethod)+len(httpVersion) {
+	if end < 0 || !bytes.HasSuffix(b[:end+1], httpVersion) || end+1 <= len(connectMethod)+len(httpVersion) {
 		return h, false
 	}
 	h.Target = b[len(connectMethod) : end+1-len(httpVersion)]

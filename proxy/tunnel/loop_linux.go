@@ -40,6 +40,7 @@ type loop struct {
 
 func newLoop(cfg Config, workers int) Engine {
 	e := &loop{cfg: cfg, portable: newRelay(cfg)}
+	e.pipes.maxLarge, e.pipes.maxSmall = largePipes, smallPipes
 	for range workers {
 		w, err := newWorker(e)
 		if err != nil {
@@ -180,7 +181,7 @@ func (e *loop) hurry() {
 // something to time out, and not while there is nothing.
 func (e *loop) startTicking() {
 	if e.ticking.CompareAndSwap(false, true) {
-		time.AfterFunc(scanInterval, e.tick)
+		time.AfterFunc(e.cfg.scanInterval(), e.tick)
 	}
 }
 

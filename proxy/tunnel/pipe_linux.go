@@ -19,7 +19,8 @@ const (
 
 // pipeBudget counts the pipes of all workers.
 type pipeBudget struct {
-	large, small atomic.Int32
+	large, small       atomic.Int32
+	maxLarge, maxSmall int32
 }
 
 // A pipe between two splices. It is empty whenever it is in the pool.
@@ -114,10 +115,10 @@ func (l *pipes) closeAll() {
 // open makes a pipe where the budget allows one.
 func (b *pipeBudget) open() (pipe, bool) {
 	size := largePipe
-	if b.large.Add(1) > largePipes {
+	if b.large.Add(1) > b.maxLarge {
 		b.large.Add(-1)
 		size = smallPipe
-		if b.small.Add(1) > smallPipes {
+		if b.small.Add(1) > b.maxSmall {
 			b.small.Add(-1)
 			return pipe{}, false
 		}

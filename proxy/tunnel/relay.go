@@ -25,6 +25,7 @@ type relay struct {
 // pair is an open tunnel.
 type pair struct {
 	Tunnel
+	clock    func() int64
 	up, down atomic.Int64
 	last     atomic.Int64 // when a byte last moved, in nanoseconds since start
 	half     atomic.Bool  // one side has closed
@@ -36,16 +37,11 @@ func newRelay(cfg Config) *relay {
 	return &relay{cfg: cfg, open: map[*pair]struct{}{}}
 }
 
-var start = time.Now()
-
-// coarse is a monotonic clock.
-func coarse() int64 { return int64(time.Since(start)) }
-
 var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 func (e *relay) Start(t Tunnel) {
-	p := &pair{Tunnel: t}
-	p.last.Store(coarse())
+	p := &pair{Tunnel: t, clock: e.cfg.clock}
+	p.last.Store(p.clock())
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
@@ -55,7 +51,7 @@ func (e *relay) Start(t Tunnel) {
 	}
 	e.open[p] = struct{}{}
 	if e.scan == nil {
-		e.scan = time.AfterFunc(scanInterval, e.expire)
+		e.scan = time.AfterFunc(e.cfg.scanInterval(), e.expire)
 	}
 	e.mu.Unlock()
 	t.Service.TunnelOpened()
@@ -110,7 +106,7 @@ func (p *pair) copy(dst, src net.Conn, head []byte, from, to string, count func(
 		if len(chunk) > 0 {
 			n, err := dst.Write(chunk)
 			count(int64(n))
-			p.last.Store(coarse())
+			p.last.Store(p.clock())
 			if err != nil {
 				p.cut(fmt.Errorf("write to %s: %w", to, err))
 				return
@@ -126,7 +122,7 @@ func (p *pair) copy(dst, src net.Conn, head []byte, from, to string, count func(
 			return
 		}
 		p.half.Store(true)
-		p.last.Store(coarse())
+		p.last.Store(p.clock())
 		if c, ok := dst.(interface{ CloseWrite() error }); !ok || c.CloseWrite() != nil {
 			// The end cannot be passed on any other way.
 			p.cut(nil)
@@ -147,7 +143,7 @@ func (p *pair) cut(cause error) {
 func (e *relay) expire() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	now := coarse()
+	now := e.cfg.clock()
 	for p := range e.open {
 		switch silent := time.Duration(now - p.last.Load()); {
 		case silent >= e.cfg.Idle:
@@ -160,7 +156,7 @@ func (e *relay) expire() {
 		e.scan = nil
 		return
 	}
-	e.scan.Reset(scanInterval)
+	e.scan.Reset(e.cfg.scanInterval())
 }
 
 func (e *relay) Shutdown(ctx context.Context) int {

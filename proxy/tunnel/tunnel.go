@@ -93,8 +93,29 @@ type Config struct {
 	Idle time.Duration
 	// HalfClosed is the same for a tunnel of which one side has closed.
 	HalfClosed time.Duration
+
+	// In place of scanInterval and coarse, for tests.
+	scan time.Duration
+	now  func() int64
 }
 
 // scanInterval is how often tunnels are looked through for timeouts, and so the
 // precision of a timeout.
 const scanInterval = 5 * time.Second
+
+func (c Config) scanInterval() time.Duration {
+	if c.scan > 0 {
+		return c.scan
+	}
+	return scanInterval
+}
+
+var start = time.Now()
+
+// clock is a monotonic clock in nanoseconds, cheap enough for every event.
+func (c Config) clock() int64 {
+	if c.now != nil {
+		return c.now()
+	}
+	return int64(time.Since(start))
+}

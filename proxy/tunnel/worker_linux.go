@@ -142,7 +142,7 @@ func (w *worker) run() {
 		} else if err := w.raw.Read(poll); err != nil {
 			panic(fmt.Sprintf("epoll descriptor out of Go's poller: %v", err))
 		}
-		w.now = coarse()
+		w.now = w.engine.cfg.clock()
 		for i := range max(n, 0) {
 			w.event(&w.events[i])
 		}

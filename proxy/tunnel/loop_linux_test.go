@@ -1,0 +1,242 @@
+package tunnel
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func init() {
+	testEngines["one worker"] = func(c Config) Engine { return newLoop(c, 1) }
+	testEngines["no pipes"] = func(c Config) Engine {
+		e := newLoop(c, 1).(*loop)
+		e.pipes.maxLarge, e.pipes.maxSmall = 0, 0
+		return e
+	}
+	testEngines["small pipes"] = func(c Config) Engine {
+		e := newLoop(c, 2).(*loop)
+		e.pipes.maxLarge, e.pipes.maxSmall = 0, 8
+		return e
+	}
+}
+
+// door is a Gate that sends every CONNECT to one address.
+type door struct {
+	*stage
+	to     netip.AddrPort
+	refuse bool
+	ends   owner
+	served chan net.Conn
+}
+
+func (d *door) Route(client netip.AddrPort, h Head) (Route, bool) {
+	if string(h.Target) != "origin.test:443" || d.refuse || !client.Addr().IsLoopback() {
+		return Route{}, false
+	}
+	return Route{Addr: d.to, Service: d.service, Owner: d.ends}, true
+}
+
+func (d *door) Serve(c net.Conn) { d.served <- c }
+
+// newDoor returns a gate that an engine accepts for, and its address. set changes
+// the gate before.
+func newDoor(t *testing.T, set ...func(*door)) (d *door, addr string, stop func()) {
+	t.Helper()
+	s := newStage(t, newLoop(patient, 2))
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d = &door{stage: s, to: netip.MustParseAddrPort(s.ln.Addr().String()), ends: make(owner, 100), served: make(chan net.Conn, 100)}
+	for _, f := range set {
+		f(d)
+	}
+	stopAccept, err := s.engine.(Acceptor).Accept(ln.(*net.TCPListener), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop = sync.OnceFunc(func() { stopAccept(); ln.Close() })
+	t.Cleanup(stop)
+	return d, ln.Addr().String(), stop
+}
+
+func dial(t *testing.T, addr string) *net.TCPConn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	_ = c.SetDeadline(time.Now().Add(limit))
+	return c.(*net.TCPConn)
+}
+
+const connectHead = "CONNECT origin.test:443 HTTP/1.1\r\nHost: origin.test:443\r\nUser-Agent: test\r\n\r\n"
+
+func TestAcceptedConnectBecomesATunnel(t *testing.T) {
+	d, addr, _ := newDoor(t)
+	c := dial(t, addr)
+	write(t, c, connectHead+"early bytes")
+	origin, err := d.ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer origin.Close()
+	_ = origin.SetDeadline(time.Now().Add(limit))
+	expect(t, c, string(established))
+	expect(t, origin, "early bytes")
+	write(t, origin, "answer")
+	expect(t, c, "answer")
+	c.Close()
+	expectEOF(t, origin)
+	origin.Close()
+	if st := d.ends.wait(t); st.Up != 11 || st.Down != 6 || st.Err != nil || st.Connect <= 0 {
+		t.Errorf("stats %+v", st)
+	}
+}
+
+// What the short way does not take arrives at the gate whole, whoever cut it.
+func TestAcceptedOtherIsServed(t *testing.T) {
+	for name, sent := range map[string][]string{
+		"plain request":        {"GET http://example.test/ HTTP/1.1\r\nHost: example.test\r\n\r\n"},
+		"TLS hello":            {"\x16\x03\x01\x02\x00\x01\x00"},
+		"another target":       {"CONNECT elsewhere.test:443 HTTP/1.1\r\nHost: elsewhere.test\r\n\r\n"},
+		"head with a body":     {"CONNECT origin.test:443 HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello"},
+		"bare line feeds":      {"CONNECT origin.test:443 HTTP/1.1\nHost: x\n\n"},
+		"head in two segments": {connectHead[:20], connectHead[20:]},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, addr, _ := newDoor(t)
+			c := dial(t, addr)
+			write(t, c, sent[0])
+			var served net.Conn
+			select {
+			case served = <-d.served:
+			case <-time.After(limit):
+				t.Fatal("not served")
+			}
+			defer served.Close()
+			for _, rest := range sent[1:] {
+				write(t, c, rest)
+			}
+			_ = served.SetDeadline(time.Now().Add(limit))
+			expect(t, served, strings.Join(sent, ""))
+			write(t, served, "answer")
+			expect(t, c, "answer")
+		})
+	}
+}
+
+func TestAcceptedLateHead(t *testing.T) {
+	d, addr, _ := newDoor(t)
+	c := dial(t, addr)
+	waitFor(t, "waiting client", func() bool { return d.engine.(*loop).pending.Load() == 1 })
+	write(t, c, connectHead)
+	expect(t, c, string(established))
+}
+
+func TestRefusedUpstreamIsServedTheGeneralWay(t *testing.T) {
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	d, addr, _ := newDoor(t, func(d *door) { d.to = netip.MustParseAddrPort(closed.Addr().String()) })
+	c := dial(t, addr)
+	write(t, c, connectHead+"early")
+	served := <-d.served
+	defer served.Close()
+	_ = served.SetDeadline(time.Now().Add(limit))
+	r := bufio.NewReader(served)
+	req, err := http.ReadRequest(r)
+	if err != nil || req.Method != http.MethodConnect || req.Host != "origin.test:443" {
+		t.Fatalf("served %v, %v", req, err)
+	}
+	if b, _ := r.Peek(5); string(b) != "early" {
+		t.Errorf("behind the head stands %q", b)
+	}
+	if n := d.engine.Len(); n != 0 {
+		t.Errorf("%d tunnels", n)
+	}
+}
+
+// A connection that was served and then became a tunnel loses no byte that was
+// read ahead.
+func TestServedConnectionStartsATunnel(t *testing.T) {
+	d, addr, _ := newDoor(t, func(d *door) { d.refuse = true })
+	c := dial(t, addr)
+	ahead := strings.Repeat("ahead ", 1500)
+	write(t, c, connectHead+ahead)
+	served := <-d.served
+	buf := make([]byte, 4096)
+	n, err := served.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, upstream := d.pair()
+	d.engine.Start(Tunnel{Client: served, Upstream: near, Head: bytes.Clone(buf[len(connectHead):n]), Service: d.service, Owner: d.ends})
+	defer upstream.Close()
+	expect(t, upstream, ahead)
+}
+
+func TestStopTurnsAwayClientsThatHaveNotAsked(t *testing.T) {
+	d, addr, stop := newDoor(t)
+	c := dial(t, addr)
+	waitFor(t, "waiting client", func() bool { return d.engine.(*loop).pending.Load() == 1 })
+	stop()
+	expectEOF(t, c)
+	if _, err := net.Dial("tcp", addr); err == nil {
+		t.Error("the listener still answers")
+	}
+}
+
+func TestManyClientsAtOnce(t *testing.T) {
+	d, addr, _ := newDoor(t)
+	go func() {
+		for {
+			c, err := d.ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() { defer c.Close(); _, _ = io.Copy(c, c) }()
+		}
+	}()
+	const clients, each = 40, 25
+	var wg sync.WaitGroup
+	for i := range clients {
+		wg.Go(func() {
+			for k := range each {
+				c, err := net.Dial("tcp", addr)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_ = c.SetDeadline(time.Now().Add(limit))
+				msg := fmt.Sprintf("client %d, tunnel %d", i, k)
+				_, _ = io.WriteString(c, connectHead+msg)
+				want := string(established) + msg
+				got := make([]byte, len(want))
+				if _, err := io.ReadFull(c, got); err != nil || string(got) != want {
+					t.Errorf("got %q, %v", got, err)
+				}
+				c.Close()
+				<-d.ends
+			}
+		})
+	}
+	wg.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if cut := d.engine.Shutdown(ctx); cut != 0 {
+		t.Errorf("%d tunnels left", cut)
+	}
+}
