@@ -10,7 +10,7 @@ import (
 var appleYAML []byte
 
 var embedded = sync.OnceValue(func() []Row {
-	rows, err := parse("apple.yaml", appleYAML)
+	rows, err := ParseFile("apple.yaml", appleYAML)
 	if err != nil {
 		panic(fmt.Sprintf("catalog: the embedded catalogue is broken: %v", err))
 	}

@@ -45,15 +45,16 @@ func Load(path string) ([]Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parse(path, data)
+	return ParseFile(path, data)
 }
 
 // Parse reads a catalogue: a YAML list of rows with the keys of Row. It is
 // strict: an unknown key, a missing one or a value that is not allowed is a
 // mistake. All mistakes are returned, joined, each a *ParseError.
-func Parse(data []byte) ([]Row, error) { return parse("", data) }
+func Parse(data []byte) ([]Row, error) { return ParseFile("", data) }
 
-func parse(name string, data []byte) ([]Row, error) {
+// ParseFile is Parse of data that was read from the file called name.
+func ParseFile(name string, data []byte) ([]Row, error) {
 	p := fileParser{name: name}
 	f, err := parser.ParseBytes(data, 0)
 	if err != nil {

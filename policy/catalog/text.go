@@ -63,6 +63,9 @@ func (p *textParser) rows() ([]Row, error) {
 			}
 			rows = append(rows, r)
 		}
+		if err := p.leftover(i); err != nil {
+			return nil, err
+		}
 		gap = i
 	}
 	if rows == nil {
@@ -101,7 +104,7 @@ func (p *textParser) header(i int) (cols []column) {
 // stray finds cells outside of a table: a row whose host was not understood,
 // or one below a head that was not.
 func (p *textParser) stray(i, gap int) error {
-	if i+2 < len(p.lines) && isHost(p.lines[i].s) && isNumbers(p.lines[i+1].s) {
+	if i+1 < len(p.lines) && isHost(p.lines[i].s) && isNumbers(p.lines[i+1].s) {
 		if gap > 0 && gap < i {
 			return p.errorf(gap, "not a cell of the row above, yet the table goes on in line %d", p.lines[i].n)
 		}
@@ -111,6 +114,23 @@ func (p *textParser) stray(i, gap int) error {
 		if _, err := readTransports(p.lines[i+1].s); err == nil {
 			return p.errorf(i-1, "not a host name, yet ports follow it")
 		}
+	}
+	return nil
+}
+
+// leftover finds a cell at line i, behind a table's last row, for which the head
+// has no column.
+func (p *textParser) leftover(i int) error {
+	if i == len(p.lines) {
+		return nil
+	}
+	if err := p.stray(i, i); err != nil {
+		return err
+	}
+	_, err := readTransports(p.lines[i].s)
+	_, ok := readProxy(p.lines[i].s)
+	if ok || err == nil || isNumbers(p.lines[i].s) {
+		return p.errorf(i, "not a cell of the row above")
 	}
 	return nil
 }
@@ -126,7 +146,7 @@ func (p *textParser) section(gap, head int, before section) (section, error) {
 			continue
 		}
 		if sec, ok := lookupSection(s); ok && sec.service != "" {
-			return sec, nil
+			return sec, p.known(gap, i)
 		}
 		return section{}, p.errorf(i, "not a section that is known here, yet a table stands below it")
 	}
@@ -134,6 +154,19 @@ func (p *textParser) section(gap, head int, before section) (section, error) {
 		return section{}, p.errorf(head, "a table without a section's heading above it")
 	}
 	return before, nil
+}
+
+// known refuses a line behind a table's last row, which ended at line gap, that
+// is neither a cell nor anything else that stands before the heading at line i.
+func (p *textParser) known(gap, i int) error {
+	if gap == 0 || gap == i {
+		return nil
+	}
+	s := p.lines[gap].s
+	if _, ok := lookupSection(s); ok || isParagraph(s) || isSystems(s) {
+		return nil
+	}
+	return p.errorf(gap, "neither a cell of the row above nor a section that is known here")
 }
 
 // isParagraph tells sentences and list items from headings and cells.
@@ -204,7 +237,10 @@ func (p *textParser) isPurpose(i int, current section) bool {
 		return false
 	}
 	s := p.lines[i].s
-	if _, ok := readProxy(s); ok {
+	if _, ok := readProxy(s); ok || isNumbers(s) {
+		return false
+	}
+	if _, err := readTransports(s); err == nil {
 		return false
 	}
 	if i+1 == len(p.lines) || isHost(p.lines[i+1].s) {

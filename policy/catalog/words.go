@@ -63,7 +63,7 @@ func init() {
 		{section{"Content caching", "content-caching"}, []string{"Innehållscachning", "Innehållscachelagring"}},
 		{section{"App features", "app-features"}, []string{"Appfunktioner"}},
 		{section{"Beta updates", "beta"}, []string{"Betauppdateringar", "Feedback Assistant", "Feedbackassistent"}},
-		{section{"Apple Diagnostics", "diagnostics"}, []string{"Apple diagnostik"}},
+		{section{"Apple Diagnostics", "diagnostics"}, nil},
 		{section{"DNS resolution", "dns"}, []string{"Domain Name System resolution", "DNS-konvertering"}},
 		{section{"Certificate validation", "certificates"}, []string{"Certifikatvalidering"}},
 		{section{"Apple ID", "apple-account"}, []string{"Apple-ID"}},
@@ -117,8 +117,8 @@ func isBlank(s string) bool {
 	return s == "" || s == "-" || s == "–" || s == "—"
 }
 
-// isList reports whether s has the shape of a list of numbers; they may still
-// not be ports.
+// isNumbers reports whether s has the shape of a list of numbers; they may
+// still not be ports.
 var isNumbers = regexp.MustCompile(`^\d+(?:(?:\s*[,/&]\s*|\s+)(?:(?:and|och)\s+)?\d+)*$`).MatchString
 
 // split cuts a list such as "a, b, and c" or "a/b".
@@ -210,8 +210,8 @@ func readProxy(s string) (p Proxy, ok bool) {
 	return "", false
 }
 
-// service is what a row of section counts for: push has no section of its own
-// in the article.
+// serviceOf is what a row of s counts for. Push has no table of its own in the
+// article.
 func (s section) serviceOf(host string) string {
 	if strings.HasSuffix(host, ".push.apple.com") {
 		return Push
