@@ -1,0 +1,273 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"espalier/configs"
+	"espalier/pac"
+	"espalier/proxy"
+	"espalier/proxy/accesslog"
+	"espalier/proxy/hello"
+	"espalier/proxy/traffic"
+	"espalier/web"
+)
+
+// app is the running process: the parts, wired.
+type app struct {
+	options configs.Options
+	log     *zap.Logger
+	level   zap.AtomicLevel
+	node    string
+	started time.Time
+	cancel  context.CancelFunc // begins the shutdown
+
+	proxyOn, publicOn, adminOn []net.Listener
+	controlOn                  net.Listener
+
+	access  *accesslog.Log
+	traffic *traffic.Counters
+	server  *proxy.Server
+	public  *http.Server
+	admin   *http.Server
+	control *http.Server
+
+	reloading sync.Mutex // one at a time
+	current   atomic.Pointer[configs.Loaded]
+	script    atomic.Pointer[pac.PAC]
+	reload    atomic.Pointer[web.Reload]
+}
+
+// newApp opens everything that l names. Where it fails nothing stays open.
+func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFunc) (a *app, err error) {
+	cfg := l.Config
+	a = &app{options: options, started: time.Now(), cancel: cancel, traffic: traffic.New()}
+	if a.node, err = os.Hostname(); err != nil {
+		return nil, fmt.Errorf("this machine's name, which stands in access records: %w", err)
+	}
+	a.log, a.level = newLogger(cfg.Log.Level)
+	defer func() {
+		if err != nil {
+			a.closeAll()
+		}
+	}()
+	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+		return nil, fmt.Errorf("data: %w", err)
+	}
+	for _, on := range []struct {
+		key  string
+		addr []string
+		to   *[]net.Listener
+	}{
+		{"proxy.listen", cfg.Proxy.Listen, &a.proxyOn},
+		{"web.public", cfg.Web.Public, &a.publicOn},
+		{"web.admin", cfg.Web.Admin, &a.adminOn},
+	} {
+		for _, addr := range on.addr {
+			ln, err := proxy.Listen(addr)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", on.key, err)
+			}
+			*on.to = append(*on.to, ln)
+		}
+	}
+	made, err := compile(cfg, a.addresses())
+	if err != nil {
+		return nil, usage(err)
+	}
+	if a.access, err = accesslog.Open(cfg.Log.Access, cfg.Data, a.node, a.log); err != nil {
+		return nil, fmt.Errorf("log.access.file: %w", err)
+	}
+	a.server = proxy.New(cfg.Proxy, a.access, a.log, a.traffic)
+	a.apply(l, made)
+
+	source := web.Source{Status: a.status, Services: a.traffic.Snapshot, Log: a.log}
+	public := web.NewPublic(web.PublicSource{
+		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Ready: a.ready, Log: a.log,
+	})
+	source.Metrics = web.NewRegistry(programVersion(), func() web.Reload { return *a.reload.Load() },
+		a.traffic, a.access, public.Collector())
+	a.public = web.PublicServer(public)
+	a.admin = web.AdminServer(source)
+	a.control = web.ControlServer(web.Control{Source: source, Reload: a.reloadConfig, Drain: cancel})
+	if a.controlOn, err = web.ListenControl(cfg.Data); err != nil {
+		return nil, fmt.Errorf("data: %w", err)
+	}
+	return a, nil
+}
+
+// apply puts a configuration into force.
+func (a *app) apply(l *configs.Loaded, made *compiled) {
+	a.server.Apply(made.state)
+	a.script.Store(made.pac)
+	_ = a.level.UnmarshalText([]byte(l.Config.Log.Level)) // validated
+	a.current.Store(l)
+	now := time.Now()
+	a.reload.Store(&web.Reload{File: a.options.File, Time: now, OK: true, Loaded: now})
+	for _, w := range l.Warnings {
+		a.log.Warn(w.Error())
+	}
+}
+
+// reloadConfig reads the configuration again. Where anything is wrong with it,
+// the one in force stays, and the error says all that is wrong.
+func (a *app) reloadConfig() error {
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
+	l, err := configs.Load(a.options)
+	var made *compiled
+	if err == nil {
+		made, err = compile(l.Config, a.addresses())
+	}
+	if err != nil {
+		before := a.reload.Load()
+		a.reload.Store(&web.Reload{
+			File: a.options.File, Time: time.Now(), Loaded: before.Loaded,
+			Problems: strings.Split(err.Error(), "\n"),
+		})
+		a.log.Error("the configuration was not reloaded, the one before stays in force", zap.Error(err))
+		return err
+	}
+	if keys := configs.RestartKeys(a.current.Load().Config, l.Config); len(keys) > 0 {
+		a.log.Warn("the configuration was reloaded, but these keys take effect at the next start only", zap.Strings("keys", keys))
+	}
+	a.apply(l, made)
+	a.log.Info("the configuration was reloaded", zap.String("file", a.options.File))
+	return nil
+}
+
+// serve answers on every listener until ctx ends, then drains.
+func (a *app) serve(ctx context.Context) error {
+	failed := make(chan error, len(a.proxyOn)+len(a.publicOn)+len(a.adminOn)+1)
+	for _, l := range a.proxyOn {
+		go func() { failed <- a.server.Serve(l) }()
+	}
+	for _, l := range a.publicOn {
+		go func() { failed <- serveHTTP(a.public, hello.NewListener(l)) }()
+	}
+	for _, l := range a.adminOn {
+		go func() { failed <- serveHTTP(a.admin, hello.NewListener(l)) }()
+	}
+	go func() { failed <- serveHTTP(a.control, a.controlOn) }()
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	a.drain()
+	return err
+}
+
+func serveHTTP(s *http.Server, l net.Listener) error {
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// drain closes the proxy's listeners, waits for what is open until
+// proxy.drain_timeout, and stops. The PAC script stays to be had meanwhile, so
+// that devices find the other proxies.
+func (a *app) drain() {
+	timeout := a.current.Load().Config.Proxy.DrainTimeout
+	a.log.Info("draining: no new connections", zap.Int("tunnels", a.server.Tunnels()), zap.Duration("timeout", timeout))
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	if cut := a.server.Shutdown(ctx); cut > 0 {
+		a.log.Warn("tunnels were still open after proxy.drain_timeout and are cut", zap.Int("tunnels", cut))
+	}
+	a.closeAll()
+	a.log.Info("stopped")
+}
+
+// closeAll closes what is open, the access log last.
+func (a *app) closeAll() {
+	for _, s := range []*http.Server{a.public, a.admin, a.control} {
+		if s != nil {
+			s.Close()
+		}
+	}
+	for _, l := range slices.Concat(a.proxyOn, a.publicOn, a.adminOn) {
+		l.Close()
+	}
+	if a.controlOn != nil {
+		a.controlOn.Close()
+	}
+	if a.access != nil {
+		if err := a.access.Close(); err != nil {
+			a.log.Error("the access log could not be closed", zap.Error(err))
+		}
+	}
+}
+
+// ready says why no device should come here.
+func (a *app) ready() error {
+	if a.server.Draining() {
+		return errors.New("draining")
+	}
+	return nil
+}
+
+// status is what the process says of itself.
+func (a *app) status() web.Status {
+	st := web.Status{
+		Version: programVersion(), Node: a.node, Started: a.started,
+		Draining: a.server.Draining(), Tunnels: int64(a.server.Tunnels()),
+		Reload: *a.reload.Load(), PACURL: a.pacURL(), Proxy: a.proxyAddress(),
+	}
+	for _, on := range []struct {
+		purpose string
+		list    []net.Listener
+	}{{"proxy", a.proxyOn}, {"public", a.publicOn}, {"admin", a.adminOn}} {
+		for _, l := range on.list {
+			st.Listeners = append(st.Listeners, web.Listener{Purpose: on.purpose, Address: l.Addr().String()})
+		}
+	}
+	return st
+}
+
+// proxyAddress is the host:port that the PAC script names first to a device
+// outside this machine; empty where there is none.
+func (a *app) proxyAddress() string {
+	fetched, _ := pac.Fetched(netip.Addr{}, addrPorts(a.proxyOn))
+	if list := a.script.Load().Proxies("", fetched); len(list) > 0 {
+		return list[0]
+	}
+	return ""
+}
+
+// pacURL is what the MDM is given: the script at the address that devices reach
+// this machine by.
+func (a *app) pacURL() string {
+	at, err := pac.Fetched(netip.Addr{}, addrPorts(a.publicOn))
+	if err != nil {
+		return ""
+	}
+	return "http://" + at + "/proxy.pac"
+}
+
+// addresses are all that the process listens on.
+func (a *app) addresses() []netip.AddrPort {
+	return addrPorts(slices.Concat(a.proxyOn, a.publicOn, a.adminOn))
+}
+
+func addrPorts(list []net.Listener) []netip.AddrPort {
+	out := make([]netip.AddrPort, len(list))
+	for i, l := range list {
+		ap := l.Addr().(*net.TCPAddr).AddrPort()
+		out[i] = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return out
+}

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"espalier/configs"
+	"espalier/pac"
+	"espalier/policy"
+	"espalier/policy/auth"
+	"espalier/proxy"
+	"espalier/proxy/egress"
+)
+
+// compiled is what a reload replaces: everything that a configuration decides
+// and that no listener depends on.
+type compiled struct {
+	state *proxy.State
+	pac   *pac.PAC
+}
+
+// compile makes of a configuration what decides by it. self are the addresses
+// that the process listens on. Errors name the key at fault.
+func compile(cfg *configs.Config, self []netip.AddrPort) (*compiled, error) {
+	var errs []error
+	pol, err := policy.New(policy.Config{
+		Clients: cfg.Proxy.Clients, Apple: cfg.Apple, Auth: cfg.Auth.Enabled(),
+		Rules: cfg.Rules, Lists: cfg.Lists, Inspect: cfg.Inspect,
+	})
+	errs = append(errs, err)
+	users, err := auth.Open(cfg.Auth)
+	errs = append(errs, err)
+	dialer, err := egress.New(cfg.Egress, self)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("egress: %w", err))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	script, err := pac.Compile(cfg.PAC, pol.Apple())
+	if err != nil {
+		return nil, fmt.Errorf("pac: %w", err)
+	}
+	return &compiled{&proxy.State{Policy: pol, Dialer: dialer, Users: users}, script}, nil
+}

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"espalier/configs"
+)
+
+// configOptions says what configuration a command was told to use.
+func configOptions(cmd *cobra.Command) configs.Options {
+	file, _ := cmd.Flags().GetString("config")
+	set, _ := cmd.Flags().GetStringArray("set")
+	return configs.Options{File: file, Environ: os.Environ(), Set: set}
+}
+
+// loadedConfig loads the configuration that a command was told to use. What is
+// wrong with it ends the command as bad configuration.
+func loadedConfig(cmd *cobra.Command) (*configs.Config, error) {
+	l, err := configs.Load(configOptions(cmd))
+	if err != nil {
+		return nil, usage(err)
+	}
+	return l.Config, nil
+}
+
+// dataDir returns where the running process keeps its control socket.
+func dataDir(cmd *cobra.Command) (string, error) {
+	cfg, err := loadedConfig(cmd)
+	if err != nil {
+		return "", err
+	}
+	return cfg.Data, nil
+}

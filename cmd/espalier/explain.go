@@ -1,0 +1,252 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"espalier/configs"
+	"espalier/pac"
+	"espalier/policy"
+	"espalier/policy/catalog"
+)
+
+// An explanation says what happens to a destination, and why.
+type explanation struct {
+	Target  string     `json:"target"`
+	Host    string     `json:"host"`
+	Port    uint16     `json:"port"`
+	Client  netip.Addr `json:"client"`
+	User    string     `json:"user"`
+	Action  string     `json:"action"`
+	Rule    string     `json:"rule"`
+	Service string     `json:"service"`
+	// Also are services of further rows that cover the destination.
+	Also []string `json:"also"`
+	// Rows are the catalogue's rows for it, the deciding one first.
+	Rows []*catalog.Row `json:"rows"`
+	PAC  string         `json:"pac"`
+	Why  string         `json:"why"`
+	Note string         `json:"note,omitempty"`
+}
+
+func explainCommand() *cobra.Command {
+	var client, user string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "explain URL|HOST:PORT...",
+		Short: "Say what happens to a destination, and why",
+		Example: `  espalier explain https://gs.apple.com/
+  espalier explain --client 10.1.2.3 --user alice example.com:443`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := loadedConfig(cmd)
+			if err != nil {
+				return err
+			}
+			e, err := newExplainer(cfg, client)
+			if err != nil {
+				return err
+			}
+			s := newScreen(cmd.OutOrStdout())
+			for i, arg := range args {
+				x, err := e.explain(arg, user)
+				if err != nil {
+					return usage(fmt.Errorf("%s: %w", arg, err))
+				}
+				if asJSON {
+					if err := json.NewEncoder(cmd.OutOrStdout()).Encode(x); err != nil {
+						return err
+					}
+					continue
+				}
+				if i > 0 {
+					fmt.Fprintln(cmd.OutOrStdout())
+				}
+				if err := x.write(s); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&client, "client", "", "address of the client; without it one that may use the proxy")
+	cmd.Flags().StringVar(&user, "user", "", "user who has signed in")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each destination")
+	return cmd
+}
+
+type explainer struct {
+	cfg    *configs.Config
+	policy *policy.Policy
+	pac    *pac.PAC
+	client netip.Addr
+}
+
+func newExplainer(cfg *configs.Config, client string) (*explainer, error) {
+	c, err := compile(cfg, nil)
+	if err != nil {
+		return nil, usage(err)
+	}
+	e := &explainer{cfg: cfg, policy: c.state.Policy, pac: c.pac}
+	if client != "" {
+		if e.client, err = netip.ParseAddr(client); err != nil {
+			return nil, usage(fmt.Errorf("--client: %q is no address", client))
+		}
+	} else if nets, _ := policy.ParseNetworks(cfg.Proxy.Clients); len(nets) > 0 {
+		e.client = nets[0].Addr()
+		if e.client.IsLoopback() || nets[0].Bits() < e.client.BitLen() {
+			e.client = nets[0].Addr().Next()
+		}
+	}
+	return e, nil
+}
+
+// explain decides about a URL or host:port. A host alone is meant as https.
+func (e *explainer) explain(arg, user string) (*explanation, error) {
+	scheme, rest, isURL := strings.Cut(arg, "://")
+	connect := true
+	port := uint16(443)
+	authority := arg
+	if isURL {
+		authority = rest
+		if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+			authority = rest[:i]
+		}
+		switch strings.ToLower(scheme) {
+		case "https", "wss":
+		case "http", "ws":
+			port, connect = 80, false
+		default:
+			return nil, errors.New("only http, https, ws and wss URLs reach a proxy")
+		}
+	}
+	t, err := policy.ParseTarget(authority, port)
+	if err != nil {
+		return nil, err
+	}
+	d := e.policy.Decide(&policy.Request{Target: t, Client: e.client, User: user, Connect: connect})
+	x := &explanation{
+		Target: arg, Host: t.Host, Port: t.Port, Client: e.client, User: user,
+		Action: string(d.Action), Rule: d.Rule, Service: d.Service(), Also: []string{},
+		Rows: e.policy.Apple().All(t.Host, t.Addr, t.Port),
+	}
+	for _, r := range x.Rows {
+		if r.Service != x.Service && !contains(x.Also, r.Service) {
+			x.Also = append(x.Also, r.Service)
+		}
+	}
+	if x.Rows == nil {
+		x.Rows = []*catalog.Row{}
+	}
+	if d.Action == policy.Inspect {
+		x.Action = string(policy.Tunnel)
+		x.Note = "inspect has no effect yet: TLS is not intercepted, the bytes are tunnelled"
+	}
+	x.Why = why(d)
+	if note := beyondTheProxy(x.Rows); note != "" {
+		x.Note = note
+	}
+	site := e.pac.SiteFor(e.client)
+	fetched, err := fetchedProxy(e.cfg)
+	if err != nil && len(e.pac.Proxies(site, "")) == 0 {
+		return nil, err
+	}
+	x.PAC, err = e.pac.Route(site, e.pac.Proxies(site, fetched), t)
+	return x, err
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+// why says in a sentence what led to a decision.
+func why(d policy.Decision) string {
+	switch d.Rule {
+	case policy.RuleApple:
+		return fmt.Sprintf("%s is Apple's: its bytes pass untouched, and nobody is asked to sign in", d.Match.Row.Host)
+	case policy.RuleClients:
+		return "the client is outside proxy.clients"
+	case policy.RuleRelay:
+		return "apple.private_relay is block"
+	case policy.RuleAuth:
+		return "nobody has signed in, and auth says who can"
+	case policy.RuleInspect:
+		return "inspect.mode is all, and inspect.exempt does not name the host"
+	case policy.RuleDefault:
+		return "no rule matches, and nothing else stands against it"
+	}
+	return fmt.Sprintf("rule %q is the first that matches", d.Rule)
+}
+
+// beyondTheProxy says what of a destination's rows a TCP proxy cannot carry.
+func beyondTheProxy(rows []*catalog.Row) string {
+	tcp, udp := false, false
+	for _, r := range rows {
+		if r.Service == catalog.AppleOther {
+			continue // the firewall advice is about both
+		}
+		tcp, udp = tcp || r.TCP(), udp || r.UDP()
+	}
+	switch {
+	case udp && tcp:
+		return "devices use UDP here too, which a TCP proxy cannot carry: the firewall must let it out"
+	case udp:
+		return "this is UDP, which a TCP proxy cannot carry: the firewall must let it out"
+	}
+	return ""
+}
+
+func (x *explanation) write(s screen) error {
+	service := x.Service
+	if len(x.Also) > 0 {
+		service += " (also " + strings.Join(x.Also, ", ") + ")"
+	}
+	as := green
+	if x.Action == string(policy.Deny) || x.Action == string(policy.Challenge) {
+		as = red
+	}
+	lines := [][2]string{
+		{"action", s.paint(as, x.Action)},
+		{"rule", x.Rule},
+		{"why", x.Why},
+		{"service", service},
+		{"PAC", x.PAC},
+	}
+	for i, r := range x.Rows {
+		label := ""
+		if i == 0 {
+			label = "catalogue"
+		}
+		text := r.Host
+		if len(r.Ports) > 0 {
+			text += " " + joined(r.Ports, ",")
+		}
+		text += " " + strings.Join(r.Transports, ",") + ", " + r.Section
+		if r.Purpose != "" {
+			text += ": " + r.Purpose
+		}
+		lines = append(lines, [2]string{label, text})
+	}
+	if x.Note != "" {
+		lines = append(lines, [2]string{"note", x.Note})
+	}
+	if _, err := fmt.Fprintln(s, s.paint(bold, x.Target)); err != nil {
+		return err
+	}
+	for _, l := range lines {
+		if _, err := fmt.Fprintf(s, "  %-10s %s\n", l[0], l[1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}

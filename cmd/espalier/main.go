@@ -1,0 +1,75 @@
+// Command espalier is the egress proxy for fleets of Apple devices.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	_ "time/tzdata" // rules name time zones, and a container may have no zone files
+
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(execute(rootCommand())) }
+
+// execute runs the command line and returns the exit status: 0 done, 1 a
+// negative answer or a failure, 2 bad usage or configuration.
+func execute(root *cobra.Command) int {
+	err := root.Execute()
+	if err == nil {
+		return 0
+	}
+	if msg := err.Error(); msg != "" {
+		fmt.Fprintln(root.ErrOrStderr(), msg)
+	}
+	var exit *exitError
+	if errors.As(err, &exit) {
+		return exit.code
+	}
+	return exitNo
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "espalier",
+		Short: "Egress proxy for fleets of Apple devices",
+		Long: `Espalier carries Apple's own services untouched, applies your policy to
+everything else, and gives devices the PAC script that sends them here.
+
+Start it with "espalier run"; without a configuration file it runs on defaults.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage(fmt.Errorf("%w (see `%s --help`)", err, cmd.CommandPath()))
+	})
+	root.PersistentFlags().StringP("config", "c", "", "configuration `FILE`; without it the embedded default")
+	root.PersistentFlags().StringArray("set", nil, "set one `KEY=VALUE` over the file and the environment")
+	root.AddCommand(
+		runCommand(), validateCommand(), explainCommand(), versionCommand(),
+		catalogCommand(), pacCommand(loadedConfig),
+		statusCommand(dataDir), reloadCommand(dataDir), drainCommand(dataDir),
+	)
+	for _, c := range root.Commands() {
+		asUsage(c)
+	}
+	return root
+}
+
+// asUsage makes wrong arguments of a command and those below it bad usage.
+func asUsage(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usage(fmt.Errorf("%w (see `%s --help`)", err, cmd.CommandPath()))
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		asUsage(sub)
+	}
+}

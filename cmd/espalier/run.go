@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/term"
+
+	"espalier/configs"
+)
+
+func runCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "run",
+		Short: "Start the proxy",
+		Long: `Starts the proxy, the PAC server and the console. Without -c it runs on the
+embedded default configuration and keeps its state in ./espalier-data.
+
+SIGHUP, a change of the configuration file and "espalier reload" read the
+configuration again. SIGTERM and SIGINT drain and stop; a second one stops at
+once.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd) },
+	}
+}
+
+func run(cmd *cobra.Command) error {
+	options := configOptions(cmd)
+	loaded, err := configs.Load(options)
+	if err != nil {
+		return usage(err)
+	}
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	a, err := newApp(options, loaded, cancel)
+	if err != nil {
+		return err
+	}
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+	go a.obey(signals)
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		a.watch(ctx)
+	}()
+	if err := a.summary().write(newScreen(cmd.OutOrStdout())); err != nil {
+		a.log.Warn("the summary could not be written", zap.Error(err))
+	}
+	err = a.serve(ctx)
+	cancel()
+	<-watching
+	return err
+}
+
+// obey acts on signals until the process ends.
+func (a *app) obey(signals <-chan os.Signal) {
+	stopping := false
+	for s := range signals {
+		switch {
+		case s == syscall.SIGHUP:
+			_ = a.reloadConfig() // it has logged what is wrong
+		case stopping:
+			a.log.Warn("stopped at once, by a second signal")
+			_ = a.access.Flush()
+			os.Exit(1)
+		default:
+			stopping = true
+			a.cancel()
+		}
+	}
+}
+
+// watch reloads when a file of the configuration changes.
+func (a *app) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		// A reload may name other files, so each change starts anew.
+		changed, stop := context.WithCancel(ctx)
+		err := configs.Watch(changed, a.current.Load().Files, func() {
+			_ = a.reloadConfig() // it has logged what is wrong
+			stop()
+		})
+		stop()
+		if err != nil && !errors.Is(err, context.Canceled) {
+			a.log.Error("the configuration is not watched; `espalier reload` reads it again", zap.Error(err))
+			return
+		}
+	}
+}
+
+// newLogger logs to standard error: for people on a terminal, JSON elsewhere.
+func newLogger(level string) (*zap.Logger, zap.AtomicLevel) {
+	at, _ := zap.ParseAtomicLevel(level) // validated
+	cfg := zap.NewProductionEncoderConfig()
+	cfg.TimeKey, cfg.EncodeTime = "time", zapcore.RFC3339TimeEncoder
+	enc := zapcore.NewJSONEncoder(cfg)
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		cfg.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05")
+		cfg.EncodeLevel = zapcore.CapitalColorLevelEncoder
+		enc = zapcore.NewConsoleEncoder(cfg)
+	}
+	return zap.New(zapcore.NewCore(enc, zapcore.Lock(os.Stderr), at)), at
+}
+
+// summary is what a start says: what runs, and what to do next.
+type summary struct {
+	config, data string
+	proxy, pac   string
+	console      string
+}
+
+func (a *app) summary() summary {
+	cfg := a.current.Load().Config
+	s := summary{
+		config: a.options.File, data: cfg.Data, proxy: a.proxyAddress(), pac: a.pacURL(),
+	}
+	if s.config == "" {
+		s.config = "embedded default"
+	}
+	if len(a.adminOn) > 0 {
+		s.console = "http://" + strings.Replace(a.adminOn[0].Addr().String(), "[::]", "localhost", 1) + "/"
+	}
+	return s
+}
+
+func (s summary) write(to screen) error {
+	row := func(name, value, hint string) string {
+		if value == "" {
+			value = "none"
+		}
+		line := fmt.Sprintf("  %-14s %s\n", name, to.paint(bold, value))
+		if hint != "" {
+			line += fmt.Sprintf("  %-14s %s\n", "", to.paint(dim, hint))
+		}
+		return line
+	}
+	_, err := fmt.Fprintf(to, "%s %s is running\n\n%s%s%s%s%s\n",
+		to.paint(bold, "Espalier"), programVersion(),
+		row("PAC URL", s.pac, "give it to your MDM: Global HTTP Proxy, type Automatic"),
+		row("Proxy", s.proxy, "what the PAC script sends devices to"),
+		row("Console", s.console, ""),
+		row("Configuration", s.config, ""),
+		row("State", s.data, ""),
+	)
+	return err
+}

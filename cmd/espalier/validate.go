@@ -1,0 +1,42 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"espalier/configs"
+)
+
+func validateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "validate",
+		Short: "Check the configuration and say all that is wrong with it",
+		Long: `Checks the configuration without starting anything.
+
+Exit status 0: it is valid; warnings may stand on standard error.
+Exit status 1: every mistake stands on a line of its own, as
+file:line:column: key: what is wrong.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o := configOptions(cmd)
+			l, err := configs.Load(o)
+			if err == nil {
+				_, err = compile(l.Config, nil)
+			}
+			if err != nil {
+				fmt.Fprintln(cmd.OutOrStdout(), err)
+				return &exitError{code: exitNo}
+			}
+			for _, w := range l.Warnings {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+			}
+			name := o.File
+			if name == "" {
+				name = "the embedded default"
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is valid\n", name)
+			return nil
+		},
+	}
+}

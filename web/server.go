@@ -1,0 +1,29 @@
+package web
+
+import (
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// AdminServer returns a server of the admin listeners. Its listeners should be
+// wrapped by hello.NewListener.
+func AdminServer(s Source) *http.Server { return server(NewAdmin(s), s.Log) }
+
+// ControlServer returns a server of the control socket.
+func ControlServer(c Control) *http.Server { return server(NewControl(c), c.Source.Log) }
+
+// server bounds what a client may take; errors of connections are logged at the
+// debug level, for anybody can cause them.
+func server(h http.Handler, log *zap.Logger) *http.Server {
+	errors, err := zap.NewStdLogAt(log, zap.DebugLevel)
+	if err != nil {
+		panic(err) // only a level that does not exist
+	}
+	return &http.Server{
+		Handler: h, ErrorLog: errors, MaxHeaderBytes: 16 << 10,
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
+	}
+}
