@@ -1,0 +1,183 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/spf13/cobra"
+
+	"espalier/configs"
+	"espalier/pac"
+	"espalier/policy"
+)
+
+// pacCommand is `espalier pac`.
+func pacCommand(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "pac",
+		Short: "Show the PAC script that devices get, and what it answers",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(pacShow(load), pacEval(load))
+	return cmd
+}
+
+func pacShow(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+	var who pacClient
+	cmd := &cobra.Command{
+		Use:   "show",
+		Short: "Print the PAC script",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			script, err := who.script(cmd, load)
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(script.Body)
+			return err
+		},
+	}
+	who.addFlags(cmd)
+	return cmd
+}
+
+func pacEval(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+	var who pacClient
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "eval URL|HOST[:PORT]...",
+		Short: "Run the PAC script as a device would, and print its answers",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			script, err := who.script(cmd, load)
+			if err != nil {
+				return err
+			}
+			answers, err := evalPAC(script, args)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				e := json.NewEncoder(cmd.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(answers)
+			}
+			t := table{head: []string{"URL", "ANSWER"}}
+			for _, a := range answers {
+				t.add(cell{text: a.URL}, cell{text: a.Answer})
+			}
+			return t.write(newScreen(cmd.OutOrStdout()))
+		},
+	}
+	who.addFlags(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	return cmd
+}
+
+// A pacAnswer is what the script answers when called with URL and Host.
+type pacAnswer struct {
+	URL    string `json:"url"`
+	Host   string `json:"host"`
+	Answer string `json:"answer"`
+}
+
+func evalPAC(script *pac.Script, args []string) ([]pacAnswer, error) {
+	engine, err := pac.NewEvaluator(script.Body)
+	if err != nil {
+		return nil, err
+	}
+	var answers []pacAnswer
+	var errs []error
+	for _, arg := range args {
+		url, host, _, err := pac.DeviceURL(arg)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		answer, err := engine.FindProxy(url, host)
+		if err != nil {
+			return nil, err
+		}
+		answers = append(answers, pacAnswer{url, host, answer})
+	}
+	return answers, usage(errors.Join(errs...))
+}
+
+// A pacClient says whose script is wanted.
+type pacClient struct {
+	site, client, proxy string
+}
+
+func (c *pacClient) addFlags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&c.site, "site", "", "the script of `SITE`")
+	cmd.Flags().StringVar(&c.client, "client", "", "the script for the client with this `IP` address")
+	cmd.Flags().StringVar(&c.proxy, "proxy", "", "name the proxy `HOST:PORT` in place of pac.proxies")
+	cmd.MarkFlagsMutuallyExclusive("site", "client")
+}
+
+// script makes the script. Where it names this machine's address for want of
+// another, it says so on standard error.
+func (c *pacClient) script(cmd *cobra.Command, load func(*cobra.Command) (*configs.Config, error)) (*pac.Script, error) {
+	cfg, err := load(cmd)
+	if err != nil {
+		return nil, err
+	}
+	p, err := policy.New(policy.Config{Apple: cfg.Apple})
+	if err != nil {
+		return nil, usage(err)
+	}
+	compiled, err := pac.Compile(cfg.PAC, p.Apple())
+	if err != nil {
+		return nil, usage(fmt.Errorf("pac: %w", err))
+	}
+	site := c.site
+	if c.client != "" {
+		client, err := netip.ParseAddr(c.client)
+		if err != nil {
+			return nil, usage(fmt.Errorf("--client: %q is no IP address", c.client))
+		}
+		site = compiled.SiteFor(client)
+	} else if site != "" && !compiled.HasSite(site) {
+		return nil, usage(fmt.Errorf("--site: there is no %q under pac.sites (there are: %q)", site, compiled.Sites()))
+	}
+	proxies := compiled.Proxies(site, "")
+	switch {
+	case c.proxy != "":
+		proxies = []string{c.proxy}
+	case proxies == nil:
+		fetched, err := fetchedProxy(cfg)
+		if err != nil {
+			return nil, usage(fmt.Errorf("%w, or give --proxy", err))
+		}
+		proxies = compiled.Proxies(site, fetched)
+		fmt.Fprintf(cmd.ErrOrStderr(), "note: pac.proxies is empty, so devices are given the address that they fetch the script from; here that is %s\n", fetched)
+	}
+	script, err := compiled.Script(site, proxies)
+	if err != nil {
+		return nil, usage(err)
+	}
+	if n := len(script.Body); n > pac.MaxSize {
+		fmt.Fprintf(cmd.ErrOrStderr(), "note: the script has %d bytes; keep it below %d, for devices have hung on large ones\n", n, pac.MaxSize)
+	}
+	return script, nil
+}
+
+// fetchedProxy is the host:port of the proxy for a client that fetches the
+// script at this machine's first address.
+func fetchedProxy(cfg *configs.Config) (string, error) {
+	var listen []netip.AddrPort
+	for _, s := range cfg.Proxy.Listen {
+		host, port, err := net.SplitHostPort(s)
+		if err == nil && host == "" {
+			s = net.JoinHostPort("::", port)
+		}
+		if a, err := netip.ParseAddrPort(s); err == nil {
+			listen = append(listen, a)
+		}
+	}
+	return pac.Fetched(netip.Addr{}, listen)
+}
