@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"espalier/web"
+)
+
+// A dataDirOf returns the data directory that a command's flags and
+// configuration name.
+type dataDirOf func(*cobra.Command) (string, error)
+
+// controlTimeout bounds how long a running process may take to answer.
+const controlTimeout = 30 * time.Second
+
+// control calls f with a client of the running process. Whatever fails then is
+// a negative answer.
+func control(cmd *cobra.Command, dataDir dataDirOf, f func(context.Context, *web.ControlClient) error) error {
+	dir, err := dataDir(cmd)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), controlTimeout)
+	defer cancel()
+	if err := f(ctx, web.NewControlClient(dir)); err != nil {
+		return &exitError{exitNo, err}
+	}
+	return nil
+}
+
+// statusCommand is `espalier status`.
+func statusCommand(dataDir dataDirOf) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what a running espalier does",
+		Long: `Show what a running espalier does: the PAC URL for devices, its listeners, its
+open tunnels, and whether its configuration is in force.
+
+The exit status is 1 where none runs with the data directory.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return control(cmd, dataDir, func(ctx context.Context, c *web.ControlClient) error {
+				st, err := c.Status(ctx)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					enc := json.NewEncoder(cmd.OutOrStdout())
+					enc.SetIndent("", "  ")
+					return enc.Encode(st)
+				}
+				return writeStatus(newScreen(cmd.OutOrStdout()), st)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	return cmd
+}
+
+func writeStatus(s screen, st web.Status) error {
+	var b strings.Builder
+	row := func(name string, as style, text string) {
+		fmt.Fprintf(&b, "  %s  %s\n", s.paint(dim, fmt.Sprintf("%-13s", name)), s.paint(as, text))
+	}
+	state, as := "running", green
+	if st.Draining {
+		state, as = "draining", yellow
+	}
+	up := time.Duration(st.UptimeSeconds) * time.Second
+	fmt.Fprintf(&b, "%s  %s for %s  %s\n", s.paint(bold, st.Node), s.paint(as, state), up, s.paint(dim, st.Version))
+	if st.PACURL != "" {
+		row("PAC URL", bold, st.PACURL)
+	} else {
+		row("PAC URL", yellow, "none: web.public is empty")
+	}
+	if st.Proxy != "" {
+		row("Proxy", plain, st.Proxy)
+	}
+	row("Open tunnels", plain, strconv.FormatInt(st.Tunnels, 10))
+	width := 0
+	for _, l := range st.Listeners {
+		width = max(width, len(l.Purpose))
+	}
+	for i, l := range st.Listeners {
+		name := ""
+		if i == 0 {
+			name = "Listening"
+		}
+		row(name, plain, fmt.Sprintf("%-*s  %s", width, l.Purpose, l.Address))
+	}
+	file := st.Reload.File
+	if file == "" {
+		file = "built-in default"
+	}
+	row("Configuration", plain, file+", loaded "+local(st.Reload.Loaded))
+	if !st.Reload.OK {
+		row("", red, "the last reload, "+local(st.Reload.Time)+", failed; the configuration before it is in force")
+		for _, p := range st.Reload.Problems {
+			row("", red, p)
+		}
+	}
+	_, err := io.WriteString(s, b.String())
+	return err
+}
+
+// local writes a time as the clock on the wall shows it.
+func local(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
+
+// reloadCommand is `espalier reload`.
+func reloadCommand(dataDir dataDirOf) *cobra.Command {
+	return &cobra.Command{
+		Use:   "reload",
+		Short: "Let a running espalier read its configuration again",
+		Long: `Let a running espalier read its configuration again.
+
+Open tunnels are not touched. Where the configuration has mistakes they are
+printed, the exit status is 1, and the one before stays in force.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return control(cmd, dataDir, func(ctx context.Context, c *web.ControlClient) error {
+				err := c.Reload(ctx)
+				var p *web.Problem
+				if errors.As(err, &p) && len(p.Problems) > 0 {
+					return fmt.Errorf("%w\n%s", err, strings.Join(p.Problems, "\n"))
+				}
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), "the configuration was read again and is in force")
+				return err
+			})
+		},
+	}
+}
+
+// drainCommand is `espalier drain`.
+func drainCommand(dataDir dataDirOf) *cobra.Command {
+	return &cobra.Command{
+		Use:   "drain",
+		Short: "Let a running espalier end without cutting devices off",
+		Long: `Let a running espalier end without cutting devices off.
+
+It takes no new connections from now on, so that devices go to the next proxy of
+their PAC script, and ends when its open tunnels have ended or
+proxy.drain_timeout is over. The command does not wait for that.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return control(cmd, dataDir, func(ctx context.Context, c *web.ControlClient) error {
+				if err := c.Drain(ctx); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), "draining: no new connections are taken")
+				return err
+			})
+		},
+	}
+}

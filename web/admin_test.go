@@ -1,0 +1,320 @@
+package web
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"espalier/policy"
+	"espalier/policy/catalog"
+	"espalier/proxy/traffic"
+)
+
+// testStatus is what the process of these tests says of itself.
+func testStatus() Status {
+	return Status{
+		Version: "v1.2.3", Node: "proxy-1", Started: time.Now().Add(-90 * time.Minute),
+		Listeners: []Listener{{"proxy", "[::]:3128"}},
+		PACURL:    "http://192.0.2.10:8080/proxy.pac", Proxy: "192.0.2.10:3128", Tunnels: 3,
+		Reload: Reload{OK: true, File: "espalier.yaml", Time: time.Now(), Loaded: time.Unix(1_700_000_000, 0)},
+	}
+}
+
+// adminServer serves the admin handler for a status and counters.
+func adminServer(t *testing.T, status func() Status, counters *traffic.Counters) *httptest.Server {
+	t.Helper()
+	srv := httptest.NewServer(NewAdmin(Source{
+		Status: status, Services: counters.Snapshot, Log: zap.NewNop(),
+		Metrics: NewRegistry("v1.2.3", func() Reload { return status().Reload }, counters),
+	}))
+	t.Cleanup(srv.Close)
+	return srv
+}
+
+// get fetches path, as the Host where one is given.
+func get(t *testing.T, srv *httptest.Server, method, path, host string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequest(method, srv.URL+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = host
+	resp, err := srv.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(body)
+}
+
+func TestAdminPaths(t *testing.T) {
+	srv := adminServer(t, testStatus, traffic.New())
+	for _, tt := range []struct {
+		method, path string
+		status       int
+		contentType  string
+	}{
+		{"GET", "/", 200, "text/html; charset=utf-8"},
+		{"HEAD", "/", 200, "text/html; charset=utf-8"},
+		{"GET", "/assets/style.css", 200, "text/css; charset=utf-8"},
+		{"GET", "/assets/icon.svg", 200, "image/svg+xml"},
+		{"GET", "/assets/", 404, "text/plain; charset=utf-8"},
+		{"GET", "/assets/nothing.css", 404, "text/plain; charset=utf-8"},
+		{"GET", "/metrics", 200, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"},
+		{"GET", "/api/v1/status", 200, "application/json"},
+		{"GET", "/api/v1/services", 200, "application/json"},
+		{"GET", "/api/v1/nothing", 404, "application/problem+json"},
+		{"POST", "/api/v1/status", 405, "application/problem+json"},
+		{"GET", "/nothing", 404, "text/plain; charset=utf-8"},
+		{"POST", "/", 405, "text/plain; charset=utf-8"},
+		{"DELETE", "/metrics", 405, "text/plain; charset=utf-8"},
+		{"OPTIONS", "/", 405, "text/plain; charset=utf-8"},
+	} {
+		t.Run(tt.method+" "+tt.path, func(t *testing.T) {
+			resp, body := get(t, srv, tt.method, tt.path, "")
+			if resp.StatusCode != tt.status || resp.Header.Get("Content-Type") != tt.contentType {
+				t.Errorf("%d, %s", resp.StatusCode, resp.Header.Get("Content-Type"))
+			}
+			for name, want := range map[string]string{
+				"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff",
+				"Referrer-Policy": "no-referrer", "Cache-Control": "no-store",
+			} {
+				if got := resp.Header.Get(name); got != want {
+					t.Errorf("%s: %q", name, got)
+				}
+			}
+			if csp := resp.Header.Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'none'; style-src 'self';") || strings.Contains(csp, "unsafe") {
+				t.Errorf("policy %q", csp)
+			}
+			if resp.Header.Get("Set-Cookie") != "" || resp.Header.Get("Access-Control-Allow-Origin") != "" {
+				t.Error("a cookie, or an origin is allowed")
+			}
+			if tt.contentType == "application/problem+json" {
+				var p Problem
+				if err := json.Unmarshal([]byte(body), &p); err != nil || p.Status != tt.status || p.Title == "" || p.Detail == "" {
+					t.Errorf("%v: %s", err, body)
+				}
+			}
+			if tt.status == 405 && resp.Header.Get("Allow") != "GET, HEAD" {
+				t.Errorf("Allow: %q", resp.Header.Get("Allow"))
+			}
+		})
+	}
+}
+
+func TestRebindingIsRefused(t *testing.T) {
+	srv := adminServer(t, testStatus, traffic.New())
+	own := srv.Listener.Addr().String()
+	for host, want := range map[string]int{
+		own: 200, "localhost": 200, "LOCALHOST.:8081": 200, "127.0.0.2:99": 200, "[::1]:8081": 200, "espalier.localhost": 200,
+		"attacker.example": 421, "attacker.example:8081": 421, "localhost.attacker.example": 421,
+		"192.0.2.1": 421, "[::2]:8081": 421, "127.0.0.1.attacker.example": 421, "0x7f000001": 421, "0.0.0.0:8081": 421,
+	} {
+		for _, path := range []string{"/", "/metrics", "/api/v1/status", "/assets/style.css"} {
+			if resp, body := get(t, srv, "GET", path, host); resp.StatusCode != want || want == 421 && strings.Contains(body, "proxy-1") {
+				t.Errorf("Host %s, %s: %d", host, path, resp.StatusCode)
+			}
+		}
+	}
+}
+
+func TestIsOwnHost(t *testing.T) {
+	local := &net.TCPAddr{IP: net.ParseIP("192.0.2.10"), Port: 8081}
+	for host, want := range map[string]bool{
+		"192.0.2.10": true, "192.0.2.10:8081": true, "192.0.2.10:9": true, "[::ffff:192.0.2.10]:8081": true,
+		"192.0.2.11": false, "": false, ":8081": false, "proxy.school.example": false,
+	} {
+		if got := isOwnHost(host, local); got != want {
+			t.Errorf("%q: %v", host, got)
+		}
+	}
+	if isOwnHost("192.0.2.10", nil) {
+		t.Error("an address is the listener's although the listener is not known")
+	}
+}
+
+func TestStatusAPI(t *testing.T) {
+	st := testStatus()
+	st.Reload.OK, st.Reload.Problems = false, []string{"espalier.yaml:3:1: pacc: unknown key"}
+	srv := adminServer(t, func() Status { return st }, traffic.New())
+	_, body := get(t, srv, "GET", "/api/v1/status", "")
+	var got Status
+	if err := json.Unmarshal([]byte(body), &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.UptimeSeconds < 90*60 || got.Go == "" || got.PACURL != st.PACURL || got.Reload.OK || got.Reload.Problems[0] != st.Reload.Problems[0] {
+		t.Error(body)
+	}
+	st = Status{}
+	if _, body := get(t, srv, "GET", "/api/v1/status", ""); strings.Contains(body, "null") {
+		t.Errorf("null in place of an empty list: %s", body)
+	}
+}
+
+func TestServicesAPI(t *testing.T) {
+	c := traffic.New()
+	push := c.Service(catalog.Push)
+	push.AddUp(5)
+	push.AddDown(7)
+	push.TunnelOpened()
+	push.Request(policy.Tunnel)
+	srv := adminServer(t, testStatus, c)
+	_, body := get(t, srv, "GET", "/api/v1/services", "")
+	var got Services
+	if err := json.Unmarshal([]byte(body), &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Services) != len(catalog.Services) || got.Since.IsZero() {
+		t.Fatal(body)
+	}
+	s := got.Services[0]
+	if s.Service != "push" || s.Name == "" || s.Up != 5 || s.Down != 7 || s.Tunnels != 1 || s.Requests[policy.Tunnel] != 1 || len(s.Requests) != len(traffic.Actions) {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	st := testStatus()
+	c := traffic.New()
+	srv := adminServer(t, func() Status { return st }, c)
+	metrics := func() string {
+		resp, body := get(t, srv, "GET", "/metrics", "")
+		if resp.StatusCode != 200 {
+			t.Fatal(body)
+		}
+		return body
+	}
+	c.Service(catalog.Push).AddDown(42)
+	text := metrics()
+	for _, want := range []string{
+		`espalier_bytes_total{direction="down",service="push"} 42`,
+		"espalier_config_last_reload_successful 1",
+		"espalier_config_last_reload_success_timestamp_seconds 1.7e+09",
+		"go_goroutines ", "process_open_fds ",
+	} {
+		if !strings.Contains(text, "\n"+want) {
+			t.Errorf("%s is missing", want)
+		}
+	}
+	if !regexp.MustCompile(`(?m)^espalier_build_info\{go="go1[^"]+",version="v1.2.3"\} 1$`).MatchString(text) {
+		t.Error("build info is missing")
+	}
+	st.Reload.OK = false
+	if !strings.Contains(metrics(), "\nespalier_config_last_reload_successful 0\n") {
+		t.Error("a failed reload does not show")
+	}
+}
+
+func TestPanicIsAnswered(t *testing.T) {
+	core, ops := observer.New(zap.ErrorLevel)
+	srv := httptest.NewServer(NewAdmin(Source{
+		Status: func() Status { panic("no status") }, Services: traffic.New().Snapshot, Log: zap.New(core), Metrics: NewRegistry("", noReload),
+	}))
+	defer srv.Close()
+	for _, path := range []string{"/", "/api/v1/status"} {
+		if resp, body := get(t, srv, "GET", path, ""); resp.StatusCode != 500 || strings.Contains(body, "no status") {
+			t.Errorf("%s: %d %s", path, resp.StatusCode, body)
+		}
+	}
+	if ops.Len() != 2 {
+		t.Errorf("logged: %v", ops.All())
+	}
+}
+
+func noReload() Reload { return Reload{} }
+
+func TestOverviewPage(t *testing.T) {
+	st := testStatus()
+	c := traffic.New()
+	srv := adminServer(t, func() Status { return st }, c)
+	page := func() string {
+		_, body := get(t, srv, "GET", "/", "")
+		return body
+	}
+	contains := func(name, body string, want bool, texts ...string) {
+		t.Helper()
+		for _, text := range texts {
+			if strings.Contains(body, text) != want {
+				t.Errorf("%s: %q: contained %v, want %v", name, text, !want, want)
+			}
+		}
+	}
+
+	empty := page()
+	contains("before traffic", empty, true, "http://192.0.2.10:8080/proxy.pac", "192.0.2.10:3128", "Nothing has come through yet",
+		fmt.Sprintf("%d services without traffic", len(catalog.Services)), "In force", "[::]:3128")
+	contains("before traffic", empty, false, "Draining", "not taken over")
+
+	update := c.Service("software-update")
+	update.AddDown(3_000_000_000)
+	update.Request(policy.Tunnel)
+	update.Request(policy.Error)
+	c.Service(catalog.Other).AddUp(1_000_000_000)
+	c.Service(catalog.Other).Request(policy.Deny)
+	busy := page()
+	contains("with traffic", busy, true, "Software updates", "75.0 %", "3.00 GB", "1 failed", fmt.Sprintf("%d services without traffic", len(catalog.Services)-2))
+	contains("with traffic", busy, false, "Nothing has come through yet")
+	if strings.Index(busy, "Software updates") > strings.Index(busy, "Everything else") {
+		t.Error("the service with the most bytes does not come first")
+	}
+
+	st.Draining, st.PACURL = true, ""
+	st.Node = `<script>alert(1)</script>`
+	st.Reload.OK, st.Reload.Problems = false, []string{`espalier.yaml:3:1: "<b>" is no host`}
+	bad := page()
+	contains("in trouble", bad, true, "is draining", "not taken over", "&lt;b&gt;", "No PAC script is served", "Last reload failed")
+	contains("in trouble", bad, false, "<script", "<b>")
+
+	for _, body := range []string{empty, busy, bad} {
+		if m := regexp.MustCompile(`(?i)<script|<style|\sstyle=|\son[a-z]+=|(href|src)="(https?:)?//`).FindString(body); m != "" {
+			t.Errorf("the content security policy forbids %q", m)
+		}
+	}
+}
+
+func TestFormats(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0 B", 999: "999 B", 1000: "1.00 kB", 9994: "9.99 kB", 9996: "10.0 kB", 99_960: "100 kB", 999_499: "999 kB", 999_500: "1.00 MB",
+		1_284_345_678_901: "1.28 TB", 1<<63 - 1: "9.22 EB",
+	} {
+		if got := size(n); got != want {
+			t.Errorf("size(%d) is %q, want %q", n, got, want)
+		}
+	}
+	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567", -1: "-1", -100: "-100", -1000: "-1,000"} {
+		if got := count(n); got != want {
+			t.Errorf("count(%d) is %q, want %q", n, got, want)
+		}
+	}
+	for _, tt := range []struct {
+		part, whole int64
+		want        string
+	}{
+		{0, 0, "0 %"}, {0, 5, "0 %"}, {5, 5, "100 %"}, {1, 3, "33.3 %"}, {1, 1e6, "< 0.1 %"}, {1e6 - 1, 1e6, "> 99.9 %"},
+	} {
+		if got := percent(tt.part, tt.whole); got != tt.want {
+			t.Errorf("percent(%d, %d) is %q, want %q", tt.part, tt.whole, got, tt.want)
+		}
+	}
+	for d, want := range map[time.Duration]string{
+		-time.Second: "0 s", 59 * time.Second: "59 s", 61 * time.Second: "1 min 1 s", 90 * time.Minute: "1 h 30 min", 50 * time.Hour: "2 d 2 h",
+	} {
+		if got := ago(d); got != want {
+			t.Errorf("ago(%s) is %q, want %q", d, got, want)
+		}
+	}
+}

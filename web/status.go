@@ -1,0 +1,76 @@
+package web
+
+import (
+	"cmp"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"espalier/proxy/traffic"
+)
+
+// A Source is where the admin pages and the control socket learn what they
+// show. All fields must be set. The functions are called for each request, by
+// several goroutines at a time.
+type Source struct {
+	Status   func() Status
+	Services func() []traffic.Snapshot
+	Metrics  prometheus.Gatherer
+	Log      *zap.Logger
+}
+
+// Status is what a running process says of itself, in /api/v1/status and in
+// `espalier status --json`.
+type Status struct {
+	Version string    `json:"version"`
+	Go      string    `json:"go"` // filled in where it is empty
+	Node    string    `json:"node"`
+	Started time.Time `json:"started"`
+	// UptimeSeconds is filled in from Started.
+	UptimeSeconds int64 `json:"uptime_seconds"`
+	// Draining is set from the moment that no new connections are taken.
+	Draining  bool       `json:"draining"`
+	Listeners []Listener `json:"listeners"`
+	// PACURL is what devices are given; empty where nothing serves the script.
+	PACURL string `json:"pac_url"`
+	// Proxy is the host:port that the script names first.
+	Proxy string `json:"proxy"`
+	// Tunnels are open now.
+	Tunnels int64  `json:"tunnels"`
+	Reload  Reload `json:"reload"`
+}
+
+// A Listener is an address that the process takes connections at.
+type Listener struct {
+	Purpose string `json:"purpose"` // proxy, public, admin, …
+	Address string `json:"address"` // host:port
+}
+
+// Reload says how the last reading of the configuration went, which at the
+// start is the first one.
+type Reload struct {
+	// File is the configuration file; empty means the embedded default.
+	File string    `json:"file"`
+	Time time.Time `json:"time"`
+	OK   bool      `json:"ok"`
+	// Problems are file:line:column: message, one each; never null in JSON.
+	// While OK is not set the configuration loaded at Loaded is in force.
+	Problems []string  `json:"problems"`
+	Loaded   time.Time `json:"loaded"`
+}
+
+// status completes what s.Status returns.
+func (s Source) status() Status {
+	st := s.Status()
+	st.Go = cmp.Or(st.Go, runtime.Version())
+	st.UptimeSeconds = int64(time.Since(st.Started).Seconds())
+	if st.Listeners == nil {
+		st.Listeners = []Listener{}
+	}
+	if st.Reload.Problems == nil {
+		st.Reload.Problems = []string{}
+	}
+	return st
+}
