@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -30,11 +31,11 @@ func main() {
 
 // options are what the flags say beyond the bench itself.
 type options struct {
-	peers, scenarios    []string
-	targets             []peer
-	bins                map[string]string // built programs by peer
-	markdown, json      string
-	subject             string
+	peers, scenarios      []string
+	targets               []peer
+	bins                  map[string]string // built programs by peer
+	markdown, json        string
+	subject               string
 	install, awake, check bool
 }
 
@@ -115,11 +116,15 @@ func parseFlags(b *bench, args []string, stderr io.Writer) (*options, error) {
 	if b.user != "" && os.Geteuid() != 0 {
 		return nil, errors.New("-user: only root may run the proxies as somebody else")
 	}
-	if *espalier != "" {
-		o.bins["espalier"] = *espalier
-	}
-	if *goproxy != "" {
-		o.bins["goproxy"] = *goproxy
+	for name, bin := range map[string]string{"espalier": *espalier, "goproxy": *goproxy} {
+		if bin == "" {
+			continue
+		}
+		abs, err := filepath.Abs(bin) // each peer runs in a directory of its own
+		if err != nil {
+			return nil, err
+		}
+		o.bins[name] = abs
 	}
 	o.peers, o.scenarios = split(*peerList), split(*scenarioList)
 	for _, name := range o.scenarios {
