@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"espalier/policy"
+	"espalier/proxy/head"
 	"espalier/proxy/tunnel"
 )
 
@@ -19,9 +20,9 @@ type gate struct {
 }
 
 // Route implements tunnel.Gate.
-func (g *gate) Route(client netip.AddrPort, h tunnel.Head) (tunnel.Route, bool) {
+func (g *gate) Route(client netip.AddrPort, r head.Request) (tunnel.Route, bool) {
 	s := g.s
-	target, err := policy.ParseTarget(string(h.Target), 0)
+	target, err := policy.ParseTarget(string(r.Target), 0)
 	if err != nil || s.tunnels.Len() >= s.max {
 		return tunnel.Route{}, false
 	}
@@ -34,7 +35,7 @@ func (g *gate) Route(client netip.AddrPort, h tunnel.Head) (tunnel.Route, bool) 
 	if !ok {
 		return tunnel.Route{}, false
 	}
-	x := s.begin(client.Addr(), http.MethodConnect, string(h.Agent))
+	x := s.begin(client.Addr(), http.MethodConnect, string(r.Agent))
 	x.to(target)
 	x.decided(d)
 	x.rec.Upstream = addr

@@ -82,18 +82,11 @@ func (a *app) obey(signals <-chan os.Signal) {
 
 // watch reloads when a file of the configuration changes.
 func (a *app) watch(ctx context.Context) {
-	for ctx.Err() == nil {
-		// A reload may name other files, so each change starts anew.
-		changed, stop := context.WithCancel(ctx)
-		err := configs.Watch(changed, a.current.Load().Files, func() {
-			_ = a.reloadConfig() // it has logged what is wrong
-			stop()
-		})
-		stop()
-		if err != nil && !errors.Is(err, context.Canceled) {
-			a.log.Error("the configuration is not watched; `espalier reload` reads it again", zap.Error(err))
-			return
-		}
+	err := configs.Watch(ctx, func() []string { return a.current.Load().Files }, func() {
+		_ = a.reloadConfig() // it has logged what is wrong
+	})
+	if err != nil && !errors.Is(err, context.Canceled) {
+		a.log.Error("the configuration is not watched; `espalier reload` reads it again", zap.Error(err))
 	}
 }
 

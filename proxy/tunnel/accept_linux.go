@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"espalier/proxy/head"
 )
 
 // listener is a listening socket that every worker accepts from.
@@ -200,8 +202,8 @@ func (w *worker) readHead(i uint32) {
 // ask asks the gate about a client's first bytes b, and connects. fd is in no
 // epoll set.
 func (w *worker) ask(fd int, from netip.AddrPort, g Gate, b []byte) {
-	h, ok := parseHead(b)
-	if !ok {
+	h, ok := head.ParseRequest(b)
+	if !ok || string(h.Method) != "CONNECT" {
 		handOver(fd, g, b)
 		return
 	}

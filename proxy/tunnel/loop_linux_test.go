@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"espalier/proxy/head"
 )
 
 func init() {
@@ -38,8 +40,8 @@ type door struct {
 	served chan net.Conn
 }
 
-func (d *door) Route(client netip.AddrPort, h Head) (Route, bool) {
-	if string(h.Target) != "origin.test:443" || d.refuse || !client.Addr().IsLoopback() {
+func (d *door) Route(client netip.AddrPort, r head.Request) (Route, bool) {
+	if string(r.Target) != "origin.test:443" || d.refuse || !client.Addr().IsLoopback() {
 		return Route{}, false
 	}
 	return Route{Addr: d.to, Service: d.service, Owner: d.ends}, true

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"espalier/proxy/head"
 	"espalier/proxy/traffic"
 )
 
@@ -55,10 +56,10 @@ type Engine interface {
 // A Gate decides about clients that an engine accepts by itself.
 type Gate interface {
 	// Route is asked about a CONNECT of the strict common form. It must not
-	// block, and it must not keep h. Where ok is false, or connecting does not
+	// block, and it must not keep r. Where it returns false, or connecting does not
 	// succeed at once, the client goes to Serve as if Route had never been asked:
 	// what it prepared is dropped.
-	Route(client netip.AddrPort, h Head) (r Route, ok bool)
+	Route(client netip.AddrPort, r head.Request) (Route, bool)
 	// Serve takes over a connection, which replays what was read from it. It
 	// must not block.
 	Serve(net.Conn)

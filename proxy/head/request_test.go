@@ -1,4 +1,4 @@
-package tunnel
+package head
 
 import (
 	"bufio"
@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestParseHead(t *testing.T) {
+func TestParseRequest(t *testing.T) {
 	const first = "CONNECT a.test:443 HTTP/1.1\r\n"
 	for _, tc := range []struct {
 		name, in      string
@@ -27,6 +27,13 @@ func TestParseHead(t *testing.T) {
 		{"method alone", "CONNECT HTTP/1.1\r\n\r\n", "", ""},
 		{"HTTP/1.0", "CONNECT a.test:443 HTTP/1.0\r\n\r\n", "", ""},
 		{"HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "", ""},
+		{"GET", "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n", "http://a.test/", ""},
+		{"connection close", first + "Connection: close\r\n\r\n", "a.test:443", ""},
+		{"nominated header", first + "Connection: x-secret\r\nX-Secret: 1\r\n\r\n", "", ""},
+		{"nominated beside close", first + "Connection: close, x-secret\r\n\r\n", "", ""},
+		{"upgrade", first + "Upgrade: websocket\r\n\r\n", "", ""},
+		{"trailer", first + "Trailer: x\r\n\r\n", "", ""},
+		{"te", first + "TE: trailers\r\n\r\n", "", ""},
 		{"lower-case method", "connect a.test:443 HTTP/1.1\r\n\r\n", "", ""},
 		{"space in target", "CONNECT a.test :443 HTTP/1.1\r\n\r\n", "", ""},
 		{"control in target", "CONNECT a\x00.test:443 HTTP/1.1\r\n\r\n", "", ""},
@@ -46,7 +53,7 @@ func TestParseHead(t *testing.T) {
 		{"expect", first + "Expect: 100-continue\r\n\r\n", "", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			h, ok := parseHead([]byte(tc.in))
+			h, ok := ParseRequest([]byte(tc.in))
 			if ok != (tc.target != "") || ok && (string(h.Target) != tc.target || string(h.Agent) != tc.agent) {
 				t.Fatalf("parsed %q %q, %v", h.Target, h.Agent, ok)
 			}
@@ -58,12 +65,12 @@ func TestParseHead(t *testing.T) {
 }
 
 // Whatever the strict parser takes, net/http reads the same way.
-func FuzzParseHead(f *testing.F) {
+func FuzzParseRequest(f *testing.F) {
 	f.Add([]byte("CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\nUser-Agent: curl/8\r\n\r\nrest"))
 	f.Add([]byte("CONNECT [::1]:443 HTTP/1.1\r\nHost: x\r\nX-Y:z\r\n\r\n"))
 	f.Add([]byte("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n b\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		h, ok := parseHead(b)
+		h, ok := ParseRequest(b)
 		if !ok {
 			return
 		}
@@ -73,7 +80,7 @@ func FuzzParseHead(f *testing.F) {
 		if err != nil {
 			return // net/http knows more reasons to refuse a target
 		}
-		if req.Method != http.MethodConnect || req.RequestURI != string(h.Target) || req.UserAgent() != string(h.Agent) && len(req.Header["User-Agent"]) < 2 {
+		if req.Method != string(h.Method) || req.RequestURI != string(h.Target) || req.UserAgent() != string(h.Agent) && len(req.Header["User-Agent"]) < 2 {
 			t.Errorf("net/http reads %s %s %q, the parser %q %q", req.Method, req.RequestURI, req.UserAgent(), h.Target, h.Agent)
 		}
 		if consumed := len(b) - r.Len() - br.Buffered(); consumed != h.Len {
