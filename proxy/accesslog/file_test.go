@@ -42,6 +42,7 @@ func writeForEver(dir string) {
 	for id := ID(1); ; id++ {
 		l.Write(&Record{Time: time.Now(), ID: id, Agent: strings.Repeat("x", int(id%300))})
 		fmt.Println(uint64(id))
+		time.Sleep(50 * time.Microsecond) // as fast as a busy proxy
 	}
 }
 

@@ -110,7 +110,9 @@ func (w *writer) waitForRoom(n int) bool {
 			w.mu.Lock()
 			if w.room == room { // nothing was taken all the while
 				w.giveUp()
+				w.mu.Unlock() // the operational log may be slow too
 				w.log.Error("the access log's disk does not keep up: records are being lost")
+				w.mu.Lock()
 			}
 			return !w.closed && len(w.waiting)+n <= maxWaiting
 		}
