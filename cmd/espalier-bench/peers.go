@@ -160,7 +160,7 @@ func (p *peer) prepare(ctx context.Context, dir string, install bool) error {
 	if p.source != "" {
 		if p.bin == "" {
 			bin := filepath.Join(dir, p.name)
-			cmd := exec.CommandContext(ctx, "go", "build", "-o", bin, p.source)
+			cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=auto", "-o", bin, p.source)
 			root, err := moduleRoot(ctx)
 			if err != nil {
 				return fmt.Errorf("%s: %w", p.name, err)
