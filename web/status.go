@@ -33,9 +33,11 @@ type Status struct {
 	// Draining is set from the moment that no new connections are taken.
 	Draining  bool       `json:"draining"`
 	Listeners []Listener `json:"listeners"`
-	// PACURL is what devices are given; empty where nothing serves the script.
+	// PACURL is what devices are given; empty where nothing that they can reach
+	// serves the script.
 	PACURL string `json:"pac_url"`
-	// Proxy is the host:port that the script names first.
+	// Proxy is the host:port that the script names first; empty where there is
+	// none.
 	Proxy string `json:"proxy"`
 	// Tunnels are open now.
 	Tunnels int64  `json:"tunnels"`

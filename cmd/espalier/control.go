@@ -81,7 +81,7 @@ func writeStatus(s screen, st web.Status) error {
 	if st.PACURL != "" {
 		row("PAC URL", bold, st.PACURL)
 	} else {
-		row("PAC URL", yellow, "none: web.public is empty")
+		row("PAC URL", yellow, "none: web.public is empty, or listens on the loopback only")
 	}
 	if st.Proxy != "" {
 		row("Proxy", plain, st.Proxy)

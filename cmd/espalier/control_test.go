@@ -76,7 +76,7 @@ func TestStatusCommand(t *testing.T) {
 			"Open tunnels   7\n", "Listening      proxy  [::]:3128\n", "admin  127.0.0.1:8081\n", "Configuration  espalier.yaml, loaded ",
 		}},
 		{"draining, after a bad reload", failed, []string{
-			"proxy-1  draining for", "none: web.public is empty", "failed; the configuration before it is in force", "espalier.yaml:3:1: pacc: unknown key\n",
+			"proxy-1  draining for", "none: web.public is empty, or", "failed; the configuration before it is in force", "espalier.yaml:3:1: pacc: unknown key\n",
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
