@@ -139,6 +139,7 @@ func (w *worker) accept(at int) {
 			return
 		}
 	}
+	w.again = true // a listener is told of once, however many clients wait
 }
 
 // accept4 accepts without allocating.
@@ -160,9 +161,9 @@ func accept4(fd int) (int, netip.AddrPort, unix.Errno) {
 
 // greet takes a new client. Its head is usually there already.
 func (w *worker) greet(fd int, from netip.AddrPort, g Gate) {
-	n, err := unix.Read(fd, w.buf[:])
+	n, err := read(int32(fd), w.buf[:])
 	switch {
-	case err == unix.EAGAIN || err == unix.EINTR:
+	case err == unix.EAGAIN:
 		i := w.slots.take()
 		s, m := w.slots.at(i)
 		s.fd = [2]int32{int32(fd), -1}
@@ -184,8 +185,8 @@ func (w *worker) greet(fd int, from netip.AddrPort, g Gate) {
 // readHead reads what a client has sent at last.
 func (w *worker) readHead(i uint32) {
 	s, m := w.slots.at(i)
-	n, err := unix.Read(int(s.fd[client]), w.buf[:])
-	if err == unix.EAGAIN || err == unix.EINTR {
+	n, err := read(s.fd[client], w.buf[:])
+	if err == unix.EAGAIN {
 		return
 	}
 	if err != nil || n == 0 {
@@ -307,7 +308,7 @@ func (w *worker) establish(i uint32) {
 	s, m := w.slots.at(i)
 	m.gate = nil
 	w.engine.opened(m.service)
-	if n, err := unix.Write(int(s.fd[client]), established); n < len(established) {
+	if n, err := write(s.fd[client], established); n < len(established) {
 		if err == nil {
 			err = unix.EAGAIN // a new socket takes more than these bytes
 		}

@@ -87,7 +87,7 @@ const connectHead = "CONNECT origin.test:443 HTTP/1.1\r\nHost: origin.test:443\r
 func TestAcceptedConnectBecomesATunnel(t *testing.T) {
 	d, addr, _ := newDoor(t)
 	c := dial(t, addr)
-	write(t, c, connectHead+"early bytes")
+	say(t, c, connectHead+"early bytes")
 	origin, err := d.ln.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -96,7 +96,7 @@ func TestAcceptedConnectBecomesATunnel(t *testing.T) {
 	_ = origin.SetDeadline(time.Now().Add(limit))
 	expect(t, c, string(established))
 	expect(t, origin, "early bytes")
-	write(t, origin, "answer")
+	say(t, origin, "answer")
 	expect(t, c, "answer")
 	c.Close()
 	expectEOF(t, origin)
@@ -119,7 +119,7 @@ func TestAcceptedOtherIsServed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d, addr, _ := newDoor(t)
 			c := dial(t, addr)
-			write(t, c, sent[0])
+			say(t, c, sent[0])
 			var served net.Conn
 			select {
 			case served = <-d.served:
@@ -128,11 +128,11 @@ func TestAcceptedOtherIsServed(t *testing.T) {
 			}
 			defer served.Close()
 			for _, rest := range sent[1:] {
-				write(t, c, rest)
+				say(t, c, rest)
 			}
 			_ = served.SetDeadline(time.Now().Add(limit))
 			expect(t, served, strings.Join(sent, ""))
-			write(t, served, "answer")
+			say(t, served, "answer")
 			expect(t, c, "answer")
 		})
 	}
@@ -142,7 +142,7 @@ func TestAcceptedLateHead(t *testing.T) {
 	d, addr, _ := newDoor(t)
 	c := dial(t, addr)
 	waitFor(t, "waiting client", func() bool { return d.engine.(*loop).pending.Load() == 1 })
-	write(t, c, connectHead)
+	say(t, c, connectHead)
 	expect(t, c, string(established))
 }
 
@@ -154,7 +154,7 @@ func TestRefusedUpstreamIsServedTheGeneralWay(t *testing.T) {
 	closed.Close()
 	d, addr, _ := newDoor(t, func(d *door) { d.to = netip.MustParseAddrPort(closed.Addr().String()) })
 	c := dial(t, addr)
-	write(t, c, connectHead+"early")
+	say(t, c, connectHead+"early")
 	served := <-d.served
 	defer served.Close()
 	_ = served.SetDeadline(time.Now().Add(limit))
@@ -177,7 +177,7 @@ func TestServedConnectionStartsATunnel(t *testing.T) {
 	d, addr, _ := newDoor(t, func(d *door) { d.refuse = true })
 	c := dial(t, addr)
 	ahead := strings.Repeat("ahead ", 1500)
-	write(t, c, connectHead+ahead)
+	say(t, c, connectHead+ahead)
 	served := <-d.served
 	buf := make([]byte, 4096)
 	n, err := served.Read(buf)

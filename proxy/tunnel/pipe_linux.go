@@ -25,8 +25,8 @@ type pipeBudget struct {
 
 // A pipe between two splices. It is empty whenever it is in the pool.
 type pipe struct {
-	r, w int
-	size int // 0: closed, its place in the list is unused
+	r, w int32
+	size int32 // 0: closed, its place in the list is unused
 }
 
 // pipes are the pipes of one worker.
@@ -96,8 +96,8 @@ func (l *pipes) shrink() {
 
 func (l *pipes) close(at int32) {
 	p := &l.all[at]
-	unix.Close(p.r)
-	unix.Close(p.w)
+	unix.Close(int(p.r))
+	unix.Close(int(p.w))
 	l.budget.closed(p.size)
 	*p = pipe{}
 	l.unused = append(l.unused, at)
@@ -114,7 +114,7 @@ func (l *pipes) closeAll() {
 
 // open makes a pipe where the budget allows one.
 func (b *pipeBudget) open() (pipe, bool) {
-	size := largePipe
+	size := int32(largePipe)
 	if b.large.Add(1) > b.maxLarge {
 		b.large.Add(-1)
 		size = smallPipe
@@ -144,10 +144,10 @@ func (b *pipeBudget) open() (pipe, bool) {
 		b.closed(size)
 		return pipe{}, false
 	}
-	return pipe{r: fd[0], w: fd[1], size: size}, true
+	return pipe{r: int32(fd[0]), w: int32(fd[1]), size: size}, true
 }
 
-func (b *pipeBudget) closed(size int) {
+func (b *pipeBudget) closed(size int32) {
 	if size == largePipe {
 		b.large.Add(-1)
 	} else {

@@ -67,7 +67,7 @@ func (w *worker) pump(i uint32, d int) {
 // direction can go on.
 func (w *worker) message(i uint32, s *slot, m *meta, d int) bool {
 	x := &s.dir[d]
-	n, err := ignoringEINTR(func() (int, error) { return unix.Read(int(s.fd[d]), w.buf[:]) })
+	n, err := read(s.fd[d], w.buf[:])
 	switch {
 	case err == unix.EAGAIN:
 		x.readable = false
@@ -79,13 +79,13 @@ func (w *worker) message(i uint32, s *slot, m *meta, d int) bool {
 		x.eof = true
 		return true
 	}
-	sent, err := ignoringEINTR(func() (int, error) { return unix.Write(int(s.fd[1-d]), w.buf[:n]) })
+	sent, err := write(s.fd[1-d], w.buf[:n])
 	if err != nil && err != unix.EAGAIN {
 		w.fail(i, 1-d, "write to", err)
 		return false
 	}
-	w.moved(s, m, d, max(sent, 0))
-	if sent = max(sent, 0); sent < n {
+	w.moved(s, m, d, sent)
+	if sent < n {
 		m.left[d] = append([]byte(nil), w.buf[sent:n]...)
 		w.block(i, s, d)
 		return false
@@ -107,13 +107,14 @@ func (w *worker) message(i uint32, s *slot, m *meta, d int) bool {
 func (w *worker) fill(i uint32, s *slot, d int) bool {
 	x := &s.dir[d]
 	p := w.pipes.of(x)
-	n, err := ignoringEINTR(func() (int, error) {
-		n, err := unix.Splice(int(s.fd[d]), nil, p.w, nil, min(int(x.chunk), p.size), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
-		return int(n), err
-	})
+	n, err := splice(s.fd[d], p.w, min(int(x.chunk), int(p.size)))
 	switch {
 	case err == unix.EAGAIN:
-		x.readable, x.chunk = false, 0
+		x.readable = false
+		if x.run < minChunk {
+			x.chunk = 0 // a message was all
+		}
+		x.run = 0
 		w.pipes.put(x)
 		return false
 	case err == unix.EINVAL:
@@ -129,8 +130,9 @@ func (w *worker) fill(i uint32, s *slot, d int) bool {
 		return true
 	}
 	x.held = int32(n)
-	if n >= int(x.chunk) && int(x.chunk) < p.size {
-		x.chunk = min(2*x.chunk, int32(p.size)) // the source has more than is asked for
+	x.run = min(x.run+x.held, minChunk)
+	if x.held >= x.chunk && x.chunk < p.size {
+		x.chunk = min(2*x.chunk, p.size) // the source has more than is asked for
 	}
 	return true
 }
@@ -142,13 +144,9 @@ func (w *worker) flush(i uint32, s *slot, m *meta, d int) bool {
 	var n int
 	var err error
 	if x.held > 0 {
-		p := w.pipes.of(x)
-		n, err = ignoringEINTR(func() (int, error) {
-			n, err := unix.Splice(p.r, nil, int(s.fd[1-d]), nil, int(x.held), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
-			return int(n), err
-		})
+		n, err = splice(w.pipes.of(x).r, s.fd[1-d], int(x.held))
 	} else {
-		n, err = ignoringEINTR(func() (int, error) { return unix.Write(int(s.fd[1-d]), m.left[d]) })
+		n, err = write(s.fd[1-d], m.left[d])
 	}
 	switch {
 	case err == unix.EAGAIN:
@@ -219,14 +217,4 @@ func (w *worker) fail(i uint32, side int, what string, err error) {
 		}
 	}
 	w.end(i, fmt.Errorf("%s %s: %w", what, sideName[side], err))
-}
-
-// ignoringEINTR repeats a system call that a signal interrupted.
-func ignoringEINTR(call func() (int, error)) (int, error) {
-	for {
-		n, err := call()
-		if err != unix.EINTR {
-			return n, err
-		}
-	}
 }

@@ -45,6 +45,7 @@ type direction struct {
 	pipe     int32 // in worker.pipes, plus 1; 0 is none
 	held     int32 // bytes in the pipe
 	chunk    int32 // bytes to splice at once; 0 while messages are small
+	run      int32 // bytes spliced since the source was last drained, to minChunk
 	readable bool  // the source may have more
 	hup      bool  // the source has sent its end, so a short read is not all
 	blocked  bool  // the destination has no room

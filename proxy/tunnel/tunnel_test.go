@@ -135,7 +135,7 @@ func (s *stage) open(head string) (client, upstream *net.TCPConn, end owner) {
 	return client, upstream, end
 }
 
-func write(t *testing.T, c net.Conn, s string) {
+func say(t *testing.T, c net.Conn, s string) {
 	t.Helper()
 	if _, err := io.WriteString(c, s); err != nil {
 		t.Fatal(err)
@@ -161,9 +161,9 @@ func TestBytesFlowBothWaysAndAreCountedBeforeTheEnd(t *testing.T) {
 	engines(t, func(t *testing.T, newEngine func(Config) Engine) {
 		s := newStage(t, newEngine(patient))
 		client, upstream, end := s.open("")
-		write(t, client, "hello")
+		say(t, client, "hello")
 		expect(t, upstream, "hello")
-		write(t, upstream, "good morning")
+		say(t, upstream, "good morning")
 		expect(t, client, "good morning")
 		waitFor(t, "live counts", func() bool {
 			count := s.push()
@@ -186,7 +186,7 @@ func TestHeadIsRelayedFirst(t *testing.T) {
 	engines(t, func(t *testing.T, newEngine func(Config) Engine) {
 		s := newStage(t, newEngine(patient))
 		client, upstream, _ := s.open("client hello, ")
-		write(t, client, "and more")
+		say(t, client, "and more")
 		expect(t, upstream, "client hello, and more")
 	})
 }
@@ -200,13 +200,13 @@ func TestHalfClose(t *testing.T) {
 				if first == "upstream" {
 					a, b = b, a
 				}
-				write(t, a, "question")
+				say(t, a, "question")
 				if err := a.CloseWrite(); err != nil {
 					t.Fatal(err)
 				}
 				expect(t, b, "question")
 				expectEOF(t, b)
-				write(t, b, "a long answer")
+				say(t, b, "a long answer")
 				expect(t, a, "a long answer")
 				b.Close()
 				expectEOF(t, a)
@@ -266,7 +266,7 @@ func TestResetEndsTheTunnel(t *testing.T) {
 				if who == "upstream" {
 					a, b = b, a
 				}
-				write(t, a, "last words")
+				say(t, a, "last words")
 				expect(t, b, "last words")
 				_ = a.SetLinger(0)
 				a.Close()
@@ -290,7 +290,7 @@ func TestStalledReceiverHoldsNobodyUp(t *testing.T) {
 		go send(t, upstream, 1, size) // the client does not read
 		for range 20 {
 			c, u, _ := s.open("")
-			write(t, c, "ping")
+			say(t, c, "ping")
 			expect(t, u, "ping")
 		}
 		receive(t, client, 1, size)
@@ -361,7 +361,7 @@ func TestActiveTunnelOutlivesTheIdleTimeout(t *testing.T) {
 		}))
 		client, upstream, end := s.open("")
 		for range 5 {
-			write(t, client, "x")
+			say(t, client, "x")
 			expect(t, upstream, "x")
 			clock.Add(int64(50 * time.Minute))
 			seen := scans.Load()
@@ -382,7 +382,7 @@ func TestShutdown(t *testing.T) {
 			client, upstream, end := s.open("")
 			done := make(chan int)
 			go func() { done <- s.engine.Shutdown(context.Background()) }()
-			write(t, client, "still here")
+			say(t, client, "still here")
 			expect(t, upstream, "still here")
 			client.Close()
 			upstream.Close()
@@ -499,7 +499,7 @@ func TestShortTunnelsLeaveNothing(t *testing.T) {
 		before := -1
 		for i := range n {
 			client, upstream, end := s.open("")
-			write(t, client, "x")
+			say(t, client, "x")
 			expect(t, upstream, "x")
 			client.Close()
 			upstream.Close()

@@ -29,6 +29,7 @@ type worker struct {
 	listeners []*listener
 	ready     []turn // directions that had more to do than their budget
 	now       int64
+	again     bool // there may be events that raise no further news
 	stopped   bool
 	events    [128]unix.EpollEvent
 	buf       [16 << 10]byte
@@ -130,24 +131,32 @@ func (w *worker) post(m message) {
 func (w *worker) run() {
 	defer w.engine.running.Done()
 	defer w.retire()
-	n := 0
-	poll := func(fd uintptr) bool {
-		var err error
-		n, err = unix.EpollWait(int(fd), w.events[:], 0)
-		return n > 0 || err != nil && err != unix.EINTR
+	// The goroutine lives inside Read, which calls turn again whenever the epoll
+	// descriptor has news. Read looks for news itself before it calls the first
+	// time only, so an event costs one epoll_wait and not a second that finds
+	// nothing.
+	if err := w.raw.Read(w.turn); err != nil {
+		panic(fmt.Sprintf("epoll descriptor out of Go's poller: %v", err))
 	}
-	for !w.stopped {
-		if len(w.ready) > 0 {
-			poll(uintptr(w.epoll))
-		} else if err := w.raw.Read(poll); err != nil {
-			panic(fmt.Sprintf("epoll descriptor out of Go's poller: %v", err))
+}
+
+// turn acts on all that there is to do. It reports whether the worker is done
+// for good; otherwise it is called again at the next event.
+func (w *worker) turn(epoll uintptr) (done bool) {
+	for {
+		n, err := epollWait(int(epoll), w.events[:])
+		if err != nil {
+			panic(fmt.Sprintf("epoll_wait: %v", err))
 		}
 		w.now = w.engine.cfg.clock()
-		for i := range max(n, 0) {
+		w.again = n == len(w.events)
+		for i := range n {
 			w.event(&w.events[i])
 		}
-		n = 0
 		w.takeTurns()
+		if w.stopped || !w.again && len(w.ready) == 0 {
+			return w.stopped
+		}
 	}
 }
 
@@ -239,7 +248,7 @@ func (w *worker) takeTurns() {
 
 func (w *worker) drainInbox() {
 	var b [8]byte
-	_, _ = unix.Read(w.wake, b[:])
+	_, _ = read(int32(w.wake), b[:])
 	w.mu.Lock()
 	inbox := w.inbox
 	w.inbox = nil
