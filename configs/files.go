@@ -1,0 +1,114 @@
+package configs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"espalier/policy/catalog"
+)
+
+// A fileKey is a key whose value is the name of a file that is read.
+type fileKey struct {
+	key  string
+	name *string
+}
+
+func (c *Config) fileKeys() []fileKey {
+	return []fileKey{
+		{"apple.catalog", &c.Apple.Catalog},
+		{"auth.htpasswd", &c.Auth.HTPasswd},
+		{"tls.files.cert", &c.TLS.Files.Cert},
+		{"tls.files.key", &c.TLS.Files.Key},
+		{"web.users", &c.Web.Users},
+	}
+}
+
+// resolvePaths makes file names absolute; see Load.
+func (l *Loaded) resolvePaths(file string) error {
+	cwd, err := filepath.Abs(".")
+	if err != nil {
+		return err
+	}
+	c := l.Config
+	from := func(dir string, name *string) {
+		if *name != "" && *name != "-" && !filepath.IsAbs(*name) {
+			*name = filepath.Join(dir, *name)
+		}
+	}
+	written := func(key string, name *string) {
+		dir := cwd
+		if n := l.lookup(key); n != nil && n.src.layer == layerFile {
+			dir = filepath.Dir(file)
+			from(cwd, &dir)
+		}
+		from(dir, name)
+	}
+	if strings.TrimSpace(c.Data) != "" { // Validate names it
+		written("data", &c.Data)
+	}
+	for _, f := range c.fileKeys() {
+		written(f.key, f.name)
+	}
+	for name, list := range c.Lists {
+		written("lists."+name+".file", &list.File)
+		c.Lists[name] = list
+	}
+	for _, name := range []*string{&c.Log.Access.File, &c.Log.Store.Path, &c.TLS.ACME.Storage} {
+		from(c.Data, name)
+	}
+	return nil
+}
+
+// checkFiles checks that the files can be read, and the catalogue's contents.
+func (l *Loaded) checkFiles() []error {
+	var errs []error
+	for _, f := range l.Config.fileKeys() {
+		if *f.name == "" {
+			continue
+		}
+		err := readable(*f.name)
+		if err == nil && f.key == "apple.catalog" {
+			_, err = catalog.Load(*f.name)
+			for _, e := range split(err) {
+				errs = append(errs, fmt.Errorf("%s: %w", f.key, e))
+			}
+		} else if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %s %w", f.key, *f.name, err))
+		}
+	}
+	return errs
+}
+
+// readable reports why a file cannot be read, to be put behind its name.
+func readable(name string) error {
+	info, err := os.Stat(name)
+	if err != nil {
+		return plainError(err)
+	}
+	if !info.Mode().IsRegular() {
+		return errors.New("is no file")
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return plainError(err)
+	}
+	return f.Close()
+}
+
+// files are those that a change of means a new configuration. Lists are not
+// among them: they may be large, and change without anything else changing.
+func (l *Loaded) files(file string) []string {
+	var names []string
+	if file != "" {
+		names = append(names, file)
+	}
+	for _, f := range l.Config.fileKeys() {
+		if *f.name != "" {
+			names = append(names, *f.name)
+		}
+	}
+	return names
+}

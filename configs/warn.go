@@ -1,0 +1,62 @@
+package configs
+
+import (
+	"reflect"
+	"regexp"
+	"strings"
+)
+
+// withoutEffect are the keys that are accepted before what they configure
+// exists. Whoever builds that deletes the row. A key stands for all below it;
+// [] for any index.
+var withoutEffect = []struct {
+	key     string
+	only    string // the one value that is without effect; empty: any
+	except  string // the value that needs no warning
+	message string
+}{
+	{key: "proxy.tls_listen", message: "has no effect yet: the proxy does not listen with TLS"},
+	{key: "proxy.proxy_protocol", message: "has no effect yet: the PROXY protocol is not read, and clients are known by the address that connects"},
+	{key: "egress.parent", message: "has no effect yet: destinations are reached directly"},
+	{key: "auth.ldap", message: "has no effect yet: no directory is asked"},
+	{key: "lists", message: "has no effect yet: lists are not loaded"},
+	{key: "rules[].when.lists", message: "matches nothing yet: lists are not loaded, so this rule never applies"},
+	{key: "rules[].headers", message: "has no effect yet: no header is set"},
+	{key: "rules[].then", only: "inspect", message: "inspect has no effect yet: TLS is not intercepted"},
+	{key: "inspect.mode", except: "none", message: "has no effect yet: TLS is not intercepted"},
+	{key: "log.store.path", message: "has no effect yet: there is no searchable store"},
+	{key: "log.store.keep", message: "has no effect yet: there is no searchable store"},
+	{key: "tls", message: "has no effect yet: nothing is served with TLS"},
+	{key: "web.users", message: "has no effect yet: the console asks nobody for a password, so let web.admin be reached by administrators only"},
+}
+
+var index = regexp.MustCompile(`\[\d+\]`)
+
+// warnings are the rows of withoutEffect that the user has set.
+func (l *Loaded) warnings() Problems {
+	var problems Problems
+	told := map[string]bool{}
+	leaves(reflect.ValueOf(l.Config).Elem(), "", func(key string, v reflect.Value) {
+		if v.IsZero() || (v.Kind() == reflect.Slice || v.Kind() == reflect.Map) && v.Len() == 0 || !l.isSet(key) {
+			return
+		}
+		pattern := index.ReplaceAllString(key, "[]")
+		for _, row := range withoutEffect {
+			at := key
+			if strings.HasPrefix(pattern, row.key+".") {
+				at = key[:len(row.key)]
+			} else if pattern != row.key {
+				continue
+			}
+			if v.Kind() == reflect.String && (row.only != "" && v.String() != row.only || row.except != "" && v.String() == row.except) {
+				continue
+			}
+			if !told[at] {
+				told[at] = true
+				problems = append(problems, problem(l.root, at+": "+row.message))
+			}
+		}
+	})
+	problems.sort()
+	return problems
+}
