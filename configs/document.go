@@ -44,6 +44,8 @@ func parse(text []byte) (_ ast.Node, err error) {
 		}
 	}()
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
+	// With CRLF the lexer counts some lines twice.
+	text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
 	if err := checkText(text); err != nil {
 		return nil, err
 	}
@@ -84,7 +86,7 @@ func checkText(text []byte) error {
 		switch {
 		case r == utf8.RuneError && size == 1:
 			return syntaxErrorf(line, col, "byte 0x%02x is no UTF-8; save the file as UTF-8", text[i])
-		case r < ' ' && r != '\t' && r != '\n' && r != '\r' || r == 0x7f:
+		case r < ' ' && r != '\t' && r != '\n' || r == 0x7f:
 			return syntaxErrorf(line, col, "control character %U stands in the text", r)
 		}
 		i, col = i+size, col+1

@@ -88,6 +88,11 @@ func (w *walker) walk(n ast.Node, t reflect.Type, key string, keyLine, keyCol in
 		out := w.node(list, line, col)
 		for i, item := range seq.Values {
 			line, col := position(item)
+			if item.Type() == ast.NullType && i < len(seq.Entries) && seq.Entries[i].Start != nil {
+				// Nothing stands there but the dash.
+				at := seq.Entries[i].Start.Position
+				line, col = at.Line, at.Column
+			}
 			child := w.walk(item, t.Elem(), fmt.Sprintf("%s[%d]", key, i), line, col)
 			if child == nil {
 				child = w.zero(t.Elem(), line, col)
