@@ -51,9 +51,9 @@ type app struct {
 }
 
 // newApp opens everything that l names. Where it fails nothing stays open.
-func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFunc) (a *app, err error) {
+func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFunc) (_ *app, err error) {
 	cfg := l.Config
-	a = &app{options: options, started: time.Now(), cancel: cancel, traffic: traffic.New()}
+	a := &app{options: options, started: time.Now(), cancel: cancel, traffic: traffic.New()}
 	if a.node, err = os.Hostname(); err != nil {
 		return nil, fmt.Errorf("this machine's name, which stands in access records: %w", err)
 	}

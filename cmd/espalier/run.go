@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -38,6 +37,10 @@ func run(cmd *cobra.Command) error {
 	if err != nil {
 		return usage(err)
 	}
+	watcher, err := configs.NewWatcher(loaded.Files...)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 	a, err := newApp(options, loaded, cancel)
@@ -51,7 +54,7 @@ func run(cmd *cobra.Command) error {
 	watching := make(chan struct{})
 	go func() {
 		defer close(watching)
-		a.watch(ctx)
+		a.watch(ctx, watcher)
 	}()
 	if err := a.summary().write(newScreen(cmd.OutOrStdout())); err != nil {
 		a.log.Warn("the summary could not be written", zap.Error(err))
@@ -81,13 +84,11 @@ func (a *app) obey(signals <-chan os.Signal) {
 }
 
 // watch reloads when a file of the configuration changes.
-func (a *app) watch(ctx context.Context) {
-	err := configs.Watch(ctx, func() []string { return a.current.Load().Files }, func() {
+func (a *app) watch(ctx context.Context, w *configs.Watcher) {
+	w.Run(ctx, func() {
 		_ = a.reloadConfig() // it has logged what is wrong
+		w.Follow(a.current.Load().Files...)
 	})
-	if err != nil && !errors.Is(err, context.Canceled) {
-		a.log.Error("the configuration is not watched; `espalier reload` reads it again", zap.Error(err))
-	}
 }
 
 // newLogger logs to standard error: for people on a terminal, JSON elsewhere.

@@ -169,7 +169,7 @@ func (w *worker) greet(fd int, from netip.AddrPort, g Gate) {
 		s.fd = [2]int32{int32(fd), -1}
 		s.phase, s.since = reading, w.now
 		m.gate, m.addr = g, from
-		if w.watch(i, client, unix.EPOLL_CTL_ADD, 0) != nil {
+		if w.watch(i, client, unix.EPOLL_CTL_ADD) != nil {
 			unix.Close(fd)
 			w.slots.put(i)
 			return
@@ -234,7 +234,7 @@ func (w *worker) ask(fd int, from netip.AddrPort, g Gate, b []byte) {
 	s.phase, s.since = connecting, began
 	m.gate, m.addr, m.left[up], m.head = g, from, slices.Clone(b), h.Len
 	s.out[upstream] = true
-	if err := w.watch(i, upstream, unix.EPOLL_CTL_ADD, unix.EPOLLOUT); err != nil {
+	if err := w.watch(i, upstream, unix.EPOLL_CTL_ADD); err != nil {
 		s.out[upstream] = false
 		w.engine.pending.Add(1)
 		w.unconnected(i)

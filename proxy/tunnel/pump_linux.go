@@ -57,6 +57,14 @@ func (w *worker) pump(i uint32, d int) {
 	if x.held == 0 {
 		w.pipes.put(x) // others may take it meanwhile
 	}
+	if !x.muted && x.chunk > 0 {
+		// Sustained bulk: every packet that arrives would wake Go's poller in vain.
+		x.muted = true
+		if err := w.watch(i, d, unix.EPOLL_CTL_MOD); err != nil {
+			w.end(i, fmt.Errorf("epoll: %w", err))
+			return
+		}
+	}
 	if !x.queued {
 		x.queued = true
 		w.ready = append(w.ready, turn{i, s.gen, d})
@@ -70,7 +78,7 @@ func (w *worker) message(i uint32, s *slot, m *meta, d int) bool {
 	n, err := read(s.fd[d], w.buf[:])
 	switch {
 	case err == unix.EAGAIN:
-		x.readable = false
+		w.drained(i, s, d)
 		return false
 	case err != nil:
 		w.fail(i, d, "read from", err)
@@ -97,9 +105,22 @@ func (w *worker) message(i uint32, s *slot, m *meta, d int) bool {
 		return true
 	}
 	if !x.hup {
-		x.readable = false // a short read was all; more raises an event
+		w.drained(i, s, d) // a short read was all; more raises an event
 	}
 	return x.hup
+}
+
+// drained notes that the source of d has nothing more, and waits for its events
+// again.
+func (w *worker) drained(i uint32, s *slot, d int) {
+	x := &s.dir[d]
+	x.readable = false
+	if x.muted {
+		x.muted = false
+		if err := w.watch(i, d, unix.EPOLL_CTL_MOD); err != nil {
+			w.end(i, fmt.Errorf("epoll: %w", err))
+		}
+	}
 }
 
 // fill splices from the source into the direction's pipe. It reports whether the
@@ -110,12 +131,12 @@ func (w *worker) fill(i uint32, s *slot, d int) bool {
 	n, err := splice(s.fd[d], p.w, min(int(x.chunk), int(p.size)))
 	switch {
 	case err == unix.EAGAIN:
-		x.readable = false
 		if x.run < minChunk {
 			x.chunk = 0 // a message was all
 		}
 		x.run = 0
 		w.pipes.put(x)
+		w.drained(i, s, d)
 		return false
 	case err == unix.EINVAL:
 		x.chunk, x.noSplice = 0, true
@@ -185,7 +206,7 @@ func (w *worker) block(i uint32, s *slot, d int) {
 	s.dir[d].blocked = true
 	if dst := 1 - d; !s.out[dst] {
 		s.out[dst] = true
-		if err := w.watch(i, dst, unix.EPOLL_CTL_MOD, unix.EPOLLOUT); err != nil {
+		if err := w.watch(i, dst, unix.EPOLL_CTL_MOD); err != nil {
 			w.end(i, fmt.Errorf("epoll: %w", err))
 		}
 	}

@@ -31,7 +31,7 @@ type slot struct {
 	fd    [2]int32
 	gen   int32 // told in events: an event of a former tenant is known by it
 	phase phase
-	out   [2]bool // the side is watched for room to write
+	out   [2]bool // the side is watched for room to write, once it had none
 	dir   [2]direction
 	since int64    // when the phase began; ns
 	last  int64    // when a byte last moved; ns
@@ -53,6 +53,7 @@ type direction struct {
 	done     bool  // and the destination was told
 	noSplice bool  // the kernel does not splice these sockets
 	queued   bool  // in worker.ready
+	muted    bool  // the source is read anyway, so its events are switched off
 }
 
 // meta is what a slot has of pointers.

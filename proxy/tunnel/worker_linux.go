@@ -192,6 +192,10 @@ func (w *worker) event(ev *unix.EpollEvent) {
 			w.readHead(i)
 		case connecting:
 			w.connected(i, ev.Events)
+			if s.gen == ev.Pad && s.phase == relaying {
+				// What arrived with the connection raises no event of its own.
+				w.relay(i, side, ev.Events)
+			}
 		case relaying:
 			w.relay(i, side, ev.Events)
 		}
@@ -298,12 +302,18 @@ func (w *worker) each(f func(i uint32, s *slot)) {
 	}
 }
 
-// watch registers a side of a slot for the events of a relay.
-func (w *worker) watch(i uint32, side int, op int, events uint32) error {
+// watch registers a side of a slot, or changes what it is watched for.
+func (w *worker) watch(i uint32, side int, op int) error {
 	s, _ := w.slots.at(i)
+	events := uint32(unix.EPOLLET)
+	if !s.dir[side].muted {
+		events |= unix.EPOLLIN | unix.EPOLLRDHUP
+	}
+	if s.out[side] {
+		events |= unix.EPOLLOUT
+	}
 	return unix.EpollCtl(w.epoll, op, int(s.fd[side]), &unix.EpollEvent{
-		Events: events | unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET,
-		Fd:     int32(i<<1 | uint32(side)), Pad: s.gen,
+		Events: events, Fd: int32(i<<1 | uint32(side)), Pad: s.gen,
 	})
 }
 
@@ -316,7 +326,7 @@ func (w *worker) begin(i uint32) {
 		if side == upstream && before == connecting {
 			continue // watched since it was connecting
 		}
-		if err := w.watch(i, side, unix.EPOLL_CTL_ADD, 0); err != nil {
+		if err := w.watch(i, side, unix.EPOLL_CTL_ADD); err != nil {
 			w.end(i, fmt.Errorf("epoll: %w", err))
 			return
 		}
