@@ -23,7 +23,7 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, x *exchange) {
 	}
 	if err != nil {
 		x.rec.Host = r.RequestURI
-		x.refuse("invalid-target", err.Error())
+		x.refuse(ruleTarget, err.Error())
 		w.Header().Set("Connection", "close")
 		s.answer(w, x, refuseName)
 		return

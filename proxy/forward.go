@@ -83,7 +83,7 @@ func (s *Server) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 	target, err := policy.ParseTarget(r.URL.Host, 80)
 	if err != nil {
 		x.rec.Host = r.URL.Host
-		x.refuse("invalid-target", err.Error())
+		x.refuse(ruleTarget, err.Error())
 		s.answer(w, x, refuseName)
 		return
 	}

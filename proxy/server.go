@@ -80,6 +80,8 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 		ReadHeaderTimeout: headTimeout,
 		IdleTimeout:       keepAliveTimeout,
 		MaxHeaderBytes:    maxHeadBytes,
+		ConnContext:       keepConn,
+		ConnState:         nextRequest,
 		ErrorLog:          zap.NewStdLog(ops.WithOptions(zap.IncreaseLevel(zap.WarnLevel))),
 	}
 	return s
@@ -100,7 +102,14 @@ func Listen(addr string) (net.Listener, error) {
 
 // Serve answers clients on l until Shutdown, and then returns nil. It closes l.
 func (s *Server) Serve(l net.Listener) error {
+	s.mu.Lock()
+	if s.Draining() {
+		s.mu.Unlock()
+		l.Close()
+		return nil
+	}
 	s.serving.Add(1)
+	s.mu.Unlock()
 	defer s.serving.Done()
 	from := l
 	closeAll := func() { l.Close() }
@@ -123,8 +132,8 @@ func (s *Server) Serve(l net.Listener) error {
 	if s.Draining() {
 		return nil
 	}
-	err := s.http.Serve(hello.NewListener(from))
-	if errors.Is(err, http.ErrServerClosed) {
+	err := s.http.Serve(watchedListener{hello.NewListener(from), s})
+	if errors.Is(err, http.ErrServerClosed) || s.Draining() { // Shutdown has closed l
 		return nil
 	}
 	return fmt.Errorf("serve %s: %w", l.Addr(), err)
@@ -158,6 +167,7 @@ func (s *Server) Shutdown(ctx context.Context) (cut int) {
 
 // ServeHTTP handles a request that net/http has parsed.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	handled(r)
 	client, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		s.ops.Error("a client has no address", zap.String("remote", r.RemoteAddr))
