@@ -12,7 +12,7 @@ import (
 // FuzzLoad: whatever the file holds, the answer is a configuration or problems
 // whose places are in the file; and what Dump writes is a configuration again.
 func FuzzLoad(f *testing.F) {
-	f.Add(Default)
+	f.Add([]byte(Default))
 	for _, pattern := range []string{"testdata/bad/*.yaml", "testdata/good/*.yaml"} {
 		for _, name := range glob(f, pattern) {
 			text, err := os.ReadFile(name)

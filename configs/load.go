@@ -20,7 +20,7 @@ import (
 // what it means.
 //
 //go:embed default.yaml
-var Default []byte
+var Default string
 
 // Options say what Load reads.
 type Options struct {
@@ -103,7 +103,7 @@ func plainError(err error) error {
 
 // layers reads every layer; ok tells whether the file could be made sense of.
 func layers(o Options, text []byte) (all []*node, ok bool, problems Problems) {
-	base, problems := readDocument(&source{layerDefault, "default configuration"}, Default)
+	base, problems := readDocument(&source{layerDefault, "default configuration"}, []byte(Default))
 	if base == nil {
 		return nil, false, problems
 	}

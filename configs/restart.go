@@ -15,7 +15,6 @@ var needRestart = []string{
 	"proxy.proxy_protocol",
 	"log.access",
 	"log.store",
-	"tls.acme",
 	"web.public",
 	"web.admin",
 }
