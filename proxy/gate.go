@@ -13,7 +13,8 @@ import (
 
 // gate is the short way of a CONNECT, on which the tunnel engine accepts, and
 // connects without a goroutine. It takes only what needs no waiting and ends in
-// a tunnel; everything else goes the general way through net/http.
+// a tunnel. Everything else goes to quick, and what is not for that either, the
+// general way through net/http.
 type gate struct {
 	s     *Server
 	conns *handedListener
@@ -43,7 +44,13 @@ func (g *gate) Route(client netip.AddrPort, r head.Request) (tunnel.Route, bool)
 }
 
 // Serve implements tunnel.Gate.
-func (g *gate) Serve(c net.Conn) { g.conns.hand(c) }
+func (g *gate) Serve(c *net.TCPConn, unread []byte) {
+	if len(unread) > 0 && (unread[0] == 'G' || unread[0] == 'H') {
+		go g.s.quick.serve(c, unread, g.conns)
+		return
+	}
+	g.conns.hand(tunnel.Replay(c, unread))
+}
 
 // handedListener is a net.Listener of connections that somebody else accepted.
 type handedListener struct {

@@ -55,6 +55,7 @@ type Server struct {
 	max     int // open tunnels
 
 	state    atomic.Pointer[State]
+	quick    quick
 	forward  *forwarder
 	http     *http.Server
 	draining atomic.Bool
@@ -74,6 +75,7 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 	if s.max == 0 {
 		s.max = defaultMaxTunnels()
 	}
+	s.quick.s = s
 	s.forward = newForwarder(s)
 	s.http = &http.Server{
 		Handler:           s,
@@ -92,6 +94,7 @@ func (s *Server) Apply(st *State) {
 	s.state.Store(st)
 	// Kept connections were dialed by the old rules.
 	s.forward.transport.CloseIdleConnections()
+	s.quick.pool.closeIdle()
 }
 
 // Listen opens a listener with the proxy's socket options.
@@ -156,10 +159,13 @@ func (s *Server) Shutdown(ctx context.Context) (cut int) {
 	for _, c := range closers {
 		c()
 	}
+	var quick sync.WaitGroup
+	quick.Go(func() { s.quick.shutdown(ctx) })
 	if s.http.Shutdown(ctx) != nil {
 		s.http.Close()
 	}
 	s.serving.Wait()
+	quick.Wait()
 	cut = s.tunnels.Shutdown(ctx)
 	s.forward.transport.CloseIdleConnections()
 	return cut

@@ -342,5 +342,5 @@ func handOver(fd int, g Gate, b []byte) {
 	if err != nil {
 		return // descriptors have run out; the client finds its connection closed
 	}
-	g.Serve(&replayConn{Conn: c, unread: slices.Clone(b)})
+	g.Serve(c.(*net.TCPConn), slices.Clone(b))
 }

@@ -259,22 +259,3 @@ func detach(c *net.TCPConn) (int, error) {
 	c.Close()
 	return fd, nil
 }
-
-// replayConn hands out bytes that were read from a connection before it went to
-// somebody else.
-type replayConn struct {
-	net.Conn
-	unread []byte
-}
-
-func (c *replayConn) Read(p []byte) (int, error) {
-	if len(c.unread) == 0 {
-		return c.Conn.Read(p)
-	}
-	n := copy(p, c.unread)
-	c.unread = c.unread[n:]
-	if len(c.unread) == 0 {
-		c.unread = nil
-	}
-	return n, nil
-}

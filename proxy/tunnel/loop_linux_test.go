@@ -47,7 +47,7 @@ func (d *door) Route(client netip.AddrPort, r head.Request) (Route, bool) {
 	return Route{Addr: d.to, Service: d.service, Owner: d.ends}, true
 }
 
-func (d *door) Serve(c net.Conn) { d.served <- c }
+func (d *door) Serve(c *net.TCPConn, unread []byte) { d.served <- Replay(c, unread) }
 
 // newDoor returns a gate that an engine accepts for, and its address. set changes
 // the gate before.

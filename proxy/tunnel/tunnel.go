@@ -60,9 +60,9 @@ type Gate interface {
 	// succeed at once, the client goes to Serve as if Route had never been asked:
 	// what it prepared is dropped.
 	Route(client netip.AddrPort, r head.Request) (Route, bool)
-	// Serve takes over a connection, which replays what was read from it. It
-	// must not block.
-	Serve(net.Conn)
+	// Serve takes over a connection, and what was read from it. It must not
+	// block. Replay puts both together.
+	Serve(c *net.TCPConn, unread []byte)
 }
 
 // A Route is where a client's tunnel goes.

@@ -1,0 +1,167 @@
+package proxy
+
+import (
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"espalier/policy"
+)
+
+// Bounds on the connections to destinations that are kept for the next request.
+const (
+	poolTotal     = 1000
+	poolForTarget = 64
+	poolIdle      = time.Minute
+)
+
+// An originConn is a connection to a destination, for one request at a time.
+type originConn struct {
+	*net.TCPConn
+	target policy.Target
+	buf    []byte // what was read and is not used stands in buf[:n]
+	n      int
+	reused bool
+	idle   time.Time                 // since when
+	peek   func() (n int, err error) // looks what there is to read, without waiting
+}
+
+func newOriginConn(c *net.TCPConn, t policy.Target) *originConn {
+	o := &originConn{TCPConn: c, target: t}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		o.peek = func() (int, error) { return 0, err }
+		return o
+	}
+	// Made once, so that looking does not allocate.
+	var n int
+	var perr error
+	look := func(fd uintptr) {
+		var b [1]byte
+		n, _, perr = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	}
+	o.peek = func() (int, error) {
+		if err := raw.Control(look); err != nil {
+			return 0, err
+		}
+		return n, perr
+	}
+	return o
+}
+
+// quiet reports whether the connection is open and has nothing to read. What
+// stands there between requests is the destination's goodbye, and no answer.
+func (o *originConn) quiet() bool {
+	_, err := o.peek()
+	return err == syscall.EAGAIN
+}
+
+// healthy reports whether it was not this connection that failed with err: it
+// has more to read or, unless the failure is a time-out, is open.
+func (o *originConn) healthy(err error) bool {
+	n, perr := o.peek()
+	return n > 0 || perr == syscall.EAGAIN && !isTimeout(err)
+}
+
+// pool keeps idle connections to destinations. It is safe for concurrent use.
+type pool struct {
+	mu     sync.Mutex
+	idle   map[policy.Target][]*originConn // the one used last stands last
+	total  int
+	sweeps *time.Timer // set while anything is idle
+	closed bool
+}
+
+// get returns an idle connection to t, nil where there is none.
+func (p *pool) get(t policy.Target) *originConn {
+	for {
+		p.mu.Lock()
+		list := p.idle[t]
+		if len(list) == 0 {
+			p.mu.Unlock()
+			return nil
+		}
+		o := list[len(list)-1]
+		list[len(list)-1] = nil
+		p.keep(t, list[:len(list)-1])
+		p.total--
+		p.mu.Unlock()
+		if o.quiet() {
+			o.reused = true
+			return o
+		}
+		o.Close()
+	}
+}
+
+// put takes a connection back, or closes it where there is no room.
+func (p *pool) put(o *originConn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := p.idle[o.target]
+	if p.closed || p.total >= poolTotal || len(list) >= poolForTarget {
+		o.Close()
+		return
+	}
+	if p.idle == nil {
+		p.idle = map[policy.Target][]*originConn{}
+	}
+	o.idle = time.Now()
+	p.idle[o.target] = append(list, o)
+	p.total++
+	if p.sweeps == nil {
+		p.sweeps = time.AfterFunc(poolIdle, p.sweep)
+	}
+}
+
+func (p *pool) keep(t policy.Target, list []*originConn) {
+	if len(list) == 0 {
+		delete(p.idle, t)
+	} else {
+		p.idle[t] = list
+	}
+}
+
+// sweep closes what has been idle for long.
+func (p *pool) sweep() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old := time.Now().Add(-poolIdle)
+	for t, list := range p.idle {
+		n := 0
+		for n < len(list) && list[n].idle.Before(old) {
+			list[n].Close()
+			n++
+		}
+		p.total -= n
+		p.keep(t, list[n:])
+	}
+	if p.sweeps = nil; p.total > 0 {
+		p.sweeps = time.AfterFunc(poolIdle/2, p.sweep)
+	}
+}
+
+// closeIdle closes what is idle now.
+func (p *pool) closeIdle() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, list := range p.idle {
+		for _, o := range list {
+			o.Close()
+		}
+	}
+	p.idle, p.total = nil, 0
+	if p.sweeps != nil {
+		p.sweeps.Stop()
+		p.sweeps = nil
+	}
+}
+
+// close closes what is idle, and what is put back from now on.
+func (p *pool) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.closeIdle()
+}

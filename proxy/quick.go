@@ -1,0 +1,308 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	"espalier/policy"
+	"espalier/proxy/head"
+	"espalier/proxy/tunnel"
+)
+
+// quick is the short way of a plain request without a body, as software updates
+// and certificate checks are: heads pass line by line as they were sent, bodies
+// by splice. It takes what it can read in one way only; a connection on which
+// anything else comes goes the general way from there on.
+type quick struct {
+	s    *Server
+	pool pool
+
+	mu      sync.Mutex
+	clients map[*quickClient]struct{}
+	closing bool
+	busy    sync.WaitGroup
+}
+
+// quickHead bounds a request's head on the short way, and an answer's.
+const (
+	quickHead  = 8 << 10
+	answerHead = 64 << 10
+)
+
+var quickBuffers = sync.Pool{New: func() any { return new([quickHead]byte) }}
+
+// quickClient is a client's connection on the short way.
+type quickClient struct {
+	*quick
+	*net.TCPConn
+	general *handedListener // takes over what is not for the short way
+	from    netip.Addr
+	buf     *[quickHead]byte
+	n       int  // bytes in buf
+	waiting bool // for a request; guarded by quick.mu
+	out     []byte
+}
+
+// serve answers requests on c until the client leaves or c is handed over.
+func (q *quick) serve(conn *net.TCPConn, unread []byte, general *handedListener) {
+	c := &quickClient{quick: q, TCPConn: conn, general: general, from: addrPort(conn).Addr()}
+	if !q.enter(c) {
+		conn.Close()
+		return
+	}
+	defer q.leave(c)
+	c.buf = quickBuffers.Get().(*[quickHead]byte)
+	defer quickBuffers.Put(c.buf)
+	if len(unread) > len(c.buf) {
+		general.hand(tunnel.Replay(conn, unread))
+		return
+	}
+	c.n = copy(c.buf[:], unread)
+	for c.request() {
+		if !c.wait() {
+			conn.Close()
+			return
+		}
+	}
+}
+
+func (q *quick) enter(c *quickClient) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closing {
+		return false
+	}
+	if q.clients == nil {
+		q.clients = map[*quickClient]struct{}{}
+	}
+	q.clients[c] = struct{}{}
+	q.busy.Add(1)
+	return true
+}
+
+func (q *quick) leave(c *quickClient) {
+	q.mu.Lock()
+	delete(q.clients, c)
+	q.mu.Unlock()
+	q.busy.Done()
+}
+
+// shutdown closes connections that wait for a request, lets the others finish
+// theirs, and closes what is left when ctx ends.
+func (q *quick) shutdown(ctx context.Context) {
+	q.mu.Lock()
+	q.closing = true
+	for c := range q.clients {
+		if c.waiting {
+			c.Close()
+		}
+	}
+	q.mu.Unlock()
+	q.pool.close()
+	done := make(chan struct{})
+	go func() { q.busy.Wait(); close(done) }()
+	select {
+	case <-done:
+		return
+	case <-ctx.Done():
+	}
+	q.mu.Lock()
+	for c := range q.clients {
+		c.Close()
+	}
+	q.mu.Unlock()
+	<-done
+}
+
+// wait waits for the next request's first bytes. It returns false where the
+// client has left, or should.
+func (c *quickClient) wait() bool {
+	if c.n > 0 {
+		return true
+	}
+	c.mu.Lock()
+	c.waiting = true
+	closing := c.closing
+	c.mu.Unlock()
+	if closing {
+		return false
+	}
+	_ = c.SetReadDeadline(time.Now().Add(keepAliveTimeout))
+	n, err := c.Read(c.buf[:])
+	c.n = n
+	c.mu.Lock()
+	c.waiting = false
+	c.mu.Unlock()
+	return err == nil && n > 0
+}
+
+// request handles the request at the start of the buffer. It returns true where
+// the connection stays and the next may come; otherwise the connection was
+// handed over or closed.
+func (c *quickClient) request() bool {
+	r, ok := head.ParseRequest(c.buf[:c.n])
+	if !ok {
+		return c.giveUp()
+	}
+	isHead := string(r.Method) == http.MethodHead
+	if !isHead && string(r.Method) != http.MethodGet {
+		return c.giveUp()
+	}
+	authority, path, ok := splitURL(r.Target)
+	if !ok {
+		return c.giveUp()
+	}
+	target, err := policy.ParseTarget(string(authority), 80)
+	if err != nil {
+		return c.giveUp()
+	}
+	st := c.s.state.Load()
+	d := st.Policy.Decide(&policy.Request{Target: target, Client: c.from})
+	if d.Action != policy.Forward {
+		return c.giveUp()
+	}
+	x := c.s.begin(c.from, methodName(isHead), string(r.Agent))
+	x.to(target)
+	x.decided(d)
+	bare, _, _ := bytes.Cut(path, []byte("?"))
+	x.rec.URL = recordURL("http", string(authority), string(bare))
+
+	_ = c.SetDeadline(time.Time{})
+	e := quickExchange{quickClient: c, x: x, service: c.s.traffic.Service(d.Service()), isHead: isHead, close: r.Close || c.s.Draining()}
+	e.writeRequest(r, authority, path)
+	switch e.run(st, target) {
+	case handOver:
+		return c.giveUp()
+	case closeClient:
+		c.Close()
+		return false
+	}
+	c.n = copy(c.buf[:], c.buf[r.Len:c.n])
+	return true
+}
+
+func methodName(isHead bool) string {
+	if isHead {
+		return http.MethodHead
+	}
+	return http.MethodGet
+}
+
+// giveUp hands the connection over with all that was read and not answered.
+func (c *quickClient) giveUp() bool {
+	_ = c.SetDeadline(time.Time{})
+	c.general.hand(tunnel.Replay(c.TCPConn, bytes.Clone(c.buf[:c.n])))
+	return false
+}
+
+// splitURL splits an absolute http URL into its authority and its path with the
+// query. Whatever a URL may be beside that is not for the short way.
+func splitURL(url []byte) (authority, path []byte, ok bool) {
+	rest, ok := bytes.CutPrefix(url, []byte("http://"))
+	if !ok || bytes.IndexByte(rest, '#') >= 0 {
+		return nil, nil, false
+	}
+	slash := bytes.IndexByte(rest, '/')
+	if slash < 0 {
+		return nil, nil, false
+	}
+	authority = rest[:slash]
+	if len(authority) == 0 || bytes.ContainsAny(authority, "@?\\") {
+		return nil, nil, false
+	}
+	return authority, rest[slash:], true
+}
+
+// writeRequest makes the request for the destination: the lines as they were
+// sent, but for those that concern this connection. Host says what the URL says
+// (RFC 9112, 3.2.2).
+func (e *quickExchange) writeRequest(r head.Request, authority, path []byte) {
+	b := append(e.out[:0], r.Method...)
+	b = append(b, ' ')
+	b = append(b, path...)
+	b = append(b, " HTTP/1.1\r\nHost: "...)
+	b = append(b, authority...)
+	b = append(b, "\r\n"...)
+	for f, rest, ok := r.Fields.Next(); ok; f, rest, ok = rest.Next() {
+		if !f.Is("host") && !ofConnection(f) {
+			b = append(b, f.Line...)
+		}
+	}
+	e.out = append(b, "\r\n"...)
+}
+
+// ofConnection reports whether a header concerns one connection only. The short
+// way takes no message whose Connection header nominates others.
+func ofConnection(f head.Field) bool {
+	switch len(f.Name) {
+	case len("te"):
+		return f.Is("te")
+	case len("upgrade"):
+		return f.Is("upgrade")
+	case len("connection"): // and keep-alive
+		return f.Is("connection") || f.Is("keep-alive")
+	case len("proxy-connection"):
+		return f.Is("proxy-connection")
+	case len("proxy-authenticate"):
+		return f.Is("proxy-authenticate")
+	case len("proxy-authorization"):
+		return f.Is("proxy-authorization")
+	case len("proxy-authentication-info"):
+		return f.Is("proxy-authentication-info")
+	}
+	return false
+}
+
+// connect returns a connection to the destination.
+func (q *quick) connect(st *State, x *exchange, t policy.Target) (*originConn, error) {
+	if o := q.pool.get(t); o != nil {
+		x.rec.Upstream = addrPort(o)
+		return o, nil
+	}
+	began := time.Now()
+	conn, err := st.Dialer.Dial(context.Background(), t)
+	x.rec.Connect = time.Since(began)
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		conn.Close()
+		return nil, errors.New("the connection is no TCP connection")
+	}
+	x.rec.Upstream = addrPort(tcp)
+	return newOriginConn(tcp, t), nil
+}
+
+// refuse answers in the destination's place.
+func (e *quickExchange) refuse(err error) outcome {
+	e.x.failed(err)
+	r := refusalFor(err)
+	body := e.x.body(r)
+	h := http.Header{}
+	r.header(h)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if e.close {
+		h.Set("Connection", "close")
+	}
+	var b bytes.Buffer
+	b.WriteString("HTTP/1.1 " + strconv.Itoa(r.status) + " " + http.StatusText(r.status) + "\r\n")
+	_ = h.Write(&b) // a bytes.Buffer takes everything
+	b.WriteString("\r\n")
+	if !e.isHead {
+		b.WriteString(body)
+	}
+	_, werr := e.Write(b.Bytes())
+	e.x.finish(r.status)
+	if werr != nil || e.close {
+		return closeClient
+	}
+	return stayOpen
+}

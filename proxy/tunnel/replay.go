@@ -1,0 +1,28 @@
+package tunnel
+
+import "net"
+
+// Replay returns a connection that hands out unread before what comes from c. An
+// Engine that it is given to finds c again, and loses nothing of unread.
+func Replay(c *net.TCPConn, unread []byte) net.Conn {
+	return &replayConn{Conn: c, unread: unread}
+}
+
+type replayConn struct {
+	net.Conn
+	unread []byte
+}
+
+func (c *replayConn) Read(p []byte) (int, error) {
+	if len(c.unread) == 0 {
+		return c.Conn.Read(p)
+	}
+	n := copy(p, c.unread)
+	if c.unread = c.unread[n:]; len(c.unread) == 0 {
+		c.unread = nil
+	}
+	return n, nil
+}
+
+// CloseWrite ends the sending direction.
+func (c *replayConn) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
