@@ -49,7 +49,7 @@ func TestConnectRelays(t *testing.T) {
 			{name: "no bytes at all", before: []string{"CONNECT %s HTTP/1.1\r\n\r\n"}, want: ""},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
-				at := origin(t, echo)
+				at := newOrigin(t, echo)
 				r := start(t, setup{hosts: map[string]string{"*.push.apple.com": "127.0.0.1"}})
 				c := r.dial()
 				if tt.host == "" {
@@ -80,7 +80,7 @@ func TestConnectRelays(t *testing.T) {
 
 func TestConnectAgent(t *testing.T) {
 	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
-		at := origin(t, echo)
+		at := newOrigin(t, echo)
 		r := start(t, setup{})
 		c := r.dial()
 		c.send(connectTo(at.String(), "User-Agent: apsd/1.0"))
@@ -114,7 +114,7 @@ func TestConnectIPv6Literal(t *testing.T) {
 func TestConnectHalfClose(t *testing.T) {
 	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
 		t.Run("client first", func(t *testing.T) {
-			at := origin(t, func(c net.Conn) {
+			at := newOrigin(t, func(c net.Conn) {
 				all, _ := io.ReadAll(c)
 				_, _ = fmt.Fprintf(c, "%d bytes", len(all))
 			})
@@ -132,7 +132,7 @@ func TestConnectHalfClose(t *testing.T) {
 		})
 		t.Run("destination first", func(t *testing.T) {
 			got := make(chan string, 1)
-			at := origin(t, func(c net.Conn) {
+			at := newOrigin(t, func(c net.Conn) {
 				_, _ = io.WriteString(c, "bye")
 				_ = c.(*net.TCPConn).CloseWrite()
 				all, _ := io.ReadAll(c)
@@ -158,7 +158,7 @@ func TestConnectHalfClose(t *testing.T) {
 // A name that has to be looked up is looked up, and its tunnel is like any other.
 func TestConnectLooksUp(t *testing.T) {
 	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
-		at := origin(t, echo)
+		at := newOrigin(t, echo)
 		r := start(t, setup{dns: []string{nameServer(t, map[string]string{"www.example.org.": "127.0.0.1"})}})
 		for range 2 { // the second finds the name in the cache
 			c := r.dial()
@@ -398,7 +398,7 @@ func TestConnectMalformed(t *testing.T) {
 
 func TestConnectSignsIn(t *testing.T) {
 	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
-		at := origin(t, echo)
+		at := newOrigin(t, echo)
 		r := start(t, setup{users: map[string]string{"alice": "secret"}})
 		c := r.dial()
 		c.send(connectTo(at.String()))
@@ -421,7 +421,7 @@ func TestConnectSignsIn(t *testing.T) {
 
 func TestConnectLimit(t *testing.T) {
 	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
-		at := origin(t, echo)
+		at := newOrigin(t, echo)
 		r := start(t, setup{maxTunnels: 2})
 		var open []*client
 		for range 2 {
@@ -449,7 +449,7 @@ func TestConnectLimit(t *testing.T) {
 // Bytes are counted while a tunnel flows.
 func TestConnectCountsLive(t *testing.T) {
 	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
-		at := origin(t, echo)
+		at := newOrigin(t, echo)
 		r := start(t, setup{hosts: map[string]string{"*.apple.com": "127.0.0.1"}})
 		c := r.dial()
 		payload := strings.Repeat("0123456789", 5000)
@@ -473,7 +473,7 @@ func TestConnectCountsLive(t *testing.T) {
 // its client has been connected all along.
 func TestApply(t *testing.T) {
 	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
-		at := origin(t, echo)
+		at := newOrigin(t, echo)
 		r := start(t, setup{})
 		open, waiting := r.dial(), r.dial()
 		open.send(connectTo(at.String()) + "a")

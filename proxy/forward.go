@@ -126,6 +126,7 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		},
 	})
 	out := r.WithContext(ctx)
+	out.Close = false // whether the client goes on is no matter of the destination's
 	out.Header = r.Header.Clone()
 	out.URL.Host = x.target.String()
 	cleanHopByHop(out.Header)

@@ -48,7 +48,7 @@ type setup struct {
 	users          map[string]string // name: password
 	maxTunnels     int
 	extra          []string
-	drain          time.Duration
+	prepare        func(*Server) // before it serves
 }
 
 // rig is a running Server.
@@ -93,6 +93,9 @@ func start(t *testing.T, c setup, netHTTP bool) *rig {
 	}
 	cfg := Config{IdleTimeout: time.Hour, MaxTunnels: c.maxTunnels}
 	r.server = New(cfg, r.log, logger, r.counters)
+	if c.prepare != nil {
+		c.prepare(r.server)
+	}
 	if r.listener, err = Listen("127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
@@ -350,14 +353,14 @@ func (c *client) raw() string {
 	return string(b)
 }
 
-// origin is a destination that handles each connection by handle. It returns
+// newOrigin is a destination that handles each connection by handle. It returns
 // its address. At the end of the test no connection may be left.
-func origin(t *testing.T, handle func(net.Conn)) netip.AddrPort {
+func newOrigin(t *testing.T, handle func(net.Conn)) netip.AddrPort {
 	t.Helper()
-	return originAt(t, "127.0.0.1:0", handle)
+	return newOriginAt(t, "127.0.0.1:0", handle)
 }
 
-func originAt(t *testing.T, addr string, handle func(net.Conn)) netip.AddrPort {
+func newOriginAt(t *testing.T, addr string, handle func(net.Conn)) netip.AddrPort {
 	t.Helper()
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -402,7 +405,7 @@ type answering struct {
 func newAnswering(t *testing.T, answer string) *answering {
 	t.Helper()
 	o := &answering{}
-	o.AddrPort = origin(t, func(c net.Conn) {
+	o.AddrPort = newOrigin(t, func(c net.Conn) {
 		o.mu.Lock()
 		o.conns++
 		o.mu.Unlock()

@@ -16,7 +16,7 @@ type responseWriter struct {
 	fx     *forwarded
 	status int
 	own    bool      // the answer is the proxy's own and does not count as payload
-	stream bool      // flush every chunk
+	stream bool      // the body's length is not known
 	body   io.Reader // the destination's body
 	conn   net.Conn  // hijacked for a WebSocket
 }
@@ -47,11 +47,15 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 
 var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
-// ReadFrom copies a body, remembers what cut it short, and passes every chunk on
-// at once where its length is not known: somebody may be waiting for an event.
+// ReadFrom copies a body and remembers what cut it short. What arrives is passed
+// on at once, for somebody may be waiting for it; of a body whose length is not
+// known that goes for the head too.
 func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
 	buf := copyBuffers.Get().(*[32 << 10]byte)
 	defer copyBuffers.Put(buf)
+	if w.stream {
+		w.Flush()
+	}
 	var total int64
 	for {
 		n, err := r.Read(buf[:])
@@ -61,7 +65,7 @@ func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
 			if werr != nil {
 				return total, werr
 			}
-			if w.stream {
+			if n < len(buf) && err == nil {
 				w.Flush()
 			}
 		}
