@@ -171,7 +171,9 @@ func (w *worker) flush(i uint32, s *slot, m *meta, d int) bool {
 	}
 	switch {
 	case err == unix.EAGAIN:
-		x.chunk = min(x.chunk, minChunk) // a slow receiver gets no large pipe-fuls
+		if x.held > x.chunk/2 {
+			x.chunk = max(x.chunk/2, minChunk) // a slow receiver gets no large pipe-fuls
+		}
 		w.block(i, s, d)
 		return false
 	case err != nil:
