@@ -112,3 +112,38 @@ func (l *Loaded) files(file string) []string {
 	}
 	return names
 }
+
+// DataDir returns the data directory of a configuration, also of one that is
+// wrong elsewhere: commands have to reach the process that runs on the
+// configuration before it. The error is that of Load, where not even data can be
+// told.
+func DataDir(o Options) (string, error) {
+	loaded, err := Load(o)
+	if err == nil {
+		return loaded.Config.Data, nil
+	}
+	var text []byte
+	if o.File != "" {
+		var rerr error
+		if text, rerr = readFile(o.File); rerr != nil {
+			return "", err
+		}
+	}
+	all, ok, _ := layers(o, text)
+	if !ok {
+		return "", err
+	}
+	l := &Loaded{Config: &Config{}}
+	for _, layer := range all {
+		l.root = overlay(l.root, layer)
+	}
+	n := l.lookup("data")
+	if n == nil {
+		return "", err
+	}
+	l.Config.Data, ok = n.value.(string)
+	if !ok || l.resolvePaths(o.File) != nil {
+		return "", err
+	}
+	return l.Config.Data, nil
+}

@@ -27,9 +27,6 @@ func loadedConfig(cmd *cobra.Command) (*configs.Config, error) {
 
 // dataDir returns where the running process keeps its control socket.
 func dataDir(cmd *cobra.Command) (string, error) {
-	cfg, err := loadedConfig(cmd)
-	if err != nil {
-		return "", err
-	}
-	return cfg.Data, nil
+	dir, err := configs.DataDir(configOptions(cmd))
+	return dir, usage(err)
 }
