@@ -10,7 +10,7 @@ import (
 	"net/http/httptrace"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/elazarl/goproxy"
@@ -104,7 +104,10 @@ type forwarded struct {
 	// What cut the answer's body short: the destination, or the client.
 	bodyErr, clientErr error
 
-	upBytes, downBytes atomic.Int64 // the transport may read the body after it has answered
+	// The transport may read the body after it has answered, and goproxy may
+	// relay one direction of a WebSocket after it has given up the other.
+	mu    sync.Mutex
+	ended bool // the record is made, and nothing is counted any more
 }
 
 type forwardedKey struct{}
@@ -155,7 +158,9 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 			x.rec.Error = "write to client: " + fx.clientErr.Error()
 		}
 		fx.w.closeHijacked()
-		x.rec.Up, x.rec.Down = fx.upBytes.Load(), fx.downBytes.Load()
+		fx.mu.Lock()
+		fx.ended = true
+		fx.mu.Unlock()
 		x.finish(fx.w.status)
 		if fault != nil {
 			panic(http.ErrAbortHandler)
@@ -247,11 +252,19 @@ func (b *requestBody) Read(p []byte) (int, error) {
 }
 
 func (fx *forwarded) up(n int64) {
-	fx.service.AddUp(n)
-	fx.upBytes.Add(n)
+	fx.mu.Lock()
+	defer fx.mu.Unlock()
+	if !fx.ended {
+		fx.service.AddUp(n)
+		fx.rec.Up += n
+	}
 }
 
 func (fx *forwarded) down(n int64) {
-	fx.service.AddDown(n)
-	fx.downBytes.Add(n)
+	fx.mu.Lock()
+	defer fx.mu.Unlock()
+	if !fx.ended {
+		fx.service.AddDown(n)
+		fx.rec.Down += n
+	}
 }

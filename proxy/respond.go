@@ -95,6 +95,7 @@ func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, errors.Join(errors.New("take over the connection for a WebSocket"), err)
 	}
 	w.conn = &countedConn{conn, w.fx}
+	w.fx.s.handlers.take(w.conn)
 	// What net/http has read ahead counts too.
 	w.fx.up(int64(rw.Reader.Buffered()))
 	return w.conn, rw, nil
@@ -103,6 +104,7 @@ func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 func (w *responseWriter) closeHijacked() {
 	if w.conn != nil {
 		w.conn.Close()
+		w.fx.s.handlers.release(w.conn)
 	}
 }
 

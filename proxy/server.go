@@ -58,6 +58,7 @@ type Server struct {
 	quick    quick
 	forward  *forwarder
 	http     *http.Server
+	handlers handlers
 	draining atomic.Bool
 	serving  sync.WaitGroup
 	mu       sync.Mutex
@@ -165,6 +166,7 @@ func (s *Server) Shutdown(ctx context.Context) (cut int) {
 		s.http.Close()
 	}
 	s.serving.Wait()
+	s.handlers.shutdown(ctx)
 	quick.Wait()
 	cut = s.tunnels.Shutdown(ctx)
 	s.forward.transport.CloseIdleConnections()
@@ -173,6 +175,8 @@ func (s *Server) Shutdown(ctx context.Context) (cut int) {
 
 // ServeHTTP handles a request that net/http has parsed.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.handlers.enter()
+	defer s.handlers.leave()
 	handled(r)
 	client, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
