@@ -39,7 +39,7 @@ fuzz: ## every fuzz target for FUZZTIME
 	done
 
 bench: ## the comparison with other proxies, and the Go benchmarks
-	$(GO) run ./cmd/espalier-bench --install --markdown docs/performance-table.md
+	$(GO) run ./cmd/espalier-bench --install --markdown docs/performance.md
 	$(GO) test -run '^$$' -bench . -benchmem ./policy/... ./pac/... ./proxy/...
 
 clean:
