@@ -61,6 +61,7 @@ type rig struct {
 	path     string // of the access log
 	ops      *observer.ObservedLogs
 	served   chan error
+	netHTTP  bool // it is not the tunnel engine that accepts
 
 	once    sync.Once
 	records []accesslog.Record
@@ -84,7 +85,7 @@ func start(t *testing.T, c setup, netHTTP bool) *rig {
 	t.Helper()
 	core, ops := observer.New(zapcore.InfoLevel)
 	logger := zap.New(core)
-	r := &rig{t: t, counters: traffic.New(), ops: ops, served: make(chan error, 1)}
+	r := &rig{t: t, counters: traffic.New(), ops: ops, served: make(chan error, 1), netHTTP: netHTTP}
 	dir := t.TempDir()
 	r.path = filepath.Join(dir, "access.log")
 	var err error

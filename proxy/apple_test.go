@@ -1,0 +1,159 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"espalier/policy"
+	"espalier/policy/catalog"
+)
+
+// certificate is one that no authority has signed.
+func certificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// appleOrigins listens on every TCP port of the catalogue at one loopback
+// address, TLS everywhere but on port 80. Ports that this user may not take are
+// missing.
+func appleOrigins(t *testing.T, cert tls.Certificate) (addr string, ports map[uint16]bool) {
+	t.Helper()
+	addr, ports = fmt.Sprintf("127.77.%d.%d", os.Getpid()>>8&0xff, os.Getpid()&0xff), map[uint16]bool{}
+	for _, row := range catalog.Embedded() {
+		for _, port := range row.Ports {
+			if !row.TCP() || ports[port] {
+				continue
+			}
+			l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", addr, port))
+			if err != nil {
+				t.Logf("rows with port %d are checked by the decision only: %v", port, err)
+				continue
+			}
+			ports[port] = true
+			if port == 80 {
+				serveOrigin(t, l, func(c net.Conn) {
+					_, _ = c.Read(make([]byte, 4096))
+					_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\napple")
+				})
+			} else {
+				serveOrigin(t, tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}}), func(c net.Conn) {
+					_, _ = io.WriteString(c, "apple")
+				})
+			}
+		}
+	}
+	return addr, ports
+}
+
+// Whatever is configured, no row of the catalogue meets a request to sign in or
+// another certificate than its own, also where a client sends credentials.
+func TestAppleIsUntouched(t *testing.T) {
+	cert := certificate(t)
+	addr, ports := appleOrigins(t, cert)
+	hosts := map[string]string{}
+	type place struct {
+		host    string
+		port    uint16
+		service string
+	}
+	var places []place
+	for _, row := range catalog.Embedded() {
+		host := row.Host
+		hosts[host] = addr
+		if name, ok := strings.CutPrefix(host, "*."); ok {
+			host = "any.name." + name
+		}
+		for _, port := range row.Ports {
+			if p := (place{host, port, row.Service}); !slices.ContainsFunc(places, func(q place) bool { return q.host == host && q.port == port }) {
+				places = append(places, p)
+			}
+		}
+	}
+	if len(places) < 150 {
+		t.Fatalf("%d places", len(places))
+	}
+	everything := setup{
+		hosts: hosts, users: map[string]string{"alice": "secret"}, inspect: policy.InspectAll,
+		rules: []policy.Rule{
+			{Name: "alice-only", When: policy.When{Users: []string{"alice"}}, Then: "allow"},
+			{Name: "inspect-https", When: policy.When{Ports: []uint16{443}}, Then: "inspect"},
+			{Name: "nothing-else", Then: "deny"},
+		},
+	}
+	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
+		r := start(t, everything)
+		st := r.server.state.Load()
+		for _, p := range places {
+			target := fmt.Sprintf("%s:%d", p.host, p.port)
+			parsed, err := policy.ParseTarget(target, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := st.Policy.Decide(&policy.Request{Target: parsed, Client: r.listener.Addr().(*net.TCPAddr).AddrPort().Addr(), Connect: true})
+			if d.Action != policy.Tunnel || d.Rule != policy.RuleApple {
+				t.Errorf("%s: %s by rule %s", target, d.Action, d.Rule)
+			}
+			if p.port == 80 {
+				c := r.dial()
+				c.send("GET http://" + p.host + "/ HTTP/1.1\r\nHost: " + p.host + "\r\n" + basic("alice", "wrong") + "\r\nConnection: close\r\n\r\n")
+				if a := c.answer("GET"); ports[80] && (a.StatusCode != 200 || a.body != "apple") || a.StatusCode == 407 {
+					t.Errorf("http://%s: %s %q", p.host, a.Status, a.body)
+				}
+				c.Close()
+			}
+			c := r.dial()
+			c.send(connectTo(target, basic("alice", "wrong")))
+			resp, err := http.ReadResponse(c.in, &http.Request{Method: http.MethodConnect})
+			if err != nil {
+				t.Fatalf("%s: %v", target, err)
+			}
+			switch {
+			case !ports[p.port]: // a UDP row, or a port that could not be taken
+				if resp.StatusCode != 502 {
+					t.Errorf("%s: %s", target, resp.Status)
+				}
+			case resp.StatusCode != 200:
+				t.Errorf("%s: %s", target, resp.Status)
+			case p.port != 80:
+				secure := tls.Client(c, &tls.Config{InsecureSkipVerify: true, ServerName: p.host}) // the certificate is compared
+				got, err := io.ReadAll(secure)
+				if err != nil || string(got) != "apple" {
+					t.Errorf("%s: received %q, %v", target, got, err)
+				} else if !bytes.Equal(secure.ConnectionState().PeerCertificates[0].Raw, cert.Certificate[0]) {
+					t.Errorf("%s: the certificate is not the origin's", target)
+				}
+			}
+			c.Close()
+		}
+		for _, rec := range r.stop() {
+			i := slices.IndexFunc(places, func(p place) bool { return p.host == rec.Host && p.port == rec.Port })
+			if i < 0 || rec.Rule != policy.RuleApple || rec.Service == catalog.Other || rec.User != "" {
+				t.Errorf("record %+v", rec)
+			}
+		}
+	})
+}
