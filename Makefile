@@ -42,5 +42,16 @@ bench: ## the comparison with other proxies, and the Go benchmarks
 	$(GO) run ./cmd/espalier-bench --install --markdown docs/performance.md
 	$(GO) test -run '^$$' -bench . -benchmem ./policy/... ./pac/... ./proxy/...
 
+# The same commit gives the same bytes.
+package: ## tarballs for Linux in dist/
+	@rm -rf dist && mkdir -p dist
+	@for arch in amd64 arm64; do \
+		name=espalier_$(VERSION)_linux_$$arch; mkdir -p dist/$$name; \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o dist/$$name/espalier ./cmd/espalier || exit 1; \
+		cp README.md CHANGELOG.md LICENSE configs/default.yaml dist/$$name/; \
+		tar -C dist --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$$(git log -1 --format=%ct)" -cf - $$name | gzip -n9 > dist/$$name.tar.gz; \
+		rm -r dist/$$name; \
+	done; ls -l dist
+
 clean:
 	rm -rf espalier espalier-bench dist
