@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/miekg/dns"
@@ -35,8 +36,12 @@ var errNotFound = errors.New("no such name, or it has no address")
 type systemResolver struct{}
 
 func (systemResolver) lookup(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
-	// The final dot keeps the search domains of resolv.conf out.
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name+".")
+	if strings.IndexByte(name, '.') >= 0 {
+		// The final dot keeps the search domains of resolv.conf out. A name
+		// without any dot is what they, and the hosts file, are for.
+		name += "."
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 	if dnsErr := (*net.DNSError)(nil); errors.As(err, &dnsErr) && dnsErr.IsNotFound || err == nil && len(addrs) == 0 {
 		return nil, negativeTTL, errNotFound
 	}
@@ -133,7 +138,7 @@ func (r *dnsResolver) ask(ctx context.Context, name string, qtype uint16) answer
 			case err != nil:
 				last = fmt.Errorf("name server %s: %w", server, err)
 			case m.Rcode == dns.RcodeSuccess || m.Rcode == dns.RcodeNameError:
-				return addresses(m)
+				return addresses(m, qtype)
 			default:
 				last = fmt.Errorf("name server %s: answers %s", server, dns.RcodeToString[m.Rcode])
 			}
@@ -175,20 +180,20 @@ func (r *dnsResolver) exchangeOver(ctx context.Context, network string, q *dns.M
 	return m, err
 }
 
-// addresses returns the addresses of an answer, whatever CNAMEs led there, and
-// the smallest TTL on the way.
-func addresses(m *dns.Msg) answer {
+// addresses returns the addresses of type qtype in an answer, whatever CNAMEs
+// led there, and the smallest TTL on the way.
+func addresses(m *dns.Msg, qtype uint16) answer {
 	a := answer{ttl: maxTTL}
 	for _, rr := range m.Answer {
+		if t := rr.Header().Rrtype; t != qtype && t != dns.TypeCNAME {
+			continue
+		}
 		var ip net.IP
 		switch rr := rr.(type) {
 		case *dns.A:
 			ip = rr.A
 		case *dns.AAAA:
 			ip = rr.AAAA
-		case *dns.CNAME:
-		default:
-			continue
 		}
 		a.ttl = min(a.ttl, seconds(rr.Header().Ttl))
 		if addr, ok := netip.AddrFromSlice(ip); ok && !slices.Contains(a.addrs, addr.Unmap()) {

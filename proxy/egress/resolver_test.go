@@ -1,0 +1,411 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// nameServer answers on loopback, over UDP and TCP on the same port. A handler
+// that returns nil stays silent.
+type nameServer struct {
+	addr  string
+	asked atomic.Int64 // questions, of all kinds
+}
+
+func serveDNS(t testing.TB, answer func(q *dns.Msg, network string) *dns.Msg) *nameServer {
+	t.Helper()
+	s := &nameServer{}
+	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		s.asked.Add(1)
+		if m := answer(q, w.LocalAddr().Network()); m != nil {
+			_ = w.WriteMsg(m) // who does not wait for it does not miss it
+		}
+	})
+	var l net.Listener
+	var pc net.PacketConn
+	for range 20 { // until a port is free for both
+		var err error
+		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		if pc, err = net.ListenPacket("udp", l.Addr().String()); err == nil {
+			break
+		}
+		l.Close()
+	}
+	if pc == nil {
+		t.Fatal("no port is free for UDP and TCP")
+	}
+	s.addr = l.Addr().String()
+	for _, server := range []*dns.Server{{Listener: l, Handler: handler}, {PacketConn: pc, Handler: handler}} {
+		started, done := make(chan struct{}), make(chan struct{})
+		server.NotifyStartedFunc = func() { close(started) }
+		go func() { defer close(done); _ = server.ActivateAndServe() }()
+		<-started
+		t.Cleanup(func() { _ = server.Shutdown(); <-done })
+	}
+	return s
+}
+
+// reply answers q with records in zone-file syntax, "ns " in front for the
+// authority section.
+func reply(q *dns.Msg, rcode int, records ...string) *dns.Msg {
+	m := new(dns.Msg).SetRcode(q, rcode)
+	for _, s := range records {
+		s, ns := strings.CutPrefix(s, "ns ")
+		rr, err := dns.NewRR(s)
+		if err != nil {
+			panic(err)
+		}
+		if ns {
+			m.Ns = append(m.Ns, rr)
+		} else {
+			m.Answer = append(m.Answer, rr)
+		}
+	}
+	return m
+}
+
+// byType answers questions for IPv4 and IPv6 with these records.
+func byType(a, aaaa []string) func(*dns.Msg, string) *dns.Msg {
+	return func(q *dns.Msg, _ string) *dns.Msg {
+		if q.Question[0].Qtype == dns.TypeA {
+			return reply(q, dns.RcodeSuccess, a...)
+		}
+		return reply(q, dns.RcodeSuccess, aaaa...)
+	}
+}
+
+const soa = "ns example. %d IN SOA ns.example. admin.example. 1 2 3 4 %d"
+
+func TestDNSAnswers(t *testing.T) {
+	type list = []string
+	rcode := func(rcode int, records ...string) func(*dns.Msg, string) *dns.Msg {
+		return func(q *dns.Msg, _ string) *dns.Msg { return reply(q, rcode, records...) }
+	}
+	tests := []struct {
+		name   string
+		server func(*dns.Msg, string) *dns.Msg
+		want   string // addresses, or the error
+		ttl    time.Duration
+	}{
+		{"both families", byType(list{"x. 60 A 192.0.2.1", "x. 60 A 192.0.2.2"}, list{"x. 50 AAAA 2001:db8::1"}), "192.0.2.1 192.0.2.2 2001:db8::1", 50 * time.Second},
+		{"only IPv4", byType(list{"x. 60 A 192.0.2.1"}, nil), "192.0.2.1", 60 * time.Second},
+		{"only IPv6", byType(nil, list{"x. 60 AAAA 2001:db8::1"}), "2001:db8::1", 60 * time.Second},
+		{"alias", byType(list{"x. 300 CNAME y.", "y. 20 CNAME z.", "z. 60 A 192.0.2.1"}, nil), "192.0.2.1", 20 * time.Second},
+		{"twice the same", byType(list{"x. 60 A 192.0.2.1", "x. 60 A 192.0.2.1"}, nil), "192.0.2.1", 60 * time.Second},
+		{"mapped", byType(list{"x. 60 A 192.0.2.1"}, list{"x. 60 AAAA ::ffff:192.0.2.9"}), "192.0.2.1 192.0.2.9", 60 * time.Second},
+		{"the other family's records", byType(list{"x. 60 A 192.0.2.1"}, list{"x. 5 A 192.0.2.2"}), "192.0.2.1", 60 * time.Second},
+		{"other records beside", byType(list{"x. 5 TXT \"v=1\"", "x. 60 A 192.0.2.1"}, nil), "192.0.2.1", 60 * time.Second},
+		{"TTL 0", byType(list{"x. 0 A 192.0.2.1"}, nil), "192.0.2.1", time.Second},
+		{"TTL of a week", byType(list{"x. 604800 A 192.0.2.1"}, nil), "192.0.2.1", time.Hour},
+		{"no such name", rcode(dns.RcodeNameError), "no such name, or it has no address", 10 * time.Second},
+		{"no such name, SOA", rcode(dns.RcodeNameError, fmt.Sprintf(soa, 600, 5)), "no such name, or it has no address", 5 * time.Second},
+		{"no such name, SOA with a short TTL", rcode(dns.RcodeNameError, fmt.Sprintf(soa, 3, 600)), "no such name, or it has no address", 3 * time.Second},
+		{"no such name, SOA of a day", rcode(dns.RcodeNameError, fmt.Sprintf(soa, 86400, 86400)), "no such name, or it has no address", 10 * time.Second},
+		{"no such name, SOA of nothing", rcode(dns.RcodeNameError, fmt.Sprintf(soa, 0, 0)), "no such name, or it has no address", time.Second},
+		{"no address", rcode(dns.RcodeSuccess, fmt.Sprintf(soa, 600, 7)), "no such name, or it has no address", 7 * time.Second},
+		{"alias to nowhere", rcode(dns.RcodeNameError, "x. 60 CNAME y."), "no such name, or it has no address", 10 * time.Second},
+		{"IPv6 fails", func(q *dns.Msg, _ string) *dns.Msg {
+			if q.Question[0].Qtype == dns.TypeAAAA {
+				return reply(q, dns.RcodeServerFailure)
+			}
+			return reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")
+		}, "192.0.2.1", 10 * time.Second},
+		{"IPv6 fails, and there is no IPv4", func(q *dns.Msg, _ string) *dns.Msg {
+			if q.Question[0].Qtype == dns.TypeAAAA {
+				return reply(q, dns.RcodeServerFailure)
+			}
+			return reply(q, dns.RcodeSuccess)
+		}, "name server SERVER: answers SERVFAIL", 0},
+		{"failure", rcode(dns.RcodeServerFailure), "name server SERVER: answers SERVFAIL", 0},
+		{"refusal", rcode(dns.RcodeRefused), "name server SERVER: answers REFUSED", 0},
+		{"another question", func(q *dns.Msg, _ string) *dns.Msg {
+			m := reply(q, dns.RcodeSuccess, "evil. 60 A 192.0.2.1")
+			m.Question[0].Name = "evil."
+			return m
+		}, "name server SERVER: answers another question", 0},
+		{"another type", func(q *dns.Msg, _ string) *dns.Msg {
+			m := reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")
+			m.Question[0].Qtype = dns.TypeTXT
+			return m
+		}, "name server SERVER: answers another question", 0},
+		{"no question", func(q *dns.Msg, _ string) *dns.Msg {
+			m := reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")
+			m.Question = nil
+			return m
+		}, "name server SERVER: answers another question", 0},
+		{"an echo", func(q *dns.Msg, _ string) *dns.Msg { return q.Copy() }, "name server SERVER: answers another question", 0},
+		{"cut over UDP, whole over TCP", func(q *dns.Msg, network string) *dns.Msg {
+			if network == "udp" {
+				m := reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")
+				m.Truncated = true
+				return m
+			}
+			if q.Question[0].Qtype == dns.TypeAAAA {
+				return reply(q, dns.RcodeSuccess)
+			}
+			return reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1", "x. 60 A 192.0.2.2")
+		}, "192.0.2.1 192.0.2.2", 60 * time.Second},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := serveDNS(t, tt.server)
+			r := &dnsResolver{servers: []string{s.addr}, timeout: 10 * time.Second}
+			addrs, ttl, err := r.lookup(t.Context(), "x")
+			got := strings.Trim(fmt.Sprint(addrs), "[]")
+			if err != nil {
+				got = strings.ReplaceAll(err.Error(), s.addr, "SERVER")
+			}
+			if got != tt.want || ttl != tt.ttl {
+				t.Errorf("%s for %v, want %s for %v", got, ttl, tt.want, tt.ttl)
+			}
+		})
+	}
+}
+
+// A reply with another ID is somebody else's; the right one is waited for.
+func TestDNSWrongID(t *testing.T) {
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buf := make([]byte, 2048)
+		for {
+			n, from, err := pc.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			q := new(dns.Msg)
+			if q.Unpack(buf[:n]) != nil {
+				continue
+			}
+			spoofed, right := reply(q, dns.RcodeSuccess, "x. 60 A 203.0.113.66"), reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")
+			spoofed.Id++
+			for _, m := range []*dns.Msg{spoofed, right} {
+				b, _ := m.Pack()
+				_, _ = pc.WriteTo(b, from)
+			}
+		}
+	}()
+	t.Cleanup(func() { pc.Close(); <-done })
+	r := &dnsResolver{servers: []string{pc.LocalAddr().String()}, timeout: 10 * time.Second}
+	addrs, _, err := r.lookup(t.Context(), "x")
+	if err != nil || fmt.Sprint(addrs) != "[192.0.2.1]" {
+		t.Errorf("%v, %v", addrs, err)
+	}
+}
+
+// The next server is asked where one fails, is silent or is not there, but not
+// where it has said that there is no such name.
+func TestDNSNextServer(t *testing.T) {
+	good := byType([]string{"x. 60 A 192.0.2.1"}, nil)
+	closed := func(t *testing.T) string {
+		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pc.Close()
+		return pc.LocalAddr().String()
+	}
+	tests := []struct {
+		name  string
+		first func(*dns.Msg, string) *dns.Msg // nil: nobody listens there
+		want  string
+		next  bool // the second server is asked
+	}{
+		{"answers", byType([]string{"x. 60 A 192.0.2.9"}, nil), "[192.0.2.9]", false},
+		{"no such name", func(q *dns.Msg, _ string) *dns.Msg { return reply(q, dns.RcodeNameError) }, errNotFound.Error(), false},
+		{"no address", byType(nil, nil), errNotFound.Error(), false},
+		{"fails", func(q *dns.Msg, _ string) *dns.Msg { return reply(q, dns.RcodeServerFailure) }, "[192.0.2.1]", true},
+		{"refuses", func(q *dns.Msg, _ string) *dns.Msg { return reply(q, dns.RcodeRefused) }, "[192.0.2.1]", true},
+		{"answers another question", func(q *dns.Msg, _ string) *dns.Msg {
+			m := reply(q, dns.RcodeSuccess, "y. 60 A 192.0.2.9")
+			m.Question[0].Name = "y."
+			return m
+		}, "[192.0.2.1]", true},
+		{"is silent", func(*dns.Msg, string) *dns.Msg { return nil }, "[192.0.2.1]", true},
+		{"is silent over TCP", func(q *dns.Msg, network string) *dns.Msg {
+			if network == "tcp" {
+				return nil
+			}
+			m := reply(q, dns.RcodeSuccess)
+			m.Truncated = true
+			return m
+		}, "[192.0.2.1]", true},
+		{"is not there", nil, "[192.0.2.1]", true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			second := serveDNS(t, good)
+			r := &dnsResolver{servers: []string{"", second.addr}, timeout: 200 * time.Millisecond}
+			if tt.first == nil {
+				r.servers[0] = closed(t)
+			} else {
+				r.servers[0] = serveDNS(t, tt.first).addr
+			}
+			addrs, _, err := r.lookup(t.Context(), "x")
+			got := fmt.Sprint(addrs)
+			if err != nil {
+				got = err.Error()
+			}
+			if got != tt.want || (second.asked.Load() > 0) != tt.next {
+				t.Errorf("%s, want %s; the second server was asked %d times", got, tt.want, second.asked.Load())
+			}
+		})
+	}
+}
+
+// A question that was lost is asked again, and an answer that never comes ends
+// as a timeout that names the server.
+func TestDNSAsksTwice(t *testing.T) {
+	var lost [2]atomic.Bool // by family
+	s := serveDNS(t, func(q *dns.Msg, _ string) *dns.Msg {
+		if lost[q.Question[0].Qtype&1].CompareAndSwap(false, true) {
+			return nil
+		}
+		return byType([]string{"x. 60 A 192.0.2.1"}, nil)(q, "")
+	})
+	r := &dnsResolver{servers: []string{s.addr}, timeout: 200 * time.Millisecond}
+	if addrs, _, err := r.lookup(t.Context(), "x"); err != nil || fmt.Sprint(addrs) != "[192.0.2.1]" {
+		t.Errorf("%v, %v", addrs, err)
+	}
+
+	silent := serveDNS(t, func(*dns.Msg, string) *dns.Msg { return nil })
+	r.servers = []string{silent.addr}
+	_, _, err := r.lookup(t.Context(), "x")
+	timeout := net.Error(nil)
+	if !errors.As(err, &timeout) || !timeout.Timeout() || !strings.HasPrefix(err.Error(), "name server "+silent.addr+": ") {
+		t.Errorf("a silent server: %v", err)
+	}
+	if n := silent.asked.Load(); n != 2*rounds {
+		t.Errorf("a silent server was asked %d times, want %d", n, 2*rounds)
+	}
+}
+
+// IPv4 addresses do not wait for a server that drops questions for IPv6, whose
+// timeout here is longer than the test's.
+func TestDNSWithoutAnswerForIPv6(t *testing.T) {
+	s := serveDNS(t, func(q *dns.Msg, _ string) *dns.Msg {
+		if q.Question[0].Qtype == dns.TypeAAAA {
+			return nil
+		}
+		return reply(q, dns.RcodeSuccess, "x. 600 A 192.0.2.1")
+	})
+	r := &dnsResolver{servers: []string{s.addr}, timeout: time.Hour}
+	addrs, ttl, err := r.lookup(t.Context(), "x")
+	if err != nil || fmt.Sprint(addrs) != "[192.0.2.1]" || ttl != negativeTTL {
+		t.Errorf("%v for %v, %v", addrs, ttl, err)
+	}
+}
+
+// IPv6 addresses wait for IPv4, the way out where IPv6 leads nowhere.
+func TestDNSLateIPv4(t *testing.T) {
+	s := serveDNS(t, func(q *dns.Msg, _ string) *dns.Msg {
+		if q.Question[0].Qtype == dns.TypeA {
+			time.Sleep(4 * resolutionDelay) // a slow server
+			return reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")
+		}
+		return reply(q, dns.RcodeSuccess, "x. 60 AAAA 2001:db8::1")
+	})
+	r := &dnsResolver{servers: []string{s.addr}, timeout: 10 * time.Second}
+	if addrs, _, err := r.lookup(t.Context(), "x"); err != nil || fmt.Sprint(addrs) != "[192.0.2.1 2001:db8::1]" {
+		t.Errorf("%v, %v", addrs, err)
+	}
+}
+
+// The end of the context ends a look-up that waits for a silent server.
+func TestDNSCancel(t *testing.T) {
+	for _, network := range []string{"udp", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			s := serveDNS(t, func(q *dns.Msg, over string) *dns.Msg {
+				if over == network {
+					cancel()
+					return nil
+				}
+				m := reply(q, dns.RcodeSuccess)
+				m.Truncated = true
+				return m
+			})
+			r := &dnsResolver{servers: []string{s.addr}, timeout: time.Hour}
+			if _, _, err := r.lookup(ctx, "x"); !errors.Is(err, context.Canceled) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+func TestQuestionTimeout(t *testing.T) {
+	for _, tt := range []struct {
+		total   time.Duration
+		servers int
+		want    time.Duration
+	}{
+		{10 * time.Second, 1, 2 * time.Second},
+		{10 * time.Second, 5, time.Second},
+		{2 * time.Second, 2, 500 * time.Millisecond},
+		{time.Millisecond, 3, 100 * time.Millisecond},
+	} {
+		if got := questionTimeout(tt.total, tt.servers); got != tt.want {
+			t.Errorf("questionTimeout(%v, %d) = %v, want %v", tt.total, tt.servers, got, tt.want)
+		}
+	}
+}
+
+// The system's resolver knows what every machine knows without asking anybody.
+func TestSystemResolver(t *testing.T) {
+	addrs, ttl, err := systemResolver{}.lookup(t.Context(), "localhost")
+	if err != nil || ttl != systemTTL || len(addrs) == 0 {
+		t.Fatalf("localhost: %v for %v, %v", addrs, ttl, err)
+	}
+	for _, a := range addrs {
+		if !a.IsLoopback() || a.Is4In6() {
+			t.Errorf("localhost: %v", a)
+		}
+	}
+}
+
+// Whatever a name server sends, the look-up ends with addresses or an error.
+func FuzzAddresses(f *testing.F) {
+	q := new(dns.Msg).SetQuestion("x.", dns.TypeA)
+	for _, m := range []*dns.Msg{reply(q, 0, "x. 60 A 192.0.2.1", "x. 1 CNAME y."), reply(q, 3, fmt.Sprintf(soa, 1, 2)), reply(q, 0, "x. 0 AAAA ::ffff:1.2.3.4")} {
+		b, err := m.Pack()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b, dns.TypeA)
+		f.Add(b, dns.TypeAAAA)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, qtype uint16) {
+		m := new(dns.Msg)
+		if m.Unpack(b) != nil {
+			return
+		}
+		a := addresses(m, qtype)
+		if (len(a.addrs) == 0) != (a.err != nil) || a.ttl < minTTL || a.ttl > maxTTL {
+			t.Fatalf("%+v", a)
+		}
+		for _, addr := range a.addrs {
+			if !addr.IsValid() || addr.Is4In6() || addr == (netip.Addr{}) {
+				t.Fatalf("%+v", a)
+			}
+		}
+	})
+}
