@@ -253,7 +253,7 @@ func TestDNSNextServer(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			second := serveDNS(t, good)
-			r := &dnsResolver{servers: []string{"", second.addr}, timeout: 200 * time.Millisecond}
+			r := &dnsResolver{servers: []string{"", second.addr}, timeout: 500 * time.Millisecond}
 			if tt.first == nil {
 				r.servers[0] = closed(t)
 			} else {
@@ -281,7 +281,7 @@ func TestDNSAsksTwice(t *testing.T) {
 		}
 		return byType([]string{"x. 60 A 192.0.2.1"}, nil)(q, "")
 	})
-	r := &dnsResolver{servers: []string{s.addr}, timeout: 200 * time.Millisecond}
+	r := &dnsResolver{servers: []string{s.addr}, timeout: 500 * time.Millisecond}
 	if addrs, _, err := r.lookup(t.Context(), "x"); err != nil || fmt.Sprint(addrs) != "[192.0.2.1]" {
 		t.Errorf("%v, %v", addrs, err)
 	}
