@@ -91,9 +91,10 @@ func New(cfg Config, self []netip.AddrPort) (*Dialer, error) {
 }
 
 // Dial connects to t: looks the name up once, checks every address, and tries
-// the permitted ones as RFC 8305 says, families in turn. It returns a
-// *LookupError, a *ForbiddenError where no address is permitted, or the error of
-// the first attempt. The whole takes egress.connect_timeout at most.
+// the permitted ones as RFC 8305 says, families in turn. The address that was
+// checked is the one that is dialed. Dial returns a *LookupError, a
+// *ForbiddenError where no address is permitted, or the most telling error of an
+// attempt. The whole takes egress.connect_timeout at most.
 func (d *Dialer) Dial(ctx context.Context, t policy.Target) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
