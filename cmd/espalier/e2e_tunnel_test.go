@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"espalier/policy"
+)
+
+// pushHost is one of the catalogue's, at a port that any user may listen on.
+const (
+	pushHost = "1-courier.push.apple.com"
+	pushPort = 5223
+)
+
+// selfSigned is a certificate for host, also as a PEM file.
+func selfSigned(t *testing.T, host string) (cert tls.Certificate, file string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: host}, DNSNames: []string{host}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = filepath.Join(t.TempDir(), "origin.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
+}
+
+// overTLS makes a handler of connections one of TLS connections.
+func overTLS(cert tls.Certificate, handle func(net.Conn)) func(net.Conn) {
+	return func(c net.Conn) { handle(tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}})) }
+}
+
+// curl reaches an Apple host through the proxy: the certificate is the origin's,
+// so are the bytes, and they are counted before the tunnel closes.
+func TestCurlThroughTheTunnel(t *testing.T) {
+	need(t, "curl")
+	addr := ownLoopback(t, pushPort)
+	cert, file := selfSigned(t, pushHost)
+	body := bytes.Repeat([]byte("Not a byte is changed.\n"), 50_000)
+	half, rest := body[:len(body)/2], body[len(body)/2:]
+	held := make(chan struct{})
+	release := sync.OnceFunc(func() { close(held) })
+	listen(t, net.JoinHostPort(addr, fmt.Sprint(pushPort)), overTLS(cert, func(c net.Conn) {
+		if _, err := c.Read(make([]byte, 4096)); err != nil {
+			return
+		}
+		_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n", len(body))
+		_, _ = c.Write(half)
+		<-held
+		_, _ = c.Write(rest)
+	}))
+	t.Cleanup(release)
+	p := launch(t, "egress: {allow: [loopback], hosts: {\"*.push.apple.com\": "+addr+"}}\n")
+
+	out := filepath.Join(t.TempDir(), "body")
+	curl := exec.Command("curl", "--silent", "--show-error", "--max-time", "60", "--proxytunnel", "--proxy", "http://"+p.proxy,
+		"--cacert", file, "--output", out, "--write-out", "%{http_connect} %{http_code} %{ssl_verify_result}", fmt.Sprintf("https://%s:%d/", pushHost, pushPort))
+	curl.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
+	var said bytes.Buffer
+	curl.Stdout, curl.Stderr = &said, &said
+	if err := curl.Start(); err != nil {
+		t.Fatal(err)
+	}
+	down := `espalier_bytes_total{direction="down",service="push"}`
+	p.await("the bytes in /metrics while the tunnel is open", func() bool { return p.metric(down) >= float64(len(half)) })
+	if n := p.metric(`espalier_tunnels{service="push"}`); n != 1 {
+		t.Errorf("%v open tunnels in /metrics, want 1", n)
+	}
+	release()
+	if err := curl.Wait(); err != nil || said.String() != "200 200 0" {
+		t.Fatalf("curl: %v, %s", err, &said)
+	}
+	got, err := os.ReadFile(out)
+	if err != nil || sha256.Sum256(got) != sha256.Sum256(body) {
+		t.Errorf("curl received %d bytes that are not the origin's %d, %v", len(got), len(body), err)
+	}
+	rec := p.record(pushHost)
+	if rec.Service != "push" || rec.Action != policy.Tunnel || rec.Rule != policy.RuleApple || rec.Port != pushPort || rec.Status != 200 ||
+		rec.Method != "CONNECT" || !strings.HasPrefix(rec.Agent, "curl/") || rec.Down < int64(len(body)) || rec.Up == 0 || rec.Error != "" {
+		t.Errorf("record %+v", rec)
+	}
+	if counted := p.metric(down); counted != float64(rec.Down) {
+		t.Errorf("/metrics has %v bytes, the record %d", counted, rec.Down)
+	}
+}
+
+// With authentication and interception on for everything, openssl still sees the
+// origin's certificate, whatever credentials a client sends.
+func TestOpenSSLSeesTheOriginsCertificate(t *testing.T) {
+	need(t, "openssl")
+	need(t, "curl")
+	addr := ownLoopback(t, pushPort)
+	cert, file := selfSigned(t, pushHost)
+	listen(t, net.JoinHostPort(addr, fmt.Sprint(pushPort)), overTLS(cert, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }))
+	users := filepath.Join(t.TempDir(), "htpasswd")
+	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(users, []byte("alice:"+string(hash)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := launch(t, "egress: {allow: [loopback], hosts: {\"*.push.apple.com\": "+addr+"}}\n"+
+		"auth: {htpasswd: "+users+"}\ninspect: {mode: all}\n")
+
+	fingerprint := func(args ...string) string {
+		cmd := exec.Command("openssl", append([]string{"x509", "-noout", "-fingerprint", "-sha256"}, args...)...)
+		stdout, stderr, code := outputOf(t, cmd)
+		if code != 0 {
+			t.Fatalf("openssl x509: %s", stderr)
+		}
+		return stdout
+	}
+	target := fmt.Sprintf("%s:%d", pushHost, pushPort)
+	s := exec.Command("openssl", "s_client", "-proxy", p.proxy, "-proxy_user", "alice", "-proxy_pass", "pass:wrong",
+		"-connect", target, "-servername", pushHost, "-CAfile", file, "-verify_return_error")
+	stdout, stderr, code := outputOf(t, s)
+	if code != 0 || !strings.Contains(stdout, "Verify return code: 0") {
+		t.Fatalf("openssl s_client: exit status %d\n%s%s", code, stdout, stderr)
+	}
+	seen := filepath.Join(t.TempDir(), "seen.pem")
+	if err := os.WriteFile(seen, []byte(stdout), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fingerprint("-in", seen), fingerprint("-in", file); got != want {
+		t.Errorf("certificate %s, want %s", got, want)
+	}
+	if rec := p.record(pushHost); rec.Service != "push" || rec.Action != policy.Tunnel || rec.User != "" {
+		t.Errorf("record %+v", rec)
+	}
+
+	// Others are asked.
+	for _, tt := range []struct{ args, want string }{
+		{"", "407"}, {"--proxy-user alice:wrong", "407"}, {"--proxy-user alice:secret", "403"}, // signed in, and then the address guard
+	} {
+		args := append(strings.Fields(tt.args), "--silent", "--output", os.DevNull, "--write-out", "%{http_connect}", "--proxytunnel", "--proxy", "http://"+p.proxy, "https://10.0.0.1/")
+		if stdout, _, _ := outputOf(t, exec.Command("curl", args...)); stdout != tt.want {
+			t.Errorf("curl %s: %s, want %s", tt.args, stdout, tt.want)
+		}
+	}
+}
