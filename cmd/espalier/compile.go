@@ -24,12 +24,12 @@ type compiled struct {
 // that the process listens on. Errors name the key at fault.
 func compile(cfg *configs.Config, self []netip.AddrPort) (*compiled, error) {
 	var errs []error
+	users, err := auth.Open(cfg.Auth)
+	errs = append(errs, err)
 	pol, err := policy.New(policy.Config{
-		Clients: cfg.Proxy.Clients, Apple: cfg.Apple, Auth: cfg.Auth.Enabled(),
+		Clients: cfg.Proxy.Clients, Apple: cfg.Apple, Auth: users != nil,
 		Rules: cfg.Rules, Lists: cfg.Lists, Inspect: cfg.Inspect,
 	})
-	errs = append(errs, err)
-	users, err := auth.Open(cfg.Auth)
 	errs = append(errs, err)
 	dialer, err := egress.New(cfg.Egress, self)
 	if err != nil {

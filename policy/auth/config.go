@@ -15,10 +15,6 @@ type Config struct {
 	LDAP map[string]any `koanf:"ldap"`
 }
 
-// Enabled reports whether anybody can sign in, and so whether everybody is
-// asked.
-func (c Config) Enabled() bool { return c.HTPasswd != "" || len(c.LDAP) > 0 }
-
 // Validate checks the values; it does not touch the file. Errors begin with the
 // key, joined.
 func (c Config) Validate() error {

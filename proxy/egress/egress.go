@@ -44,6 +44,7 @@ type Dialer struct {
 	below   map[string][]netip.Addr // egress.hosts, "*.x" by x
 	cache   *cache
 	timeout time.Duration
+	v6      bool                // IPv6 addresses are tried first
 	self    map[uint16]bool     // ports that Espalier listens on
 	local   map[netip.Addr]bool // addresses that it was told to listen on
 	dial    net.Dialer
@@ -61,6 +62,7 @@ func New(cfg Config, self []netip.AddrPort) (*Dialer, error) {
 		exact:   map[string][]netip.Addr{},
 		below:   map[string][]netip.Addr{},
 		timeout: cfg.ConnectTimeout,
+		v6:      routed6(),
 		self:    map[uint16]bool{},
 		local:   map[netip.Addr]bool{},
 		dial:    net.Dialer{KeepAliveConfig: KeepAlive},
@@ -166,12 +168,16 @@ func (d *Dialer) permitted(addrs []netip.Addr, port uint16) ([]netip.Addr, error
 		}
 	}
 	out := make([]netip.Addr, 0, len(v4)+len(v6))
+	preferred, other := v6, v4
+	if !d.v6 {
+		preferred, other = v4, v6
+	}
 	for i := range max(len(v4), len(v6)) {
-		if i < len(v6) {
-			out = append(out, v6[i])
+		if i < len(preferred) {
+			out = append(out, preferred[i])
 		}
-		if i < len(v4) {
-			out = append(out, v4[i])
+		if i < len(other) {
+			out = append(out, other[i])
 		}
 	}
 	if len(out) == 0 {

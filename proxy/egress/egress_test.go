@@ -242,6 +242,7 @@ func TestLookup(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			d := dialer(t, Config{Hosts: map[string]string{"x.example": tt.hosts}})
+			d.v6 = true
 			for range 2 { // what is configured is not disturbed
 				addrs, err := d.Lookup(t.Context(), target(t, "x.example:443"))
 				got := strings.Trim(fmt.Sprint(addrs), "[]")
@@ -253,6 +254,21 @@ func TestLookup(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Without a way to the IPv6 Internet, an IPv6 address is not the first to try.
+func TestAddressesWithoutIPv6(t *testing.T) {
+	d := dialer(t, Config{Hosts: map[string]string{"x.example": "2403:300::1,8.8.8.8"}})
+	x := target(t, "x.example:443")
+	for v6, want := range map[bool]string{true: "2403:300::1", false: "8.8.8.8"} {
+		d.v6 = v6
+		if first, ok := d.Immediate(x); !ok || first.Addr().String() != want {
+			t.Errorf("IPv6 %v: %s first, want %s", v6, first, want)
+		}
+		if addrs, err := d.Lookup(t.Context(), x); err != nil || len(addrs) != 2 || addrs[0].String() != want {
+			t.Errorf("IPv6 %v: %v, %v; want %s first", v6, addrs, err, want)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"net"
 	"net/netip"
 
 	"espalier/policy"
@@ -19,9 +20,20 @@ func (d *Dialer) Immediate(t policy.Target) (netip.AddrPort, bool) {
 	var first netip.Addr
 	for _, a := range addrs {
 		a = a.Unmap()
-		if d.guard.check(a) == nil && (!first.IsValid() || !first.Is6() && a.Is6()) {
+		if d.guard.check(a) == nil && (!first.IsValid() || first.Is6() != d.v6 && a.Is6() == d.v6) {
 			first = a
 		}
 	}
 	return netip.AddrPortFrom(first, t.Port), first.IsValid()
+}
+
+// routed6 reports whether this machine has a way to the IPv6 Internet. Nothing
+// is sent: connecting a UDP socket only asks the routing table.
+func routed6() bool {
+	c, err := net.Dial("udp6", "[2001:db8::1]:9")
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
 }
