@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -136,7 +138,7 @@ func (e *explainer) explain(arg, user string) (*explanation, error) {
 		Rows: e.policy.Apple().All(t.Host, t.Addr, t.Port),
 	}
 	for _, r := range x.Rows {
-		if r.Service != x.Service && !contains(x.Also, r.Service) {
+		if r.Service != x.Service && !slices.Contains(x.Also, r.Service) {
 			x.Also = append(x.Also, r.Service)
 		}
 	}
@@ -158,15 +160,6 @@ func (e *explainer) explain(arg, user string) (*explanation, error) {
 	}
 	x.PAC, err = e.pac.Route(site, e.pac.Proxies(site, fetched), t)
 	return x, err
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 // why says in a sentence what led to a decision.
@@ -215,38 +208,41 @@ func (x *explanation) write(s screen) error {
 	if x.Action == string(policy.Deny) || x.Action == string(policy.Challenge) {
 		as = red
 	}
-	lines := [][2]string{
-		{"action", s.paint(as, x.Action)},
-		{"rule", x.Rule},
-		{"why", x.Why},
-		{"service", service},
-		{"PAC", x.PAC},
+	var b strings.Builder
+	b.WriteString(s.paint(bold, x.Target) + "\n")
+	const indent = 13
+	line := func(label string, as style, text string) {
+		for _, part := range s.broken(text, indent) {
+			fmt.Fprintf(&b, "  %s %s\n", s.paint(dim, fmt.Sprintf("%-*s", indent-3, label)), s.paint(as, part))
+			label = ""
+		}
 	}
+	line("action", as, x.Action)
+	line("rule", plain, x.Rule)
+	line("why", plain, x.Why)
+	line("service", plain, service)
+	line("PAC", plain, x.PAC)
 	for i, r := range x.Rows {
 		label := ""
 		if i == 0 {
 			label = "catalogue"
 		}
-		text := r.Host
+		text := r.Host + " " + strings.Join(r.Transports, ",")
 		if len(r.Ports) > 0 {
 			text += " " + joined(r.Ports, ",")
 		}
-		text += " " + strings.Join(r.Transports, ",") + ", " + r.Section
+		text += ", " + r.Section
 		if r.Purpose != "" {
 			text += ": " + r.Purpose
 		}
-		lines = append(lines, [2]string{label, text})
+		if r.Until != "" {
+			text += " (retired " + r.Until + ")"
+		}
+		line(label, plain, text)
 	}
 	if x.Note != "" {
-		lines = append(lines, [2]string{"note", x.Note})
+		line("note", yellow, x.Note)
 	}
-	if _, err := fmt.Fprintln(s, s.paint(bold, x.Target)); err != nil {
-		return err
-	}
-	for _, l := range lines {
-		if _, err := fmt.Fprintf(s, "  %-10s %s\n", l[0], l[1]); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err := io.WriteString(s, b.String())
+	return err
 }

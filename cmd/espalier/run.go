@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -96,6 +98,7 @@ func newLogger(level string) (*zap.Logger, zap.AtomicLevel) {
 	at, _ := zap.ParseAtomicLevel(level) // validated
 	cfg := zap.NewProductionEncoderConfig()
 	cfg.TimeKey, cfg.EncodeTime = "time", zapcore.RFC3339TimeEncoder
+	cfg.EncodeDuration = zapcore.StringDurationEncoder
 	enc := zapcore.NewJSONEncoder(cfg)
 	if term.IsTerminal(int(os.Stderr.Fd())) {
 		cfg.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05")
@@ -109,6 +112,7 @@ func newLogger(level string) (*zap.Logger, zap.AtomicLevel) {
 type summary struct {
 	config, data string
 	proxy, pac   string
+	why          string // there is no PAC URL
 	console      string
 }
 
@@ -120,30 +124,45 @@ func (a *app) summary() summary {
 	if s.config == "" {
 		s.config = "embedded default"
 	}
+	switch {
+	case s.pac != "":
+	case len(a.publicOn) == 0:
+		s.why = "web.public is empty: this process serves no script"
+	default:
+		s.why = "devices cannot reach the addresses of web.public"
+	}
 	if len(a.adminOn) > 0 {
-		s.console = "http://" + strings.Replace(a.adminOn[0].Addr().String(), "[::]", "localhost", 1) + "/"
+		at := a.adminOn[0].Addr().(*net.TCPAddr)
+		s.console = "http://" + at.String() + "/"
+		if at.IP.IsUnspecified() {
+			s.console = fmt.Sprintf("http://localhost:%d/", at.Port)
+		}
 	}
 	return s
 }
 
 func (s summary) write(to screen) error {
-	row := func(name, value, hint string) string {
-		if value == "" {
-			value = "none"
-		}
-		line := fmt.Sprintf("  %-14s %s\n", name, to.paint(bold, value))
-		if hint != "" {
-			line += fmt.Sprintf("  %-14s %s\n", "", to.paint(dim, hint))
-		}
-		return line
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s is running\n\n", to.paint(bold, "Espalier"), programVersion())
+	row := func(name string, as style, value string) {
+		fmt.Fprintf(&b, "  %s  %s\n", to.paint(dim, fmt.Sprintf("%-13s", name)), to.paint(as, value))
 	}
-	_, err := fmt.Fprintf(to, "%s %s is running\n\n%s%s%s%s%s\n",
-		to.paint(bold, "Espalier"), programVersion(),
-		row("PAC URL", s.pac, "give it to your MDM: Global HTTP Proxy, type Automatic"),
-		row("Proxy", s.proxy, "what the PAC script sends devices to"),
-		row("Console", s.console, ""),
-		row("Configuration", s.config, ""),
-		row("State", s.data, ""),
-	)
+	if s.pac != "" {
+		row("PAC URL", bold, s.pac)
+		row("", dim, "give it to your MDM: Global HTTP Proxy, type Automatic")
+	} else {
+		row("PAC URL", yellow, "none: "+s.why)
+	}
+	if s.proxy != "" {
+		row("Proxy", plain, s.proxy)
+		row("", dim, "what the PAC script sends devices to")
+	}
+	if s.console != "" {
+		row("Console", plain, s.console)
+	}
+	row("Configuration", plain, s.config)
+	row("State", plain, s.data)
+	b.WriteByte('\n')
+	_, err := io.WriteString(to, b.String())
 	return err
 }

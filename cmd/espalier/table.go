@@ -56,25 +56,30 @@ func (s screen) paint(as style, text string) string {
 func (s screen) paragraphs(texts []string) error {
 	var b strings.Builder
 	for _, text := range texts {
-		n := 0
-		for i, word := range strings.Fields(text) {
-			w := utf8.RuneCountInString(word)
-			switch {
-			case i == 0:
-			case s.width > 0 && n+1+w > s.width:
-				b.WriteByte('\n')
-				n = 0
-			default:
-				b.WriteByte(' ')
-				n++
-			}
-			b.WriteString(word)
-			n += w
-		}
-		b.WriteByte('\n')
+		b.WriteString(strings.Join(s.broken(text, 0), "\n") + "\n")
 	}
 	_, err := io.WriteString(s, b.String())
 	return err
+}
+
+// broken breaks text between words to fit a terminal's width less indent.
+func (s screen) broken(text string, indent int) []string {
+	lines := []string{""}
+	n := 0
+	for _, word := range strings.Fields(text) {
+		last := len(lines) - 1
+		w := utf8.RuneCountInString(word)
+		switch {
+		case n == 0:
+			lines[last], n = word, w
+		case s.width > 0 && indent+n+1+w > s.width:
+			lines, n = append(lines, word), w
+		default:
+			lines[last] += " " + word
+			n += 1 + w
+		}
+	}
+	return lines
 }
 
 // A cell is text without line breaks or control characters.
