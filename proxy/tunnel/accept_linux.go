@@ -2,12 +2,14 @@ package tunnel
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -59,15 +61,18 @@ func (e *loop) Accept(l *net.TCPListener, g Gate) (stop func(), err error) {
 	}), nil
 }
 
-// setOptions sets what both legs of a tunnel have: no delay, and keepalives that
-// come minutes apart, for tablets sleep.
+// keepAlive is set on both legs of a tunnel. Probes come minutes apart, for
+// tablets sleep.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Minute, Interval: time.Minute, Count: 4}
+
+// setOptions sets what both legs of a tunnel have: no delay, and keepAlive.
 func setOptions(fd int) error {
 	for _, o := range [...]struct{ level, name, value int }{
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
 		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 300},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 60},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAlive.Idle / time.Second)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAlive.Interval / time.Second)},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAlive.Count},
 	} {
 		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
 			return os.NewSyscallError("setsockopt", err)
@@ -87,9 +92,11 @@ func (w *worker) listen(ln *listener) {
 }
 
 func (w *worker) watchListener(at int) {
-	// EXCLUSIVE: one client wakes one worker, not all.
+	// A client wakes every worker that is idle, and one of them gets it.
+	// EPOLLEXCLUSIVE would not help: it has no effect in an epoll set that is
+	// itself watched, as this is by Go's poller.
 	_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, w.listeners[at].fd, &unix.EpollEvent{
-		Events: unix.EPOLLIN | unix.EPOLLEXCLUSIVE, Fd: int32(firstListener - at),
+		Events: unix.EPOLLIN, Fd: int32(firstListener - at),
 	})
 }
 
@@ -99,10 +106,14 @@ func (w *worker) unlisten(ln *listener) {
 		w.listeners[at] = nil
 	}
 	// Clients that have not asked for anything are turned away, so that they try
-	// the next proxy.
+	// the next proxy. Those that have go the general way while there is one.
 	w.each(func(i uint32, s *slot) {
-		if _, m := w.slots.at(i); s.phase == reading && m.gate == ln.gate {
+		switch _, m := w.slots.at(i); {
+		case m.gate != ln.gate:
+		case s.phase == reading:
 			w.drop(i)
+		case s.phase == connecting:
+			w.unconnected(i)
 		}
 	})
 	ln.gone.Done()
@@ -133,9 +144,9 @@ func (w *worker) accept(at int) {
 			return
 		default:
 			// Descriptors or memory have run out: a level-triggered listener would
-			// spin. It rests until the next tick.
+			// spin. It rests until the next hurry.
 			_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, ln.fd, nil)
-			w.engine.startTicking()
+			w.engine.startHurrying()
 			return
 		}
 	}
@@ -205,18 +216,18 @@ func (w *worker) readHead(i uint32) {
 func (w *worker) ask(fd int, from netip.AddrPort, g Gate, b []byte) {
 	h, ok := head.ParseRequest(b)
 	if !ok || string(h.Method) != "CONNECT" {
-		handOver(fd, g, b)
+		handOver(fd, g, b, nil)
 		return
 	}
 	r, ok := g.Route(from, h)
 	if !ok {
-		handOver(fd, g, b)
+		handOver(fd, g, b, nil)
 		return
 	}
 	began := w.engine.cfg.clock()
 	upfd, err := connect(r.Addr)
 	if err != nil && err != unix.EINPROGRESS {
-		handOver(fd, g, b)
+		handOver(fd, g, b, r.Owner)
 		return
 	}
 	i := w.slots.take()
@@ -295,10 +306,10 @@ func (w *worker) connected(i uint32, events uint32) {
 func (w *worker) unconnected(i uint32) {
 	s, m := w.slots.at(i)
 	unix.Close(int(s.fd[upstream]))
-	fd, g, b := int(s.fd[client]), m.gate, m.left[up]
+	fd, g, b, o := int(s.fd[client]), m.gate, m.left[up], m.owner
 	w.engine.pending.Add(-1)
 	w.slots.put(i)
-	handOver(fd, g, b)
+	handOver(fd, g, b, o)
 }
 
 var established = []byte("HTTP/1.1 200 Connection established\r\n\r\n")
@@ -334,13 +345,24 @@ func (w *worker) drop(i uint32) {
 }
 
 // handOver gives a client to the gate, with the bytes b that it has sent. fd is
-// in no epoll set: the registration would outlive it in the duplicate.
-func handOver(fd int, g Gate, b []byte) {
+// in no epoll set: the registration would outlive it in the duplicate. Where
+// descriptors have run out the client finds its connection closed, and the owner
+// that its request may have got is told.
+func handOver(fd int, g Gate, b []byte, o Owner) {
 	f := os.NewFile(uintptr(fd), "client")
 	c, err := net.FileConn(f)
 	f.Close()
-	if err != nil {
-		return // descriptors have run out; the client finds its connection closed
+	if err == nil && c.RemoteAddr() == nil {
+		c.Close()
+		err = unix.ENOTCONN // the client has reset the connection meanwhile
 	}
-	g.Serve(c.(*net.TCPConn), slices.Clone(b))
+	if err != nil {
+		if o != nil {
+			o.TunnelDone(Stats{Err: fmt.Errorf("hand over the client: %w", err)})
+		}
+		return
+	}
+	tcp := c.(*net.TCPConn)
+	_ = tcp.SetKeepAliveConfig(keepAlive) // net.FileConn sets its own, 15 s apart
+	g.Serve(tcp, slices.Clone(b))
 }

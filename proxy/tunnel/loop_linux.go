@@ -140,12 +140,10 @@ func (e *loop) Shutdown(ctx context.Context) (cut int) {
 		e.mu.Lock()
 		e.closed = true
 		cut = int(e.open.Load())
-		e.postAll(msgCut)
 		e.mu.Unlock()
-		<-waiting
 		break
 	}
-	e.postAll(msgStop)
+	e.postAll(msgStop) // ends what is left
 	e.running.Wait()
 	return cut + e.portable.Shutdown(ctx)
 }
@@ -158,27 +156,32 @@ const (
 	quickConnect = time.Second
 )
 
-// hurryInterval is how often clients that are no tunnel yet are looked through.
+// hurryInterval is how often clients that are no tunnel yet are looked through,
+// and how long a listener rests when descriptors have run out.
 const hurryInterval = 500 * time.Millisecond
 
 // wait counts a client that is no tunnel yet.
 func (e *loop) wait() {
 	e.pending.Add(1)
+	e.startHurrying()
+}
+
+func (e *loop) startHurrying() {
 	if e.hurrying.CompareAndSwap(false, true) {
 		time.AfterFunc(hurryInterval, e.hurry)
 	}
 }
 
 func (e *loop) hurry() {
+	e.hurrying.Store(false) // first: who finds it set may count on the message
 	e.postAll(msgHurry)
-	e.hurrying.Store(false)
-	if e.pending.Load() > 0 && e.hurrying.CompareAndSwap(false, true) {
-		time.AfterFunc(hurryInterval, e.hurry)
+	if e.pending.Load() > 0 {
+		e.startHurrying()
 	}
 }
 
-// startTicking sees to it that workers look for timeouts while there is
-// something to time out, and not while there is nothing.
+// startTicking sees to it that workers look for timeouts while there is a tunnel
+// or a pipe, and not while there is nothing.
 func (e *loop) startTicking() {
 	if e.ticking.CompareAndSwap(false, true) {
 		time.AfterFunc(e.cfg.scanInterval(), e.tick)
@@ -186,10 +189,10 @@ func (e *loop) startTicking() {
 }
 
 func (e *loop) tick() {
+	e.ticking.Store(false)
 	e.postAll(msgTick)
 	e.giveBack()
-	e.ticking.Store(false)
-	if e.open.Load() > 0 {
+	if e.open.Load() > 0 || e.pipes.any() {
 		e.startTicking()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"espalier/proxy/head"
 )
@@ -199,6 +202,105 @@ func TestStopTurnsAwayClientsThatHaveNotAsked(t *testing.T) {
 	if _, err := net.Dial("tcp", addr); err == nil {
 		t.Error("the listener still answers")
 	}
+}
+
+// silent is an address on which a connection is neither accepted nor refused.
+func silent(t *testing.T) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	raw, err := l.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = raw.Control(func(fd uintptr) { err = unix.Listen(int(fd), 0) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 { // fill the backlog
+		c, err := net.DialTimeout("tcp", l.Addr().String(), 100*time.Millisecond)
+		if err != nil {
+			return netip.MustParseAddrPort(l.Addr().String())
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	t.Skip("this system's backlog has no end")
+	return netip.AddrPort{}
+}
+
+// A client that has asked is served, and not turned away, when its listener
+// closes.
+func TestStopServesClientsThatHaveAsked(t *testing.T) {
+	to := silent(t)
+	d, addr, stop := newDoor(t, func(d *door) { d.to = to })
+	c := dial(t, addr)
+	say(t, c, connectHead)
+	waitFor(t, "connecting client", func() bool { return d.engine.(*loop).pending.Load() == 1 })
+	stop()
+	select {
+	case served := <-d.served:
+		defer served.Close()
+		_ = served.SetDeadline(time.Now().Add(limit))
+		expect(t, served, connectHead)
+	default:
+		t.Fatal("not served when stop had returned")
+	}
+	if n := d.engine.(*loop).pending.Load(); n != 0 {
+		t.Errorf("%d clients pending", n)
+	}
+}
+
+// Shutdown tells the owner of a tunnel that was still connecting.
+func TestShutdownWhileConnecting(t *testing.T) {
+	to := silent(t)
+	d, addr, _ := newDoor(t, func(d *door) { d.to = to })
+	c := dial(t, addr)
+	say(t, c, connectHead)
+	waitFor(t, "connecting client", func() bool { return d.engine.(*loop).pending.Load() == 1 })
+	d.engine.Shutdown(context.Background())
+	if st := d.ends.wait(t); !errors.Is(st.Err, ErrShutdown) {
+		t.Errorf("stats %+v", st)
+	}
+	if n := d.engine.(*loop).pending.Load(); n != 0 {
+		t.Errorf("%d clients pending", n)
+	}
+}
+
+func TestServedConnectionsHaveTheKeepAliveOfTunnels(t *testing.T) {
+	d, addr, _ := newDoor(t)
+	c := dial(t, addr)
+	say(t, c, "GET / HTTP/1.1\r\n\r\n")
+	served := <-d.served
+	defer served.Close()
+	tcp, _, _ := plainTCP(served)
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = raw.Control(func(fd uintptr) {
+		for option, want := range map[int]int{unix.TCP_KEEPIDLE: 300, unix.TCP_KEEPINTVL: 60, unix.TCP_KEEPCNT: 4} {
+			if got, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, option); got != want {
+				t.Errorf("option %d is %d, %v; want %d", option, got, err, want)
+			}
+		}
+	})
+}
+
+// Pipes are closed when they are not needed, also after the last tunnel.
+func TestPipesAreClosed(t *testing.T) {
+	cfg := patient
+	cfg.scan = time.Millisecond
+	e := newLoop(cfg, 2).(*loop)
+	s := newStage(t, e)
+	client, upstream, end := s.open("")
+	go send(t, upstream, 1, 4<<20)
+	receive(t, client, 1, 4<<20)
+	client.Close()
+	end.wait(t)
+	waitFor(t, "closed pipes", func() bool { return !e.pipes.any() })
 }
 
 func TestManyClientsAtOnce(t *testing.T) {

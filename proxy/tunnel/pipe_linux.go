@@ -36,6 +36,7 @@ type pipes struct {
 	unused []int32 // places in all that hold no pipe
 	idle   []int32 // places in all whose pipe nobody has
 	least  int     // smallest len(idle) since shrink
+	denied bool    // the system gave none since shrink
 }
 
 // of returns the pipe that a direction holds.
@@ -53,8 +54,13 @@ func (l *pipes) take(x *direction) bool {
 		l.least = min(l.least, n-1)
 		return true
 	}
-	p, ok := l.budget.open()
-	if !ok {
+	var p pipe
+	if !l.denied {
+		var err error
+		p, err = l.budget.open()
+		l.denied = err != nil
+	}
+	if p.size == 0 {
 		x.chunk = 0
 		return false
 	}
@@ -86,6 +92,7 @@ func (l *pipes) put(x *direction) {
 
 // shrink closes the pipes that were not needed since it was last called.
 func (l *pipes) shrink() {
+	l.denied = false
 	for range min(l.least, len(l.idle)) {
 		n := len(l.idle) - 1
 		l.close(l.idle[n])
@@ -112,40 +119,56 @@ func (l *pipes) closeAll() {
 	l.idle = nil
 }
 
-// open makes a pipe where the budget allows one.
-func (b *pipeBudget) open() (pipe, bool) {
+// open makes a pipe where the budget allows one; its size is 0 otherwise. An
+// error says that the system gives none, or none worth while.
+func (b *pipeBudget) open() (pipe, error) {
 	size := int32(largePipe)
-	if b.large.Add(1) > b.maxLarge {
-		b.large.Add(-1)
+	if !reserve(&b.large, b.maxLarge) {
 		size = smallPipe
-		if b.small.Add(1) > b.maxSmall {
-			b.small.Add(-1)
-			return pipe{}, false
+		if !reserve(&b.small, b.maxSmall) {
+			return pipe{}, nil
 		}
 	}
 	var fd [2]int
-	if unix.Pipe2(fd[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
+	if err := unix.Pipe2(fd[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		b.closed(size)
-		return pipe{}, false
+		return pipe{}, err
 	}
 	if size == largePipe {
 		// It may be refused, and then the pipe has the default size.
 		_, _ = unix.FcntlInt(uintptr(fd[0]), unix.F_SETPIPE_SZ, largePipe)
 	}
 	got, err := unix.FcntlInt(uintptr(fd[0]), unix.F_GETPIPE_SZ, 0)
-	if size == largePipe && got < largePipe {
-		b.large.Add(-1)
-		b.small.Add(1)
-		size = smallPipe
+	if err == nil && got < smallPipe {
+		err = unix.ENOMEM
 	}
-	if err != nil || got < smallPipe {
+	ok := err == nil
+	if ok && got < int(size) {
+		b.closed(size)
+		size = smallPipe
+		ok = reserve(&b.small, b.maxSmall)
+	} else if !ok {
+		b.closed(size)
+	}
+	if !ok {
 		unix.Close(fd[0])
 		unix.Close(fd[1])
-		b.closed(size)
-		return pipe{}, false
+		return pipe{}, err
 	}
-	return pipe{r: int32(fd[0]), w: int32(fd[1]), size: size}, true
+	return pipe{r: int32(fd[0]), w: int32(fd[1]), size: size}, nil
 }
+
+// reserve adds to n, where that does not pass limit.
+func reserve(n *atomic.Int32, limit int32) bool {
+	if n.Add(1) > limit {
+		n.Add(-1)
+		return false
+	}
+	return true
+}
+
+// any reports whether there is a pipe.
+func (b *pipeBudget) any() bool { return b.large.Load()+b.small.Load() > 0 }
 
 func (b *pipeBudget) closed(size int32) {
 	if size == largePipe {

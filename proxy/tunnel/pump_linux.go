@@ -10,7 +10,7 @@ import (
 
 // turnBudget is how many chunks a direction may move before others have their
 // turn. Without it, round trips wait behind bulk.
-const turnBudget = 8
+const turnBudget = 16
 
 // minChunk is what a direction splices at once when it turns to splicing.
 const minChunk = 64 << 10
@@ -89,7 +89,7 @@ func (w *worker) message(i uint32, s *slot, m *meta, d int) bool {
 	}
 	sent, err := write(s.fd[1-d], w.buf[:n])
 	if err != nil && err != unix.EAGAIN {
-		w.fail(i, 1-d, "write to", err)
+		w.deaf(i, 1-d, err)
 		return false
 	}
 	w.moved(s, m, d, sent)
@@ -113,6 +113,10 @@ func (w *worker) message(i uint32, s *slot, m *meta, d int) bool {
 // drained notes that the source of d has nothing more, and waits for its events
 // again.
 func (w *worker) drained(i uint32, s *slot, d int) {
+	if s.errno[d] != 0 {
+		w.fail(i, d, "write to", syscall.Errno(s.errno[d]))
+		return
+	}
 	x := &s.dir[d]
 	x.readable = false
 	if x.muted {
@@ -177,7 +181,7 @@ func (w *worker) flush(i uint32, s *slot, m *meta, d int) bool {
 		w.block(i, s, d)
 		return false
 	case err != nil:
-		w.fail(i, 1-d, "write to", err)
+		w.deaf(i, 1-d, err)
 		return false
 	}
 	w.moved(s, m, d, n)
@@ -217,6 +221,10 @@ func (w *worker) block(i uint32, s *slot, d int) {
 // pass tells the destination that the source has ended, once all that it sent is
 // passed on. The tunnel ends when both directions have.
 func (w *worker) pass(i uint32, s *slot, d int) {
+	if s.errno[d] != 0 {
+		w.fail(i, d, "write to", syscall.Errno(s.errno[d]))
+		return
+	}
 	w.pipes.put(&s.dir[d])
 	s.dir[d].done = true
 	s.last = w.now
@@ -225,7 +233,28 @@ func (w *worker) pass(i uint32, s *slot, d int) {
 		return
 	}
 	if err := unix.Shutdown(int(s.fd[1-d]), unix.SHUT_WR); err != nil {
-		w.fail(i, 1-d, "write to", err)
+		w.deaf(i, 1-d, err)
+	}
+}
+
+// deaf acts on a side that nothing can be sent to any more, most often because it
+// has reset the connection. What it sent before still goes to the other side, as
+// it would without a proxy; then the tunnel fails.
+func (w *worker) deaf(i uint32, side int, err error) {
+	s, m := w.slots.at(i)
+	w.pipes.put(&s.dir[1-side])
+	m.left[1-side] = nil
+	s.dir[1-side].done = true
+	x := &s.dir[side]
+	errno, ok := err.(syscall.Errno)
+	if !ok || x.done {
+		w.fail(i, side, "write to", err)
+		return
+	}
+	s.errno[side] = int32(errno)
+	if !x.blocked && !x.queued {
+		x.readable, x.hup = true, true
+		w.pump(i, side)
 	}
 }
 
@@ -234,7 +263,8 @@ func (w *worker) pass(i uint32, s *slot, d int) {
 func (w *worker) fail(i uint32, side int, what string, err error) {
 	s, m := w.slots.at(i)
 	other := int(s.fd[1-side])
-	if errors.Is(err, syscall.ECONNRESET) && s.dir[side].held == 0 && len(m.left[side]) == 0 {
+	reset := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ENOTCONN)
+	if reset && s.dir[side].held == 0 && len(m.left[side]) == 0 {
 		if queued, qerr := unix.IoctlGetInt(other, unix.SIOCOUTQ); qerr == nil && queued == 0 {
 			_ = unix.SetsockoptLinger(other, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		}

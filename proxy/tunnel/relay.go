@@ -159,33 +159,30 @@ func (e *relay) expire() {
 	e.scan.Reset(e.cfg.scanInterval())
 }
 
-func (e *relay) Shutdown(ctx context.Context) int {
-	e.mu.Lock()
-	if len(e.open) == 0 {
-		e.closed = true
-		e.mu.Unlock()
-		return 0
-	}
-	if e.empty == nil {
-		e.empty = make(chan struct{})
-	}
-	empty := e.empty
-	e.mu.Unlock()
-	select {
-	case <-empty:
+func (e *relay) Shutdown(ctx context.Context) (cut int) {
+	done := ctx.Done()
+	for {
 		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.closed = true
-		return 0
-	case <-ctx.Done():
+		if len(e.open) == 0 {
+			e.closed = true
+			e.mu.Unlock()
+			return cut
+		}
+		if ctx.Err() != nil && cut == 0 {
+			e.closed, done = true, nil
+			cut = len(e.open)
+			for p := range e.open {
+				p.cut(ErrShutdown)
+			}
+		}
+		if e.empty == nil {
+			e.empty = make(chan struct{})
+		}
+		empty := e.empty
+		e.mu.Unlock()
+		select {
+		case <-empty: // another may have been started meanwhile
+		case <-done:
+		}
 	}
-	e.mu.Lock()
-	e.closed = true
-	cut := len(e.open)
-	for p := range e.open {
-		p.cut(ErrShutdown)
-	}
-	e.mu.Unlock()
-	<-empty
-	return cut
 }

@@ -32,6 +32,9 @@ type slot struct {
 	gen   int32 // told in events: an event of a former tenant is known by it
 	phase phase
 	out   [2]bool // the side is watched for room to write, once it had none
+	// errno is why nothing can be sent to a side any more, while what it sent
+	// before is still relayed.
+	errno [2]int32
 	dir   [2]direction
 	since int64    // when the phase began; ns
 	last  int64    // when a byte last moved; ns

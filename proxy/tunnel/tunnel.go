@@ -49,7 +49,7 @@ type Engine interface {
 	Len() int
 	// Shutdown waits until no tunnel is open. When ctx ends it cuts those that
 	// are left, with ErrShutdown, and returns their number. New tunnels may be
-	// started until then.
+	// started until then, but none may be accepted any more.
 	Shutdown(ctx context.Context) (cut int)
 }
 

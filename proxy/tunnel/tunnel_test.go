@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -439,6 +441,96 @@ func TestRandomTraffic(t *testing.T) {
 	})
 }
 
+// What arrives before a reset is the beginning of what was sent, however the
+// other side stalls, and the tunnel ends.
+func TestRandomResets(t *testing.T) {
+	engines(t, func(t *testing.T, newEngine func(Config) Engine) {
+		s := newStage(t, newEngine(patient))
+		for round := range 60 {
+			r := rand.New(rand.NewPCG(uint64(round), 21))
+			client, upstream, end := s.open("")
+			ends := [2]*net.TCPConn{client, upstream}
+			var data, got [2][]byte
+			for i := range data {
+				data[i] = make([]byte, r.IntN(1<<(10+r.IntN(12))))
+				fill(data[i], r)
+			}
+			resets, after := r.IntN(2), r.IntN(len(data[0])+len(data[1])+1)
+			pause := func(n int) { time.Sleep(time.Duration(n) * time.Microsecond) } // part of the input
+			var wg sync.WaitGroup
+			for i, c := range ends {
+				pauses := [2]int{r.IntN(2000), r.IntN(2000)}
+				wg.Go(func() {
+					rest := data[i]
+					if i == resets {
+						rest = rest[:min(after, len(rest))]
+					}
+					for len(rest) > 0 {
+						n, err := c.Write(rest[:min(len(rest), 40_000)])
+						if rest = rest[n:]; err != nil {
+							break
+						}
+						pause(pauses[0] % (1 + len(rest)%300))
+					}
+					if i == resets {
+						_ = c.SetLinger(0)
+						c.Close()
+					}
+				})
+				wg.Go(func() {
+					buf := make([]byte, 100_000)
+					for {
+						n, err := c.Read(buf)
+						if got[i] = append(got[i], buf[:n]...); err != nil {
+							break
+						}
+						pause(pauses[1] % (1 + n%500))
+					}
+					if i != resets {
+						c.Close()
+					}
+				})
+			}
+			wg.Wait()
+			st := end.wait(t)
+			for i, d := range data {
+				if !bytes.HasPrefix(d, got[1-i]) {
+					t.Fatalf("round %d: the %d bytes that arrived of %d are not their beginning", round, len(got[1-i]), len(d))
+				}
+			}
+			if st.Err == nil || st.Up < int64(len(got[1])) || st.Up > int64(len(data[0])) ||
+				st.Down < int64(len(got[0])) || st.Down > int64(len(data[1])) {
+				t.Fatalf("round %d: %d bytes up and %d down arrived, stats %+v", round, len(got[1]), len(got[0]), st)
+			}
+		}
+	})
+}
+
+// What a side sent before it reset the connection arrives, also where the reset
+// is noticed by a failed write.
+func TestLastWordsBeforeAReset(t *testing.T) {
+	engines(t, func(t *testing.T, newEngine func(Config) Engine) {
+		s := newStage(t, newEngine(patient))
+		client, nearClient := s.pair()
+		nearUpstream, upstream := s.pair()
+		_ = nearClient.SetDeadline(time.Time{})
+		_ = nearUpstream.SetDeadline(time.Time{})
+		say(t, upstream, "no more, please")
+		_ = upstream.SetLinger(0)
+		upstream.Close()
+		end := make(owner, 1)
+		s.engine.Start(Tunnel{Client: nearClient, Upstream: nearUpstream, Head: []byte("question"), Service: s.service, Owner: end})
+		defer client.Close()
+		expect(t, client, "no more, please")
+		if _, err := client.Read(make([]byte, 1)); err == nil {
+			t.Error("the client reads on")
+		}
+		if st := end.wait(t); st.Err == nil || !strings.Contains(st.Err.Error(), "upstream") || st.Down != 15 {
+			t.Errorf("stats %+v", st)
+		}
+	})
+}
+
 func random(r *rand.Rand) []byte {
 	b := make([]byte, r.IntN(1<<r.IntN(22)))
 	fill(b, r)
@@ -490,13 +582,19 @@ func gulp(t *testing.T, c *net.TCPConn, want []byte, r *rand.Rand) {
 	}
 }
 
-// Short tunnels leave no descriptor behind. The number is small here; `make
-// soak` sets a large one.
+// Short tunnels leave no descriptor and no goroutine behind. The environment's
+// ESPALIER_SHORT_TUNNELS sets another number of them.
 func TestShortTunnelsLeaveNothing(t *testing.T) {
 	n := 1000
+	if s := os.Getenv("ESPALIER_SHORT_TUNNELS"); s != "" {
+		var err error
+		if n, err = strconv.Atoi(s); err != nil {
+			t.Fatalf("ESPALIER_SHORT_TUNNELS: %v", err)
+		}
+	}
 	engines(t, func(t *testing.T, newEngine func(Config) Engine) {
 		s := newStage(t, newEngine(patient))
-		before := -1
+		before, goroutines := -1, -1
 		for i := range n {
 			client, upstream, end := s.open("")
 			say(t, client, "x")
@@ -505,9 +603,10 @@ func TestShortTunnelsLeaveNothing(t *testing.T) {
 			upstream.Close()
 			end.wait(t)
 			if i == 10 {
-				before = descriptors(t)
+				before, goroutines = descriptors(t), runtime.NumGoroutine()
 			}
 		}
+		waitFor(t, "end of all goroutines", func() bool { return runtime.NumGoroutine() <= goroutines })
 		if after := descriptors(t); after > before {
 			t.Errorf("%d descriptors before, %d after", before, after)
 		}

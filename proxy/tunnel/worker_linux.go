@@ -52,9 +52,8 @@ const (
 	msgListen
 	msgUnlisten
 	msgTick  // look for timeouts, and give back what is not needed
-	msgHurry // look for timeouts only
-	msgCut   // end every tunnel
-	msgStop  // end the worker
+	msgHurry // look for timeouts, and accept again
+	msgStop  // end the worker and what it has
 )
 
 // turn is a direction of a slot that waits for its next turn.
@@ -160,8 +159,19 @@ func (w *worker) turn(epoll uintptr) (done bool) {
 	}
 }
 
-// retire ends the worker. What was posted too late to be read is answered here.
+// cut ends a slot in use, whatever it is.
+func (w *worker) cut(i uint32, s *slot) {
+	if s.phase == relaying {
+		w.end(i, ErrShutdown)
+	} else {
+		w.drop(i)
+	}
+}
+
+// retire ends the worker and every tunnel that it has. What was posted too late
+// to be read is answered here.
 func (w *worker) retire() {
+	w.each(w.cut)
 	w.mu.Lock()
 	w.dead = true
 	late := w.inbox
@@ -221,19 +231,11 @@ func (w *worker) relay(i uint32, side int, events uint32) {
 	}
 }
 
-// broken acts on a side whose connection has failed. What it sent before still
-// goes to the other side, as it would without a proxy; nothing can be sent to it.
+// broken acts on a side whose connection has failed.
 func (w *worker) broken(i uint32, side int) {
-	s, m := w.slots.at(i)
-	if x := &s.dir[side]; x.blocked || x.queued {
-		other := 1 - side
-		w.pipes.put(&s.dir[other])
-		m.left[other] = nil
-		s.dir[other].done = true
-		return // the read behind the last byte will tell the error
-	}
+	s, _ := w.slots.at(i)
 	if code, err := unix.GetsockoptInt(int(s.fd[side]), unix.SOL_SOCKET, unix.SO_ERROR); err == nil && code != 0 {
-		w.fail(i, side, "connection to", syscall.Errno(code))
+		w.deaf(i, side, syscall.Errno(code))
 	}
 }
 
@@ -272,20 +274,11 @@ func (w *worker) drainInbox() {
 			w.unlisten(m.listener)
 		case msgTick:
 			w.expire()
-			w.resumeListeners()
 			w.pipes.shrink()
 		case msgHurry:
 			w.expire()
-		case msgCut:
-			w.each(func(i uint32, s *slot) {
-				if s.phase == relaying {
-					w.end(i, ErrShutdown)
-				} else {
-					w.drop(i)
-				}
-			})
+			w.resumeListeners()
 		case msgStop:
-			w.each(func(i uint32, s *slot) { w.drop(i) })
 			w.stopped = true
 		}
 	}
