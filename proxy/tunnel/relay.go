@@ -37,7 +37,11 @@ func newRelay(cfg Config) *relay {
 	return &relay{cfg: cfg, open: map[*pair]struct{}{}}
 }
 
-var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+// A direction that carries small messages, or none, has a small buffer; large
+// ones are shared by those that carry more.
+const smallBuffer = 1 << 10
+
+var largeBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 func (e *relay) Start(t Tunnel) {
 	p := &pair{Tunnel: t, clock: e.cfg.clock}
@@ -66,9 +70,11 @@ func (e *relay) Len() int {
 
 func (e *relay) run(p *pair) {
 	upDone := make(chan struct{})
+	head := p.Head
+	p.Head = nil // not to be kept for days
 	go func() {
 		defer close(upDone)
-		p.copy(p.Upstream, p.Client, p.Head, "client", "upstream", func(n int64) {
+		p.copy(p.Upstream, p.Client, head, "client", "upstream", func(n int64) {
 			p.up.Add(n)
 			p.Service.AddUp(n)
 		})
@@ -99,20 +105,37 @@ func (e *relay) run(p *pair) {
 // copy relays one direction until src ends, and passes the end on. An error in
 // either connection ends the whole tunnel.
 func (p *pair) copy(dst, src net.Conn, head []byte, from, to string, count func(int64)) {
-	buf := buffers.Get().(*[32 << 10]byte)
-	defer buffers.Put(buf)
-	chunk := head
+	small := make([]byte, smallBuffer)
+	buf, chunk := small, head
+	var large *[32 << 10]byte
+	defer func() {
+		if large != nil {
+			largeBuffers.Put(large)
+		}
+	}()
 	for {
 		if len(chunk) > 0 {
 			n, err := dst.Write(chunk)
 			count(int64(n))
 			p.last.Store(p.clock())
 			if err != nil {
-				p.cut(fmt.Errorf("write to %s: %w", to, err))
+				// What dst has sent before still goes to src, as it would without a
+				// proxy. The direction that reads it ends the tunnel.
+				err = fmt.Errorf("write to %s: %w", to, err)
+				p.cause.CompareAndSwap(nil, &err)
+				p.half.Store(true)
 				return
 			}
 		}
-		n, err := src.Read(buf[:])
+		switch n := len(chunk); {
+		case large == nil && n == len(small):
+			large = largeBuffers.Get().(*[32 << 10]byte)
+			buf = large[:]
+		case large != nil && n < len(small):
+			largeBuffers.Put(large)
+			buf, large = small, nil
+		}
+		n, err := src.Read(buf)
 		chunk = buf[:n]
 		if err == nil || n > 0 {
 			continue
@@ -123,8 +146,8 @@ func (p *pair) copy(dst, src net.Conn, head []byte, from, to string, count func(
 		}
 		p.half.Store(true)
 		p.last.Store(p.clock())
-		if c, ok := dst.(interface{ CloseWrite() error }); !ok || c.CloseWrite() != nil {
-			// The end cannot be passed on any other way.
+		if c, ok := dst.(interface{ CloseWrite() error }); !ok || p.cause.Load() != nil || c.CloseWrite() != nil {
+			// The end cannot be passed on any other way, or src has failed.
 			p.cut(nil)
 		}
 		return
