@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"espalier/policy/auth"
 	"espalier/policy/catalog"
 )
 
@@ -62,21 +63,27 @@ func (l *Loaded) resolvePaths(file string) error {
 	return nil
 }
 
-// checkFiles checks that the files can be read, and the catalogue's contents.
+// checkFiles checks that the files can be read, and the contents of those that
+// are read at the start.
 func (l *Loaded) checkFiles() []error {
 	var errs []error
 	for _, f := range l.Config.fileKeys() {
 		if *f.name == "" {
 			continue
 		}
-		err := readable(*f.name)
-		if err == nil && f.key == "apple.catalog" {
-			_, err = catalog.Load(*f.name)
+		if err := readable(*f.name); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %s %w", f.key, *f.name, err))
+			continue
+		}
+		switch f.key {
+		case "apple.catalog":
+			_, err := catalog.Load(*f.name)
 			for _, e := range split(err) {
 				errs = append(errs, fmt.Errorf("%s: %w", f.key, e))
 			}
-		} else if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %s %w", f.key, *f.name, err))
+		case "auth.htpasswd":
+			_, err := auth.Open(l.Config.Auth) // names the key itself
+			errs = append(errs, split(err)...)
 		}
 	}
 	return errs

@@ -150,8 +150,14 @@ func (e *explainer) explain(arg, user string) (*explanation, error) {
 		x.Note = "inspect has no effect yet: TLS is not intercepted, the bytes are tunnelled"
 	}
 	x.Why = why(d)
-	if note := beyondTheProxy(x.Rows); note != "" {
+	if note := beyondTheProxy(x.Rows); note != "" && d.Action != policy.Deny {
 		x.Note = note
+	} else if ports := e.otherPorts(t); x.Note == "" && len(ports) > 0 {
+		noun := "port"
+		if len(ports) > 1 {
+			noun = "ports"
+		}
+		x.Note = fmt.Sprintf("the catalogue has %s for %s %s only", t.Host, noun, joined(ports, ", "))
 	}
 	site := e.pac.SiteFor(e.client)
 	fetched, err := fetchedProxy(e.cfg)
@@ -160,6 +166,28 @@ func (e *explainer) explain(arg, user string) (*explanation, error) {
 	}
 	x.PAC, err = e.pac.Route(site, e.pac.Proxies(site, fetched), t)
 	return x, err
+}
+
+// otherPorts are the ports that the catalogue has t's host for where it does not
+// have it for t's.
+func (e *explainer) otherPorts(t policy.Target) []uint16 {
+	apple := e.policy.Apple()
+	has := func(port uint16) bool {
+		return slices.ContainsFunc(apple.All(t.Host, t.Addr, port), func(r *catalog.Row) bool { return len(r.Ports) > 0 })
+	}
+	if has(t.Port) {
+		return nil
+	}
+	var ports []uint16
+	for _, r := range apple.Rows() {
+		for _, p := range r.Ports {
+			if !slices.Contains(ports, p) && has(p) {
+				ports = append(ports, p)
+			}
+		}
+	}
+	slices.Sort(ports)
+	return ports
 }
 
 // why says in a sentence what led to a decision.

@@ -27,7 +27,7 @@ func execute(root *cobra.Command) int {
 	if errors.As(err, &exit) {
 		return exit.code
 	}
-	return exitNo
+	return exitUsage // no command has run
 }
 
 func rootCommand() *cobra.Command {
@@ -53,14 +53,13 @@ Start it with "espalier run"; without a configuration file it runs on defaults.`
 		catalogCommand(), pacCommand(loadedConfig),
 		statusCommand(dataDir), reloadCommand(dataDir), drainCommand(dataDir),
 	)
-	for _, c := range root.Commands() {
-		asUsage(c)
-	}
+	setExits(root)
 	return root
 }
 
-// asUsage makes wrong arguments of a command and those below it bad usage.
-func asUsage(c *cobra.Command) {
+// setExits gives what can go wrong with c and the commands below it an exit
+// status: wrong arguments are bad usage, what fails later is a failure.
+func setExits(c *cobra.Command) {
 	if check := c.Args; check != nil {
 		c.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {
@@ -69,7 +68,16 @@ func asUsage(c *cobra.Command) {
 			return nil
 		}
 	}
+	if run := c.RunE; run != nil {
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			err := run(cmd, args)
+			if exit := (*exitError)(nil); err != nil && !errors.As(err, &exit) {
+				return &exitError{exitNo, err}
+			}
+			return err
+		}
+	}
 	for _, sub := range c.Commands() {
-		asUsage(sub)
+		setExits(sub)
 	}
 }
