@@ -55,9 +55,15 @@ func selfSigned(t *testing.T, host string) (cert tls.Certificate, file string) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
 }
 
-// overTLS makes a handler of connections one of TLS connections.
+// overTLS makes a handler of connections one of TLS connections, which ends them
+// in order.
 func overTLS(cert tls.Certificate, handle func(net.Conn)) func(net.Conn) {
-	return func(c net.Conn) { handle(tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}})) }
+	return func(c net.Conn) {
+		secure := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}})
+		handle(secure)
+		_ = secure.CloseWrite()
+		_, _ = io.Copy(io.Discard, c)
+	}
 }
 
 // curl reaches an Apple host through the proxy: the certificate is the origin's,
