@@ -56,6 +56,7 @@ func (g *gate) Serve(c *net.TCPConn, unread []byte) {
 type handedListener struct {
 	addr  net.Addr
 	conns chan net.Conn
+	mu    sync.Mutex // nothing is handed after done is closed
 	once  sync.Once
 	done  chan struct{}
 }
@@ -67,39 +68,44 @@ func newHandedListener(addr net.Addr) *handedListener {
 	return &handedListener{addr: addr, conns: make(chan net.Conn, handedBacklog), done: make(chan struct{})}
 }
 
-// hand never blocks; what nobody takes in time is closed.
-func (l *handedListener) hand(c net.Conn) {
+// hand never blocks. It closes what nobody takes in time, and reports false.
+func (l *handedListener) hand(c net.Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	select {
 	case <-l.done:
-		c.Close()
-		return
 	default:
+		select {
+		case l.conns <- c:
+			return true
+		default:
+		}
 	}
-	select {
-	case l.conns <- c:
-	default:
-		c.Close()
-	}
+	c.Close()
+	return false
 }
 
+// Accept returns what was handed before Close also after it.
 func (l *handedListener) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.conns:
 		return c, nil
 	case <-l.done:
 	}
-	for {
-		select {
-		case c := <-l.conns:
-			c.Close()
-		default:
-			return nil, net.ErrClosed
-		}
+	select {
+	case c := <-l.conns:
+		return c, nil
+	default:
+		return nil, net.ErrClosed
 	}
 }
 
 func (l *handedListener) Close() error {
-	l.once.Do(func() { close(l.done) })
+	l.once.Do(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		close(l.done)
+	})
 	return nil
 }
 

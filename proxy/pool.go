@@ -16,10 +16,14 @@ const (
 	poolIdle      = time.Minute
 )
 
+// originBuffer is what the head of an answer usually fits in.
+const originBuffer = 4 << 10
+
 // An originConn is a connection to a destination, for one request at a time.
 type originConn struct {
 	*net.TCPConn
 	target policy.Target
+	state  *State // whose rules it was dialed by
 	buf    []byte // what was read and is not used stands in buf[:n]
 	n      int
 	reused bool
@@ -27,8 +31,8 @@ type originConn struct {
 	peek   func() (n int, err error) // looks what there is to read, without waiting
 }
 
-func newOriginConn(c *net.TCPConn, t policy.Target) *originConn {
-	o := &originConn{TCPConn: c, target: t}
+func newOriginConn(c *net.TCPConn, t policy.Target, st *State) *originConn {
+	o := &originConn{TCPConn: c, target: t, state: st}
 	raw, err := c.SyscallConn()
 	if err != nil {
 		o.peek = func() (int, error) { return 0, err }
@@ -73,8 +77,9 @@ type pool struct {
 	closed bool
 }
 
-// get returns an idle connection to t, nil where there is none.
-func (p *pool) get(t policy.Target) *originConn {
+// get returns an idle connection to t that was dialed by the rules of st, nil
+// where there is none.
+func (p *pool) get(t policy.Target, st *State) *originConn {
 	for {
 		p.mu.Lock()
 		list := p.idle[t]
@@ -87,7 +92,7 @@ func (p *pool) get(t policy.Target) *originConn {
 		p.keep(t, list[:len(list)-1])
 		p.total--
 		p.mu.Unlock()
-		if o.quiet() {
+		if o.state == st && o.quiet() {
 			o.reused = true
 			return o
 		}
@@ -97,6 +102,11 @@ func (p *pool) get(t policy.Target) *originConn {
 
 // put takes a connection back, or closes it where there is no room.
 func (p *pool) put(o *originConn) {
+	o.n = 0
+	if len(o.buf) > originBuffer {
+		o.buf = nil
+	}
+	_ = o.SetDeadline(time.Time{})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	list := p.idle[o.target]

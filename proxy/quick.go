@@ -27,6 +27,8 @@ type quick struct {
 	mu      sync.Mutex
 	clients map[*quickClient]struct{}
 	closing bool
+	dialing context.Context // ends when what is left is cut
+	cut     context.CancelFunc
 	busy    sync.WaitGroup
 }
 
@@ -45,9 +47,12 @@ type quickClient struct {
 	general *handedListener // takes over what is not for the short way
 	from    netip.Addr
 	buf     *[quickHead]byte
-	n       int  // bytes in buf
-	waiting bool // for a request; guarded by quick.mu
+	n       int // bytes in buf
 	out     []byte
+
+	// Guarded by quick.mu.
+	waiting bool        // for a request
+	origin  *originConn // the destination's, during an exchange
 }
 
 // serve answers requests on c until the client leaves or c is handed over.
@@ -81,6 +86,7 @@ func (q *quick) enter(c *quickClient) bool {
 	}
 	if q.clients == nil {
 		q.clients = map[*quickClient]struct{}{}
+		q.dialing, q.cut = context.WithCancel(context.Background())
 	}
 	q.clients[c] = struct{}{}
 	q.busy.Add(1)
@@ -114,11 +120,36 @@ func (q *quick) shutdown(ctx context.Context) {
 	case <-ctx.Done():
 	}
 	q.mu.Lock()
+	if q.cut != nil {
+		q.cut()
+	}
 	for c := range q.clients {
 		c.Close()
+		if c.origin != nil {
+			c.origin.Close()
+		}
 	}
 	q.mu.Unlock()
 	<-done
+}
+
+// hold notes the destination's connection, so that shutdown can cut it. Where
+// shutdown has cut already it closes o.
+func (c *quickClient) hold(o *originConn) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dialing.Err() != nil {
+		o.Close()
+		return tunnel.ErrShutdown
+	}
+	c.origin = o
+	return nil
+}
+
+func (c *quickClient) release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.origin = nil
 }
 
 // wait waits for the next request's first bytes. It returns false where the
@@ -149,24 +180,29 @@ func (c *quickClient) wait() bool {
 func (c *quickClient) request() bool {
 	r, ok := head.ParseRequest(c.buf[:c.n])
 	if !ok {
-		return c.giveUp()
+		c.giveUp()
+		return false
 	}
 	isHead := string(r.Method) == http.MethodHead
 	if !isHead && string(r.Method) != http.MethodGet {
-		return c.giveUp()
+		c.giveUp()
+		return false
 	}
 	authority, path, ok := splitURL(r.Target)
 	if !ok {
-		return c.giveUp()
+		c.giveUp()
+		return false
 	}
 	target, err := policy.ParseTarget(string(authority), 80)
 	if err != nil {
-		return c.giveUp()
+		c.giveUp()
+		return false
 	}
 	st := c.s.state.Load()
 	d := st.Policy.Decide(&policy.Request{Target: target, Client: c.from})
 	if d.Action != policy.Forward {
-		return c.giveUp()
+		c.giveUp()
+		return false
 	}
 	x := c.s.begin(c.from, methodName(isHead), string(r.Agent))
 	x.to(target)
@@ -179,7 +215,11 @@ func (c *quickClient) request() bool {
 	e.writeRequest(r, authority, path)
 	switch e.run(st, target) {
 	case handOver:
-		return c.giveUp()
+		if !c.giveUp() {
+			x.failed(tunnel.ErrShutdown)
+			x.finish(0)
+		}
+		return false
 	case closeClient:
 		c.Close()
 		return false
@@ -195,11 +235,11 @@ func methodName(isHead bool) string {
 	return http.MethodGet
 }
 
-// giveUp hands the connection over with all that was read and not answered.
+// giveUp hands the connection over with all that was read and not answered. It
+// returns false where nobody takes it.
 func (c *quickClient) giveUp() bool {
 	_ = c.SetDeadline(time.Time{})
-	c.general.hand(tunnel.Replay(c.TCPConn, bytes.Clone(c.buf[:c.n])))
-	return false
+	return c.general.hand(tunnel.Replay(c.TCPConn, bytes.Clone(c.buf[:c.n])))
 }
 
 // splitURL splits an absolute http URL into its authority and its path with the
@@ -262,12 +302,12 @@ func ofConnection(f head.Field) bool {
 
 // connect returns a connection to the destination.
 func (q *quick) connect(st *State, x *exchange, t policy.Target) (*originConn, error) {
-	if o := q.pool.get(t); o != nil {
+	if o := q.pool.get(t, st); o != nil {
 		x.rec.Upstream = addrPort(o)
 		return o, nil
 	}
 	began := time.Now()
-	conn, err := st.Dialer.Dial(context.Background(), t)
+	conn, err := st.Dialer.Dial(q.dialing, t)
 	x.rec.Connect = time.Since(began)
 	if err != nil {
 		return nil, err
@@ -278,7 +318,7 @@ func (q *quick) connect(st *State, x *exchange, t policy.Target) (*originConn, e
 		return nil, errors.New("the connection is no TCP connection")
 	}
 	x.rec.Upstream = addrPort(tcp)
-	return newOriginConn(tcp, t), nil
+	return newOriginConn(tcp, t, st), nil
 }
 
 // refuse answers in the destination's place.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"espalier/policy"
 	"espalier/proxy/head"
 	"espalier/proxy/traffic"
+	"espalier/proxy/tunnel"
 )
 
 // An outcome says what becomes of the client's connection.
@@ -34,10 +36,15 @@ type quickExchange struct {
 var errOddAnswer = errors.New("an answer that is not for the short way")
 
 // run sends the request in out and relays the answer. The request is safe, so it
-// is sent again where a kept connection turns out to be gone (RFC 9110, 9.2.2).
+// is sent again where a kept connection turns out to be gone (RFC 9110, 9.2.2),
+// or says that it had waited for too long (15.5.9).
 func (e *quickExchange) run(st *State, t policy.Target) outcome {
+	defer e.release()
 	for {
 		o, err := e.connect(st, e.x, t)
+		if err == nil {
+			err = e.hold(o)
+		}
 		if err != nil {
 			return e.refuse(err)
 		}
@@ -46,17 +53,19 @@ func (e *quickExchange) run(st *State, t policy.Target) outcome {
 		if _, err = o.Write(e.out); err == nil {
 			r, err = o.readHead()
 		}
-		if err == nil {
+		if err == nil && !(o.reused && r.Status == http.StatusRequestTimeout) {
 			return e.answer(o, r)
 		}
 		o.Close()
 		switch {
+		case e.dialing.Err() != nil:
+			err = tunnel.ErrShutdown
 		case errors.Is(err, errOddAnswer):
 			return handOver
-		case o.reused && o.n == 0:
-			continue
 		case isTimeout(err):
 			err = fmt.Errorf("%w: %w", errReplyTimeout, err)
+		case o.reused && (err == nil || o.n == 0):
+			continue
 		}
 		return e.refuse(err)
 	}
@@ -74,7 +83,7 @@ func isTimeout(err error) bool {
 // next read.
 func (o *originConn) readHead() (head.Response, error) {
 	if o.buf == nil {
-		o.buf = make([]byte, 4<<10)
+		o.buf = make([]byte, originBuffer)
 	}
 	for {
 		if n := head.Complete(o.buf[:o.n]); n > 0 {
@@ -84,6 +93,9 @@ func (o *originConn) readHead() (head.Response, error) {
 				return r, errOddAnswer
 			}
 			return r, nil
+		}
+		if bareLF(o.buf[:o.n]) {
+			return head.Response{}, errOddAnswer // its end would be waited for in vain
 		}
 		if o.n == len(o.buf) {
 			if o.n >= answerHead {
@@ -100,6 +112,12 @@ func (o *originConn) readHead() (head.Response, error) {
 			return head.Response{}, err
 		}
 	}
+}
+
+// bareLF reports whether an empty line ends b's head for those who are lenient
+// about line ends.
+func bareLF(b []byte) bool {
+	return bytes.Contains(b, []byte("\n\n")) || bytes.Contains(b, []byte("\n\r\n"))
 }
 
 // answer relays an answer whose head has come.
@@ -139,8 +157,6 @@ func (e *quickExchange) answer(o *originConn, r head.Response) outcome {
 	if err != nil || r.Close || length == head.UntilClose || used < o.n {
 		o.Close()
 	} else {
-		o.n = 0
-		_ = o.SetDeadline(time.Time{})
 		e.pool.put(o)
 	}
 	if err != nil || e.close {

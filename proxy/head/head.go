@@ -43,8 +43,9 @@ func Complete(b []byte) int {
 
 // parseFields checks header lines up to the empty line, and calls see for each.
 // It returns their length with the empty line, 0 where they are not strict or
-// not complete, or see returns false.
-func parseFields(b []byte, see func(name, value []byte) bool) int {
+// not complete, or see returns false. Values may hold bytes from 0x80 where
+// obsText is set (RFC 9110, 5.5).
+func parseFields(b []byte, obsText bool, see func(name, value []byte) bool) int {
 	for at := 0; ; {
 		n := bytes.IndexByte(b[at:], '\n')
 		if n < 1 || b[at+n-1] != '\r' {
@@ -55,16 +56,15 @@ func parseFields(b []byte, see func(name, value []byte) bool) int {
 		if len(line) == 0 {
 			return at
 		}
-		name, value, ok := cut(line)
+		name, value, ok := cut(line, obsText)
 		if !ok || !see(name, value) {
 			return 0
 		}
 	}
 }
 
-// cut splits a header line and checks every byte of it (RFC 9110, 5.1 and 5.5;
-// bytes from 0x80 are left to net/http).
-func cut(line []byte) (name, value []byte, ok bool) {
+// cut splits a header line and checks every byte of it (RFC 9110, 5.1 and 5.5).
+func cut(line []byte, obsText bool) (name, value []byte, ok bool) {
 	colon := bytes.IndexByte(line, ':')
 	if colon < 1 {
 		return nil, nil, false
@@ -76,7 +76,7 @@ func cut(line []byte) (name, value []byte, ok bool) {
 		}
 	}
 	for _, c := range value {
-		if c < ' ' && c != '\t' || c >= 0x7f {
+		if c < ' ' && c != '\t' || c == 0x7f || c > 0x7f && !obsText {
 			return nil, nil, false
 		}
 	}

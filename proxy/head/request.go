@@ -39,7 +39,7 @@ func ParseRequest(b []byte) (r Request, ok bool) {
 		}
 	}
 	hosts := 0
-	n := parseFields(b[end+1:], func(name, value []byte) bool {
+	n := parseFields(b[end+1:], false, func(name, value []byte) bool {
 		switch len(name) {
 		case len("te"):
 			return !equalFold(name, "te")

@@ -21,8 +21,8 @@ const (
 )
 
 // ParseResponse parses the head at the start of b. ok is false where it is not
-// complete, where it could be read in more than one way, and for what nominates
-// headers or upgrades.
+// complete, where it could be read in more than one way, and where Connection
+// nominates headers; an upgrade may be offered, not made.
 func ParseResponse(b []byte) (r Response, ok bool) {
 	end := bytes.IndexByte(b, '\n')
 	// "HTTP/1.x NNN" and the CRLF.
@@ -39,25 +39,23 @@ func ParseResponse(b []byte) (r Response, ok bool) {
 		r.Status = r.Status*10 + int(c-'0')
 	}
 	for _, c := range b[12 : end-1] {
-		if c < ' ' && c != '\t' || c >= 0x7f {
+		if c < ' ' && c != '\t' || c == 0x7f {
 			return r, false
 		}
 	}
-	if r.Status < 100 {
+	if r.Status < 100 || r.Status == 101 {
 		return r, false
 	}
 	r.Line = b[:end+1]
 	r.Length = UntilClose
 	keep, lengths, encodings := b[7] == '1', 0, 0
-	n := parseFields(b[end+1:], func(name, value []byte) bool {
+	n := parseFields(b[end+1:], true, func(name, value []byte) bool {
 		switch len(name) {
-		case len("upgrade"):
-			return !equalFold(name, "upgrade")
 		case len("connection"):
 			if equalFold(name, "connection") {
-				closes, ok := connection(value)
+				closes, keeps, ok := connectionOptions(value)
 				r.Close = r.Close || closes
-				keep = keep || !closes && len(value) > 0
+				keep = keep || keeps
 				return ok
 			}
 		case len("content-length"):
@@ -84,6 +82,24 @@ func ParseResponse(b []byte) (r Response, ok bool) {
 	r.Len = end + 1 + n
 	r.Fields = Fields(b[end+1 : r.Len-2])
 	return r, true
+}
+
+// connectionOptions reads the value of an answer's Connection header. ok is false
+// where it nominates headers beside Keep-Alive and Upgrade.
+func connectionOptions(value []byte) (closes, keeps, ok bool) {
+	for more := true; more; {
+		var option []byte
+		option, value, more = bytes.Cut(value, []byte(","))
+		switch option = bytes.Trim(option, " \t"); {
+		case equalFold(option, "close"):
+			closes = true
+		case equalFold(option, "keep-alive"):
+			keeps = true
+		case len(option) > 0 && !equalFold(option, "upgrade"):
+			return false, false, false
+		}
+	}
+	return closes, keeps, true
 }
 
 // parseLength parses a Content-Length: digits only.
