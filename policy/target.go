@@ -224,7 +224,7 @@ func ParsePattern(s string) (string, error) {
 	case err != nil:
 		return "", fmt.Errorf("%q is no host pattern: %w (allowed: a name, *.name, an address or a CIDR block)", s, err)
 	case wild && addr.IsValid():
-		return "", fmt.Errorf("%q is no host pattern: an address takes no *.", s)
+		return "", fmt.Errorf("%q is no host pattern: an address takes no *. before it", s)
 	case wild:
 		return "*." + host, nil
 	}

@@ -44,7 +44,6 @@ var (
 	refuseReset     = refusal{502, "connection_terminated", "The destination closed the connection before it had answered."}
 	refuseSlowReply = refusal{504, "http_response_timeout", "The destination did not answer the request in time."}
 	refuseBadReply  = refusal{502, "http_protocol_error", "The destination's answer is not valid HTTP."}
-	refuseInternal  = refusal{500, "proxy_internal_error", "The proxy failed. Its log says why."}
 )
 
 // refusalFor says how a client is told of an error on the way to the

@@ -110,8 +110,10 @@ func TestVerifyMemoryIsBounded(t *testing.T) {
 	for i := range maxKnown {
 		u.known[u.digest("ann", fmt.Sprint(i))] = struct{}{}
 	}
-	if !u.Verify("ann", "x") || !u.Verify("ann", "x") {
-		t.Error("ann cannot sign in")
+	for range 2 {
+		if !u.Verify("ann", "x") {
+			t.Error("ann cannot sign in")
+		}
 	}
 	if len(u.known) > maxKnown {
 		t.Errorf("%d passwords are remembered, more than %d", len(u.known), maxKnown)
