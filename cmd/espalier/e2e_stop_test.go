@@ -4,7 +4,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -110,7 +109,7 @@ func TestSecondStart(t *testing.T) {
 		{"the same port", "proxy.listen=" + p.proxy, "proxy.listen: listen tcp " + p.proxy + ": bind: address already in use"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, stderr, code := outputOf(t, exec.Command(p.path, "run", "-c", p.config, "--set", tt.set))
+			_, stderr, code := outputOf(t, p.command("run", "-c", p.config, "--set", tt.set))
 			if code != 1 || !strings.Contains(stderr, tt.want) {
 				t.Errorf("exit status %d, %s\nwant %q", code, stderr, tt.want)
 			}

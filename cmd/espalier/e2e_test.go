@@ -137,7 +137,7 @@ func (p *process) whole(config string) string {
 
 func (p *process) start() {
 	p.t.Helper()
-	p.cmd = exec.Command(p.path, "run", "-c", p.config, "--set", "proxy.listen=127.0.0.1:0")
+	p.cmd = p.command("run", "-c", p.config, "--set", "proxy.listen=127.0.0.1:0")
 	p.cmd.Stderr = &p.stderr
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
@@ -217,7 +217,18 @@ func (p *process) exits(code int) {
 // run runs another command of the program against this process.
 func (p *process) run(args ...string) (stdout, stderr string, code int) {
 	p.t.Helper()
-	return outputOf(p.t, exec.Command(p.path, append(args, "-c", p.config)...))
+	return outputOf(p.t, p.command(append(args, "-c", p.config)...))
+}
+
+// command is the program with none of the tests' own settings.
+func (p *process) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(p.path, args...)
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "ESPALIER_") {
+			cmd.Env = append(cmd.Env, v)
+		}
+	}
+	return cmd
 }
 
 func outputOf(t *testing.T, cmd *exec.Cmd) (stdout, stderr string, code int) {
