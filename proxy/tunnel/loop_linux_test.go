@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -287,6 +288,72 @@ func TestServedConnectionsHaveTheKeepAliveOfTunnels(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Where descriptors run out, clients wait or find their connection closed; when
+// there are some again, clients are served.
+func TestDescriptorsRunOut(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		free   uint64 // descriptors
+		served bool
+	}{
+		{"before a client is accepted", 0, true},
+		{"before it is handed over", 1, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			d, addr, _ := newDoor(t)
+			to := netip.MustParseAddrPort(addr)
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := os.NewFile(uintptr(fd), "client")
+			defer c.Close()
+			next, err := unix.Dup(fd) // the lowest that is free
+			if err != nil {
+				t.Fatal(err)
+			}
+			unix.Close(next)
+			before := descriptors(t)
+			var was unix.Rlimit
+			if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+				t.Fatal(err)
+			}
+			restore := sync.OnceFunc(func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &was) })
+			defer restore()
+			if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(next) + tc.free, Max: was.Max}); err != nil {
+				t.Fatal(err)
+			}
+			if err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}); err != nil {
+				t.Fatal(err)
+			}
+			if tc.served {
+				waitFor(t, "rest of the listener", d.engine.(*loop).hurrying.Load)
+				restore()
+				say(t, dial(t, addr), "first")
+				(<-d.served).Close()
+			}
+			const text = "GET / HTTP/1.1\r\n\r\n"
+			if _, err := c.WriteString(text); err != nil {
+				t.Fatal(err)
+			}
+			if !tc.served {
+				if n, _ := c.Read(make([]byte, 1)); n != 0 {
+					t.Error("the client is answered")
+				}
+				restore()
+				if after := descriptors(t); after != before {
+					t.Errorf("%d descriptors before, %d after", before, after)
+				}
+				return
+			}
+			served := <-d.served
+			defer served.Close()
+			_ = served.SetDeadline(time.Now().Add(limit))
+			expect(t, served, text)
+		})
+	}
 }
 
 // Pipes are closed when they are not needed, also after the last tunnel.
