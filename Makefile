@@ -38,8 +38,11 @@ fuzz: ## every fuzz target for FUZZTIME
 		done; \
 	done
 
-bench: ## the comparison with other proxies, and the Go benchmarks
-	$(GO) run ./cmd/espalier-bench --install --markdown docs/performance.md
+bench: ## the comparison with other proxies, and the Go benchmarks; as root, on a quiet machine
+	$(GO) build -o espalier-bench ./cmd/espalier-bench
+	./espalier-bench --install --rounds 5 --markdown docs/bench.md
+	./espalier-bench --user nobody --beside 1000 --peers espalier,squid,goproxy --scenarios bulk-down,bulk-up --markdown docs/bench-user.md
+	./espalier-bench --idle 9500 --peers espalier,haproxy --scenarios idle --rounds 1
 	$(GO) test -run '^$$' -bench . -benchmem ./policy/... ./pac/... ./proxy/...
 
 # The same commit gives the same bytes.
