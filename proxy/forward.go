@@ -28,16 +28,33 @@ const replyTimeout = 5 * time.Minute
 // with what goproxy leaves open: hop-by-hop headers that Connection nominates,
 // streaming, cut bodies, error texts, the environment's proxy.
 type forwarder struct {
-	s         *Server
-	proxy     *goproxy.ProxyHttpServer
-	transport *http.Transport
+	s     *Server
+	proxy *goproxy.ProxyHttpServer
 }
 
 func newForwarder(s *Server) *forwarder {
 	f := &forwarder{s: s, proxy: goproxy.NewProxyHttpServer()}
-	f.transport = &http.Transport{
-		Proxy:       nil, // goproxy would take HTTP_PROXY of the environment
-		DialContext: f.dial,
+	f.proxy.Tr = nil // every request brings the transport of its state
+	f.proxy.ConnectDial = nil
+	f.proxy.KeepAcceptEncoding = true
+	f.proxy.Logger = zap.NewStdLog(s.ops)
+	f.proxy.OnRequest().DoFunc(f.request)
+	f.proxy.OnResponse().DoFunc(f.response)
+	return f
+}
+
+// newTransport returns the transport of requests that st decides about. The
+// connections that it keeps were dialed by the rules of st, and serve no other.
+func newTransport(st *State) *http.Transport {
+	return &http.Transport{
+		Proxy: nil, // goproxy would take HTTP_PROXY of the environment
+		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			t, err := policy.ParseTarget(addr, 0)
+			if err != nil {
+				return nil, err
+			}
+			return st.Dialer.Dial(ctx, t)
+		},
 		// Whoever asked for an encoding gets it, byte for byte.
 		DisableCompression:     true,
 		MaxIdleConns:           1000,
@@ -49,21 +66,16 @@ func newForwarder(s *Server) *forwarder {
 		WriteBufferSize:        16 << 10,
 		ReadBufferSize:         16 << 10,
 	}
-	f.proxy.Tr = f.transport
-	f.proxy.ConnectDial = nil
-	f.proxy.KeepAcceptEncoding = true
-	f.proxy.Logger = zap.NewStdLog(s.ops)
-	f.proxy.OnResponse().DoFunc(f.response)
-	return f
 }
 
-// dial connects for the transport.
-func (f *forwarder) dial(ctx context.Context, _, addr string) (net.Conn, error) {
-	t, err := policy.ParseTarget(addr, 0)
-	if err != nil {
-		return nil, err
+// request is goproxy's hook for requests: it names the transport.
+func (f *forwarder) request(r *http.Request, ctx *goproxy.ProxyCtx) (*http.Request, *http.Response) {
+	if fx, ok := r.Context().Value(forwardedKey{}).(*forwarded); ok {
+		ctx.RoundTripper = goproxy.RoundTripperFunc(func(r *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
+			return fx.transport.RoundTrip(r)
+		})
 	}
-	return f.s.state.Load().Dialer.Dial(ctx, t)
+	return r, nil
 }
 
 // plain handles every method but CONNECT.
@@ -88,19 +100,21 @@ func (s *Server) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 		return
 	}
 	x.to(target)
-	d := s.decide(s.state.Load(), x, r.Header.Get("Proxy-Authorization"))
+	st := s.state.Load()
+	d := s.decide(st, x, r.Header.Get("Proxy-Authorization"))
 	if d.Action == policy.Deny || d.Action == policy.Challenge {
 		s.answer(w, x, refusalOf(d))
 		return
 	}
-	s.forward.serve(w, r, x)
+	s.forward.serve(w, r, x, st.transport)
 }
 
 // forwarded is a plain request on its way through goproxy.
 type forwarded struct {
 	*exchange
-	service *traffic.Service
-	w       *responseWriter
+	service   *traffic.Service
+	transport *http.Transport
+	w         *responseWriter
 	// What cut the answer's body short: the destination, or the client.
 	bodyErr, clientErr error
 
@@ -112,9 +126,9 @@ type forwarded struct {
 
 type forwardedKey struct{}
 
-// serve passes r on and writes the answer.
-func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
-	fx := &forwarded{exchange: x, service: f.s.traffic.Service(x.rec.Service)}
+// serve passes r on by a transport and writes the answer.
+func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, by *http.Transport) {
+	fx := &forwarded{exchange: x, service: f.s.traffic.Service(x.rec.Service), transport: by}
 	fx.w = &responseWriter{ResponseWriter: w, fx: fx}
 
 	var asked time.Time

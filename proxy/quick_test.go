@@ -410,7 +410,13 @@ func TestQuickCutHead(t *testing.T) {
 
 // A reload closes kept connections, also those that were in use: they were
 // dialed by the old rules.
-func TestQuickReload(t *testing.T) {
+func TestReloadClosesKeptConnections(t *testing.T) {
+	for name, general := range map[string]bool{"short way": false, "general way": true} {
+		t.Run(name, func(t *testing.T) { reloadClosesKeptConnections(t, general) })
+	}
+}
+
+func reloadClosesKeptConnections(t *testing.T, general bool) {
 	asked, answer := make(chan struct{}), make(chan struct{})
 	var conns atomic.Int32
 	o := newOrigin(t, func(c net.Conn) {
@@ -424,7 +430,7 @@ func TestQuickReload(t *testing.T) {
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		}
 	})
-	r := start(t, setup{}, false)
+	r := start(t, setup{}, general)
 	c := r.dial()
 	do := func(meanwhile func()) {
 		t.Helper()

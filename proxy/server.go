@@ -34,6 +34,8 @@ type State struct {
 	Policy *policy.Policy
 	Dialer *egress.Dialer
 	Users  *auth.Users // nil: nobody can sign in
+
+	transport *http.Transport // of plain requests on the general way; Apply makes it
 }
 
 // Timeouts and limits of the HTTP side.
@@ -90,12 +92,16 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 	return s
 }
 
-// Apply makes st the state for requests that come from now on.
+// Apply makes st, which must be new, the state for requests that come from now
+// on.
 func (s *Server) Apply(st *State) {
-	s.state.Store(st)
+	st.transport = newTransport(st)
+	old := s.state.Swap(st)
 	// Kept connections were dialed by the old rules.
-	s.forward.transport.CloseIdleConnections()
 	s.quick.pool.closeIdle()
+	if old != nil {
+		old.transport.CloseIdleConnections()
+	}
 }
 
 // Listen opens a listener with the proxy's socket options.
@@ -169,7 +175,7 @@ func (s *Server) Shutdown(ctx context.Context) (cut int) {
 	s.handlers.shutdown(ctx)
 	quick.Wait()
 	cut = s.tunnels.Shutdown(ctx)
-	s.forward.transport.CloseIdleConnections()
+	s.state.Load().transport.CloseIdleConnections()
 	return cut
 }
 
