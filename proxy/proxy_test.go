@@ -47,6 +47,7 @@ type setup struct {
 	inspect        string
 	users          map[string]string // name: password
 	maxTunnels     int
+	balancers      []string // proxy.proxy_protocol
 	extra          []string
 	prepare        func(*Server) // before it serves
 }
@@ -92,7 +93,7 @@ func start(t *testing.T, c setup, netHTTP bool) *rig {
 	if r.log, err = accesslog.Open(accesslog.Config{File: r.path, Format: "json"}, dir, "test", logger); err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{IdleTimeout: time.Hour, MaxTunnels: c.maxTunnels}
+	cfg := Config{IdleTimeout: time.Hour, MaxTunnels: c.maxTunnels, ProxyProtocol: c.balancers}
 	r.server = New(cfg, r.log, logger, r.counters)
 	if c.prepare != nil {
 		c.prepare(r.server)

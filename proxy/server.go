@@ -54,7 +54,8 @@ type Server struct {
 	ops     *zap.Logger
 	traffic *traffic.Counters
 	tunnels tunnel.Engine
-	max     int // open tunnels
+	max     int        // open tunnels
+	lbs     *balancers // nil: none
 
 	state    atomic.Pointer[State]
 	quick    quick
@@ -78,6 +79,7 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 	if s.max == 0 {
 		s.max = defaultMaxTunnels()
 	}
+	s.lbs = newBalancers(cfg.ProxyProtocol, ops)
 	s.quick.s = s
 	s.forward = newForwarder(s)
 	s.http = &http.Server{
@@ -123,7 +125,9 @@ func (s *Server) Serve(l net.Listener) error {
 	defer s.serving.Done()
 	from := l
 	closeAll := func() { l.Close() }
-	if a, ok := s.tunnels.(tunnel.Acceptor); ok {
+	if s.lbs != nil { // a header comes first, so that accepting is net/http's
+		from = balancedListener{l, s.lbs}
+	} else if a, ok := s.tunnels.(tunnel.Acceptor); ok {
 		if tcp, ok := l.(*net.TCPListener); ok {
 			handed := newHandedListener(l.Addr())
 			stop, err := a.Accept(tcp, &gate{s, handed})
