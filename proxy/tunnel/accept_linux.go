@@ -1,16 +1,13 @@
 package tunnel
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -74,7 +71,7 @@ func setOptions(fd int) error {
 		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAlive.Interval / time.Second)},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAlive.Count},
 	} {
-		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
+		if err := setOption(int32(fd), o.level, o.name, o.value); err != nil {
 			return os.NewSyscallError("setsockopt", err)
 		}
 	}
@@ -95,14 +92,14 @@ func (w *worker) watchListener(at int) {
 	// A client wakes every worker that is idle, and one of them gets it.
 	// EPOLLEXCLUSIVE would not help: it has no effect in an epoll set that is
 	// itself watched, as this is by Go's poller.
-	_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, w.listeners[at].fd, &unix.EpollEvent{
+	_ = epollCtl(w.epoll, unix.EPOLL_CTL_ADD, int32(w.listeners[at].fd), &unix.EpollEvent{
 		Events: unix.EPOLLIN, Fd: int32(firstListener - at),
 	})
 }
 
 func (w *worker) unlisten(ln *listener) {
 	if at := slices.Index(w.listeners, ln); at >= 0 {
-		_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, ln.fd, nil)
+		_ = epollCtl(w.epoll, unix.EPOLL_CTL_DEL, int32(ln.fd), nil)
 		w.listeners[at] = nil
 	}
 	// Clients that have not asked for anything are turned away, so that they try
@@ -137,7 +134,7 @@ func (w *worker) accept(at int) {
 		}
 		fd, from, err := accept4(ln.fd)
 		switch err {
-		case 0:
+		case nil:
 			w.greet(fd, from, ln.gate)
 		case unix.EINTR, unix.ECONNABORTED:
 		case unix.EAGAIN:
@@ -145,7 +142,7 @@ func (w *worker) accept(at int) {
 		default:
 			// Descriptors or memory have run out: a level-triggered listener would
 			// spin. It rests until the next hurry.
-			_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, ln.fd, nil)
+			_ = epollCtl(w.epoll, unix.EPOLL_CTL_DEL, int32(ln.fd), nil)
 			w.engine.startHurrying()
 			return
 		}
@@ -153,41 +150,24 @@ func (w *worker) accept(at int) {
 	w.again = true // a listener is told of once, however many clients wait
 }
 
-// accept4 accepts without allocating.
-func accept4(fd int) (int, netip.AddrPort, unix.Errno) {
-	var sa unix.RawSockaddrInet6
-	size := uint32(unsafe.Sizeof(sa))
-	r, _, errno := syscall.Syscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&sa)),
-		uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
-	if errno != 0 {
-		return -1, netip.AddrPort{}, errno
-	}
-	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:])
-	if sa.Family == unix.AF_INET {
-		sa4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(&sa))
-		return int(r), netip.AddrPortFrom(netip.AddrFrom4(sa4.Addr), port), 0
-	}
-	return int(r), netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port), 0
-}
-
 // greet takes a new client. Its head is usually there already.
-func (w *worker) greet(fd int, from netip.AddrPort, g Gate) {
-	n, err := read(int32(fd), w.buf[:])
+func (w *worker) greet(fd int32, from netip.AddrPort, g Gate) {
+	n, err := read(fd, w.buf[:])
 	switch {
 	case err == unix.EAGAIN:
 		i := w.slots.take()
 		s, m := w.slots.at(i)
-		s.fd = [2]int32{int32(fd), -1}
+		s.fd = [2]int32{fd, -1}
 		s.phase, s.since = reading, w.now
 		m.gate, m.addr = g, from
 		if w.watch(i, client, unix.EPOLL_CTL_ADD) != nil {
-			unix.Close(fd)
+			closeFD(fd)
 			w.slots.put(i)
 			return
 		}
 		w.engine.wait()
 	case err != nil || n == 0:
-		unix.Close(fd)
+		closeFD(fd)
 	default:
 		w.ask(fd, from, g, w.buf[:n])
 	}
@@ -204,8 +184,8 @@ func (w *worker) readHead(i uint32) {
 		w.drop(i)
 		return
 	}
-	fd, from, g := int(s.fd[client]), m.addr, m.gate
-	_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+	fd, from, g := s.fd[client], m.addr, m.gate
+	_ = epollCtl(w.epoll, unix.EPOLL_CTL_DEL, fd, nil)
 	w.engine.pending.Add(-1)
 	w.slots.put(i)
 	w.ask(fd, from, g, w.buf[:n])
@@ -213,7 +193,7 @@ func (w *worker) readHead(i uint32) {
 
 // ask asks the gate about a client's first bytes b, and connects. fd is in no
 // epoll set.
-func (w *worker) ask(fd int, from netip.AddrPort, g Gate, b []byte) {
+func (w *worker) ask(fd int32, from netip.AddrPort, g Gate, b []byte) {
 	h, ok := head.ParseRequest(b)
 	if !ok || string(h.Method) != "CONNECT" {
 		handOver(fd, g, b, nil)
@@ -232,7 +212,7 @@ func (w *worker) ask(fd int, from netip.AddrPort, g Gate, b []byte) {
 	}
 	i := w.slots.take()
 	s, m := w.slots.at(i)
-	s.fd = [2]int32{int32(fd), int32(upfd)}
+	s.fd = [2]int32{fd, upfd}
 	m.service, m.owner = r.Service, r.Owner
 	if err == nil {
 		if len(b) > h.Len {
@@ -256,27 +236,16 @@ func (w *worker) ask(fd int, from netip.AddrPort, g Gate, b []byte) {
 
 // connect begins to connect. The error is nil, EINPROGRESS, or says why not; the
 // descriptor is valid in the first two cases.
-func connect(to netip.AddrPort) (int, error) {
-	family := unix.AF_INET
-	if to.Addr().Is6() {
-		family = unix.AF_INET6
-	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+func connect(to netip.AddrPort) (int32, error) {
+	fd, err := socket(to.Addr())
 	if err != nil {
 		return -1, err
 	}
-	if err := setOptions(fd); err != nil {
-		unix.Close(fd)
-		return -1, err
+	if err = setOptions(int(fd)); err == nil {
+		err = startConnect(fd, to)
 	}
-	var sa unix.Sockaddr
-	if family == unix.AF_INET {
-		sa = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
-	} else {
-		sa = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
-	}
-	if err = unix.Connect(fd, sa); err != nil && err != unix.EINPROGRESS {
-		unix.Close(fd)
+	if err != nil && err != unix.EINPROGRESS {
+		closeFD(fd)
 		return -1, err
 	}
 	return fd, err
@@ -288,8 +257,7 @@ func (w *worker) connected(i uint32, events uint32) {
 		return
 	}
 	s, m := w.slots.at(i)
-	code, err := unix.GetsockoptInt(int(s.fd[upstream]), unix.SOL_SOCKET, unix.SO_ERROR)
-	if err != nil || code != 0 {
+	if pendingError(s.fd[upstream]) != nil {
 		w.unconnected(i)
 		return
 	}
@@ -305,8 +273,8 @@ func (w *worker) connected(i uint32, events uint32) {
 // general way, which knows the other addresses and how to say what is wrong.
 func (w *worker) unconnected(i uint32) {
 	s, m := w.slots.at(i)
-	unix.Close(int(s.fd[upstream]))
-	fd, g, b, o := int(s.fd[client]), m.gate, m.left[up], m.owner
+	closeFD(s.fd[upstream])
+	fd, g, b, o := s.fd[client], m.gate, m.left[up], m.owner
 	w.engine.pending.Add(-1)
 	w.slots.put(i)
 	handOver(fd, g, b, o)
@@ -332,10 +300,10 @@ func (w *worker) establish(i uint32) {
 // drop ends a slot that is no tunnel yet.
 func (w *worker) drop(i uint32) {
 	s, m := w.slots.at(i)
-	unix.Close(int(s.fd[client]))
+	closeFD(s.fd[client])
 	owner := m.owner
 	if s.phase == connecting {
-		unix.Close(int(s.fd[upstream]))
+		closeFD(s.fd[upstream])
 	}
 	w.engine.pending.Add(-1)
 	w.slots.put(i)
@@ -348,7 +316,7 @@ func (w *worker) drop(i uint32) {
 // in no epoll set: the registration would outlive it in the duplicate. Where
 // descriptors have run out the client finds its connection closed, and the owner
 // that its request may have got is told.
-func handOver(fd int, g Gate, b []byte, o Owner) {
+func handOver(fd int32, g Gate, b []byte, o Owner) {
 	f := os.NewFile(uintptr(fd), "client")
 	c, err := net.FileConn(f)
 	f.Close()

@@ -103,8 +103,8 @@ func (l *pipes) shrink() {
 
 func (l *pipes) close(at int32) {
 	p := &l.all[at]
-	unix.Close(int(p.r))
-	unix.Close(int(p.w))
+	closeFD(p.r)
+	closeFD(p.w)
 	l.budget.closed(p.size)
 	*p = pipe{}
 	l.unused = append(l.unused, at)

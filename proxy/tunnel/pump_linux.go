@@ -232,7 +232,7 @@ func (w *worker) pass(i uint32, s *slot, d int) {
 		w.end(i, nil)
 		return
 	}
-	if err := unix.Shutdown(int(s.fd[1-d]), unix.SHUT_WR); err != nil {
+	if err := shutdownWrite(s.fd[1-d]); err != nil {
 		w.deaf(i, 1-d, err)
 	}
 }

@@ -1,16 +1,18 @@
 package tunnel
 
 import (
+	"encoding/binary"
+	"net/netip"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// The system calls of the relay never block: descriptors are non-blocking, and
+// The system calls of a worker never block: descriptors are non-blocking, and
 // epoll_wait is given no time. So they are made without telling the scheduler,
-// which would otherwise hand the processor to another thread during a long
-// splice and take it back after. What it costs is that a collection waits for
-// the call under way, some 100 µs at most.
+// which would otherwise watch each of them, and hand the processor to another
+// thread during a long splice to take it back after. What it costs is that a
+// collection waits for the call under way, some 100 µs at most.
 
 // call makes a system call again where a signal interrupted it. p is its second
 // argument: it becomes a number only here, in the call itself, for until then
@@ -45,4 +47,91 @@ func splice(from, to int32, n int) (int, error) {
 // epollWait harvests the events that there are.
 func epollWait(epoll int, events []unix.EpollEvent) (int, error) {
 	return call(unix.SYS_EPOLL_PWAIT, uintptr(epoll), unsafe.Pointer(unsafe.SliceData(events)), uintptr(len(events)), 0, 0, 0)
+}
+
+// epollCtl is epoll_ctl; event may be nil where op is EPOLL_CTL_DEL.
+func epollCtl(epoll, op int, fd int32, event *unix.EpollEvent) error {
+	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epoll), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(event)), 0, 0)
+	return asError(errno)
+}
+
+// closeFD closes a descriptor. It is closed whatever close says.
+func closeFD(fd int32) { _, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
+
+func shutdownWrite(fd int32) error {
+	_, _, errno := unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
+	return asError(errno)
+}
+
+// accept4 accepts a client as a non-blocking descriptor.
+func accept4(fd int) (int32, netip.AddrPort, error) {
+	var sa unix.RawSockaddrInet6 // the larger of the two that there may be
+	size := uint32(unsafe.Sizeof(sa))
+	r, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&sa)),
+		uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if errno != 0 {
+		return -1, netip.AddrPort{}, asError(errno)
+	}
+	port := networkOrder(sa.Port)
+	if sa.Family == unix.AF_INET {
+		sa4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(&sa))
+		return int32(r), netip.AddrPortFrom(netip.AddrFrom4(sa4.Addr), port), nil
+	}
+	return int32(r), netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port), nil
+}
+
+// socket makes a non-blocking TCP socket for addresses like addr.
+func socket(addr netip.Addr) (int32, error) {
+	family := uintptr(unix.AF_INET)
+	if addr.Is6() {
+		family = unix.AF_INET6
+	}
+	r, _, errno := unix.RawSyscall(unix.SYS_SOCKET, family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	return int32(r), asError(errno)
+}
+
+// startConnect is connect of a non-blocking socket.
+func startConnect(fd int32, to netip.AddrPort) error {
+	var err error
+	if to.Addr().Is6() {
+		sa := unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: networkOrder(to.Port()), Addr: to.Addr().As16()}
+		_, err = call(unix.SYS_CONNECT, uintptr(fd), unsafe.Pointer(&sa), unsafe.Sizeof(sa), 0, 0, 0)
+	} else {
+		sa := unix.RawSockaddrInet4{Family: unix.AF_INET, Port: networkOrder(to.Port()), Addr: to.Addr().As4()}
+		_, err = call(unix.SYS_CONNECT, uintptr(fd), unsafe.Pointer(&sa), unsafe.Sizeof(sa), 0, 0, 0)
+	}
+	return err
+}
+
+func setOption(fd int32, level, name, value int) error {
+	v := int32(value)
+	_, _, errno := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(unsafe.Pointer(&v)), unsafe.Sizeof(v), 0)
+	return asError(errno)
+}
+
+// pendingError takes the error that a socket has waiting, nil where there is
+// none.
+func pendingError(fd int32) error {
+	var v int32
+	size := uint32(unsafe.Sizeof(v))
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_ERROR, uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno == 0 {
+		errno = unix.Errno(v)
+	}
+	return asError(errno)
+}
+
+// networkOrder turns a port from the machine's byte order into the network's, or
+// back.
+func networkOrder(port uint16) uint16 {
+	var b [2]byte
+	binary.BigEndian.PutUint16(b[:], port)
+	return binary.NativeEndian.Uint16(b[:])
+}
+
+func asError(errno unix.Errno) error {
+	if errno == 0 {
+		return nil
+	}
+	return errno
 }

@@ -234,8 +234,8 @@ func (w *worker) relay(i uint32, side int, events uint32) {
 // broken acts on a side whose connection has failed.
 func (w *worker) broken(i uint32, side int) {
 	s, _ := w.slots.at(i)
-	if code, err := unix.GetsockoptInt(int(s.fd[side]), unix.SOL_SOCKET, unix.SO_ERROR); err == nil && code != 0 {
-		w.deaf(i, side, syscall.Errno(code))
+	if errno, ok := pendingError(s.fd[side]).(syscall.Errno); ok {
+		w.deaf(i, side, errno)
 	}
 }
 
@@ -305,7 +305,7 @@ func (w *worker) watch(i uint32, side int, op int) error {
 	if s.out[side] {
 		events |= unix.EPOLLOUT
 	}
-	return unix.EpollCtl(w.epoll, op, int(s.fd[side]), &unix.EpollEvent{
+	return epollCtl(w.epoll, op, s.fd[side], &unix.EpollEvent{
 		Events: events, Fd: int32(i<<1 | uint32(side)), Pad: s.gen,
 	})
 }
@@ -359,8 +359,8 @@ func (w *worker) end(i uint32, err error) {
 	for d := range s.dir {
 		w.pipes.put(&s.dir[d])
 	}
-	unix.Close(int(s.fd[client]))
-	unix.Close(int(s.fd[upstream]))
+	closeFD(s.fd[client])
+	closeFD(s.fd[upstream])
 	stats := Stats{Up: s.bytes[up], Down: s.bytes[down], Connect: time.Duration(s.connect), Err: err}
 	service, owner := m.service, m.owner
 	w.slots.put(i)
