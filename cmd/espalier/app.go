@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"go.uber.org/zap"
 
 	"espalier/configs"
@@ -35,6 +36,7 @@ type app struct {
 	cancel  context.CancelFunc // begins the shutdown
 
 	proxyOn, publicOn, adminOn []net.Listener
+	passed                     map[net.Listener]bool // which of these the service manager has opened
 	controlOn                  net.Listener
 
 	access  *accesslog.Log
@@ -66,22 +68,11 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("data: %w", err)
 	}
-	for _, on := range []struct {
-		key  string
-		addr []string
-		to   *[]net.Listener
-	}{
-		{"proxy.listen", cfg.Proxy.Listen, &a.proxyOn},
-		{"web.public", cfg.Web.Public, &a.publicOn},
-		{"web.admin", cfg.Web.Admin, &a.adminOn},
-	} {
-		for _, addr := range on.addr {
-			ln, err := proxy.Listen(addr)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", on.key, err)
-			}
-			*on.to = append(*on.to, ln)
-		}
+	if a.proxyOn, a.publicOn, a.adminOn, a.passed, err = listeners(cfg); err != nil {
+		return nil, err
+	}
+	if len(a.passed) > 0 {
+		a.log.Info("listening on sockets that were passed", zap.String("addresses", describe(a.passed)))
 	}
 	made, err := compile(cfg, a.addresses())
 	if err != nil {
@@ -126,6 +117,8 @@ func (a *app) apply(l *configs.Loaded, made *compiled) {
 func (a *app) reloadConfig() error {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
+	a.notifyReloading()
+	defer a.notify(daemon.SdNotifyReady)
 	l, err := configs.Load(a.options)
 	var made *compiled
 	if err == nil {
@@ -161,6 +154,12 @@ func (a *app) serve(ctx context.Context) error {
 		go func() { failed <- serveHTTP(a.admin, hello.NewListener(l)) }()
 	}
 	go func() { failed <- serveHTTP(a.control, a.controlOn) }()
+	living, dying := context.WithCancel(context.Background())
+	var watchdog sync.WaitGroup
+	watchdog.Go(func() { a.feedWatchdog(living) })
+	defer watchdog.Wait()
+	defer dying()
+	a.notify(daemon.SdNotifyReady)
 	var err error
 	select {
 	case <-ctx.Done():
@@ -181,6 +180,7 @@ func serveHTTP(s *http.Server, l net.Listener) error {
 // proxy.drain_timeout, and stops. The PAC script stays to be had meanwhile, so
 // that devices find the other proxies.
 func (a *app) drain() {
+	a.notify(daemon.SdNotifyStopping)
 	timeout := a.current.Load().Config.Proxy.DrainTimeout
 	a.log.Info("draining: no new connections", zap.Int("tunnels", a.server.Tunnels()), zap.Duration("timeout", timeout))
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)

@@ -107,6 +107,14 @@ func (l *lockedBuffer) String() string {
 // launch starts the program with a configuration of its own, at free ports.
 func launch(t *testing.T, config string) *process {
 	t.Helper()
+	p := prepare(t, config)
+	p.start()
+	return p
+}
+
+// prepare is launch without the start.
+func prepare(t *testing.T, config string) *process {
+	t.Helper()
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +126,6 @@ func launch(t *testing.T, config string) *process {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	p := &process{t: t, path: path, data: filepath.Join(dir, "data"), config: filepath.Join(dir, "espalier.yaml")}
 	p.write(config)
-	p.start()
 	return p
 }
 
@@ -137,12 +144,19 @@ func (p *process) whole(config string) string {
 
 func (p *process) start() {
 	p.t.Helper()
-	p.cmd = p.command("run", "-c", p.config, "--set", "proxy.listen=127.0.0.1:0")
+	p.spawn(p.command("run", "-c", p.config, "--set", "proxy.listen=127.0.0.1:0"))
+	p.locate()
+}
+
+// spawn starts cmd, which is this program.
+func (p *process) spawn(cmd *exec.Cmd) {
+	p.t.Helper()
+	p.cmd = cmd
 	p.cmd.Stderr = &p.stderr
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	cmd, ended := p.cmd, make(chan struct{})
+	ended := make(chan struct{})
 	p.ended = ended
 	go func() {
 		p.err = cmd.Wait()
@@ -155,6 +169,11 @@ func (p *process) start() {
 			p.t.Errorf("standard error of espalier:\n%s", log)
 		}
 	})
+}
+
+// locate waits for the control socket, and asks it for the listeners.
+func (p *process) locate() {
+	p.t.Helper()
 	var st web.Status
 	p.await("the control socket", func() bool {
 		var err error

@@ -27,7 +27,11 @@ embedded default configuration and keeps its state in ./espalier-data.
 
 SIGHUP, a change of the configuration file and "espalier reload" read the
 configuration again. SIGTERM and SIGINT drain and stop; a second one stops at
-once.`,
+once.
+
+Sockets that systemd passes are listened on in the place of configured
+addresses, by address or by FileDescriptorName=proxy, public or admin. systemd is
+told of the start, reloads and the stop, and its watchdog is fed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd) },
 	}
