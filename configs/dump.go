@@ -108,12 +108,25 @@ func plain(s string) string {
 	return quote(s)
 }
 
-// redact hides the password in a URL, and a value whose key says that it is
-// secret.
+// nextURL is where another URL of a comma list begins.
+var nextURL = regexp.MustCompile(`(,\s*)[A-Za-z][A-Za-z0-9+.-]*://`)
+
+// redact hides the passwords in a URL or a comma list of them, and a value whose
+// key says that it is secret.
 func redact(key, s string) string {
 	if secretKey.MatchString(key) && s != "" {
 		return "xxxxx"
 	}
+	var b strings.Builder
+	done := 0
+	for _, at := range nextURL.FindAllStringSubmatchIndex(s, -1) {
+		b.WriteString(redactURL(s[done:at[2]]) + s[at[2]:at[3]])
+		done = at[3]
+	}
+	return b.String() + redactURL(s[done:])
+}
+
+func redactURL(s string) string {
 	scheme, rest, ok := strings.Cut(s, "://")
 	if !ok || !strings.Contains(rest, "@") {
 		return s
@@ -121,8 +134,7 @@ func redact(key, s string) string {
 	if u, err := url.Parse(s); err == nil {
 		return u.Redacted()
 	}
-	_, host, _ := strings.Cut(rest, "@")
-	return scheme + "://xxxxx@" + host
+	return scheme + "://xxxxx" + rest[strings.LastIndexByte(rest, '@'):]
 }
 
 func sortedKeys(v reflect.Value) []string {

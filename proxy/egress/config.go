@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -29,9 +28,14 @@ type Config struct {
 	// metadata service is exempt only where it stands here by itself.
 	Allow []string `koanf:"allow"`
 	// Parent is a proxy to go through, http://[user:pass@]host:port; empty
-	// means none.
+	// means none. Several, separated by commas, are tried in order. User and
+	// password are percent-encoded where they hold what URLs reserve, a comma
+	// included. The parent looks names up: the address guard sees only literal
+	// addresses, Hosts and localhost, and the rest is the parent's to refuse.
+	// The parent's own address is not subject to the guard.
 	Parent string `koanf:"parent"`
-	// ConnectTimeout bounds look-up and connect together; it must be positive.
+	// ConnectTimeout bounds look-up and connect together, with all parents that
+	// are tried; it must be positive.
 	ConnectTimeout time.Duration `koanf:"connect_timeout"`
 }
 
@@ -57,23 +61,13 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("allow[%d]: %w", i, err))
 		}
 	}
-	if c.Parent != "" && !isProxyURL(c.Parent) {
-		// The value may hold a password, so it is not repeated.
-		errs = append(errs, errors.New("parent: is no proxy URL (allowed: http://[user:pass@]host:port)"))
+	if _, err := parseParents(c.Parent); err != nil {
+		errs = append(errs, fmt.Errorf("parent: %w", err))
 	}
 	if c.ConnectTimeout <= 0 {
 		errs = append(errs, fmt.Errorf("connect_timeout: must be positive, not %s", c.ConnectTimeout))
 	}
 	return errors.Join(errs...)
-}
-
-func isProxyURL(s string) bool {
-	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "http" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return false
-	}
-	_, err = policy.ParseTarget(u.Host, 0)
-	return err == nil
 }
 
 // parseAddrs parses a comma list of IP addresses.

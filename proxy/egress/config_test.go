@@ -7,7 +7,8 @@ import (
 
 func TestConfigValidate(t *testing.T) {
 	const noServer = ` is no name server (allowed: an address or address:port)`
-	const noParent = `parent: is no proxy URL (allowed: http://[user:pass@]host:port)`
+	const noParent = `parent: is no proxy URL (allowed: http://[user:pass@]host:port, several separated by commas)`
+	const noSecond = `parent: number 2 is no proxy URL (allowed: http://[user:pass@]host:port, several separated by commas)`
 	hosts := func(name, addrs string) Config { return Config{Hosts: map[string]string{name: addrs}} }
 	tests := []struct {
 		name string
@@ -19,7 +20,7 @@ func TestConfigValidate(t *testing.T) {
 			Hosts:  map[string]string{"a.example": "192.0.2.1", "*.b.example": "192.0.2.1, 2001:db8::1", "xn--bcher-kva.example": "::1", "_x": "::1"},
 			DNS:    []string{"192.0.2.53", "192.0.2.53:5353", "2001:db8::53", "[2001:db8::53]:5353", "fe80::53%eth0"},
 			Allow:  []string{"10.0.0.0/8", "192.0.2.1", "loopback", "private"},
-			Parent: "http://user:pass@proxy.example:3128/",
+			Parent: "http://user:pass@proxy.example:3128/, http://[2001:db8::3]:3128,http://u%2Cs:p%3Aw@192.0.2.3:1",
 		}, ""},
 		{"host in upper case", hosts("A.example", "192.0.2.1"), `hosts.A.example: "A.example" is no name (allowed: a lower-case name or *.name)`},
 		{"host with a trailing dot", hosts("a.example.", "192.0.2.1"), `hosts.a.example.: "a.example." is no name (allowed: a lower-case name or *.name)`},
@@ -47,6 +48,11 @@ func TestConfigValidate(t *testing.T) {
 		{"parent with a path", Config{Parent: "http://proxy.example:3128/x"}, noParent},
 		{"parent with a query", Config{Parent: "http://proxy.example:3128?x"}, noParent},
 		{"parent with a fragment", Config{Parent: "http://proxy.example:3128#x"}, noParent},
+		{"one of several parents", Config{Parent: "http://a.example:3128, b.example:3128"}, noSecond},
+		{"a parent too few", Config{Parent: "http://a.example:3128,"}, noSecond},
+		{"comma in a parent's password", Config{Parent: "http://a.example:3128,http://user:sec,ret@b.example:3128"}, noSecond},
+		{"colon in a parent's user", Config{Parent: "http://us%3Aer:pass@proxy.example:3128"}, noParent},
+		{"line end in a parent's password", Config{Parent: "http://user:pass%0d%0aX:y@proxy.example:3128"}, noParent},
 		{"parent's password is not shown", Config{Parent: "http://user:secret@"}, noParent},
 		{"negative timeout", Config{ConnectTimeout: -time.Second}, "connect_timeout: must be positive, not -1s"},
 		{"all of them, in order", Config{

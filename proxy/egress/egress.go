@@ -1,5 +1,6 @@
 // Package egress reaches destinations: it looks names up, refuses addresses that
-// are not for clients, and dials exactly the address that it checked.
+// are not for clients, and dials exactly the address that it checked. With
+// egress.parent it opens tunnels through another proxy, which looks names up.
 package egress
 
 import (
@@ -37,8 +38,9 @@ func (e *LookupError) Unwrap() error { return e.Err }
 // contrast to a name server that failed.
 func (e *LookupError) NotFound() bool { return errors.Is(e.Err, errNotFound) }
 
-// A Dialer reaches targets. It is immutable and safe for concurrent use.
+// A Dialer reaches targets. It is safe for concurrent use.
 type Dialer struct {
+	parents []*Parent // in the order of preference; empty: destinations are reached directly
 	guard   guard
 	exact   map[string][]netip.Addr // egress.hosts
 	below   map[string][]netip.Addr // egress.hosts, "*.x" by x
@@ -67,6 +69,7 @@ func New(cfg Config, self []netip.AddrPort) (*Dialer, error) {
 		local:   map[netip.Addr]bool{},
 		dial:    net.Dialer{KeepAliveConfig: KeepAlive},
 	}
+	d.parents, _ = parseParents(cfg.Parent)
 	d.guard.allow, _ = policy.ParseNetworks(cfg.Allow)
 	for name, list := range cfg.Hosts {
 		addrs, _ := parseAddrs(list)
@@ -96,10 +99,15 @@ func New(cfg Config, self []netip.AddrPort) (*Dialer, error) {
 // the permitted ones as RFC 8305 says, families in turn. The address that was
 // checked is the one that is dialed. Dial returns a *LookupError, a
 // *ForbiddenError where no address is permitted, or the most telling error of an
-// attempt. The whole takes egress.connect_timeout at most.
+// attempt. With egress.parent it returns a tunnel through a parent proxy, whose
+// remote address is the parent's, or a *ForbiddenError or *ParentError. The
+// connection is a *net.TCPConn. The whole takes egress.connect_timeout at most.
 func (d *Dialer) Dial(ctx context.Context, t policy.Target) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
+	if len(d.parents) > 0 {
+		return d.dialThrough(ctx, t)
+	}
 	addrs, err := d.Lookup(ctx, t)
 	if err != nil {
 		return nil, err
@@ -108,7 +116,8 @@ func (d *Dialer) Dial(ctx context.Context, t policy.Target) (net.Conn, error) {
 }
 
 // Lookup returns the addresses that may be dialed for t, in the order to try
-// them; at least one where there is no error. Errors are those of Dial.
+// them; at least one where there is no error. Errors are those of Dial. It does
+// not heed egress.parent.
 func (d *Dialer) Lookup(ctx context.Context, t policy.Target) ([]netip.Addr, error) {
 	if addrs := d.known(t); addrs != nil {
 		return d.permitted(addrs, t.Port)
@@ -146,13 +155,26 @@ func (d *Dialer) known(t policy.Target) []netip.Addr {
 // of them.
 const maxAttempts = 16
 
-// permitted returns the addresses that the guard lets through, IPv6 and IPv4 in
-// turn, or the guard's error about the first.
+// permitted returns the addresses that the guard lets through, in the order to
+// try them, or the guard's error about the first. At a port that Espalier
+// listens on, no address of this machine is let through.
 func (d *Dialer) permitted(addrs []netip.Addr, port uint16) ([]netip.Addr, error) {
 	check := d.guard.check
 	if d.self[port] {
-		check = d.checkOwn()
+		own := d.own()
+		check = func(a netip.Addr) error {
+			if own(a) {
+				return &ForbiddenError{a, classSelf}
+			}
+			return d.guard.check(a)
+		}
 	}
+	return d.arrange(addrs, check)
+}
+
+// arrange returns the addresses that pass check, IPv6 and IPv4 in turn, or the
+// error about the first.
+func (d *Dialer) arrange(addrs []netip.Addr, check func(netip.Addr) error) ([]netip.Addr, error) {
 	var v4, v6 []netip.Addr
 	var first error
 	for _, a := range addrs {
@@ -186,12 +208,12 @@ func (d *Dialer) permitted(addrs []netip.Addr, port uint16) ([]netip.Addr, error
 	return out[:min(len(out), maxAttempts)], nil
 }
 
-// checkOwn returns the check for a port that Espalier listens on: no address of
-// this machine, then the guard. The addresses are asked for anew, since leases
-// and prefixes change, and such a request is rare.
-func (d *Dialer) checkOwn() func(netip.Addr) error {
+// own returns what says whether an address is, or embeds, one of this machine's.
+// The addresses are asked for anew, since leases and prefixes change, and the
+// question is rare.
+func (d *Dialer) own() func(netip.Addr) bool {
 	addrs, err := net.InterfaceAddrs()
-	own := func(a netip.Addr) bool {
+	is := func(a netip.Addr) bool {
 		a = a.WithZone("")
 		return err != nil || // not to know is no reason to connect to oneself
 			a.IsLoopback() || a.IsUnspecified() || d.local[a] ||
@@ -200,12 +222,7 @@ func (d *Dialer) checkOwn() func(netip.Addr) error {
 				return ok && p.IP.Equal(a.AsSlice())
 			})
 	}
-	return func(a netip.Addr) error {
-		if own(a) || slices.ContainsFunc(embedded(a), own) {
-			return &ForbiddenError{a, classSelf}
-		}
-		return d.guard.check(a)
-	}
+	return func(a netip.Addr) bool { return is(a) || slices.ContainsFunc(embedded(a), is) }
 }
 
 // race connects to the first address that answers. A new attempt starts when

@@ -8,9 +8,10 @@ import (
 )
 
 // Immediate returns the address to try first for t where it is known without
-// asking a name server, and permitted. It does not block.
+// asking a name server, and permitted. It does not block. With egress.parent there
+// is none, since a parent has to be asked first.
 func (d *Dialer) Immediate(t policy.Target) (netip.AddrPort, bool) {
-	if d.self[t.Port] { // checkOwn asks the system
+	if len(d.parents) > 0 || d.self[t.Port] { // own asks the system
 		return netip.AddrPort{}, false
 	}
 	addrs := d.known(t)
