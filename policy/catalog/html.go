@@ -26,8 +26,9 @@ func importHTML(data []byte) ([]Row, error) {
 			}
 		case n.DataAtom == atom.Table:
 			p.tables++
+			p.rowAt = 0
 			if err := p.table(n); err != nil {
-				return nil, err
+				return nil, fmt.Errorf("line %d: %w", lineOf(data, p.tables, p.rowAt), err)
 			}
 		}
 	}
@@ -37,10 +38,47 @@ func importHTML(data []byte) ([]Row, error) {
 	return p.rows, nil
 }
 
+// lineOf is the line on which a row of a table begins, both counted from 1 as
+// they begin in the page, or the table where the row has no tag of its own. The
+// tree that the rows are read from does not know its lines.
+func lineOf(data []byte, table, row int) int {
+	z := html.NewTokenizer(bytes.NewReader(data))
+	line, found, tables, rows := 1, 1, 0, 0
+	var open []int // the tables that are open, the innermost last
+	for {
+		kind := z.Next()
+		if kind == html.ErrorToken {
+			return found
+		}
+		at := line
+		line += bytes.Count(z.Raw(), []byte{'\n'})
+		name, _ := z.TagName()
+		switch atom.Lookup(name) {
+		case atom.Table:
+			switch {
+			case kind == html.StartTagToken:
+				if tables++; tables == table {
+					found = at
+				}
+				open = append(open, tables)
+			case kind == html.EndTagToken && len(open) > 0:
+				open = open[:len(open)-1]
+			}
+		case atom.Tr:
+			if kind == html.StartTagToken && len(open) > 0 && open[len(open)-1] == table {
+				if rows++; rows == row {
+					return at
+				}
+			}
+		}
+	}
+}
+
 type htmlParser struct {
 	rows    []Row
 	source  string
 	tables  int
+	rowAt   int    // the row of the table that is read, from 1; 0: not yet one
 	heading string // the last one, lists of systems aside; empty once used
 	section section
 }
@@ -64,6 +102,7 @@ func (p *htmlParser) table(n *html.Node) error {
 	if !slices.ContainsFunc(head, func(s string) bool { c, ok := lookupColumn(s); return ok && c == colHost }) {
 		for i, tr := range trs {
 			if c := texts(tr); len(c) > 1 && isHost(c[0]) && isNumbers(c[1]) {
+				p.rowAt = i + 1
 				return fmt.Errorf("table %d, row %d: %s: a row like the article's below a head that is not (%s)",
 					p.tables, i+1, c[0], strings.Join(head, ", "))
 			}
@@ -92,6 +131,7 @@ func (p *htmlParser) table(n *html.Node) error {
 		return fmt.Errorf("table %d: no row below its head", p.tables)
 	}
 	for i, tr := range trs[1:] {
+		p.rowAt = i + 2
 		r, err := p.row(tr, cols)
 		if err != nil {
 			return fmt.Errorf("table %d, row %d: %w", p.tables, i+2, err)
