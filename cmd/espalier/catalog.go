@@ -176,7 +176,7 @@ mikrotik and fortinet have what a firewall must let out beside the proxy.`,
 			return catalog.Export(cmd.OutOrStdout(), format, rows)
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", "json", strings.Join(catalog.Formats(), ", "))
+	cmd.Flags().StringVar(&format, "format", "json", "one of the formats above")
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(catalog.Formats(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }

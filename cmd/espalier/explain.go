@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"espalier/pac"
 	"espalier/policy"
 	"espalier/policy/catalog"
+	"espalier/proxy/egress"
 )
 
 // An explanation says what happens to a destination, and why.
@@ -31,9 +33,12 @@ type explanation struct {
 	Also []string `json:"also"`
 	// Rows are the catalogue's rows for it, the deciding one first.
 	Rows []*catalog.Row `json:"rows"`
-	PAC  string         `json:"pac"`
-	Why  string         `json:"why"`
-	Note string         `json:"note,omitempty"`
+	// PAC is empty where devices could not reach the proxy.
+	PAC  string `json:"pac"`
+	Why  string `json:"why"`
+	Note string `json:"note,omitempty"`
+
+	pacUnknown error
 }
 
 func explainCommand() *cobra.Command {
@@ -76,7 +81,7 @@ func explainCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&client, "client", "", "address of the client; without it one that may use the proxy")
+	cmd.Flags().StringVar(&client, "client", "", "address of the client; without it one that is allowed")
 	cmd.Flags().StringVar(&user, "user", "", "user who has signed in")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each destination")
 	return cmd
@@ -86,6 +91,7 @@ type explainer struct {
 	cfg    *configs.Config
 	policy *policy.Policy
 	pac    *pac.PAC
+	dialer *egress.Dialer
 	client netip.Addr
 }
 
@@ -94,7 +100,7 @@ func newExplainer(cfg *configs.Config, client string) (*explainer, error) {
 	if err != nil {
 		return nil, usage(err)
 	}
-	e := &explainer{cfg: cfg, policy: c.state.Policy, pac: c.pac}
+	e := &explainer{cfg: cfg, policy: c.state.Policy, pac: c.pac, dialer: c.state.Dialer}
 	if client != "" {
 		if e.client, err = netip.ParseAddr(client); err != nil {
 			return nil, usage(fmt.Errorf("--client: %q is no address", client))
@@ -119,6 +125,7 @@ func (e *explainer) explain(arg, user string) (*explanation, error) {
 		if i := strings.IndexAny(rest, "/?#"); i >= 0 {
 			authority = rest[:i]
 		}
+		authority = authority[strings.LastIndexByte(authority, '@')+1:]
 		switch strings.ToLower(scheme) {
 		case "https", "wss":
 		case "http", "ws":
@@ -150,6 +157,9 @@ func (e *explainer) explain(arg, user string) (*explanation, error) {
 		x.Note = "inspect has no effect yet: TLS is not intercepted, the bytes are tunnelled"
 	}
 	x.Why = why(d)
+	if err := e.forbidden(t); err != nil && d.Action != policy.Deny && d.Action != policy.Challenge {
+		d.Action, x.Action, x.Rule, x.Why = policy.Deny, string(policy.Deny), ruleGuard, err.Error()
+	}
 	if note := beyondTheProxy(x.Rows); note != "" && d.Action != policy.Deny {
 		x.Note = note
 	} else if ports := e.otherPorts(t); x.Note == "" && len(ports) > 0 {
@@ -162,10 +172,24 @@ func (e *explainer) explain(arg, user string) (*explanation, error) {
 	site := e.pac.SiteFor(e.client)
 	fetched, err := fetchedProxy(e.cfg)
 	if err != nil && len(e.pac.Proxies(site, "")) == 0 {
-		return nil, err
+		x.pacUnknown = err
+		return x, nil
 	}
 	x.PAC, err = e.pac.Route(site, e.pac.Proxies(site, fetched), t)
 	return x, err
+}
+
+// ruleGuard is what the proxy's records name where the address guard refuses.
+const ruleGuard = "address-guard"
+
+// forbidden is the address guard's objection to an IP literal. What a name
+// resolves to is only known when it is asked for.
+func (e *explainer) forbidden(t policy.Target) error {
+	if !t.Addr.IsValid() {
+		return nil
+	}
+	_, err := e.dialer.Lookup(context.Background(), t)
+	return err
 }
 
 // otherPorts are the ports that the catalogue has t's host for where it does not
@@ -249,7 +273,11 @@ func (x *explanation) write(s screen) error {
 	line("rule", plain, x.Rule)
 	line("why", plain, x.Why)
 	line("service", plain, service)
-	line("PAC", plain, x.PAC)
+	if x.pacUnknown != nil {
+		line("PAC", yellow, "not known: "+x.pacUnknown.Error())
+	} else {
+		line("PAC", plain, x.PAC)
+	}
 	for i, r := range x.Rows {
 		label := ""
 		if i == 0 {
