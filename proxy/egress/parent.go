@@ -45,8 +45,8 @@ func (e *ParentError) elsewhere() bool {
 // A Parent is a proxy that requests go through.
 type Parent struct {
 	target policy.Target
-	url    *url.URL
-	auth   string // of Proxy-Authorization; empty: none
+	url    *url.URL // with credentials
+	auth   string   // of Proxy-Authorization; empty: none
 
 	mu      sync.Mutex
 	pause   time.Duration // 0: healthy
@@ -56,10 +56,6 @@ type Parent struct {
 
 // String returns host:port, without credentials.
 func (p *Parent) String() string { return p.target.String() }
-
-// URL returns the parent's URL with its credentials, as Proxy of http.Transport
-// wants it. It must not be modified, or shown.
-func (p *Parent) URL() *url.URL { return p.url }
 
 // ProxyAuthorization returns the value of the Proxy-Authorization header that
 // the parent wants; empty where it wants none. It must not be shown.

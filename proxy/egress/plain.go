@@ -1,0 +1,97 @@
+package egress
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"espalier/policy"
+)
+
+// DialPlain connects for a plain request to t. With egress.parent the connection
+// is to a parent proxy, which is returned beside it: the request goes there in
+// absolute form with its ProxyAuthorization, since proxies commonly refuse
+// CONNECT to port 80, and may answer plain requests from a cache. Without a
+// parent in the result the request is for t itself, in origin form, as after
+// Dial; so it is for names in egress.hosts, whose addresses an absolute URL
+// cannot carry. Errors and time are those of Dial; a parent counts as working
+// once it takes the connection.
+func (d *Dialer) DialPlain(ctx context.Context, t policy.Target) (net.Conn, *Parent, error) {
+	absolute, err := d.absolute(t)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !absolute {
+		conn, err := d.Dial(ctx, t)
+		return conn, nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	conn, p, err := d.openThrough(ctx, "")
+	if err != nil {
+		return nil, nil, err
+	}
+	return conn, p, nil
+}
+
+// absolute reports whether a plain request to t goes to a parent in absolute
+// form, or that the guard refuses t.
+func (d *Dialer) absolute(t policy.Target) (bool, error) {
+	if len(d.parents) == 0 {
+		return false, nil
+	}
+	addrs, err := d.fixed(t)
+	return err == nil && (addrs == nil || t.Addr.IsValid()), err
+}
+
+// HasParent reports whether egress.parent is set. An answer of 407 then is a
+// parent's, and no business of the client.
+func (d *Dialer) HasParent() bool { return len(d.parents) > 0 }
+
+// Proxy is for http.Transport: the parent, with its credentials, for plain
+// requests that DialPlain would send to one; the first that is not known to
+// fail. The error is a *ForbiddenError.
+func (d *Dialer) Proxy(r *http.Request) (*url.URL, error) {
+	t, err := policy.ParseTarget(r.URL.Host, 80)
+	if err != nil {
+		return nil, err
+	}
+	if absolute, err := d.absolute(t); !absolute {
+		return nil, err
+	}
+	now := time.Now()
+	for _, p := range d.parents {
+		if p.admit(now) {
+			return p.url, nil
+		}
+	}
+	return d.parents[0].url, nil
+}
+
+// DialContext is for http.Transport, beside Proxy: it connects to a parent, and
+// remembers whether it could, where addr is what Proxy returned. Otherwise it is
+// Dial.
+func (d *Dialer) DialContext(ctx context.Context, _, addr string) (net.Conn, error) {
+	t, err := policy.ParseTarget(addr, 0)
+	if err != nil {
+		return nil, err
+	}
+	// A client's own request for a parent's address does not come here: it goes
+	// to a parent by Proxy, or the guard has let it pass.
+	i := slices.IndexFunc(d.parents, func(p *Parent) bool { return p.target == t })
+	if i < 0 {
+		return d.Dial(ctx, t)
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	conn, perr := d.reach(ctx, d.parents[i])
+	if perr != nil {
+		return nil, perr
+	}
+	d.parents[i].worked()
+	return conn, nil
+}
+
