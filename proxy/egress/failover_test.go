@@ -181,4 +181,3 @@ func TestParentSeveralAddresses(t *testing.T) {
 		t.Errorf("asked %q", got)
 	}
 }
-

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -318,4 +317,3 @@ func TestParentSilent(t *testing.T) {
 		t.Errorf("the client left: %v", err)
 	}
 }
-

@@ -94,4 +94,3 @@ func (d *Dialer) DialContext(ctx context.Context, _, addr string) (net.Conn, err
 	d.parents[i].worked()
 	return conn, nil
 }
-
