@@ -56,12 +56,14 @@ func newTransport(st *State) *http.Transport {
 			return st.Dialer.Dial(ctx, t)
 		},
 		// Whoever asked for an encoding gets it, byte for byte.
-		DisableCompression:     true,
-		MaxIdleConns:           1000,
-		MaxIdleConnsPerHost:    64,
-		IdleConnTimeout:        90 * time.Second,
-		ResponseHeaderTimeout:  replyTimeout,
-		ExpectContinueTimeout:  5 * time.Second,
+		DisableCompression:    true,
+		MaxIdleConns:          1000,
+		MaxIdleConnsPerHost:   64,
+		IdleConnTimeout:       90 * time.Second,
+		ResponseHeaderTimeout: replyTimeout,
+		// Origins that do not know Expect are many. Clients send the body after a
+		// second without a word, and so must what stands between.
+		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: 256 << 10,
 		WriteBufferSize:        16 << 10,
 		ReadBufferSize:         16 << 10,

@@ -297,6 +297,26 @@ func TestForwardExpectContinue(t *testing.T) {
 				t.Errorf("record %+v", rec)
 			}
 		})
+		t.Run("not known to the origin", func(t *testing.T) {
+			at := newOrigin(t, func(c net.Conn) {
+				in := bufio.NewReader(c)
+				_, _ = readHead(in)
+				body := make([]byte, 5)
+				_, _ = io.ReadFull(in, body)
+				_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n%s", body)
+			})
+			r := start(t, setup{})
+			c := r.dial()
+			c.send("PUT http://" + at.String() + "/ HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello")
+			c.expect("HTTP/1.1 100 Continue\r\n\r\n") // from the proxy, which has waited long enough
+			if a := c.answer("PUT"); a.StatusCode != 200 || a.body != "hello" {
+				t.Errorf("%s %q", a.Status, a.body)
+			}
+			c.Close()
+			if rec := r.record(); rec.Status != 200 || rec.Up != 5 || rec.Down != 5 {
+				t.Errorf("record %+v", rec)
+			}
+		})
 		t.Run("refused", func(t *testing.T) {
 			at := newOrigin(t, func(c net.Conn) {
 				_, _ = readHead(bufio.NewReader(c))
