@@ -48,6 +48,7 @@ type setup struct {
 	users          map[string]string // name: password
 	maxTunnels     int
 	balancers      []string // proxy.proxy_protocol
+	shared         bool     // the listening socket
 	extra          []string
 	prepare        func(*Server) // before it serves
 }
@@ -106,7 +107,11 @@ func start(t *testing.T, c setup, netHTTP bool) *rig {
 	if netHTTP {
 		l = opaque{l}
 	}
-	go func() { r.served <- r.server.Serve(l) }()
+	serve := r.server.Serve
+	if c.shared {
+		serve = r.server.ServeShared
+	}
+	go func() { r.served <- serve(l) }()
 	t.Cleanup(func() { r.stop() })
 	return r
 }

@@ -477,7 +477,7 @@ func TestQuickDrains(t *testing.T) {
 	done := r.shutdown(context.Background())
 	waiting.expectEnd()
 	answer <- struct{}{}
-	busy.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	busy.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
 	busy.expectEnd()
 	<-done
 	if list := r.stop(); len(list) != 2 {

@@ -127,7 +127,7 @@ func (e *quickExchange) answer(o *originConn, r head.Response) outcome {
 		length = 0
 	}
 	status := r.Status
-	e.close = e.close || length == head.UntilClose
+	e.close = e.close || length == head.UntilClose || e.s.Draining()
 	e.writeHead(r)
 	body := o.buf[r.Len:o.n]
 	if length >= 0 && int64(len(body)) > length {

@@ -25,6 +25,9 @@ func (w *responseWriter) WriteHeader(status int) {
 	if status >= 200 || status == http.StatusSwitchingProtocols {
 		w.status = status
 	}
+	if status >= 200 && w.fx.s.Draining() {
+		w.Header().Set("Connection", "close")
+	}
 	// net/http adds these where they are missing; the destination did not.
 	for _, name := range []string{"Date", "Content-Type"} {
 		if _, ok := w.Header()[name]; !ok {

@@ -65,7 +65,8 @@ type Server struct {
 	draining atomic.Bool
 	serving  sync.WaitGroup
 	mu       sync.Mutex
-	closers  []func() // close the listeners
+	stops    []stops
+	shared   bool // a listener is
 }
 
 // New builds a Server of a valid Config. Apply must be called before Serve. The
@@ -106,6 +107,17 @@ func (s *Server) Apply(st *State) {
 	}
 }
 
+// stops ends what a listener takes.
+type stops struct {
+	pause func() // nothing is accepted any more
+	stop  func() // and who has not asked for anything is turned away
+}
+
+// handoverGrace is how long clients that connected before Shutdown may take to
+// ask, where another process takes over the listening socket: those that have
+// just connected, and those whose connections are kept.
+const handoverGrace = time.Second
+
 // Listen opens a listener with the proxy's socket options.
 func Listen(addr string) (net.Listener, error) {
 	lc := net.ListenConfig{KeepAliveConfig: egress.KeepAlive}
@@ -113,7 +125,14 @@ func Listen(addr string) (net.Listener, error) {
 }
 
 // Serve answers clients on l until Shutdown, and then returns nil. It closes l.
-func (s *Server) Serve(l net.Listener) error {
+func (s *Server) Serve(l net.Listener) error { return s.serve(l, false) }
+
+// ServeShared is Serve for a listening socket that another process is to take
+// over: Shutdown then leaves the clients that have connected before the time to
+// ask, and tells those on kept connections to open another.
+func (s *Server) ServeShared(l net.Listener) error { return s.serve(l, true) }
+
+func (s *Server) serve(l net.Listener, shared bool) error {
 	s.mu.Lock()
 	if s.Draining() {
 		s.mu.Unlock()
@@ -124,24 +143,30 @@ func (s *Server) Serve(l net.Listener) error {
 	s.mu.Unlock()
 	defer s.serving.Done()
 	from := l
-	closeAll := func() { l.Close() }
+	pause := func() { l.Close() }
+	stop := pause
 	if s.lbs != nil { // a header comes first, so that accepting is net/http's
 		from = balancedListener{l, s.lbs}
 	} else if a, ok := s.tunnels.(tunnel.Acceptor); ok {
 		if tcp, ok := l.(*net.TCPListener); ok {
 			handed := newHandedListener(l.Addr())
-			stop, err := a.Accept(tcp, &gate{s, handed})
+			pauseEngine, stopEngine, err := a.Accept(tcp, &gate{s, handed})
 			if err != nil {
 				l.Close()
 				return fmt.Errorf("accept on %s: %w", l.Addr(), err)
 			}
 			from = handed
-			closeAll = func() { stop(); l.Close() }
+			pause = func() { pauseEngine(); l.Close() }
+			stop = func() { stopEngine(); l.Close() }
 		}
 	}
-	defer closeAll()
+	if !shared {
+		pause = stop // clients should find the port closed
+	}
+	defer stop()
 	s.mu.Lock()
-	s.closers = append(s.closers, closeAll)
+	s.stops = append(s.stops, stops{pause, stop})
+	s.shared = s.shared || shared
 	s.mu.Unlock()
 	if s.Draining() {
 		return nil
@@ -160,15 +185,26 @@ func (s *Server) Tunnels() int { return s.tunnels.Len() }
 func (s *Server) Draining() bool { return s.draining.Load() }
 
 // Shutdown closes the listeners first, so that devices turn to the next proxy of
-// their PAC script, then lets requests and tunnels come to their end. What is
-// left when ctx ends is cut; cut is the number of tunnels among it.
+// their PAC script, and connections that wait for a request; where ServeShared
+// was called these have a second for it, and are closed after the answer. Then it
+// lets requests and tunnels come to their end. What is left when ctx ends is cut;
+// cut is the number of tunnels among it.
 func (s *Server) Shutdown(ctx context.Context) (cut int) {
 	s.mu.Lock()
 	s.draining.Store(true)
-	closers := s.closers
+	list, shared := s.stops, s.shared
 	s.mu.Unlock()
-	for _, c := range closers {
-		c()
+	for _, l := range list {
+		l.pause()
+	}
+	if shared {
+		select {
+		case <-time.After(handoverGrace):
+		case <-ctx.Done():
+		}
+	}
+	for _, l := range list {
+		l.stop()
 	}
 	var quick sync.WaitGroup
 	quick.Go(func() { s.quick.shutdown(ctx) })
@@ -192,6 +228,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		s.ops.Error("a client has no address", zap.String("remote", r.RemoteAddr))
 		panic(http.ErrAbortHandler)
+	}
+	if s.Draining() {
+		w.Header().Set("Connection", "close")
 	}
 	x := s.begin(client.Addr().Unmap(), r.Method, r.UserAgent())
 	if r.Method == http.MethodConnect {

@@ -91,6 +91,69 @@ func TestShutdownDrains(t *testing.T) {
 	})
 }
 
+// Where another process takes over the listening socket, clients that connected
+// before are still answered, and kept connections end with an answer.
+func TestShutdownOfSharedSocket(t *testing.T) {
+	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
+		at := newOrigin(t, echo)
+		web := newAnswering(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		r := start(t, setup{shared: true})
+		get := "GET http://" + web.String() + "/ HTTP/1.1\r\nHost: x\r\n\r\n"
+		post := "POST http://" + web.String() + "/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+		toTunnel, toGet := r.dial(), r.dial()
+		var silent *client
+		if !r.netHTTP { // net/http would wait 5 s for its request
+			silent = r.dial()
+		}
+		// Connections are accepted in their order, so these being answered says that
+		// the others have been accepted.
+		keptShort, keptGeneral := r.dial(), r.dial()
+		keptShort.send(get)
+		if a := keptShort.answer("GET"); a.body != "ok" || a.Close {
+			t.Errorf("%s %q, close %t", a.Status, a.body, a.Close)
+		}
+		keptGeneral.send(post)
+		if a := keptGeneral.answer("POST"); a.body != "ok" || a.Close {
+			t.Errorf("%s %q, close %t", a.Status, a.body, a.Close)
+		}
+		cut := make(chan int, 1)
+		go func() { cut <- r.server.Shutdown(t.Context()) }()
+		await(t, "Shutdown", r.server.Draining)
+		toTunnel.send(connectTo(at.String()) + "a")
+		toTunnel.expect(established + "a")
+		for _, c := range []*client{toGet, keptShort} {
+			c.send(get)
+			if a := c.answer("GET"); a.body != "ok" || !a.Close {
+				t.Errorf("%s %q, close %t", a.Status, a.body, a.Close)
+			}
+			c.expectEnd()
+		}
+		keptGeneral.send(post)
+		if a := keptGeneral.answer("POST"); a.body != "ok" || !a.Close {
+			t.Errorf("%s %q, close %t", a.Status, a.body, a.Close)
+		}
+		keptGeneral.expectEnd()
+		if silent != nil {
+			silent.expectEnd() // it had its time
+		}
+		toTunnel.send("b")
+		toTunnel.expect("b")
+		toTunnel.finish()
+		toTunnel.expectEnd()
+		if n := <-cut; n != 0 {
+			t.Errorf("%d tunnels were cut", n)
+		}
+		for _, rec := range r.stop() {
+			if rec.Status != 200 || rec.Error != "" {
+				t.Errorf("record %+v", rec)
+			}
+		}
+		if len(r.records) != 6 {
+			t.Errorf("%d records, want 6", len(r.records))
+		}
+	})
+}
+
 // What is left at the deadline is cut, with a record each.
 func TestShutdownCuts(t *testing.T) {
 	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {

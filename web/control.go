@@ -51,9 +51,12 @@ func NewControl(c Control) http.Handler {
 	return recovered(c.Log, mux)
 }
 
+// ErrRunning says that a process answers at the control socket.
+var ErrRunning = errors.New("another espalier runs with this data directory")
+
 // ListenControl listens at the control socket of dataDir, which only the own
 // user may open. A socket that nobody answers at is left over from a crash and
-// replaced. The socket is removed when the listener is closed.
+// replaced; where somebody does, the error is ErrRunning. The socket is removed when the listener is closed.
 func ListenControl(dataDir string) (net.Listener, error) {
 	path := ControlPath(dataDir)
 	if err := checkPath(path); err != nil {
@@ -103,7 +106,7 @@ func removeStale(path string) error {
 	conn, err := net.DialTimeout("unix", path, time.Second)
 	if err == nil {
 		conn.Close()
-		return fmt.Errorf("control socket %s: another espalier runs with this data directory: stop it, or choose another (key data)", path)
+		return fmt.Errorf("control socket %s: %w: stop it, or choose another (key data)", path, ErrRunning)
 	}
 	if !errors.Is(err, syscall.ECONNREFUSED) {
 		return fmt.Errorf("control socket: another espalier may run with this data directory: %w", err)

@@ -32,12 +32,16 @@ type app struct {
 	log     *zap.Logger
 	level   zap.AtomicLevel
 	node    string
+	data    string // the data directory
 	started time.Time
 	cancel  context.CancelFunc // begins the shutdown
 
 	proxyOn, publicOn, adminOn []net.Listener
 	passed                     map[net.Listener]bool // which of these the service manager has opened
-	controlOn                  net.Listener
+
+	controlMu sync.Mutex
+	controlOn net.Listener // nil while another process has it
+	released  bool         // it is another's to take, now and from now on
 
 	access  *accesslog.Log
 	traffic *traffic.Counters
@@ -55,7 +59,7 @@ type app struct {
 // newApp opens everything that l names. Where it fails nothing stays open.
 func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFunc) (_ *app, err error) {
 	cfg := l.Config
-	a := &app{options: options, started: time.Now(), cancel: cancel, traffic: traffic.New()}
+	a := &app{options: options, data: cfg.Data, started: time.Now(), cancel: cancel, traffic: traffic.New()}
 	if a.node, err = os.Hostname(); err != nil {
 		return nil, fmt.Errorf("this machine's name, which stands in access records: %w", err)
 	}
@@ -93,7 +97,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	a.public = web.PublicServer(public)
 	a.admin = web.AdminServer(source)
 	a.control = web.ControlServer(web.Control{Source: source, Reload: a.reloadConfig, Drain: cancel})
-	if a.controlOn, err = web.ListenControl(cfg.Data); err != nil {
+	if _, err = a.takeControl(); err != nil && !(a.handover() && errors.Is(err, web.ErrRunning)) {
 		return nil, fmt.Errorf("data: %w", err)
 	}
 	return a, nil
@@ -145,7 +149,11 @@ func (a *app) reloadConfig() error {
 func (a *app) serve(ctx context.Context) error {
 	failed := make(chan error, len(a.proxyOn)+len(a.publicOn)+len(a.adminOn)+1)
 	for _, l := range a.proxyOn {
-		go func() { failed <- a.server.Serve(l) }()
+		serve := a.server.Serve
+		if a.passed[l] {
+			serve = a.server.ServeShared
+		}
+		go func() { failed <- serve(l) }()
 	}
 	for _, l := range a.publicOn {
 		go func() { failed <- serveHTTP(a.public, hello.NewListener(l)) }()
@@ -153,7 +161,7 @@ func (a *app) serve(ctx context.Context) error {
 	for _, l := range a.adminOn {
 		go func() { failed <- serveHTTP(a.admin, hello.NewListener(l)) }()
 	}
-	go func() { failed <- serveHTTP(a.control, a.controlOn) }()
+	go func() { failed <- a.serveControl(ctx) }()
 	living, dying := context.WithCancel(context.Background())
 	var watchdog sync.WaitGroup
 	watchdog.Go(func() { a.feedWatchdog(living) })
@@ -178,13 +186,14 @@ func serveHTTP(s *http.Server, l net.Listener) error {
 
 // drain closes the proxy's listeners, waits for what is open until
 // proxy.drain_timeout, and stops. The PAC script stays to be had meanwhile, so
-// that devices find the other proxies.
+// that devices find the other proxies, unless the next process serves it.
 func (a *app) drain() {
 	a.notify(daemon.SdNotifyStopping)
 	timeout := a.current.Load().Config.Proxy.DrainTimeout
 	a.log.Info("draining: no new connections", zap.Int("tunnels", a.server.Tunnels()), zap.Duration("timeout", timeout))
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
+	a.release()
 	if cut := a.server.Shutdown(ctx); cut > 0 {
 		a.log.Warn("tunnels were still open after proxy.drain_timeout and are cut", zap.Int("tunnels", cut))
 	}
@@ -202,9 +211,7 @@ func (a *app) closeAll() {
 	for _, l := range slices.Concat(a.proxyOn, a.publicOn, a.adminOn) {
 		l.Close()
 	}
-	if a.controlOn != nil {
-		a.controlOn.Close()
-	}
+	a.releaseControl()
 	if a.access != nil {
 		if err := a.access.Close(); err != nil {
 			a.log.Error("the access log could not be closed", zap.Error(err))

@@ -29,9 +29,10 @@ SIGHUP, a change of the configuration file and "espalier reload" read the
 configuration again. SIGTERM and SIGINT drain and stop; a second one stops at
 once.
 
-Sockets that systemd passes are listened on in the place of configured
-addresses, by address or by FileDescriptorName=proxy, public or admin. systemd is
-told of the start, reloads and the stop, and its watchdog is fed.`,
+Sockets that systemd passes take the place of configured addresses: the same
+address, or any by FileDescriptorName=proxy, public or admin. A process that has
+such sockets may be started while the one before runs, which is then stopped: no
+client is refused, and no request is broken.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd) },
 	}

@@ -26,10 +26,10 @@ type listener struct {
 const acceptBatch = 16
 
 // Accept implements Acceptor. Accepted sockets inherit the options of l.
-func (e *loop) Accept(l *net.TCPListener, g Gate) (stop func(), err error) {
+func (e *loop) Accept(l *net.TCPListener, g Gate) (pause, stop func(), err error) {
 	raw, err := l.SyscallConn()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	ln := &listener{fd: -1, gate: g}
 	if cerr := raw.Control(func(fd uintptr) {
@@ -43,13 +43,18 @@ func (e *loop) Accept(l *net.TCPListener, g Gate) (stop func(), err error) {
 		if ln.fd >= 0 {
 			unix.Close(ln.fd)
 		}
-		return nil, err
+		return nil, nil, err
 	}
 	ln.gone.Add(len(e.workers))
 	for _, w := range e.workers {
 		w.post(message{kind: msgListen, listener: ln})
 	}
-	return sync.OnceFunc(func() {
+	pause = func() {
+		for _, w := range e.workers {
+			w.post(message{kind: msgPause, listener: ln})
+		}
+	}
+	return pause, sync.OnceFunc(func() {
 		for _, w := range e.workers {
 			w.post(message{kind: msgUnlisten, listener: ln})
 		}
@@ -97,11 +102,16 @@ func (w *worker) watchListener(at int) {
 	})
 }
 
-func (w *worker) unlisten(ln *listener) {
+// pause takes no more clients from ln.
+func (w *worker) pause(ln *listener) {
 	if at := slices.Index(w.listeners, ln); at >= 0 {
 		_ = epollCtl(w.epoll, unix.EPOLL_CTL_DEL, int32(ln.fd), nil)
 		w.listeners[at] = nil
 	}
+}
+
+func (w *worker) unlisten(ln *listener) {
+	w.pause(ln)
 	// Clients that have not asked for anything are turned away, so that they try
 	// the next proxy. Those that have go the general way while there is one.
 	w.each(func(i uint32, s *slot) {

@@ -66,7 +66,7 @@ func newDoor(t *testing.T, set ...func(*door)) (d *door, addr string, stop func(
 	for _, f := range set {
 		f(d)
 	}
-	stopAccept, err := s.engine.(Acceptor).Accept(ln.(*net.TCPListener), d)
+	_, stopAccept, err := s.engine.(Acceptor).Accept(ln.(*net.TCPListener), d)
 	if err != nil {
 		t.Fatal(err)
 	}

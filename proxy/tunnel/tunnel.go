@@ -75,9 +75,10 @@ type Route struct {
 // An Acceptor is an Engine that can accept clients by itself, connect and relay
 // without a goroutine for each.
 type Acceptor interface {
-	// Accept takes clients from l until stop is called. l stays the caller's to
-	// close.
-	Accept(l *net.TCPListener, g Gate) (stop func(), err error)
+	// Accept takes clients from l until pause or stop is called. Both may be; stop
+	// must be, and turns away clients that have not asked for anything, while pause
+	// leaves them their time. l stays the caller's to close.
+	Accept(l *net.TCPListener, g Gate) (pause, stop func(), err error)
 }
 
 // Reasons that Stats.Err has beside the errors of the connections.

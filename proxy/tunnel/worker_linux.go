@@ -50,6 +50,7 @@ type kind uint8
 const (
 	msgTunnel kind = iota
 	msgListen
+	msgPause
 	msgUnlisten
 	msgTick  // look for timeouts, and give back what is not needed
 	msgHurry // look for timeouts, and accept again
@@ -270,6 +271,8 @@ func (w *worker) drainInbox() {
 			w.begin(i)
 		case msgListen:
 			w.listen(m.listener)
+		case msgPause:
+			w.pause(m.listener)
 		case msgUnlisten:
 			w.unlisten(m.listener)
 		case msgTick:
