@@ -18,17 +18,17 @@ const established = "HTTP/1.1 200 Connection established\r\n\r\n"
 // with 400, after which iOS would try without the proxy.
 func (s *Server) connect(w http.ResponseWriter, r *http.Request, x *exchange) {
 	target, err := policy.ParseTarget(r.RequestURI, 0)
-	if err == nil && (r.ContentLength != 0 || len(r.TransferEncoding) > 0) {
+	if err != nil {
+		x.rec.Host = r.RequestURI
+	} else if x.to(target); r.ContentLength != 0 || len(r.TransferEncoding) > 0 {
 		err = errors.New("a CONNECT has a body")
 	}
 	if err != nil {
-		x.rec.Host = r.RequestURI
 		x.refuse(ruleTarget, err.Error())
 		w.Header().Set("Connection", "close")
 		s.answer(w, x, refuseName)
 		return
 	}
-	x.to(target)
 	st := s.state.Load()
 	d := s.decide(st, x, r.Header.Get("Proxy-Authorization"))
 	switch d.Action {

@@ -365,6 +365,7 @@ func blackHole(t *testing.T) string {
 func TestConnectMalformed(t *testing.T) {
 	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
 		for name, request := range map[string]string{
+			"behind empty lines": "\r\n\r\nCONNECT [::1:443 HTTP/1.1\r\n\r\n",
 			"open bracket":       "CONNECT [::1:443 HTTP/1.1\r\n\r\n",
 			"escape":             "CONNECT %zz:443 HTTP/1.1\r\n\r\n",
 			"letters in a port":  "CONNECT a.example:https HTTP/1.1\r\n\r\n",
@@ -393,6 +394,21 @@ func TestConnectMalformed(t *testing.T) {
 				}
 			})
 		}
+	})
+}
+
+// Empty lines before a request are no part of it.
+func TestConnectBehindEmptyLines(t *testing.T) {
+	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
+		at := newOrigin(t, echo)
+		r := start(t, setup{})
+		c := r.dial()
+		c.send("\r\n\r\n" + connectTo(at.String()))
+		if a := c.answer("CONNECT"); a.StatusCode != 200 {
+			t.Errorf("status %s", a.Status)
+		}
+		c.Close()
+		r.record()
 	})
 }
 

@@ -75,7 +75,15 @@ func (c *watchedConn) CloseWrite() error {
 
 func (c *watchedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if n > 0 && c.phase.Load() == expecting {
+	for c.phase.Load() == expecting && n > 0 {
+		// Empty lines before a request are no part of it (RFC 9112, 2.2); net/http
+		// would take one for a malformed request.
+		first := bytes.TrimLeft(p[:n], "\r\n")
+		if len(first) == 0 && err == nil {
+			n, err = c.Conn.Read(p)
+			continue
+		}
+		n = copy(p, first)
 		phase := int32(handling)
 		if begins(p[:n], "CONNECT ") {
 			phase = connecting

@@ -38,6 +38,7 @@ func rootCommand() *cobra.Command {
 everything else, and gives devices the PAC script that sends them here.
 
 Start it with "espalier run"; without a configuration file it runs on defaults.`,
+		Version:       programVersion(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
