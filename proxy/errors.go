@@ -43,6 +43,12 @@ var (
 	refuseUnroute   = refusal{502, "destination_ip_unroutable", "There is no way to the destination's address from here."}
 	refuseReset     = refusal{502, "connection_terminated", "The destination closed the connection before it had answered."}
 	refuseSlowReply = refusal{504, "http_response_timeout", "The destination did not answer the request in time."}
+	refuseByParent  = refusal{403, "http_request_denied", "The parent proxy does not allow this destination."}
+	refuseParent    = refusal{502, "proxy_configuration_error", "The parent proxy does not accept this proxy's requests."}
+	refuseNoParent  = refusal{502, "destination_unavailable", "The parent proxy could not be reached, or gave no valid answer."}
+	refuseParent502 = refusal{502, "destination_unavailable", "The parent proxy could not reach the destination."}
+	refuseParent503 = refusal{503, "destination_unavailable", "The parent proxy could not reach the destination."}
+	refuseParent504 = refusal{504, "connection_timeout", "The parent proxy, or the destination behind it, did not answer in time."}
 	refuseBadReply  = refusal{502, "http_protocol_error", "The destination's answer is not valid HTTP."}
 )
 
@@ -51,6 +57,7 @@ var (
 func refusalFor(err error) refusal {
 	var forbidden *egress.ForbiddenError
 	var lookup *egress.LookupError
+	var parent *egress.ParentError
 	timeout := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
 	if netErr := net.Error(nil); errors.As(err, &netErr) {
 		timeout = timeout || netErr.Timeout()
@@ -58,6 +65,8 @@ func refusalFor(err error) refusal {
 	switch {
 	case errors.As(err, &forbidden):
 		return refuseAddress
+	case errors.As(err, &parent):
+		return refusalOfParent(parent.Status, timeout)
 	case errors.As(err, &lookup) && lookup.NotFound():
 		return refuseNotFound
 	case errors.As(err, &lookup) && timeout:
@@ -76,6 +85,25 @@ func refusalFor(err error) refusal {
 		return refuseReset
 	}
 	return refuseBadReply
+}
+
+// refusalOfParent is what a client is told where a parent answered with status,
+// 0 where it did not. A parent's 407 is never the client's: it would be asked
+// for a password that it does not have.
+func refusalOfParent(status int, timeout bool) refusal {
+	switch {
+	case status == 0 && !timeout:
+		return refuseNoParent
+	case status == http.StatusForbidden:
+		return refuseByParent
+	case status == http.StatusBadGateway:
+		return refuseParent502
+	case status == http.StatusServiceUnavailable:
+		return refuseParent503
+	case status == http.StatusGatewayTimeout, status == 0:
+		return refuseParent504
+	}
+	return refuseParent
 }
 
 // header is what stands above the body of a refusal.

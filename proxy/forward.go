@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"espalier/policy"
+	"espalier/proxy/egress"
 	"espalier/proxy/traffic"
 )
 
@@ -47,14 +48,8 @@ func newForwarder(s *Server) *forwarder {
 // connections that it keeps were dialed by the rules of st, and serve no other.
 func newTransport(st *State) *http.Transport {
 	return &http.Transport{
-		Proxy: nil, // goproxy would take HTTP_PROXY of the environment
-		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			t, err := policy.ParseTarget(addr, 0)
-			if err != nil {
-				return nil, err
-			}
-			return st.Dialer.Dial(ctx, t)
-		},
+		Proxy:       st.Dialer.Proxy, // egress.parent; the default would be HTTP_PROXY of the environment
+		DialContext: st.Dialer.DialContext,
 		// Whoever asked for an encoding gets it, byte for byte.
 		DisableCompression:    true,
 		MaxIdleConns:          1000,
@@ -74,7 +69,12 @@ func newTransport(st *State) *http.Transport {
 func (f *forwarder) request(r *http.Request, ctx *goproxy.ProxyCtx) (*http.Request, *http.Response) {
 	if fx, ok := r.Context().Value(forwardedKey{}).(*forwarded); ok {
 		ctx.RoundTripper = goproxy.RoundTripperFunc(func(r *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
-			return fx.transport.RoundTrip(r)
+			resp, err := fx.transport.RoundTrip(r)
+			if err == nil && resp.StatusCode == http.StatusProxyAuthRequired && fx.viaParent {
+				resp.Body.Close()
+				return nil, &egress.ParentError{Parent: fx.rec.Upstream.String(), Status: resp.StatusCode}
+			}
+			return resp, err
 		})
 	}
 	return r, nil
@@ -108,7 +108,7 @@ func (s *Server) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 		s.answer(w, x, refusalOf(d))
 		return
 	}
-	s.forward.serve(w, r, x, st.transport)
+	s.forward.serve(w, r, x, st)
 }
 
 // forwarded is a plain request on its way through goproxy.
@@ -116,6 +116,7 @@ type forwarded struct {
 	*exchange
 	service   *traffic.Service
 	transport *http.Transport
+	viaParent bool // egress.parent is set, and whoever wants a sign-in is a parent
 	w         *responseWriter
 	// What cut the answer's body short: the destination, or the client.
 	bodyErr, clientErr error
@@ -129,8 +130,8 @@ type forwarded struct {
 type forwardedKey struct{}
 
 // serve passes r on by a transport and writes the answer.
-func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, by *http.Transport) {
-	fx := &forwarded{exchange: x, service: f.s.traffic.Service(x.rec.Service), transport: by}
+func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, st *State) {
+	fx := &forwarded{exchange: x, service: f.s.traffic.Service(x.rec.Service), transport: st.transport, viaParent: st.Dialer.HasParent()}
 	fx.w = &responseWriter{ResponseWriter: w, fx: fx}
 
 	var asked time.Time

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"espalier/policy"
+	"espalier/proxy/egress"
 )
 
 // Bounds on the connections to destinations that are kept for the next request.
@@ -23,16 +24,17 @@ const originBuffer = 4 << 10
 type originConn struct {
 	*net.TCPConn
 	target policy.Target
-	state  *State // whose rules it was dialed by
-	buf    []byte // what was read and is not used stands in buf[:n]
+	state  *State         // whose rules it was dialed by
+	parent *egress.Parent // that it leads to, in the target's place; nil: to the target
+	buf    []byte         // what was read and is not used stands in buf[:n]
 	n      int
 	reused bool
 	idle   time.Time                 // since when
 	peek   func() (n int, err error) // looks what there is to read, without waiting
 }
 
-func newOriginConn(c *net.TCPConn, t policy.Target, st *State) *originConn {
-	o := &originConn{TCPConn: c, target: t, state: st}
+func newOriginConn(c *net.TCPConn, t policy.Target, st *State, parent *egress.Parent) *originConn {
+	o := &originConn{TCPConn: c, target: t, state: st, parent: parent}
 	raw, err := c.SyscallConn()
 	if err != nil {
 		o.peek = func() (int, error) { return 0, err }

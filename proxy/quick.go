@@ -211,8 +211,8 @@ func (c *quickClient) request() bool {
 	x.rec.URL = recordURL("http", string(authority), string(bare))
 
 	_ = c.SetDeadline(time.Time{})
-	e := quickExchange{quickClient: c, x: x, service: c.s.traffic.Service(d.Service()), isHead: isHead, close: r.Close || c.s.Draining()}
-	e.writeRequest(r, authority, path)
+	e := quickExchange{quickClient: c, x: x, service: c.s.traffic.Service(d.Service()), isHead: isHead, close: r.Close || c.s.Draining(),
+		request: r, authority: authority, path: path}
 	switch e.run(st, target) {
 	case handOver:
 		if !c.giveUp() {
@@ -263,17 +263,24 @@ func splitURL(url []byte) (authority, path []byte, ok bool) {
 // writeRequest makes the request for the destination: the lines as they were
 // sent, but for those that concern this connection. Host says what the URL says
 // (RFC 9112, 3.2.2).
-func (e *quickExchange) writeRequest(r head.Request, authority, path []byte) {
-	b := append(e.out[:0], r.Method...)
+func (e *quickExchange) writeRequest(o *originConn) {
+	b := append(e.out[:0], e.request.Method...)
 	b = append(b, ' ')
-	b = append(b, path...)
+	if o.parent != nil { // a proxy wants the absolute form (RFC 9112, 3.2.2)
+		b = append(append(b, "http://"...), e.authority...)
+	}
+	b = append(b, e.path...)
 	b = append(b, " HTTP/1.1\r\nHost: "...)
-	b = append(b, authority...)
+	b = append(b, e.authority...)
 	b = append(b, "\r\n"...)
-	for f, rest, ok := r.Fields.Next(); ok; f, rest, ok = rest.Next() {
+	for f, rest, ok := e.request.Fields.Next(); ok; f, rest, ok = rest.Next() {
 		if !f.Is("host") && !ofConnection(f) {
 			b = append(b, f.Line...)
 		}
+	}
+	if o.parent != nil && o.parent.ProxyAuthorization() != "" {
+		b = append(append(b, "Proxy-Authorization: "...), o.parent.ProxyAuthorization()...)
+		b = append(b, "\r\n"...)
 	}
 	e.out = append(b, "\r\n"...)
 }
@@ -307,7 +314,7 @@ func (q *quick) connect(st *State, x *exchange, t policy.Target) (*originConn, e
 		return o, nil
 	}
 	began := time.Now()
-	conn, err := st.Dialer.Dial(q.dialing, t)
+	conn, parent, err := st.Dialer.DialPlain(q.dialing, t)
 	x.rec.Connect = time.Since(began)
 	if err != nil {
 		return nil, err
@@ -318,7 +325,7 @@ func (q *quick) connect(st *State, x *exchange, t policy.Target) (*originConn, e
 		return nil, errors.New("the connection is no TCP connection")
 	}
 	x.rec.Upstream = addrPort(tcp)
-	return newOriginConn(tcp, t, st), nil
+	return newOriginConn(tcp, t, st, parent), nil
 }
 
 // refuse answers in the destination's place.

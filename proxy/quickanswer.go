@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"espalier/policy"
+	"espalier/proxy/egress"
 	"espalier/proxy/head"
 	"espalier/proxy/traffic"
 	"espalier/proxy/tunnel"
@@ -26,10 +27,12 @@ const (
 // quickExchange is one request on the short way.
 type quickExchange struct {
 	*quickClient
-	x       *exchange
-	service *traffic.Service
-	isHead  bool
-	close   bool // the client's connection ends with this answer
+	x               *exchange
+	service         *traffic.Service
+	isHead          bool
+	request         head.Request
+	authority, path []byte
+	close           bool // the client's connection ends with this answer
 }
 
 // errOddAnswer says that the short way cannot read an answer.
@@ -50,8 +53,13 @@ func (e *quickExchange) run(st *State, t policy.Target) outcome {
 		}
 		_ = o.SetDeadline(time.Now().Add(replyTimeout))
 		var r head.Response
+		e.writeRequest(o)
 		if _, err = o.Write(e.out); err == nil {
 			r, err = o.readHead()
+		}
+		if err == nil && r.Status == http.StatusProxyAuthRequired && o.parent != nil {
+			o.Close() // the client does not know the parent's password
+			return e.refuse(&egress.ParentError{Parent: o.parent.String(), Status: r.Status})
 		}
 		if err == nil && !(o.reused && r.Status == http.StatusRequestTimeout) {
 			return e.answer(o, r)

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -159,6 +162,29 @@ func TestThroughSquid(t *testing.T) {
 	if status, _, _ := p.connect("inner.example:" + port); status < 502 || status > 504 {
 		t.Errorf("a closed port: status %d", status)
 	}
+	// Plain requests go to squid in absolute form, by the short way and by the
+	// general one.
+	web := listen(t, "127.0.0.1:0", func(c net.Conn) {
+		r, err := http.ReadRequest(bufio.NewReader(c))
+		if err != nil {
+			return
+		}
+		body := r.Method + " " + r.Host + r.URL.String() + r.Header.Get("Proxy-Authorization")
+		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	})
+	host := fmt.Sprintf("inner.example:%d", web.Port)
+	for _, method := range []string{"GET", "GET", "POST"} {
+		c := p.dial()
+		fmt.Fprintf(c, "%s http://%s/x HTTP/1.1\r\nHost: %[2]s\r\nConnection: close\r\n\r\n", method, host)
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || string(body) != method+" "+host+"/x" || resp.Header.Get("Via") == "" {
+			t.Errorf("%s: %d %v %s, %v", method, resp.StatusCode, resp.Header, body, err)
+		}
+	}
 	p.noSecret("geheim")
 }
 
@@ -168,6 +194,14 @@ func TestThroughSquidWithoutPassword(t *testing.T) {
 	p := launch(t, fmt.Sprintf("egress: {parent: \"http://espalier:geheim@%s\"}\n", squid))
 	if status, _, _ := p.connect("inner.example:443"); status < 500 {
 		t.Errorf("status %d", status)
+	}
+	for _, method := range []string{"GET", "POST"} {
+		c := p.dial()
+		fmt.Fprintf(c, "%s http://other.example/ HTTP/1.1\r\nHost: other.example\r\nConnection: close\r\n\r\n", method)
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || resp.StatusCode != 502 {
+			t.Errorf("%s: %v, %v", method, resp, err)
+		}
 	}
 	r := p.record("inner.example")
 	if want := "parent proxy " + squid + " answers 407: it does not accept the user and password of egress.parent, or none are set"; r.Error != want {
