@@ -223,6 +223,15 @@ func (s *Server) Shutdown(ctx context.Context) (cut int) {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.handlers.enter()
 	defer s.handlers.leave()
+	defer func() {
+		// One request is lost, and the log says where; the process goes on.
+		if fault := recover(); fault != nil {
+			if fault != http.ErrAbortHandler {
+				s.ops.Error("panic in a handler", zap.Any("panic", fault), zap.Stack("stack"))
+			}
+			panic(http.ErrAbortHandler)
+		}
+	}()
 	handled(r)
 	client, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
