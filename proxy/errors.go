@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"syscall"
@@ -52,16 +51,25 @@ var (
 	refuseBadReply  = refusal{502, "http_protocol_error", "The destination's answer is not valid HTTP."}
 )
 
+// isTimeout reports whether err says that something took too long.
+func isTimeout(err error) bool {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return true
+	}
+	t, ok := errors.AsType[interface {
+		error
+		Timeout() bool
+	}](err)
+	return ok && t.Timeout()
+}
+
 // refusalFor says how a client is told of an error on the way to the
 // destination.
 func refusalFor(err error) refusal {
 	var forbidden *egress.ForbiddenError
 	var lookup *egress.LookupError
 	var parent *egress.ParentError
-	timeout := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
-	if netErr := net.Error(nil); errors.As(err, &netErr) {
-		timeout = timeout || netErr.Timeout()
-	}
+	timeout := isTimeout(err)
 	switch {
 	case errors.As(err, &forbidden):
 		return refuseAddress

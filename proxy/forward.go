@@ -209,7 +209,7 @@ func (fx *forwarded) refusal(err error) *http.Response {
 	if err == nil {
 		err = errors.New("no answer")
 	}
-	if netErr, opErr := net.Error(nil), (*net.OpError)(nil); errors.As(err, &netErr) && netErr.Timeout() &&
+	if opErr := (*net.OpError)(nil); isTimeout(err) &&
 		!(errors.As(err, &opErr) && opErr.Op == "dial") && !errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("%w: %w", errReplyTimeout, err)
 	}

@@ -79,14 +79,6 @@ func (e *quickExchange) run(st *State, t policy.Target) outcome {
 	}
 }
 
-func isTimeout(err error) bool {
-	t, ok := errors.AsType[interface {
-		error
-		Timeout() bool
-	}](err)
-	return ok && t.Timeout()
-}
-
 // readHead reads the head of an answer. What r points into stays valid until the
 // next read.
 func (o *originConn) readHead() (head.Response, error) {

@@ -53,26 +53,6 @@ func NewPublic(s PublicSource) *Public {
 // Collector returns espalier_pac_requests_total. Its sites are configured ones.
 func (p *Public) Collector() prometheus.Collector { return p.requests }
 
-// PublicServer returns a server of the public listeners: p within limits that
-// suit small answers to many strangers. What goes wrong on connections is logged
-// at the debug level. Its listeners should be wrapped by hello.NewListener.
-func PublicServer(p *Public) *http.Server {
-	logger, err := zap.NewStdLogAt(p.source.Log, zap.DebugLevel)
-	if err != nil {
-		panic(err) // only for an unknown level
-	}
-	return &http.Server{
-		Handler:                      p,
-		DisableGeneralOptionsHandler: true, // "OPTIONS *" is for the handler too
-		ReadHeaderTimeout:            5 * time.Second,
-		ReadTimeout:                  10 * time.Second,
-		WriteTimeout:                 10 * time.Second,
-		IdleTimeout:                  30 * time.Second,
-		MaxHeaderBytes:               8 << 10,
-		ErrorLog:                     logger,
-	}
-}
-
 // ServeHTTP implements http.Handler.
 func (p *Public) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.handler.ServeHTTP(w, r) }
 

@@ -7,6 +7,17 @@ import (
 	"go.uber.org/zap"
 )
 
+// PublicServer returns a server of the public listeners, within limits that suit
+// small answers to many strangers. Its listeners should be wrapped by
+// hello.NewListener.
+func PublicServer(p *Public) *http.Server {
+	s := server(p, p.source.Log)
+	s.DisableGeneralOptionsHandler = true // "OPTIONS *" is for the handler too
+	s.WriteTimeout, s.IdleTimeout = 10*time.Second, 30*time.Second
+	s.MaxHeaderBytes = 8 << 10
+	return s
+}
+
 // AdminServer returns a server of the admin listeners. Its listeners should be
 // wrapped by hello.NewListener.
 func AdminServer(s Source) *http.Server { return server(NewAdmin(s), s.Log) }
