@@ -1,6 +1,12 @@
 package head
 
-import "testing"
+import (
+	"bufio"
+	"bytes"
+	"net/http"
+	"slices"
+	"testing"
+)
 
 func TestParseResponse(t *testing.T) {
 	const first = "HTTP/1.1 200 OK\r\n"
@@ -61,4 +67,34 @@ func TestParseResponse(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whatever the strict parser takes, net/http reads the same way, or refuses.
+func FuzzParseResponse(f *testing.F) {
+	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"))
+	f.Add([]byte("HTTP/1.0 404\r\nConnection: keep-alive, upgrade\r\n\r\n"))
+	f.Add([]byte("HTTP/1.1 200 OK\r\ntransfer-encoding:chunked\r\nX: a\r\n b\r\n\r\n0\r\n\r\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, ok := ParseResponse(b)
+		if !ok {
+			return
+		}
+		in := bytes.NewReader(b)
+		br := bufio.NewReaderSize(in, len(b)+16)
+		resp, err := http.ReadResponse(br, nil)
+		if err != nil {
+			return
+		}
+		if consumed := len(b) - in.Len() - br.Buffered(); consumed != r.Len {
+			t.Errorf("net/http's head has %d bytes, the parser's %d", consumed, r.Len)
+		}
+		chunked := slices.Equal(resp.TransferEncoding, []string{"chunked"})
+		if resp.StatusCode != r.Status || chunked != (r.Length == Chunked) {
+			t.Errorf("net/http reads %d, chunked %v; the parser %d and length %d", resp.StatusCode, chunked, r.Status, r.Length)
+		}
+		// Answers to which no body belongs, whatever they announce.
+		if r.Status >= 200 && r.Status != 204 && r.Status != 304 && !chunked && resp.ContentLength != r.Length {
+			t.Errorf("net/http reads a length of %d, the parser %d", resp.ContentLength, r.Length)
+		}
+	})
 }
