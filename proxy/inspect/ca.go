@@ -1,0 +1,209 @@
+// Package inspect intercepts TLS where policy wants it: it speaks for other
+// hosts with certificates of its own CA.
+//
+// That CA cannot speak for Apple. Its certificates exclude every host of the
+// catalogue by X.509 name constraints, so that devices refuse what is made with
+// its key, and Leaves refuses to make it.
+package inspect
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/netip"
+	"time"
+
+	"espalier/policy/catalog"
+)
+
+const (
+	day = 24 * time.Hour
+	// A new root has to be brought to every device, so it lives long; less so
+	// where its key stays on a machine that faces the network.
+	onlineRootLife  = 5 * 365 * day
+	offlineRootLife = 10 * 365 * day
+	// An intermediate is replaced without touching a device.
+	intermediateLife = 2 * 365 * day
+	// clockSkew is how far behind a device's clock may be.
+	clockSkew = time.Hour
+)
+
+// A CA issues certificates that devices trust once they trust its root. It is
+// immutable and safe for concurrent use.
+type CA struct {
+	root   *x509.Certificate
+	issuer *x509.Certificate // root itself, or the intermediate
+	key    *ecdsa.PrivateKey // of issuer
+	not    Constraints       // of root and issuer together
+}
+
+// Root is the certificate that devices must trust.
+func (ca *CA) Root() *x509.Certificate { return ca.root }
+
+// Issuer is the certificate that signs leaves: the root, or the intermediate
+// where the root's key is kept elsewhere.
+func (ca *CA) Issuer() *x509.Certificate { return ca.issuer }
+
+// Offline reports whether the root's key is kept elsewhere.
+func (ca *CA) Offline() bool { return ca.issuer != ca.root }
+
+// NotAfter is when the first of the CA's certificates expires, after which no
+// device trusts a leaf.
+func (ca *CA) NotAfter() time.Time {
+	if ca.issuer.NotAfter.Before(ca.root.NotAfter) {
+		return ca.issuer.NotAfter
+	}
+	return ca.root.NotAfter
+}
+
+// Excludes reports whether devices would refuse a leaf for a normalised name,
+// or for addr where that is valid. It does not allocate.
+func (ca *CA) Excludes(host string, addr netip.Addr) bool { return ca.not.Exclude(host, addr) }
+
+// Constraints returns what the CA excludes. The slices must not be modified.
+func (ca *CA) Constraints() Constraints { return ca.not }
+
+// newCA puts loaded or new certificates together.
+func newCA(root, issuer *x509.Certificate, key *ecdsa.PrivateKey) *CA {
+	return &CA{root: root, issuer: issuer, key: key, not: merge(constraintsIn(root), constraintsIn(issuer))}
+}
+
+// InitOptions say what CA is made.
+type InitOptions struct {
+	// Organization stands in the subject; empty means Espalier.
+	Organization string
+	// Days is how long the root is valid; 0 means five years, or ten where its
+	// key is kept elsewhere.
+	Days int
+	// OfflineRoot is a directory that root.crt and root.key are written to, to
+	// be taken away. Empty means that the root signs leaves itself.
+	OfflineRoot string
+	// Force moves a CA that is there aside instead of failing.
+	Force bool
+	// Exclude are the rows that the CA must not speak for.
+	Exclude []catalog.Row
+}
+
+// validate checks what x509 would not.
+func (o *InitOptions) validate() error {
+	if n := len([]rune(o.Organization)); n > 64 {
+		return fmt.Errorf("the organization's name has %d letters (allowed: 64)", n)
+	}
+	if o.Days < 0 || o.Days > 25*365 {
+		return fmt.Errorf("%d days (allowed: 1 to %d)", o.Days, 25*365)
+	}
+	if len(o.Exclude) == 0 {
+		return errors.New("a CA must exclude what is Apple's, and no row was given")
+	}
+	return nil
+}
+
+// makeRoot makes a self-signed root.
+func makeRoot(o *InitOptions, now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	life := onlineRootLife
+	if o.OfflineRoot != "" {
+		life = offlineRootLife
+	}
+	if o.Days > 0 {
+		life = time.Duration(o.Days) * day
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	t, err := authority(&key.PublicKey, o.Organization, "Espalier Root CA", now, now.Add(life))
+	if err != nil {
+		return nil, nil, err
+	}
+	c := ConstraintsOf(o.Exclude)
+	c.constrain(t)
+	if o.OfflineRoot == "" {
+		t.MaxPathLen, t.MaxPathLenZero = 0, true
+	} else {
+		t.MaxPathLen = 1
+	}
+	cert, err := sign(t, t, &key.PublicKey, key)
+	return cert, key, err
+}
+
+// makeIntermediate makes what signs leaves in place of root. It excludes what
+// root does, for verifiers that do not look at what they trust anyway (RFC 5280,
+// section 6.1), and all of exclude, which may be newer.
+func makeIntermediate(root *x509.Certificate, rootKey *ecdsa.PrivateKey, exclude []catalog.Row, now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	var org string
+	if len(root.Subject.Organization) > 0 {
+		org = root.Subject.Organization[0]
+	}
+	until := now.Add(intermediateLife)
+	if until.After(root.NotAfter) {
+		until = root.NotAfter
+	}
+	t, err := authority(&key.PublicKey, org, "Espalier Intermediate CA", now, until)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := merge(constraintsIn(root), ConstraintsOf(exclude))
+	c.constrain(t)
+	t.MaxPathLen, t.MaxPathLenZero = 0, true
+	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	cert, err := sign(t, root, &key.PublicKey, rootKey)
+	return cert, key, err
+}
+
+// authority is the template of a CA certificate. Its name carries a piece of the
+// key's, so that two generations can be told apart in a device's settings.
+func authority(key *ecdsa.PublicKey, org, name string, now, until time.Time) (*x509.Certificate, error) {
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := key.Bytes()
+	if err != nil {
+		return nil, err
+	}
+	id := sha256.Sum256(raw)
+	if org == "" {
+		org = "Espalier"
+	}
+	return &x509.Certificate{
+		SerialNumber: serial,
+		Subject: pkix.Name{
+			Organization: []string{org},
+			CommonName:   name + " " + hex.EncodeToString(id[:4]),
+		},
+		NotBefore:             now.Add(-clockSkew),
+		NotAfter:              until,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+	}, nil
+}
+
+// sign makes the certificate that t describes.
+func sign(t, parent *x509.Certificate, key *ecdsa.PublicKey, by *ecdsa.PrivateKey) (*x509.Certificate, error) {
+	der, err := x509.CreateCertificate(rand.Reader, t, parent, key, by)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
+}
+
+// newSerial returns a random serial number of 128 bits, never 0.
+func newSerial() (*big.Int, error) {
+	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, err
+	}
+	return n.SetBit(n, 127, 1), nil
+}
