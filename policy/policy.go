@@ -12,13 +12,14 @@
 //     services. The first rule that matches counts, so an allow rule before it
 //     keeps it from applying. A deny rule that names no target (clients, hours,
 //     ports, lists, or nothing at all) never cuts Apple off. Nobody is asked to
-//     sign in here, so a rule with users applies only to users already known.
+//     sign in here, so a rule with users or groups applies only to users
+//     already known.
 //  3. Private Relay's hosts are refused, where apple.private_relay is block.
 //  4. What the catalogue matches passes, untouched: never challenged, never
 //     intercepted, whatever else is configured.
 //  5. For everything else the first of the administrator's rules that matches
-//     decides. A deny needs no password. Where a rule with users might let
-//     somebody through, whoever is not known is asked to sign in.
+//     decides. A deny needs no password. Where a rule with users or groups
+//     might let somebody through, whoever is not known is asked to sign in.
 //  6. Whoever is not known is asked, where somebody can sign in.
 //  7. A CONNECT is intercepted where its rule says inspect, or where
 //     inspect.mode is all and neither a rule (tunnel) nor inspect.exempt exempts
@@ -64,6 +65,8 @@ type Request struct {
 	Client netip.Addr
 	// User is who signed in; empty where nobody did.
 	User string
+	// Groups are those that User is in.
+	Groups []string
 	// Connect tells CONNECT from a plain HTTP request.
 	Connect bool
 	// Time is looked at by rules with hours; zero means now.
@@ -190,7 +193,7 @@ func (p *Policy) Decide(r *Request) Decision {
 func (p *Policy) firstNaming(r *Request, d *Decision) *rule {
 	for i := range p.rules {
 		rule := &p.rules[i]
-		if (rule.names || rule.then != thenDeny) && rule.match(r, d) && rule.isFor(r.User) {
+		if (rule.names || rule.then != thenDeny) && rule.match(r, d) && rule.isFor(r) {
 			return rule
 		}
 	}
@@ -205,7 +208,7 @@ func (p *Policy) first(r *Request, d *Decision) (_ *rule, ask bool) {
 		if !rule.match(r, d) {
 			continue
 		}
-		if rule.isFor(r.User) {
+		if rule.isFor(r) {
 			return rule, ask
 		}
 		ask = ask || p.auth && r.User == "" && rule.then != thenDeny

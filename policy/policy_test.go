@@ -39,29 +39,33 @@ func target(t testing.TB, s string) Target {
 
 // The names that rules have in the tests say what they do.
 var (
-	denyAll      = Rule{Name: "deny all", Then: "deny"}
-	denySiri     = Rule{Name: "deny siri", Then: "deny", When: When{Services: []string{"siri"}}}
-	denySiriHost = Rule{Name: "deny guzzoni", Then: "deny", When: When{Hosts: []string{"guzzoni.apple.com"}}}
-	denyBelow    = Rule{Name: "deny below apple", Then: "deny", When: When{Hosts: []string{"*.apple.com"}}}
-	denyGame     = Rule{Name: "deny game", Then: "deny", When: When{Hosts: []string{"game.example"}}}
-	denyOther    = Rule{Name: "deny other", Then: "deny", When: When{Services: []string{"other"}}}
-	denyLab      = Rule{Name: "deny lab", Then: "deny", When: When{Clients: []string{"10.1.0.0/16"}}}
-	denyPort     = Rule{Name: "deny 443", Then: "deny", When: When{Ports: []uint16{443}}}
-	denyNight    = Rule{Name: "deny hours", Then: "deny", When: When{Hours: []string{"00:00-24:00 UTC"}}}
-	denyList     = Rule{Name: "deny list", Then: "deny", When: When{Lists: []string{"ads"}}}
-	denyEve      = Rule{Name: "deny eve", Then: "deny", When: When{Users: []string{"eve"}}}
-	denySiriEve  = Rule{Name: "deny siri to eve", Then: "deny", When: When{Services: []string{"siri"}, Users: []string{"eve"}}}
-	allowAll     = Rule{Name: "allow all", Then: "allow"}
-	allowLab     = Rule{Name: "allow lab", Then: "allow", When: When{Clients: []string{"10.1.0.0/16"}}}
-	allowSiri    = Rule{Name: "allow siri", Then: "allow", When: When{Services: []string{"siri"}}}
-	allowEve     = Rule{Name: "allow eve", Then: "allow", When: When{Users: []string{"eve"}}}
-	allowBob     = Rule{Name: "allow bob", Then: "allow", When: When{Users: []string{"bob"}}}
-	tunnelAll    = Rule{Name: "tunnel all", Then: "tunnel"}
-	tunnelBank   = Rule{Name: "tunnel bank", Then: "tunnel", When: When{Hosts: []string{"*.bank.example"}}}
-	inspectAll   = Rule{Name: "inspect all", Then: "inspect"}
-	inspectApple = Rule{Name: "inspect apple", Then: "inspect", When: When{Hosts: []string{"*.apple.com"}, Services: []string{"siri"}}}
-	allowRelay   = Rule{Name: "allow relay", Then: "allow", When: When{Hosts: []string{"*.icloud.com"}}}
-	denyRelay    = Rule{Name: "deny relay", Then: "deny", When: When{Hosts: []string{"mask-h2.icloud.com"}}}
+	denyAll       = Rule{Name: "deny all", Then: "deny"}
+	denySiri      = Rule{Name: "deny siri", Then: "deny", When: When{Services: []string{"siri"}}}
+	denySiriHost  = Rule{Name: "deny guzzoni", Then: "deny", When: When{Hosts: []string{"guzzoni.apple.com"}}}
+	denyBelow     = Rule{Name: "deny below apple", Then: "deny", When: When{Hosts: []string{"*.apple.com"}}}
+	denyGame      = Rule{Name: "deny game", Then: "deny", When: When{Hosts: []string{"game.example"}}}
+	denyOther     = Rule{Name: "deny other", Then: "deny", When: When{Services: []string{"other"}}}
+	denyLab       = Rule{Name: "deny lab", Then: "deny", When: When{Clients: []string{"10.1.0.0/16"}}}
+	denyPort      = Rule{Name: "deny 443", Then: "deny", When: When{Ports: []uint16{443}}}
+	denyNight     = Rule{Name: "deny hours", Then: "deny", When: When{Hours: []string{"00:00-24:00 UTC"}}}
+	denyList      = Rule{Name: "deny list", Then: "deny", When: When{Lists: []string{"ads"}}}
+	denyEve       = Rule{Name: "deny eve", Then: "deny", When: When{Users: []string{"eve"}}}
+	denySiriEve   = Rule{Name: "deny siri to eve", Then: "deny", When: When{Services: []string{"siri"}, Users: []string{"eve"}}}
+	allowAll      = Rule{Name: "allow all", Then: "allow"}
+	allowLab      = Rule{Name: "allow lab", Then: "allow", When: When{Clients: []string{"10.1.0.0/16"}}}
+	allowSiri     = Rule{Name: "allow siri", Then: "allow", When: When{Services: []string{"siri"}}}
+	allowEve      = Rule{Name: "allow eve", Then: "allow", When: When{Users: []string{"eve"}}}
+	allowBob      = Rule{Name: "allow bob", Then: "allow", When: When{Users: []string{"bob"}}}
+	denyPupils    = Rule{Name: "deny pupils", Then: "deny", When: When{Groups: []string{"Pupils"}}}
+	allowStaff    = Rule{Name: "allow staff", Then: "allow", When: When{Groups: []string{"staff", "board"}}}
+	allowStaffEve = Rule{Name: "allow eve of the staff", Then: "allow", When: When{Users: []string{"eve"}, Groups: []string{"staff"}}}
+	denySiriPupil = Rule{Name: "deny siri to pupils", Then: "deny", When: When{Services: []string{"siri"}, Groups: []string{"pupils"}}}
+	tunnelAll     = Rule{Name: "tunnel all", Then: "tunnel"}
+	tunnelBank    = Rule{Name: "tunnel bank", Then: "tunnel", When: When{Hosts: []string{"*.bank.example"}}}
+	inspectAll    = Rule{Name: "inspect all", Then: "inspect"}
+	inspectApple  = Rule{Name: "inspect apple", Then: "inspect", When: When{Hosts: []string{"*.apple.com"}, Services: []string{"siri"}}}
+	allowRelay    = Rule{Name: "allow relay", Then: "allow", When: When{Hosts: []string{"*.icloud.com"}}}
+	denyRelay     = Rule{Name: "deny relay", Then: "deny", When: When{Hosts: []string{"mask-h2.icloud.com"}}}
 )
 
 const (
@@ -81,6 +85,7 @@ func TestDecideOrder(t *testing.T) {
 		relay  string // apple.private_relay
 		client string // "10.1.2.3" where empty
 		user   string
+		groups []string
 		target string
 		want   Action // of CONNECT
 		plain  Action
@@ -110,6 +115,9 @@ func TestDecideOrder(t *testing.T) {
 		{name: "named, for a user who is known", rules: []Rule{denySiriEve}, auth: true, user: "eve", target: siri, want: Deny, rule: "deny siri to eve"},
 		{name: "named, for another user", rules: []Rule{denySiriEve}, auth: true, user: "bob", target: siri, want: Tunnel, rule: RuleApple},
 		{name: "named, behind an allow for users", rules: []Rule{allowEve, denySiri}, auth: true, target: siri, want: Deny, rule: "deny siri"},
+
+		{name: "named, for a group", rules: []Rule{denySiriPupil}, auth: true, target: siri, want: Tunnel, rule: RuleApple},
+		{name: "named, for a group that is known", rules: []Rule{denySiriPupil}, auth: true, user: "eve", groups: []string{"pupils"}, target: siri, want: Deny, rule: "deny siri to pupils"},
 
 		// A rule that names no target never cuts Apple off.
 		{name: "catch-all deny", rules: []Rule{denyAll}, target: siri, want: Tunnel, rule: RuleApple},
@@ -163,6 +171,18 @@ func TestDecideOrder(t *testing.T) {
 		{name: "two users", rules: []Rule{allowEve, allowBob, denyAll}, auth: true, user: "bob", target: game, want: Tunnel, rule: "allow bob"},
 		{name: "rule with users where nobody can sign in", rules: []Rule{allowEve, denyGame}, target: game, want: Deny, rule: "deny game"},
 
+		{name: "deny a group, not known: asked", rules: []Rule{denyPupils}, auth: true, target: game, want: Challenge, rule: RuleAuth},
+		{name: "deny a group", rules: []Rule{denyPupils}, auth: true, user: "eve", groups: []string{"choir", "pupils"}, target: game, want: Deny, rule: "deny pupils"},
+		{name: "deny a group, another", rules: []Rule{denyPupils}, auth: true, user: "eve", groups: []string{"choir"}, target: game, want: Tunnel, rule: RuleDefault},
+		{name: "deny a group, none", rules: []Rule{denyPupils}, auth: true, user: "eve", target: game, want: Tunnel, rule: RuleDefault},
+		{name: "allow a group before a deny: asked", rules: []Rule{allowStaff, denyGame}, auth: true, target: game, want: Challenge, rule: RuleAuth},
+		{name: "allow a group before a deny", rules: []Rule{allowStaff, denyGame}, auth: true, user: "eve", groups: []string{"Board"}, target: game, want: Tunnel, rule: "allow staff"},
+		{name: "allow a group before a deny, another", rules: []Rule{allowStaff, denyGame}, auth: true, user: "eve", groups: []string{"pupils"}, target: game, want: Deny, rule: "deny game"},
+		{name: "user and group", rules: []Rule{allowStaffEve, denyAll}, auth: true, user: "eve", groups: []string{"staff"}, target: game, want: Tunnel, rule: "allow eve of the staff"},
+		{name: "user, but not group", rules: []Rule{allowStaffEve, denyAll}, auth: true, user: "eve", target: game, want: Deny, rule: "deny all"},
+		{name: "group, but not user", rules: []Rule{allowStaffEve, denyAll}, auth: true, user: "bob", groups: []string{"staff"}, target: game, want: Deny, rule: "deny all"},
+		{name: "group of nobody", rules: []Rule{denyPupils}, groups: []string{"pupils"}, target: game, want: Tunnel, rule: RuleDefault},
+
 		// 6. Who is not known is asked.
 		{name: "asked", auth: true, target: game, want: Challenge, rule: RuleAuth},
 		{name: "asked before an allow", rules: []Rule{allowAll}, auth: true, target: game, want: Challenge, rule: RuleAuth},
@@ -201,7 +221,7 @@ func TestDecideOrder(t *testing.T) {
 			if tt.client != "" {
 				client = netip.MustParseAddr(tt.client)
 			}
-			r := Request{Target: target(t, tt.target), Client: client, User: tt.user, Connect: true}
+			r := Request{Target: target(t, tt.target), Client: client, User: tt.user, Groups: tt.groups, Connect: true}
 			if d := p.Decide(&r); d.Action != tt.want || d.Rule != tt.rule {
 				t.Errorf("CONNECT: %s by %q, want %s by %q", d.Action, d.Rule, tt.want, tt.rule)
 			}
@@ -347,7 +367,7 @@ func TestDecideConditions(t *testing.T) {
 // configuration may well leave them so.
 func TestDecideEmptyConditions(t *testing.T) {
 	p := compile(t, Config{Rules: []Rule{{Name: "all", Then: "deny", When: When{
-		Hosts: []string{}, Lists: []string{}, Clients: []string{}, Users: []string{}, Ports: []uint16{}, Hours: []string{}, Services: []string{},
+		Hosts: []string{}, Lists: []string{}, Clients: []string{}, Users: []string{}, Groups: []string{}, Ports: []uint16{}, Hours: []string{}, Services: []string{},
 	}}}})
 	if d := p.Decide(&Request{Target: target(t, game), Client: ipad}); d.Rule != "all" {
 		t.Errorf("%s by %q", d.Action, d.Rule)
@@ -393,6 +413,7 @@ func TestDecideInvariants(t *testing.T) {
 					Hosts:    some(rt, "hosts", hosts),
 					Clients:  some(rt, "clients", []string{"10.0.0.0/8", "loopback"}),
 					Users:    some(rt, "users", []string{"eve", "bob"}),
+					Groups:   some(rt, "groups", []string{"staff"}),
 					Services: some(rt, "services", []string{"siri", "icloud", "other", "apple-other"}),
 					Lists:    some(rt, "lists", []string{"ads"}),
 				},
@@ -410,6 +431,7 @@ func TestDecideInvariants(t *testing.T) {
 			Target:  target(t, rapid.SampledFrom(targets).Draw(rt, "target")),
 			Client:  netip.MustParseAddr(rapid.SampledFrom([]string{"10.1.2.3", "127.0.0.1"}).Draw(rt, "client")),
 			User:    rapid.SampledFrom([]string{"", "eve", "bob"}).Draw(rt, "user"),
+			Groups:  some(rt, "groups of the user", []string{"staff", "pupils"}),
 			Connect: rapid.Bool().Draw(rt, "connect"),
 		}
 		d := p.Decide(&r)

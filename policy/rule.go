@@ -38,6 +38,7 @@ type When struct {
 	Lists    []string `koanf:"lists"`    // names of lists
 	Clients  []string `koanf:"clients"`  // CIDR blocks, addresses, loopback, private
 	Users    []string `koanf:"users"`    // user names; on Apple's hosts nobody is asked for one
+	Groups   []string `koanf:"groups"`   // names of groups that a user is in, in any case
 	Ports    []uint16 `koanf:"ports"`    // destination ports
 	Hours    []string `koanf:"hours"`    // "[mon-fri] 08:00-16:00 [Europe/Stockholm]"
 	Services []string `koanf:"services"` // service ids of the catalogue
@@ -90,12 +91,13 @@ type rule struct {
 	lists    bool // has lists, which match nothing until they are loaded
 	clients  Networks
 	users    map[string]bool // nil: any
+	groups   []string        // none: any
 	ports    []uint16
 	hours    []hours
 	services []string
 }
 
-// match reports whether every condition but users holds.
+// match reports whether every condition but users and groups holds.
 func (c *rule) match(r *Request, d *Decision) bool {
 	if c.lists {
 		return false
@@ -122,9 +124,26 @@ func (c *rule) match(r *Request, d *Decision) bool {
 	return true
 }
 
-// isFor reports whether the condition users holds; it never does for a user who
-// is not known, "".
-func (c *rule) isFor(user string) bool { return c.users == nil || c.users[user] }
+// isFor reports whether the conditions users and groups hold; they never do for a
+// user who is not known, "".
+func (c *rule) isFor(r *Request) bool {
+	if c.users != nil && !c.users[r.User] {
+		return false
+	}
+	return len(c.groups) == 0 || r.User != "" && c.hasGroup(r.Groups)
+}
+
+// hasGroup compares without regard to case, as directories do.
+func (c *rule) hasGroup(groups []string) bool {
+	for _, want := range c.groups {
+		for _, g := range groups {
+			if strings.EqualFold(g, want) {
+				return true
+			}
+		}
+	}
+	return false
+}
 
 // builtinRules are the names that a rule of the administrator must not take,
 // so that a record never leaves open who decided. Those in the last line are
@@ -210,6 +229,12 @@ func compileRule(r *Rule, lists map[string]List, inspectMode string) (rule, erro
 			c.users = map[string]bool{}
 		}
 		c.users[name] = true
+	}
+	for i, name := range r.When.Groups {
+		if name == "" {
+			fail("when.groups[%d]: is empty", i)
+		}
+		c.groups = append(c.groups, name)
 	}
 	for i, port := range r.When.Ports {
 		if port == 0 {

@@ -33,7 +33,7 @@ func TestValidateRulesErrors(t *testing.T) {
 		{name: "smallest", rules: ok(func(*Rule) {})},
 		{name: "everything", rules: []Rule{{Name: "Schülerin & Co.", Then: "inspect", Headers: map[string]string{"X-School": "Äpfel\t1", "X-Empty": ""}, When: When{
 			Hosts: []string{"game.example", "*.game.example", "192.0.2.1", "2001:db8::/32"}, Lists: []string{"ads"}, Clients: []string{"10.0.0.0/8", "loopback"},
-			Users: []string{"eve"}, Ports: []uint16{443}, Hours: []string{"08:00-16:00"}, Services: []string{"siri", "other", "apple-other"},
+			Users: []string{"eve"}, Groups: []string{"staff"}, Ports: []uint16{443}, Hours: []string{"08:00-16:00"}, Services: []string{"siri", "other", "apple-other"},
 		}}}},
 
 		{name: "no name", rules: ok(func(r *Rule) { r.Name = "" }), want: `rules[0].name: missing`},
@@ -51,6 +51,7 @@ func TestValidateRulesErrors(t *testing.T) {
 		{name: "block", rules: when(func(w *When) { w.Hosts = []string{"10.0.0.1/8"} }), want: `rules[0].when.hosts[0]: "10.0.0.1/8" has bits set behind the prefix; did you mean 10.0.0.0/8?`},
 		{name: "client", rules: when(func(w *When) { w.Clients = []string{"private", "lab"} }), want: `rules[0].when.clients[1]: "lab" is no address block (allowed: a CIDR block, an address, loopback, private)`},
 		{name: "user", rules: when(func(w *When) { w.Users = []string{"eve", ""} }), want: `rules[0].when.users[1]: is empty`},
+		{name: "group", rules: when(func(w *When) { w.Groups = []string{"", "staff"} }), want: `rules[0].when.groups[0]: is empty`},
 		{name: "port", rules: when(func(w *When) { w.Ports = []uint16{443, 0} }), want: `rules[0].when.ports[1]: 0 is no port`},
 		{name: "list", rules: when(func(w *When) { w.Lists = []string{"ads", "adds"} }), want: `rules[0].when.lists[1]: there is no list "adds" under lists`},
 		{name: "service", rules: when(func(w *When) { w.Services = []string{"siri", "Siri"} }), want: "rules[0].when.services[1]: \"Siri\" is no service (`espalier catalog list` shows them)"},

@@ -26,6 +26,7 @@ type explanation struct {
 	Port    uint16     `json:"port"`
 	Client  netip.Addr `json:"client"`
 	User    string     `json:"user"`
+	Groups  []string   `json:"groups,omitempty"`
 	Action  string     `json:"action"`
 	Rule    string     `json:"rule"`
 	Service string     `json:"service"`
@@ -43,6 +44,7 @@ type explanation struct {
 
 func explainCommand() *cobra.Command {
 	var client, user string
+	var groups []string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "explain URL|HOST:PORT...",
@@ -51,6 +53,9 @@ func explainCommand() *cobra.Command {
   espalier explain --client 10.1.2.3 --user alice example.com:443`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(groups) > 0 && user == "" {
+				return usage(errors.New("--group: needs --user"))
+			}
 			cfg, err := loadedConfig(cmd)
 			if err != nil {
 				return err
@@ -61,7 +66,7 @@ func explainCommand() *cobra.Command {
 			}
 			s := newScreen(cmd.OutOrStdout())
 			for i, arg := range args {
-				x, err := e.explain(arg, user)
+				x, err := e.explain(arg, user, groups)
 				if err != nil {
 					return usage(fmt.Errorf("%s: %w", arg, err))
 				}
@@ -83,6 +88,7 @@ func explainCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&client, "client", "", "address of the client; without it one that is allowed")
 	cmd.Flags().StringVar(&user, "user", "", "user who has signed in")
+	cmd.Flags().StringArrayVar(&groups, "group", nil, "group of that user; may be repeated")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each destination")
 	return cmd
 }
@@ -115,7 +121,7 @@ func newExplainer(cfg *configs.Config, client string) (*explainer, error) {
 }
 
 // explain decides about a URL or host:port. A host alone is meant as https.
-func (e *explainer) explain(arg, user string) (*explanation, error) {
+func (e *explainer) explain(arg, user string, groups []string) (*explanation, error) {
 	scheme, rest, isURL := strings.Cut(arg, "://")
 	connect := true
 	port := uint16(443)
@@ -138,9 +144,9 @@ func (e *explainer) explain(arg, user string) (*explanation, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := e.policy.Decide(&policy.Request{Target: t, Client: e.client, User: user, Connect: connect})
+	d := e.policy.Decide(&policy.Request{Target: t, Client: e.client, User: user, Groups: groups, Connect: connect})
 	x := &explanation{
-		Target: arg, Host: t.Host, Port: t.Port, Client: e.client, User: user,
+		Target: arg, Host: t.Host, Port: t.Port, Client: e.client, User: user, Groups: groups,
 		Action: string(d.Action), Rule: d.Rule, Service: d.Service(), Also: []string{},
 		Rows: e.policy.Apple().All(t.Host, t.Addr, t.Port),
 	}
