@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -46,9 +45,8 @@ type Dialer struct {
 	below   map[string][]netip.Addr // egress.hosts, "*.x" by x
 	cache   *cache
 	timeout time.Duration
-	v6      bool                // IPv6 addresses are tried first
-	self    map[uint16]bool     // ports that Espalier listens on
-	local   map[netip.Addr]bool // addresses that it was told to listen on
+	v6      bool // IPv6 addresses are tried first
+	self    *self
 	dial    net.Dialer
 }
 
@@ -65,8 +63,7 @@ func New(cfg Config, self []netip.AddrPort) (*Dialer, error) {
 		below:   map[string][]netip.Addr{},
 		timeout: cfg.ConnectTimeout,
 		v6:      routed6(),
-		self:    map[uint16]bool{},
-		local:   map[netip.Addr]bool{},
+		self:    newSelf(self),
 		dial:    net.Dialer{KeepAliveConfig: KeepAlive},
 	}
 	d.parents, _ = parseParents(cfg.Parent)
@@ -88,10 +85,6 @@ func New(cfg Config, self []netip.AddrPort) (*Dialer, error) {
 		r = &dnsResolver{servers: servers, timeout: questionTimeout(cfg.ConnectTimeout, len(servers))}
 	}
 	d.cache = newCache(r, cfg.ConnectTimeout)
-	for _, ap := range self {
-		d.self[ap.Port()] = true
-		d.local[ap.Addr().Unmap().WithZone("")] = true
-	}
 	return d, nil
 }
 
@@ -160,10 +153,10 @@ const maxAttempts = 16
 // listens on, no address of this machine is let through.
 func (d *Dialer) permitted(addrs []netip.Addr, port uint16) ([]netip.Addr, error) {
 	check := d.guard.check
-	if d.self[port] {
-		own := d.own()
+	if d.self.ports[port] {
+		machine := d.self.addresses(true)
 		check = func(a netip.Addr) error {
-			if own(a) {
+			if d.self.is(a, machine) {
 				return &ForbiddenError{a, classSelf}
 			}
 			return d.guard.check(a)
@@ -206,23 +199,6 @@ func (d *Dialer) arrange(addrs []netip.Addr, check func(netip.Addr) error) ([]ne
 		return nil, first
 	}
 	return out[:min(len(out), maxAttempts)], nil
-}
-
-// own returns what says whether an address is, or embeds, one of this machine's.
-// The addresses are asked for anew, since leases and prefixes change, and the
-// question is rare.
-func (d *Dialer) own() func(netip.Addr) bool {
-	addrs, err := net.InterfaceAddrs()
-	is := func(a netip.Addr) bool {
-		a = a.WithZone("")
-		return err != nil || // not to know is no reason to connect to oneself
-			a.IsLoopback() || a.IsUnspecified() || d.local[a] ||
-			slices.ContainsFunc(addrs, func(n net.Addr) bool {
-				p, ok := n.(*net.IPNet)
-				return ok && p.IP.Equal(a.AsSlice())
-			})
-	}
-	return func(a netip.Addr) bool { return is(a) || slices.ContainsFunc(embedded(a), is) }
 }
 
 // race connects to the first address that answers. A new attempt starts when

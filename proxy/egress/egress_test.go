@@ -219,8 +219,16 @@ func TestDialSelf(t *testing.T) {
 	if got, err := dial(t, d, fmt.Sprintf("127.0.0.1:%d", other.port)); err != nil {
 		t.Errorf("another port: %v, %v", got, err)
 	}
-	if _, err := d.Lookup(t.Context(), target(t, fmt.Sprintf("198.51.100.1:%d", o.port))); err != nil {
+	elsewhere := target(t, fmt.Sprintf("198.51.100.1:%d", o.port))
+	if _, err := d.Lookup(t.Context(), elsewhere); err != nil {
 		t.Errorf("another machine: %v", err)
+	}
+	if _, ok := d.Immediate(elsewhere); !ok {
+		t.Error("another machine is not offered at once, though this one's addresses are known")
+	}
+	d.self.asked = d.self.asked.Add(-ownAddressesAge)
+	if _, ok := d.Immediate(elsewhere); ok {
+		t.Error("another machine is offered by addresses of this one that may have changed")
 	}
 }
 

@@ -11,8 +11,15 @@ import (
 // asking a name server, and permitted. It does not block. With egress.parent there
 // is none, since a parent has to be asked first.
 func (d *Dialer) Immediate(t policy.Target) (netip.AddrPort, bool) {
-	if len(d.parents) > 0 || d.self[t.Port] { // own asks the system
+	if len(d.parents) > 0 {
 		return netip.AddrPort{}, false
+	}
+	var machine map[netip.Addr]bool
+	listens := d.self.ports[t.Port]
+	if listens {
+		if machine = d.self.addresses(false); machine == nil {
+			return netip.AddrPort{}, false
+		}
 	}
 	addrs := d.known(t)
 	if addrs == nil {
@@ -21,6 +28,9 @@ func (d *Dialer) Immediate(t policy.Target) (netip.AddrPort, bool) {
 	var first netip.Addr
 	for _, a := range addrs {
 		a = a.Unmap()
+		if listens && d.self.is(a, machine) {
+			continue
+		}
 		if d.guard.check(a) == nil && (!first.IsValid() || first.Is6() != d.v6 && a.Is6() == d.v6) {
 			first = a
 		}

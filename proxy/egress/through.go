@@ -143,10 +143,10 @@ func (d *Dialer) connectTo(ctx context.Context, t policy.Target) (*net.TCPConn, 
 		}
 	}
 	check := func(netip.Addr) error { return nil }
-	if d.self[t.Port] {
-		own := d.own()
+	if d.self.ports[t.Port] {
+		machine := d.self.addresses(true)
 		check = func(a netip.Addr) error {
-			if own(a) {
+			if d.self.is(a, machine) {
 				return fmt.Errorf("%s is this proxy's own address; let egress.parent name another proxy", a)
 			}
 			return nil
