@@ -34,6 +34,9 @@ func overview(st Status, services []traffic.Snapshot, now time.Time) console.Ove
 			Loaded: st.Reload.Loaded, LoadedAgo: ago(now.Sub(st.Reload.Loaded)),
 		},
 	}
+	if l := st.AccessLog; l.Error != "" || l.Lost > 0 {
+		page.AccessLog = &console.AccessLog{Error: l.Error, Since: l.Since, Lost: strconv.FormatUint(l.Lost, 10), Some: l.Lost > 0}
+	}
 	for _, l := range st.Listeners {
 		page.Listeners = append(page.Listeners, console.Listener(l))
 	}

@@ -40,8 +40,19 @@ type Status struct {
 	// none.
 	Proxy string `json:"proxy"`
 	// Tunnels are open now.
-	Tunnels int64  `json:"tunnels"`
-	Reload  Reload `json:"reload"`
+	Tunnels   int64     `json:"tunnels"`
+	Reload    Reload    `json:"reload"`
+	AccessLog AccessLog `json:"access_log"`
+}
+
+// AccessLog says how it goes with writing access records.
+type AccessLog struct {
+	// Error is why nothing can be written; empty where it can.
+	Error string `json:"error"`
+	// Since is when that began; zero and not in JSON where Error is empty.
+	Since time.Time `json:"since,omitzero"`
+	// Lost is how many records found no room meanwhile, since the start.
+	Lost uint64 `json:"lost"`
 }
 
 // A Listener is an address that the process takes connections at.

@@ -234,6 +234,11 @@ func (a *app) status() web.Status {
 		Draining: a.server.Draining(), Tunnels: int64(a.server.Tunnels()),
 		Reload: *a.reload.Load(), PACURL: a.pacURL(), Proxy: a.proxyAddress(),
 	}
+	h := a.access.Health()
+	st.AccessLog = web.AccessLog{Since: h.Since, Lost: h.Lost}
+	if h.Err != nil {
+		st.AccessLog.Error = h.Err.Error()
+	}
 	for _, on := range []struct {
 		purpose string
 		list    []net.Listener

@@ -109,6 +109,12 @@ func writeStatus(s screen, st web.Status) error {
 			row("", red, p)
 		}
 	}
+	if l := st.AccessLog; l.Error != "" {
+		row("Access log", red, "cannot be written since "+local(l.Since)+": "+l.Error)
+	}
+	if n := st.AccessLog.Lost; n > 0 {
+		row("Records lost", yellow, strconv.FormatUint(n, 10)+" since the start: the access log could not be written")
+	}
 	_, err := io.WriteString(s, b.String())
 	return err
 }

@@ -1,6 +1,7 @@
 package accesslog
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -105,6 +106,14 @@ func day(t time.Time) int64 { return t.Unix() / (24 * 60 * 60) }
 // file goes on.
 func (r *rotating) Write(p []byte) (int, error) {
 	now := r.now()
+	if r.size > 0 && r.removed() {
+		r.log.Warn("the access log was removed while it was open, with what was written last; it is begun anew", zap.String("file", r.path))
+		r.size, r.amid = 0, false
+		_ = os.MkdirAll(filepath.Dir(r.path), 0o700) // timberjack would let everybody look into it
+		if err := r.out.RotateWithReason("removed"); err != nil {
+			return 0, err
+		}
+	}
 	if r.size > 0 && !r.amid && now.After(r.retry) {
 		switch {
 		case r.limit > 0 && r.size+int64(len(p)) > r.limit:
@@ -120,6 +129,13 @@ func (r *rotating) Write(p []byte) (int, error) {
 		r.day = day(now)
 	}
 	return n, err
+}
+
+// removed reports whether somebody has removed or moved the file, which would
+// otherwise take records that nobody can read.
+func (r *rotating) removed() bool {
+	_, err := os.Stat(r.path)
+	return errors.Is(err, os.ErrNotExist)
 }
 
 func (r *rotating) rotate(reason string, now time.Time) {

@@ -283,7 +283,7 @@ func TestRotationThatFailsLosesNothing(t *testing.T) {
 	core, ops := observer.New(zap.InfoLevel)
 	var out stuckFile
 	now := time.Now()
-	r := &rotating{out: &out, path: "access.log", limit: 10, log: zap.New(core), now: func() time.Time { return now }}
+	r := &rotating{out: &out, path: os.Args[0], limit: 10, log: zap.New(core), now: func() time.Time { return now }}
 	for range 3 {
 		if _, err := io.WriteString(r, "12345678\n"); err != nil {
 			t.Fatal(err)
@@ -296,6 +296,54 @@ func TestRotationThatFailsLosesNothing(t *testing.T) {
 	io.WriteString(r, "later\n")
 	if out.tries != 2 {
 		t.Errorf("tried %d times", out.tries)
+	}
+}
+
+// Whoever removes the file, or the whole directory, loses what was in it, and
+// nothing that comes later.
+func TestRemovedFileIsBegunAnew(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		remove func(file string) error
+	}{
+		{"file removed", os.Remove},
+		{"file moved", func(file string) error { return os.Rename(file, file+".old") }},
+		{"directory removed", func(file string) error { return os.RemoveAll(filepath.Dir(file)) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			defer goleak.VerifyNone(t)
+			file := filepath.Join(t.TempDir(), "data", "access.log")
+			core, ops := observer.New(zap.InfoLevel)
+			f, err := openFile(file, Config{Rotate: 1e6, Keep: time.Hour}, zap.New(core))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range []string{"before\n", "half a li"} {
+				if _, err := io.WriteString(f, s); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := c.remove(file); err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range []string{"after\n", "and on\n"} {
+				if _, err := io.WriteString(f, s); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+			got, err := os.ReadFile(file)
+			if err != nil || string(got) != "after\nand on\n" || ops.Len() != 1 {
+				t.Errorf("%q, %v; %v", got, err, ops.All())
+			}
+			for path, mode := range map[string]os.FileMode{file: 0o600, filepath.Dir(file): 0o700} {
+				if info, err := os.Stat(path); err != nil || info.Mode().Perm() != mode {
+					t.Errorf("%s: %v, %v", path, info, err)
+				}
+			}
+		})
 	}
 }
 

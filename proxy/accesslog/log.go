@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -94,6 +95,27 @@ func (l *Log) Close() error {
 	return l.out.close()
 }
 
+// Health is how it goes with writing.
+type Health struct {
+	Err   error     // why nothing can be written; nil: it can
+	Since time.Time // when that began
+	Lost  uint64    // records that found no room meanwhile, since Open
+}
+
+// Health returns how it goes now.
+func (l *Log) Health() Health {
+	if l.out == nil {
+		return Health{}
+	}
+	l.out.mu.Lock()
+	defer l.out.mu.Unlock()
+	h := Health{Err: l.out.trouble, Lost: l.out.lost.Load()}
+	if h.Err != nil {
+		h.Since = l.out.since
+	}
+	return h
+}
+
 // network cuts an address to the network that an anonymous record names.
 func network(a netip.Addr) netip.Addr {
 	a = a.Unmap()
@@ -113,22 +135,27 @@ var (
 		"Records given to the access log.", nil, nil)
 	lostDesc = prometheus.NewDesc("espalier_access_records_lost_total",
 		"Records that the access log could not write and had no room to keep.", nil, nil)
+	failingDesc = prometheus.NewDesc("espalier_access_log_failing",
+		"1 while the access log cannot be written; records are kept in memory then, as far as there is room.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (l *Log) Describe(ch chan<- *prometheus.Desc) {
 	ch <- totalDesc
 	ch <- lostDesc
+	ch <- failingDesc
 }
 
 // Collect implements prometheus.Collector.
 func (l *Log) Collect(ch chan<- prometheus.Metric) {
-	var lost uint64
-	if l.out != nil {
-		lost = l.out.lost.Load()
+	h := l.Health()
+	failing := 0.0
+	if h.Err != nil {
+		failing = 1
 	}
 	ch <- prometheus.MustNewConstMetric(totalDesc, prometheus.CounterValue, float64(l.total.Load()))
-	ch <- prometheus.MustNewConstMetric(lostDesc, prometheus.CounterValue, float64(lost))
+	ch <- prometheus.MustNewConstMetric(lostDesc, prometheus.CounterValue, float64(h.Lost))
+	ch <- prometheus.MustNewConstMetric(failingDesc, prometheus.GaugeValue, failing)
 }
 
 // stdout is standard output, which stays open.

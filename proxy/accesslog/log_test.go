@@ -316,9 +316,9 @@ func TestMetrics(t *testing.T) {
 	}
 	got := map[string]float64{}
 	for _, f := range families {
-		got[f.GetName()] = f.GetMetric()[0].GetCounter().GetValue()
+		got[f.GetName()] = f.GetMetric()[0].GetCounter().GetValue() + f.GetMetric()[0].GetGauge().GetValue()
 	}
-	if got["espalier_access_records_total"] != 3 || got["espalier_access_records_lost_total"] != 3 || len(got) != 2 {
+	if got["espalier_access_records_total"] != 3 || got["espalier_access_records_lost_total"] != 3 || got["espalier_access_log_failing"] != 1 || len(got) != 3 {
 		t.Error(got)
 	}
 }

@@ -42,7 +42,8 @@ type writer struct {
 	waiting []byte        // whole lines
 	spare   []byte        // an empty buffer to go on with
 	room    chan struct{} // closed when waiting is taken; nil where nobody asks
-	stuck   bool          // nothing was taken for too long, or writing fails: do not wait
+	trouble error         // nothing was taken for too long, or writing fails: do not wait
+	since   time.Time     // of the trouble
 	closed  bool
 
 	writing sync.Mutex // taken before mu
@@ -97,7 +98,7 @@ func (w *writer) waitForRoom(n int) bool {
 	signal(w.full)
 	timeout := time.NewTimer(maxBlocked)
 	defer timeout.Stop()
-	for !w.stuck && !w.closed && len(w.waiting)+n > maxWaiting {
+	for w.trouble == nil && !w.closed && len(w.waiting)+n > maxWaiting {
 		if w.room == nil {
 			w.room = make(chan struct{})
 		}
@@ -109,7 +110,7 @@ func (w *writer) waitForRoom(n int) bool {
 		case <-timeout.C:
 			w.mu.Lock()
 			if w.room == room { // nothing was taken all the while
-				w.giveUp()
+				w.giveUp(errSlow)
 				w.mu.Unlock() // the operational log may be slow too
 				w.log.Error("the access log's disk does not keep up: records are being lost")
 				w.mu.Lock()
@@ -120,9 +121,14 @@ func (w *writer) waitForRoom(n int) bool {
 	return !w.closed && len(w.waiting)+n <= maxWaiting
 }
 
+var errSlow = errors.New("the disk does not keep up")
+
 // giveUp lets nobody wait until something is taken again. mu is held.
-func (w *writer) giveUp() {
-	w.stuck = true
+func (w *writer) giveUp(why error) {
+	if w.trouble == nil {
+		w.since = time.Now()
+	}
+	w.trouble = why
 	w.release()
 }
 
@@ -186,7 +192,7 @@ func (w *writer) take() bool {
 		w.spare = w.pending
 	}
 	w.pending, w.waiting, w.spare = w.waiting, w.spare[:0], nil
-	w.stuck = false
+	w.trouble = nil
 	w.release()
 	return len(w.pending) > 0
 }
@@ -229,7 +235,7 @@ func (w *writer) report(err error) {
 	}
 	if err != nil {
 		w.mu.Lock()
-		w.giveUp()
+		w.giveUp(err)
 		w.mu.Unlock()
 	}
 }

@@ -46,6 +46,7 @@ type Overview struct {
 	PACURL, Proxy string // empty where there is none
 	Listeners     []Listener
 	Config        Config
+	AccessLog     *AccessLog // nil: it is written, and always was
 
 	Up, Down, Requests, Tunnels string
 	AppleShare                  string    // of the bytes; empty before the first byte
@@ -56,6 +57,14 @@ type Overview struct {
 
 // Listener is an address that the process listens at.
 type Listener struct{ Purpose, Address string }
+
+// AccessLog is what went wrong with writing access records.
+type AccessLog struct {
+	Error string    // empty: it is written again
+	Since time.Time // of Error
+	Lost  string    // records, since the start
+	Some  bool      // Lost is not 0
+}
 
 // Config is how the last reading of the configuration went.
 type Config struct {
