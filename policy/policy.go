@@ -92,7 +92,7 @@ type Config struct {
 	Apple   Apple
 	Auth    bool // somebody can sign in, so whoever is not known is asked
 	Rules   []Rule
-	Lists   map[string]List
+	Lists   map[string]HostList // by name; nil for one that matches nothing
 	Inspect InspectConfig
 }
 

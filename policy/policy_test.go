@@ -49,6 +49,9 @@ var (
 	denyPort      = Rule{Name: "deny 443", Then: "deny", When: When{Ports: []uint16{443}}}
 	denyNight     = Rule{Name: "deny hours", Then: "deny", When: When{Hours: []string{"00:00-24:00 UTC"}}}
 	denyList      = Rule{Name: "deny list", Then: "deny", When: When{Lists: []string{"ads"}}}
+	denyAbsent    = Rule{Name: "deny absent list", Then: "deny", When: When{Lists: []string{"absent"}}}
+	denyLists     = Rule{Name: "deny lists", Then: "deny", When: When{Lists: []string{"absent", "ads"}}}
+	denyListLab   = Rule{Name: "deny list in lab", Then: "deny", When: When{Lists: []string{"ads"}, Clients: []string{"10.1.0.0/16"}}}
 	denyEve       = Rule{Name: "deny eve", Then: "deny", When: When{Users: []string{"eve"}}}
 	denySiriEve   = Rule{Name: "deny siri to eve", Then: "deny", When: When{Services: []string{"siri"}, Users: []string{"eve"}}}
 	allowAll      = Rule{Name: "allow all", Then: "allow"}
@@ -67,6 +70,11 @@ var (
 	allowRelay    = Rule{Name: "allow relay", Then: "allow", When: When{Hosts: []string{"*.icloud.com"}}}
 	denyRelay     = Rule{Name: "deny relay", Then: "deny", When: When{Hosts: []string{"mask-h2.icloud.com"}}}
 )
+
+// everythingBut is a list of every host but one.
+type everythingBut string
+
+func (e everythingBut) Match(host string) (string, bool) { return host, host != string(e) }
 
 const (
 	siri  = "guzzoni.apple.com:443"
@@ -159,7 +167,12 @@ func TestDecideOrder(t *testing.T) {
 		{name: "deny the other service", rules: []Rule{denyOther}, auth: true, target: game, want: Deny, rule: "deny other"},
 		{name: "first match wins", rules: []Rule{allowLab, denyGame}, target: game, want: Tunnel, rule: "allow lab"},
 		{name: "first match wins, the other way", rules: []Rule{denyGame, allowLab}, target: game, want: Deny, rule: "deny game"},
-		{name: "list matches nothing", rules: []Rule{denyList, allowAll}, target: game, want: Tunnel, rule: "allow all"},
+		{name: "list", rules: []Rule{denyList, allowAll}, target: "ads.example:443", want: Deny, rule: "deny list"},
+		{name: "list, an address", rules: []Rule{denyList}, target: "[2001:DB8:0::1]:443", want: Deny, rule: "deny list"},
+		{name: "list, not in it", rules: []Rule{denyList, allowAll}, target: game, want: Tunnel, rule: "allow all"},
+		{name: "list that is not loaded", rules: []Rule{denyAbsent, allowAll}, target: game, want: Tunnel, rule: "allow all"},
+		{name: "one of several lists", rules: []Rule{denyLists}, target: "ads.example:443", want: Deny, rule: "deny lists"},
+		{name: "list, and another condition that does not hold", rules: []Rule{denyListLab}, client: "10.2.0.1", target: "ads.example:443", want: Tunnel, rule: RuleDefault},
 		{name: "deny a user, not known: asked", rules: []Rule{denyEve}, auth: true, target: game, want: Challenge, rule: RuleAuth},
 		{name: "deny a user, known", rules: []Rule{denyEve}, auth: true, user: "eve", target: game, want: Deny, rule: "deny eve"},
 		{name: "deny a user, another", rules: []Rule{denyEve}, auth: true, user: "bob", target: game, want: Tunnel, rule: RuleDefault},
@@ -214,7 +227,7 @@ func TestDecideOrder(t *testing.T) {
 				Apple:   Apple{Wide: true, PrivateRelay: tt.relay, Extra: []string{"mdm.school.example:8443"}},
 				Auth:    tt.auth,
 				Rules:   tt.rules,
-				Lists:   map[string]List{"ads": {File: "ads.txt"}},
+				Lists:   map[string]HostList{"ads": everythingBut("game.example"), "absent": nil},
 				Inspect: InspectConfig{Mode: tt.mode, Exempt: []string{"*.clinic.example"}},
 			})
 			client := ipad
@@ -250,7 +263,7 @@ func TestDecideCatalogueUntouched(t *testing.T) {
 		Apple: Apple{Wide: true, Extra: []string{"mdm.school.example:8443", "*.school.example", "192.0.2.0/24"}},
 		Auth:  true,
 		Rules: []Rule{denyEve, denyLab, denyPort, denyNight, denyList, denyOther, denyAll, inspectAll, inspectApple},
-		Lists: map[string]List{"ads": {File: "ads.txt"}},
+		Lists: map[string]HostList{"ads": everythingBut("")},
 		Inspect: InspectConfig{
 			Mode: InspectAll,
 		},
@@ -423,7 +436,7 @@ func TestDecideInvariants(t *testing.T) {
 			Clients: []string{"10.0.0.0/8"},
 			Apple:   Apple{Wide: rapid.Bool().Draw(rt, "wide"), PrivateRelay: rapid.SampledFrom([]string{"", RelayAllow, RelayBlock}).Draw(rt, "relay")},
 			Auth:    rapid.Bool().Draw(rt, "auth"), Rules: rules,
-			Lists:   map[string]List{"ads": {File: "x"}},
+			Lists:   map[string]HostList{"ads": everythingBut("")},
 			Inspect: InspectConfig{Mode: rapid.SampledFrom([]string{InspectListed, InspectAll}).Draw(rt, "mode"), Exempt: some(rt, "exempt", hosts)},
 		}
 		p := compile(t, cfg)

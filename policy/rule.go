@@ -70,9 +70,21 @@ func (l List) Validate() error {
 	return nil
 }
 
+// A HostList answers whether a list has a host, in the normal form of
+// Target.Host, and by which of its entries. It is asked for every request whose
+// rules name the list, by several goroutines, and must not allocate. Its answers
+// may change at any time, when the list is read again.
+type HostList interface {
+	Match(host string) (entry string, ok bool)
+}
+
 // ValidateRules checks rules as New does. Errors begin with the key.
 func ValidateRules(rules []Rule, lists map[string]List, inspectMode string) error {
-	_, err := compileRules(rules, lists, inspectMode)
+	names := map[string]HostList{}
+	for name := range lists {
+		names[name] = nil
+	}
+	_, err := compileRules(rules, names, inspectMode)
 	return err
 }
 
@@ -88,7 +100,7 @@ type rule struct {
 	then     string
 	names    bool // the rule names its targets, by hosts or services
 	hosts    hosts
-	lists    bool // has lists, which match nothing until they are loaded
+	lists    []HostList
 	clients  Networks
 	users    map[string]bool // nil: any
 	groups   []string        // none: any
@@ -99,10 +111,10 @@ type rule struct {
 
 // match reports whether every condition but users and groups holds.
 func (c *rule) match(r *Request, d *Decision) bool {
-	if c.lists {
+	if !c.hosts.empty() && !c.hosts.match(r.Target) {
 		return false
 	}
-	if !c.hosts.empty() && !c.hosts.match(r.Target) {
+	if c.lists != nil && !listed(c.lists, r.Target.Host) {
 		return false
 	}
 	if c.clients != nil && !c.clients.Contains(r.Client) {
@@ -122,6 +134,18 @@ func (c *rule) match(r *Request, d *Decision) bool {
 		return slices.ContainsFunc(c.hours, func(h hours) bool { return h.contain(t) })
 	}
 	return true
+}
+
+func listed(lists []HostList, host string) bool {
+	for _, l := range lists {
+		if l == nil {
+			continue
+		}
+		if _, ok := l.Match(host); ok {
+			return true
+		}
+	}
+	return false
 }
 
 // isFor reports whether the conditions users and groups hold; they never do for a
@@ -161,7 +185,7 @@ var connectionHeaders = []string{
 }
 
 // compileRules compiles rules; errors begin with "rules[i].".
-func compileRules(rules []Rule, lists map[string]List, inspectMode string) ([]rule, error) {
+func compileRules(rules []Rule, lists map[string]HostList, inspectMode string) ([]rule, error) {
 	out := make([]rule, len(rules))
 	var errs []error
 	seen := map[string]int{}
@@ -182,7 +206,7 @@ func compileRules(rules []Rule, lists map[string]List, inspectMode string) ([]ru
 }
 
 // compileRule compiles one rule; errors begin with the key, joined.
-func compileRule(r *Rule, lists map[string]List, inspectMode string) (rule, error) {
+func compileRule(r *Rule, lists map[string]HostList, inspectMode string) (rule, error) {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	switch {
@@ -207,7 +231,6 @@ func compileRule(r *Rule, lists map[string]List, inspectMode string) (rule, erro
 	c := rule{
 		name: r.Name, then: r.Then,
 		names:    len(r.When.Hosts) > 0 || len(r.When.Services) > 0,
-		lists:    len(r.When.Lists) > 0,
 		ports:    slices.Clone(r.When.Ports),
 		services: slices.Clone(r.When.Services),
 	}
@@ -215,9 +238,11 @@ func compileRule(r *Rule, lists map[string]List, inspectMode string) (rule, erro
 	c.hosts, err = compileHosts(r.When.Hosts)
 	errs = append(errs, under("when.hosts", err))
 	for i, name := range r.When.Lists {
-		if _, ok := lists[name]; !ok {
+		l, ok := lists[name]
+		if !ok {
 			fail("when.lists[%d]: there is no list %q under lists", i, name)
 		}
+		c.lists = append(c.lists, l)
 	}
 	c.clients, err = ParseNetworks(r.When.Clients)
 	errs = append(errs, under("when.clients", err))

@@ -26,9 +26,13 @@ func compile(cfg *configs.Config, self []netip.AddrPort) (*compiled, error) {
 	var errs []error
 	users, err := auth.Open(cfg.Auth)
 	errs = append(errs, err)
+	lists := map[string]policy.HostList{}
+	for name := range cfg.Lists {
+		lists[name] = nil
+	}
 	pol, err := policy.New(policy.Config{
 		Clients: cfg.Proxy.Clients, Apple: cfg.Apple, Auth: users != nil,
-		Rules: cfg.Rules, Lists: cfg.Lists, Inspect: cfg.Inspect,
+		Rules: cfg.Rules, Lists: lists, Inspect: cfg.Inspect,
 	})
 	errs = append(errs, err)
 	dialer, err := egress.New(cfg.Egress, self)
