@@ -22,6 +22,8 @@ type exchange struct {
 	start  time.Time
 	rec    accesslog.Record
 	target policy.Target
+
+	finished bool
 }
 
 // begin starts the account of a request.
@@ -69,6 +71,7 @@ func (x *exchange) body(r refusal) string {
 // finish writes the record and counts the request. A request that ends before
 // its service is known counts as other.
 func (x *exchange) finish(status int) {
+	x.finished = true
 	x.rec.Time = time.Now()
 	x.rec.Duration = x.rec.Time.Sub(x.start)
 	x.rec.Status = status

@@ -164,8 +164,7 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, s
 	defer func() {
 		fault := recover()
 		if fault != nil && fault != http.ErrAbortHandler {
-			f.s.ops.Error("panic while forwarding", zap.Any("panic", fault), zap.Stack("stack"),
-				zap.Stringer("id", x.rec.ID))
+			f.s.panicked(nil, fault)
 			x.failed(fmt.Errorf("panic: %v", fault))
 		}
 		if fx.bodyErr != nil {

@@ -627,7 +627,7 @@ func TestForwardPanics(t *testing.T) {
 		if len(list) != 2 || list[0].Action != policy.Error || !strings.Contains(list[0].Error, "panic: a bug") {
 			t.Errorf("records %+v", list)
 		}
-		if n := r.ops.FilterMessage("panic while forwarding").Len(); n != 1 {
+		if n := r.ops.FilterMessage("panic in a handler").Len(); n != 1 {
 			t.Errorf("%d entries in the log", n)
 		}
 	})

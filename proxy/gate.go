@@ -21,8 +21,14 @@ type gate struct {
 }
 
 // Route implements tunnel.Gate.
-func (g *gate) Route(client netip.AddrPort, r head.Request) (tunnel.Route, bool) {
+func (g *gate) Route(client netip.AddrPort, r head.Request) (route tunnel.Route, ok bool) {
 	s := g.s
+	defer func() {
+		if fault := recover(); fault != nil {
+			s.panicked(nil, fault)
+			route, ok = tunnel.Route{}, false // the general way has the record
+		}
+	}()
 	target, err := policy.ParseTarget(string(r.Target), 0)
 	if err != nil || s.tunnels.Len() >= s.max {
 		return tunnel.Route{}, false

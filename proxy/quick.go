@@ -49,6 +49,7 @@ type quickClient struct {
 	buf     *[quickHead]byte
 	n       int // bytes in buf
 	out     []byte
+	x       *exchange // of the last request
 
 	// Guarded by quick.mu.
 	waiting bool        // for a request
@@ -63,6 +64,12 @@ func (q *quick) serve(conn *net.TCPConn, unread []byte, general *handedListener)
 		return
 	}
 	defer q.leave(c)
+	defer func() {
+		if fault := recover(); fault != nil {
+			q.s.panicked(c.x, fault)
+			c.Close()
+		}
+	}()
 	c.buf = quickBuffers.Get().(*[quickHead]byte)
 	defer quickBuffers.Put(c.buf)
 	if len(unread) > len(c.buf) {
@@ -209,6 +216,7 @@ func (c *quickClient) request() bool {
 	x.decided(d)
 	bare, _, _ := bytes.Cut(path, []byte("?"))
 	x.rec.URL = recordURL("http", string(authority), string(bare))
+	c.x = x
 
 	_ = c.SetDeadline(time.Time{})
 	e := quickExchange{quickClient: c, x: x, service: c.s.traffic.Service(d.Service()), isHead: isHead, close: r.Close || c.s.Draining(),

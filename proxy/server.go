@@ -47,7 +47,8 @@ const (
 	proxyName        = "espalier" // in Proxy-Status, RFC 9209
 )
 
-// A Server is a proxy. It is safe for concurrent use.
+// A Server is a proxy. It is safe for concurrent use. It is a
+// prometheus.Collector of what concerns no service.
 type Server struct {
 	cfg     Config
 	log     *accesslog.Log
@@ -62,6 +63,7 @@ type Server struct {
 	forward  *forwarder
 	http     *http.Server
 	handlers handlers
+	panics   atomic.Uint64
 	draining atomic.Bool
 	serving  sync.WaitGroup
 	mu       sync.Mutex
@@ -223,12 +225,10 @@ func (s *Server) Shutdown(ctx context.Context) (cut int) {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.handlers.enter()
 	defer s.handlers.leave()
+	var x *exchange
 	defer func() {
-		// One request is lost, and the log says where; the process goes on.
 		if fault := recover(); fault != nil {
-			if fault != http.ErrAbortHandler {
-				s.ops.Error("panic in a handler", zap.Any("panic", fault), zap.Stack("stack"))
-			}
+			s.panicked(x, fault)
 			panic(http.ErrAbortHandler)
 		}
 	}()
@@ -241,7 +241,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.Draining() {
 		w.Header().Set("Connection", "close")
 	}
-	x := s.begin(client.Addr().Unmap(), r.Method, r.UserAgent())
+	x = s.begin(client.Addr().Unmap(), r.Method, r.UserAgent())
 	if r.Method == http.MethodConnect {
 		s.connect(w, r, x)
 	} else {

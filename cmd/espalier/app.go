@@ -93,7 +93,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Ready: a.ready, Log: a.log,
 	})
 	source.Metrics = web.NewRegistry(programVersion(), func() web.Reload { return *a.reload.Load() },
-		a.traffic, a.access, public.Collector())
+		a.traffic, a.access, a.server, public.Collector())
 	a.public = web.PublicServer(public)
 	a.admin = web.AdminServer(source)
 	a.control = web.ControlServer(web.Control{Source: source, Reload: a.reloadConfig, Drain: cancel})

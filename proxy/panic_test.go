@@ -1,0 +1,51 @@
+package proxy
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"espalier/policy"
+)
+
+// A panic of any handler costs the request that met it, which has its record.
+func TestPanics(t *testing.T) {
+	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
+		o := newAnswering(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		r := start(t, setup{})
+		good := r.server.state.Load()
+		bad := *good
+		bad.Dialer = nil
+		r.server.state.Store(&bad)
+		requests := map[string]string{
+			"CONNECT": "CONNECT " + o.String() + " HTTP/1.1\r\nHost: x\r\n\r\n",
+			"GET":     "GET http://" + o.String() + "/ HTTP/1.1\r\nHost: x\r\n\r\n",
+			"POST":    "POST http://" + o.String() + "/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+		}
+		for _, request := range requests {
+			c := r.dial()
+			c.send(request)
+			c.expectEnd()
+		}
+		r.server.state.Store(good)
+		c := r.dial()
+		c.send(requests["GET"])
+		if a := c.answer("GET"); a.body != "ok" {
+			t.Errorf("after the panics: %s %q", a.Status, a.body)
+		}
+		c.Close()
+		list := r.stop()
+		if len(list) != len(requests)+1 {
+			t.Fatalf("records %+v", list)
+		}
+		for _, rec := range list[:len(requests)] {
+			if rec.Action != policy.Error || !strings.Contains(rec.Error, "panic: ") || rec.Host != "127.0.0.1" {
+				t.Errorf("record %+v", rec)
+			}
+		}
+		if n := int(testutil.ToFloat64(r.server)); n < len(requests) || r.ops.FilterMessage("panic in a handler").Len() != n {
+			t.Errorf("%d panics counted, in the log %v", n, r.ops.All())
+		}
+	})
+}
