@@ -36,6 +36,7 @@ type Config struct {
 	Lists   map[string]policy.List `koanf:"lists"`
 	Rules   []policy.Rule          `koanf:"rules"`
 	Inspect policy.InspectConfig   `koanf:"inspect"`
+	Presets policy.Presets         `koanf:"presets"`
 	PAC     pac.Config             `koanf:"pac"`
 	Log     Log                    `koanf:"log"`
 	TLS     TLSConfig              `koanf:"tls"`
@@ -150,6 +151,7 @@ func (c *Config) validate(isSet func(key string) bool) error {
 		errs = append(errs, under("lists."+name, c.Lists[name].Validate())...)
 	}
 	errs = append(errs, split(policy.ValidateRules(c.Rules, c.Lists, c.Inspect.Mode))...)
+	errs = append(errs, split(policy.ValidatePresets(c.Presets, c.Inspect.Mode))...)
 	errs = append(errs, c.clashes(isSet)...)
 	return errors.Join(errs...)
 }

@@ -128,6 +128,7 @@ func TestDefault(t *testing.T) {
 		Auth:   auth.Config{LDAP: map[string]any{}},
 		Lists:  map[string]policy.List{}, Rules: []policy.Rule{},
 		Inspect: policy.InspectConfig{Mode: "none", Exempt: []string{}},
+		Presets: policy.Presets{SafeSearch: []string{}, GoogleDomains: []string{}, Microsoft: policy.Microsoft{Tenants: []string{}}},
 		PAC: pac.Config{
 			Proxies: []string{}, Internal: []string{}, WPAD: true, Sites: map[string]pac.Site{},
 			Routes: pac.Routes{

@@ -19,7 +19,6 @@ var withoutEffect = []struct {
 	{key: "auth.ldap", message: "has no effect yet: no directory is asked"},
 	{key: "lists", message: "has no effect yet: lists are not loaded"},
 	{key: "rules[].when.lists", message: "matches nothing yet: lists are not loaded, so this rule never applies"},
-	{key: "rules[].headers", message: "has no effect yet: no header is set"},
 	{key: "rules[].then", only: "inspect", message: "inspect has no effect yet: TLS is not intercepted"},
 	{key: "inspect.mode", except: "none", message: "has no effect yet: TLS is not intercepted"},
 	{key: "log.store.path", message: "has no effect yet: there is no searchable store"},

@@ -21,10 +21,13 @@
 //     decides. A deny needs no password. Where a rule with users or groups
 //     might let somebody through, whoever is not known is asked to sign in.
 //  6. Whoever is not known is asked, where somebody can sign in.
-//  7. A CONNECT is intercepted where its rule says inspect, or where
-//     inspect.mode is all and neither a rule (tunnel) nor inspect.exempt exempts
-//     it.
+//  7. A CONNECT is intercepted where its rule says inspect. Where its rule does
+//     not say tunnel, it is intercepted too if a preset has to set a header there,
+//     or if inspect.mode is all and inspect.exempt does not exempt it.
 //  8. Everything else passes.
+//
+// What passes by 7 or 8 may be connected to another host's address, by presets,
+// and have headers set, by presets and its rule.
 package policy
 
 import (
@@ -54,6 +57,7 @@ const (
 	RuleApple   = "apple"         // the catalogue matched
 	RuleRelay   = "private-relay" // apple.private_relay: block
 	RuleAuth    = "auth"          // nobody has signed in
+	RulePresets = "presets"       // a preset sets a header, so it is intercepted
 	RuleInspect = "inspect"       // inspect.mode: all
 	RuleDefault = "default"       // nothing else applied
 )
@@ -81,6 +85,11 @@ type Decision struct {
 	Rule string
 	// Match is what the catalogue says of the target, whatever was decided.
 	Match catalog.Match
+	// Dial is where to connect to for what passes: the target, or the host that a
+	// preset has in its place. The names in TLS and HTTP are the target's still.
+	Dial Target
+
+	ruleHeaders, presetHeaders []header
 }
 
 // Service is the service id that the request counts for.
@@ -94,6 +103,7 @@ type Config struct {
 	Rules   []Rule
 	Lists   map[string]HostList // by name; nil for one that matches nothing
 	Inspect InspectConfig
+	Presets Presets
 }
 
 // A Policy is a compiled configuration. It is immutable and safe for concurrent
@@ -106,6 +116,7 @@ type Policy struct {
 	rules   []rule
 	inspect bool // inspect.mode: all
 	exempt  hosts
+	presets presets
 }
 
 // New compiles cfg. It reads the file of apple.catalog where one is named.
@@ -132,6 +143,8 @@ func New(cfg Config) (*Policy, error) {
 	fail(err)
 	fail(under("inspect", cfg.Inspect.Validate()))
 	p.exempt, _ = compileHosts(cfg.Inspect.Exempt) // Validate has seen it
+	fail(ValidatePresets(cfg.Presets, cfg.Inspect.Mode))
+	p.presets = compilePresets(cfg.Presets)
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
@@ -145,7 +158,7 @@ func (p *Policy) Apple() *catalog.Set { return p.apple }
 // Decide says what happens to r, in the order that the package's comment gives.
 // It does not allocate.
 func (p *Policy) Decide(r *Request) Decision {
-	d := Decision{Match: p.apple.Match(r.Target.Host, r.Target.Addr, r.Target.Port)}
+	d := Decision{Match: p.apple.Match(r.Target.Host, r.Target.Addr, r.Target.Port), Dial: r.Target}
 	pass := Forward
 	if r.Connect {
 		pass = Tunnel
@@ -170,20 +183,41 @@ func (p *Policy) Decide(r *Request) Decision {
 	switch {
 	case ask:
 		d.Action, d.Rule = Challenge, RuleAuth
+		return d
 	case rule != nil && rule.then == thenDeny:
 		d.Action, d.Rule = Deny, rule.name
+		return d
 	case p.auth && r.User == "":
 		d.Action, d.Rule = Challenge, RuleAuth
-	case rule != nil:
-		d.Action, d.Rule = pass, rule.name
-		if r.Connect && (rule.then == thenInspect ||
-			rule.then == thenAllow && p.inspect && !p.exempt.match(r.Target)) {
-			d.Action = Inspect
+		return d
+	}
+	d.Action, d.Rule = pass, RuleDefault
+	d.Dial = p.presets.address(r.Target)
+	d.presetHeaders = p.presets.headersFor(r.Target)
+	then := thenAllow
+	if rule != nil {
+		d.Rule, then, d.ruleHeaders = rule.name, rule.then, rule.headers
+	}
+	if !r.Connect {
+		return d
+	}
+	switch {
+	case then == thenInspect:
+		d.Action = Inspect
+	case then == thenTunnel:
+	case d.presetHeaders != nil:
+		d.Action = Inspect
+		if rule == nil {
+			d.Rule = RulePresets
 		}
-	case r.Connect && p.inspect && !p.exempt.match(r.Target):
-		d.Action, d.Rule = Inspect, RuleInspect
-	default:
-		d.Action, d.Rule = pass, RuleDefault
+	case p.inspect && !p.exempt.match(r.Target):
+		d.Action = Inspect
+		if rule == nil {
+			d.Rule = RuleInspect
+		}
+	}
+	if d.Action != Inspect {
+		d.ruleHeaders, d.presetHeaders = nil, nil
 	}
 	return d
 }

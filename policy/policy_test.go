@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -412,7 +413,7 @@ func TestDecideZeroConfig(t *testing.T) {
 // What holds for every configuration and request.
 func TestDecideInvariants(t *testing.T) {
 	hosts := []string{"guzzoni.apple.com", "*.apple.com", "mask-h2.icloud.com", "*.icloud.com", "game.example", "*.example", "17.0.0.0/8", "192.0.2.1"}
-	targets := []string{siri, relay, game, "a.game.example:80", "gateway.icloud.com:443", "x.apple.com:99", "17.1.1.1:80", "192.0.2.1:443", "mask.icloud.com:80"}
+	targets := []string{siri, relay, game, "a.game.example:80", "gateway.icloud.com:443", "x.apple.com:99", "17.1.1.1:80", "192.0.2.1:443", "mask.icloud.com:80", "www.google.com:443", "accounts.google.com:80"}
 	some := func(t *rapid.T, label string, from []string) []string {
 		return rapid.SliceOfN(rapid.SampledFrom(from), 0, 2).Draw(t, label)
 	}
@@ -438,6 +439,7 @@ func TestDecideInvariants(t *testing.T) {
 			Auth:    rapid.Bool().Draw(rt, "auth"), Rules: rules,
 			Lists:   map[string]HostList{"ads": everythingBut("")},
 			Inspect: InspectConfig{Mode: rapid.SampledFrom([]string{InspectListed, InspectAll}).Draw(rt, "mode"), Exempt: some(rt, "exempt", hosts)},
+			Presets: Presets{SafeSearch: some(rt, "search", []string{"google", "bing"}), GoogleDomains: some(rt, "domains", []string{"example.org"})},
 		}
 		p := compile(t, cfg)
 		r := Request{
@@ -448,8 +450,14 @@ func TestDecideInvariants(t *testing.T) {
 			Connect: rapid.Bool().Draw(rt, "connect"),
 		}
 		d := p.Decide(&r)
-		if again := p.Decide(&r); again != d {
+		if again := p.Decide(&r); !reflect.DeepEqual(again, d) {
 			rt.Fatalf("%+v, then %+v", d, again)
+		}
+		if (d.HasHeaders() || d.Dial != r.Target) && (d.Match.OK() || d.Action == Deny || d.Action == Challenge) {
+			rt.Fatalf("Apple's is changed, or what does not pass: %+v", d)
+		}
+		if d.HasHeaders() && d.Action == Tunnel {
+			rt.Fatalf("headers inside a tunnel: %+v", d)
 		}
 		i := slices.IndexFunc(rules, func(x Rule) bool { return x.Name == d.Rule })
 		switch d.Action {
@@ -499,10 +507,11 @@ func busy(t testing.TB) *Policy {
 		}})
 	}
 	rules[0].When.Hours = []string{"sun 03:00-03:01 UTC"}
-	return compile(t, Config{Apple: Apple{Wide: true, PrivateRelay: RelayBlock}, Auth: true, Rules: rules, Inspect: InspectConfig{Mode: InspectAll, Exempt: []string{"*.clinic.example"}}})
+	return compile(t, Config{Apple: Apple{Wide: true, PrivateRelay: RelayBlock}, Auth: true, Rules: rules, Inspect: InspectConfig{Mode: InspectAll, Exempt: []string{"*.clinic.example"}},
+		Presets: Presets{SafeSearch: []string{"google", "yandex"}, YouTube: YouTubeStrict, GoogleDomains: []string{"example.org"}, Microsoft: Microsoft{Policy: "t:g"}}})
 }
 
-var busyTargets = []string{"1-courier.push.apple.com:5223", siri, relay, "17.1.2.3:443", "[2403:300::1]:443", game, "a.b.site7.example:443", "www.clinic.example:443", "192.0.2.1:80"}
+var busyTargets = []string{"1-courier.push.apple.com:5223", siri, relay, "17.1.2.3:443", "[2403:300::1]:443", game, "a.b.site7.example:443", "www.clinic.example:443", "192.0.2.1:80", "www.google.se:443"}
 
 func TestDecideAllocatesNothing(t *testing.T) {
 	p := busy(t)

@@ -107,6 +107,7 @@ type rule struct {
 	ports    []uint16
 	hours    []hours
 	services []string
+	headers  []header
 }
 
 // match reports whether every condition but users and groups holds.
@@ -173,7 +174,7 @@ func (c *rule) hasGroup(groups []string) bool {
 // so that a record never leaves open who decided. Those in the last line are
 // the proxy's.
 var builtinRules = []string{
-	RuleClients, RuleApple, RuleRelay, RuleAuth, RuleInspect, RuleDefault,
+	RuleClients, RuleApple, RuleRelay, RuleAuth, RulePresets, RuleInspect, RuleDefault,
 	"address-guard", "invalid-target", "scheme",
 }
 
@@ -287,6 +288,7 @@ func compileRule(r *Rule, lists map[string]HostList, inspectMode string) (rule, 
 		case !httpguts.ValidHeaderFieldValue(r.Headers[name]):
 			fail("headers: the value of %q has control characters", name)
 		}
+		c.headers = append(c.headers, header{name, r.Headers[name]})
 	}
 	return c, errors.Join(errs...)
 }

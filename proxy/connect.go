@@ -44,7 +44,7 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, x *exchange) {
 		return
 	}
 	dialing := time.Now()
-	upstream, err := st.Dialer.Dial(r.Context(), target)
+	upstream, err := st.Dialer.Dial(r.Context(), d.Dial)
 	x.rec.Connect = time.Since(dialing)
 	if err != nil {
 		s.fail(w, x, err)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -48,8 +49,21 @@ func newForwarder(s *Server) *forwarder {
 // connections that it keeps were dialed by the rules of st, and serve no other.
 func newTransport(st *State) *http.Transport {
 	return &http.Transport{
-		Proxy:       st.Dialer.Proxy, // egress.parent; the default would be HTTP_PROXY of the environment
-		DialContext: st.Dialer.DialContext,
+		// egress.parent; the default would be HTTP_PROXY of the environment. A parent
+		// would look up the target in an absolute URL, and not what a preset has in
+		// its place.
+		Proxy: func(r *http.Request) (*url.URL, error) {
+			if _, ok := elsewhere(r.Context()); ok {
+				return nil, nil
+			}
+			return st.Dialer.Proxy(r)
+		},
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if t, ok := elsewhere(ctx); ok {
+				return st.Dialer.Dial(ctx, t)
+			}
+			return st.Dialer.DialContext(ctx, network, addr)
+		},
 		// Whoever asked for an encoding gets it, byte for byte.
 		DisableCompression:    true,
 		MaxIdleConns:          1000,
@@ -63,6 +77,17 @@ func newTransport(st *State) *http.Transport {
 		WriteBufferSize:        16 << 10,
 		ReadBufferSize:         16 << 10,
 	}
+}
+
+// elsewhere returns where to connect to for a request that is not for its
+// target's own address. Within a State that is the same for all requests to a
+// target, so that they may share kept connections.
+func elsewhere(ctx context.Context) (policy.Target, bool) {
+	fx, ok := ctx.Value(forwardedKey{}).(*forwarded)
+	if !ok || fx.dial == fx.target {
+		return policy.Target{}, false
+	}
+	return fx.dial, true
 }
 
 // request is goproxy's hook for requests: it names the transport.
@@ -108,7 +133,7 @@ func (s *Server) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 		s.answer(w, x, refusalOf(d))
 		return
 	}
-	s.forward.serve(w, r, x, st)
+	s.forward.serve(w, r, x, st, &d)
 }
 
 // forwarded is a plain request on its way through goproxy.
@@ -116,6 +141,7 @@ type forwarded struct {
 	*exchange
 	service   *traffic.Service
 	transport *http.Transport
+	dial      policy.Target
 	viaParent bool // egress.parent is set, and whoever wants a sign-in is a parent
 	w         *responseWriter
 	// What cut the answer's body short: the destination, or the client.
@@ -129,9 +155,9 @@ type forwarded struct {
 
 type forwardedKey struct{}
 
-// serve passes r on by a transport and writes the answer.
-func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, st *State) {
-	fx := &forwarded{exchange: x, service: f.s.traffic.Service(x.rec.Service), transport: st.transport, viaParent: st.Dialer.HasParent()}
+// serve passes r on by a transport, as d says, and writes the answer.
+func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, st *State, d *policy.Decision) {
+	fx := &forwarded{exchange: x, service: f.s.traffic.Service(x.rec.Service), transport: st.transport, dial: d.Dial, viaParent: st.Dialer.HasParent()}
 	fx.w = &responseWriter{ResponseWriter: w, fx: fx}
 
 	var asked time.Time
@@ -150,6 +176,9 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, s
 	out.Header = r.Header.Clone()
 	out.URL.Host = x.target.String()
 	cleanHopByHop(out.Header)
+	for name, value := range d.Headers() {
+		out.Header.Set(name, value)
+	}
 	if _, ok := out.Header["User-Agent"]; !ok {
 		out.Header["User-Agent"] = nil // none was sent, so none is
 	}

@@ -38,7 +38,7 @@ func (g *gate) Route(client netip.AddrPort, r head.Request) (route tunnel.Route,
 	if d.Action != policy.Tunnel {
 		return tunnel.Route{}, false
 	}
-	addr, ok := st.Dialer.Immediate(target)
+	addr, ok := st.Dialer.Immediate(d.Dial)
 	if !ok {
 		return tunnel.Route{}, false
 	}

@@ -207,7 +207,7 @@ func (c *quickClient) request() bool {
 	}
 	st := c.s.state.Load()
 	d := st.Policy.Decide(&policy.Request{Target: target, Client: c.from})
-	if d.Action != policy.Forward {
+	if d.Action != policy.Forward || d.Dial != target || d.HasHeaders() {
 		c.giveUp()
 		return false
 	}

@@ -32,7 +32,7 @@ func compile(cfg *configs.Config, self []netip.AddrPort) (*compiled, error) {
 	}
 	pol, err := policy.New(policy.Config{
 		Clients: cfg.Proxy.Clients, Apple: cfg.Apple, Auth: users != nil,
-		Rules: cfg.Rules, Lists: lists, Inspect: cfg.Inspect,
+		Rules: cfg.Rules, Lists: lists, Inspect: cfg.Inspect, Presets: cfg.Presets,
 	})
 	errs = append(errs, err)
 	dialer, err := egress.New(cfg.Egress, self)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -30,6 +31,10 @@ type explanation struct {
 	Action  string     `json:"action"`
 	Rule    string     `json:"rule"`
 	Service string     `json:"service"`
+	// Dial is the host that is connected to in place of the target.
+	Dial string `json:"dial,omitempty"`
+	// Headers are set on the request, whatever the client sent by their names.
+	Headers map[string]string `json:"headers,omitempty"`
 	// Also are services of further rows that cover the destination.
 	Also []string `json:"also"`
 	// Rows are the catalogue's rows for it, the deciding one first.
@@ -162,6 +167,15 @@ func (e *explainer) explain(arg, user string, groups []string) (*explanation, er
 		x.Action = string(policy.Tunnel)
 		x.Note = "inspect has no effect yet: TLS is not intercepted, the bytes are tunnelled"
 	}
+	if d.Dial != t {
+		x.Dial = d.Dial.Host
+	}
+	for name, value := range d.Headers() {
+		if x.Headers == nil {
+			x.Headers = map[string]string{}
+		}
+		x.Headers[name] = value
+	}
 	x.Why = why(d)
 	if err := e.forbidden(t); err != nil && d.Action != policy.Deny && d.Action != policy.Challenge {
 		d.Action, x.Action, x.Rule, x.Why = policy.Deny, string(policy.Deny), ruleGuard, err.Error()
@@ -231,6 +245,8 @@ func why(d policy.Decision) string {
 		return "apple.private_relay is block"
 	case policy.RuleAuth:
 		return "nobody has signed in, and auth says who can"
+	case policy.RulePresets:
+		return "presets has a header to set there"
 	case policy.RuleInspect:
 		return "inspect.mode is all, and inspect.exempt does not name the host"
 	case policy.RuleDefault:
@@ -279,6 +295,12 @@ func (x *explanation) write(s screen) error {
 	line("rule", plain, x.Rule)
 	line("why", plain, x.Why)
 	line("service", plain, service)
+	if x.Dial != "" {
+		line("dial", plain, "the address of "+x.Dial)
+	}
+	for _, name := range slices.Sorted(maps.Keys(x.Headers)) {
+		line("header", plain, name+": "+x.Headers[name])
+	}
 	if x.pacUnknown != nil {
 		line("PAC", yellow, "not known: "+x.pacUnknown.Error())
 	} else {
