@@ -1,0 +1,330 @@
+package hostset
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"unicode"
+
+	"espalier/policy"
+)
+
+// Limits of what Parse takes.
+const (
+	// MaxBytes bounds a list, as it comes and unpacked.
+	MaxBytes = 256 << 20
+	// MaxEntries bounds the entries of a list.
+	MaxEntries = 10_000_000
+)
+
+const (
+	maxLine  = 64 << 10 // a longer line is bad
+	keptBad  = 10       // bad lines that a Report has
+	keptText = 100      // bytes of each
+)
+
+// ErrHTML says that what was given for a list is a page, such as that of a
+// network where somebody has to sign in first.
+var ErrHTML = errors.New("is a web page, no list")
+
+// A Report says what Parse made of the lines.
+type Report struct {
+	// Lines that are not empty, comments among them.
+	Lines int
+	// Skipped lines are rules of an ad blocker that are about more or other than
+	// hosts: parts of pages, paths, patterns, options that limit a rule to some
+	// requests.
+	Skipped int
+	// Bad lines make no sense.
+	Bad int
+	// First are the first bad lines, a few.
+	First []BadLine
+}
+
+// A BadLine is a line that makes no sense.
+type BadLine struct {
+	Line int    `json:"line"` // from 1
+	Text string `json:"text"` // its beginning, printable
+	Why  string `json:"why"`
+}
+
+func (b BadLine) String() string { return fmt.Sprintf("%d: %q: %s", b.Line, b.Text, b.Why) }
+
+// Parse reads a list, which may be packed with gzip. Every line may be in any of
+// these forms:
+//
+//	0.0.0.0 name name   as in a hosts file: exactly these names. Names such as
+//	                    localhost, which every hosts file has, are ignored.
+//	name                the name and all below it; *.name and .name mean the same,
+//	                    as in the lists that are written so. It needs a dot.
+//	address             the address
+//	||name^             as ad blockers have it: the name and all below it
+//	@@||name^           neither the name nor any below it, whatever else is said
+//
+// Of ad blockers' options these are honoured: $important, which makes a rule win
+// over exceptions without it, and, where hosts are not excepted, $all, $doc and
+// $document. Rules with others are skipped, since what they block is blocked for
+// some requests only, and a proxy cannot tell for which. So is all that is no
+// rule about a host.
+//
+// What stands behind # is a comment, as are lines that begin with ! and headers
+// in brackets. A line of more than 64 KiB is bad. Names become what
+// policy.ParseHost makes of them.
+//
+// The error says why there is no set: a web page, broken compression, or more
+// than MaxBytes or MaxEntries. Lines that are bad are none.
+func Parse(r io.Reader) (*Set, Report, error) { return parse(r, MaxBytes, MaxEntries) }
+
+func parse(r io.Reader, maxBytes int64, maxEntries int) (*Set, Report, error) {
+	in := bufio.NewReaderSize(&bounded{r, maxBytes, maxBytes}, maxLine)
+	if magic, _ := in.Peek(2); string(magic) == "\x1f\x8b" {
+		unpacked, err := gzip.NewReader(in)
+		if err != nil {
+			return nil, Report{}, err
+		}
+		in = bufio.NewReaderSize(&bounded{unpacked, maxBytes, maxBytes}, maxLine)
+	}
+	if mark, _ := in.Peek(3); string(mark) == "\uFEFF" {
+		_, _ = in.Discard(3)
+	}
+	p := parser{max: maxEntries}
+	for n := 1; ; n++ {
+		line, err := in.ReadSlice('\n')
+		long := errors.Is(err, bufio.ErrBufferFull)
+		if long {
+			line = slices.Clone(line[:keptText+1]) // enough to show it is cut
+			err = skipLine(in)
+		}
+		if err != nil && err != io.EOF {
+			return nil, p.report, err
+		}
+		if perr := p.take(n, bytes.TrimSpace(line), long); perr != nil {
+			return nil, p.report, perr
+		}
+		if err == io.EOF {
+			return newSet(p.text, p.entries), p.report, nil
+		}
+	}
+}
+
+// skipLine reads on to the end of a line.
+func skipLine(in *bufio.Reader) error {
+	for {
+		if _, err := in.ReadSlice('\n'); !errors.Is(err, bufio.ErrBufferFull) {
+			return err
+		}
+	}
+}
+
+// bounded fails where there is more than left bytes to read.
+type bounded struct {
+	io.Reader
+	left, max int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, fmt.Errorf("is larger than %d MiB", b.max>>20)
+	}
+	return n, err
+}
+
+type parser struct {
+	text    chunks
+	entries int
+	max     int
+	report  Report
+}
+
+// take takes line n. The error is about the list as a whole.
+func (p *parser) take(n int, line []byte, long bool) error {
+	if len(line) == 0 && !long {
+		return nil
+	}
+	p.report.Lines++
+	if p.report.Lines == 1 && len(line) > 0 && line[0] == '<' {
+		return ErrHTML
+	}
+	err := errLong
+	if !long {
+		err = p.line(line)
+	}
+	switch {
+	case p.entries > p.max:
+		return fmt.Errorf("has more than %d entries", p.max)
+	case err == errSkip:
+		p.report.Skipped++
+	case err != nil:
+		p.report.Bad++
+		if len(p.report.First) < keptBad {
+			p.report.First = append(p.report.First, BadLine{n, shown(line), err.Error()})
+		}
+	}
+	return nil
+}
+
+// shown makes of a line what can be shown anywhere.
+func shown(line []byte) string {
+	s := string(line[:min(len(line), keptText)])
+	if len(line) > keptText {
+		s = strings.ToValidUTF8(s, "") + "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+var (
+	errSkip = errors.New("no rule about a host")
+	errLong = fmt.Errorf("is longer than %d KiB", maxLine>>10)
+)
+
+// cosmetic are what stands between hosts and the parts of pages that a rule
+// hides or changes.
+var cosmetic = []string{"##", "#@#", "#?#", "#@?#", "#$#", "#@$#", "#$?#", "#%#", "#@%#"}
+
+// pattern are characters that no name has and that ad blockers' patterns have.
+const pattern = "/*^$|&?=~,:"
+
+// line takes a line that is not empty. The error is errSkip for rules that are
+// none about hosts, or says what is wrong with the line.
+func (p *parser) line(b []byte) error {
+	line := string(b)
+	switch {
+	case line[0] == '!' || line[0] == '[' && line[len(line)-1] == ']' && !strings.Contains(line, ":"):
+		return nil
+	case strings.HasPrefix(line, "||") || strings.HasPrefix(line, "@@"):
+		return p.rule(line)
+	}
+	if hash := strings.IndexByte(line, '#'); hash >= 0 {
+		own := hash == 0 || line[hash-1] == ' ' || line[hash-1] == '\t'
+		for _, mark := range cosmetic {
+			after, ok := strings.CutPrefix(line[hash:], mark)
+			if ok && (!own || hash == 0 && after != "" && !strings.ContainsAny(after[:1], " \t#=-")) {
+				return errSkip
+			}
+		}
+		if line = strings.TrimSpace(line[:hash]); line == "" {
+			return nil
+		}
+	}
+	fields := strings.Fields(line)
+	if len(fields) == 1 {
+		return p.name(line)
+	}
+	if _, err := netip.ParseAddr(fields[0]); err == nil {
+		return p.hosts(fields[1:])
+	}
+	if strings.ContainsAny(line[:1], pattern) {
+		return errSkip
+	}
+	return errors.New("has several words, and the first is no address")
+}
+
+// ownNames are what hosts files call the machine that they are on.
+var ownNames = []string{
+	"localhost", "localhost.localdomain", "local", "broadcasthost", "0.0.0.0",
+	"localhost4", "localhost4.localdomain4", "localhost6", "localhost6.localdomain6",
+	"ip6-localhost", "ip6-loopback", "ip6-localnet", "ip6-mcastprefix", "ip6-allnodes", "ip6-allrouters", "ip6-allhosts",
+}
+
+// hosts takes the names of a line of a hosts file.
+func (p *parser) hosts(names []string) error {
+	var bad error
+	for _, s := range names {
+		name, _, err := policy.ParseHost(s)
+		switch {
+		case err != nil:
+			bad = err
+		case !slices.Contains(ownNames, name):
+			p.add(name, exact)
+		}
+	}
+	return bad
+}
+
+// name takes the only word of a line.
+func (p *parser) name(word string) error {
+	s, wild := strings.CutPrefix(word, "*.")
+	if !wild {
+		s = strings.TrimPrefix(s, ".")
+	}
+	name, addr, err := policy.ParseHost(s)
+	switch {
+	case err == nil && addr.IsValid():
+		p.add(name, exact)
+	case err != nil && strings.ContainsAny(s, pattern):
+		return errSkip
+	case err != nil:
+		return err
+	case wild || strings.Contains(name, "."):
+		p.add(name, below)
+	case strings.Trim(word, "-_.") != word: // as in an ad blocker's "-banner-"
+		return errSkip
+	default:
+		return errors.New("is one word, no domain")
+	}
+	return nil
+}
+
+// rule takes a rule of an ad blocker.
+func (p *parser) rule(line string) error {
+	if i := strings.Index(line, " #"); i >= 0 {
+		line = strings.TrimSpace(line[:i])
+	}
+	rest, excepted := strings.CutPrefix(line, "@@")
+	rest, anchored := strings.CutPrefix(rest, "||")
+	rest, options, _ := strings.Cut(rest, "$")
+	host, ends := strings.CutSuffix(strings.TrimSuffix(rest, "|"), "^")
+	if !anchored || !ends || strings.ContainsAny(host, pattern) || strings.HasSuffix(host, ".") {
+		return errSkip
+	}
+	important := false
+	for option := range strings.SplitSeq(options, ",") {
+		switch strings.ToLower(option) {
+		case "":
+		case "important":
+			important = true
+		case "all", "doc", "document":
+			if excepted { // not the host: what its pages ask for elsewhere
+				return errSkip
+			}
+		default:
+			return errSkip
+		}
+	}
+	name, addr, err := policy.ParseHost(host)
+	if err != nil {
+		return err
+	}
+	says := below
+	switch {
+	case excepted && important:
+		says = exceptImportant
+	case excepted:
+		says = except
+	case important:
+		says = below | belowImportant
+	case addr.IsValid():
+		says = exact
+	}
+	p.add(name, says)
+	return nil
+}
+
+func (p *parser) add(name string, says byte) {
+	if p.entries <= p.max {
+		p.text.add(name, says)
+		p.entries++
+	}
+}
