@@ -276,15 +276,17 @@ func TestOverviewPage(t *testing.T) {
 	st.Node = `<script>alert(1)</script>`
 	st.Reload.OK, st.Reload.Problems = false, []string{`espalier.yaml:3:1: "<b>" is no host`}
 	st.AccessLog = AccessLog{Error: "no space left on <device>", Since: time.Now(), Lost: 12}
+	st.CA = &CA{NotAfter: time.Now(), Warnings: []string{"the CA expires in 7 days <soon>"}}
 	bad := page()
-	contains("in trouble", bad, true, "log cannot be written", "on &lt;device&gt;</code>", "12 have been lost", "is draining", "not taken over", "&lt;b&gt;", "No PAC script is served", "Last reload failed")
+	contains("in trouble", bad, true, "log cannot be written", "on &lt;device&gt;</code>", "12 have been lost", "is draining", "not taken over", "&lt;b&gt;", "No PAC script is served", "Last reload failed",
+		"The interception CA needs attention", "<li>the CA expires in 7 days &lt;soon&gt;</li>")
 	contains("in trouble", bad, false, "<script", "<b>")
 
 	st.AccessLog = AccessLog{Lost: 12}
 	over := page()
 	contains("after the trouble", over, true, "Access records have been lost", "12 since the start")
 	contains("after the trouble", over, false, "cannot be written")
-	contains("without trouble", busy, false, "cannot be written", "records have been lost")
+	contains("without trouble", busy, false, "cannot be written", "records have been lost", "interception CA")
 
 	for _, body := range []string{empty, busy, bad, over} {
 		if m := regexp.MustCompile(`(?i)<script|<style|\sstyle=|\son[a-z]+=|(href|src)="(https?:)?//`).FindString(body); m != "" {

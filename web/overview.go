@@ -37,6 +37,9 @@ func overview(st Status, services []traffic.Snapshot, now time.Time) console.Ove
 	if l := st.AccessLog; l.Error != "" || l.Lost > 0 {
 		page.AccessLog = &console.AccessLog{Error: l.Error, Since: l.Since, Lost: strconv.FormatUint(l.Lost, 10), Some: l.Lost > 0}
 	}
+	if st.CA != nil {
+		page.CA = st.CA.Warnings
+	}
 	for _, l := range st.Listeners {
 		page.Listeners = append(page.Listeners, console.Listener(l))
 	}

@@ -1,6 +1,9 @@
 package web
 
 import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
 	"io"
 	"net"
 	"net/http"
@@ -16,8 +19,9 @@ import (
 )
 
 // Public is the handler of the public listeners: the PAC script at /proxy.pac,
-// /wpad.dat, /wpad.da and /pac/SITE.pac, and /healthz and /readyz. It answers to
-// GET and HEAD, under any Host, from memory, and never with a redirect.
+// /wpad.dat, /wpad.da and /pac/SITE.pac, the root of the interception CA at /ca.crt,
+// and /healthz and /readyz. It answers to GET and HEAD, under any Host, from
+// memory, and never with a redirect.
 type Public struct {
 	source   PublicSource
 	requests *prometheus.CounterVec
@@ -33,6 +37,9 @@ type PublicSource struct {
 	// ports. Where pac.proxies is empty, scripts name the one that the client
 	// can reach; see pac.Fetched.
 	Proxy []netip.AddrPort
+	// Root returns the certificate that devices must trust, nil where there is no
+	// interception CA.
+	Root func() *x509.Certificate
 	// Ready returns why no client should be sent here, nil where nothing speaks
 	// against it. The reason is shown to whoever asks.
 	Ready func() error
@@ -73,6 +80,11 @@ func (p *Public) serve(w http.ResponseWriter, r *http.Request) {
 			p.serveScript(w, r, script, script.SiteFor(peer(r)))
 			return
 		}
+	case "/ca.crt":
+		if root := p.source.Root(); root != nil {
+			serveRoot(w, r, root)
+			return
+		}
 	case "/healthz":
 		plain(w, http.StatusOK, "ok")
 		return
@@ -91,6 +103,22 @@ func (p *Public) serve(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	plain(w, http.StatusNotFound, "there is nothing at this path")
+}
+
+// serveRoot answers with a certificate in DER, as devices install it.
+func serveRoot(w http.ResponseWriter, r *http.Request, root *x509.Certificate) {
+	sum := sha256.Sum256(root.Raw)
+	etag := `"` + hex.EncodeToString(sum[:8]) + `"`
+	h := w.Header()
+	h.Set("ETag", etag)
+	h.Set("Cache-Control", "no-cache")
+	if notModified(r.Header, etag, time.Time{}, false) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	h.Set("Content-Type", "application/x-x509-ca-cert")
+	h.Set("Content-Length", strconv.Itoa(len(root.Raw)))
+	w.Write(root.Raw)
 }
 
 // plain answers with a line of text.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -50,6 +51,7 @@ type publicStage struct {
 	*Public
 	addr  string
 	pac   atomic.Pointer[pac.PAC]
+	root  atomic.Pointer[x509.Certificate]
 	ready atomic.Pointer[error]
 	logs  *observer.ObservedLogs
 	hello *hello.Listener
@@ -65,6 +67,7 @@ func newPublicStage(t *testing.T, cfg pac.Config, proxy []netip.AddrPort, listen
 	s.Public = NewPublic(PublicSource{
 		PAC:   s.pac.Load,
 		Proxy: proxy,
+		Root:  s.root.Load,
 		Ready: func() error {
 			if err := s.ready.Load(); err != nil {
 				return *err
@@ -395,6 +398,27 @@ func TestPublicPanicIsAnswered(t *testing.T) {
 	resp, body := s.do(t, "GET /proxy.pac"+hostLine)
 	if resp.StatusCode != 500 || strings.Contains(body, "broken") || logs.Len() != 1 {
 		t.Errorf("%d %q, %d lines logged", resp.StatusCode, body, logs.Len())
+	}
+}
+
+func TestPublicRoot(t *testing.T) {
+	s := newPublicStage(t, pac.Config{}, anyAddress, "127.0.0.1:0")
+	s.root.Store(&x509.Certificate{Raw: []byte("a certificate")})
+	resp, body := s.do(t, "GET /ca.crt"+hostLine)
+	if resp.StatusCode != 200 || body != "a certificate" || resp.Header.Get("Content-Type") != "application/x-x509-ca-cert" {
+		t.Errorf("GET: %d %q %q", resp.StatusCode, body, resp.Header)
+	}
+	tag := resp.Header.Get("ETag")
+	if resp, body := s.do(t, "HEAD /ca.crt"+hostLine); resp.StatusCode != 200 || body != "" || resp.ContentLength != 13 || resp.Header.Get("ETag") != tag {
+		t.Errorf("HEAD: %d %q %q", resp.StatusCode, body, resp.Header)
+	}
+	again := "GET /ca.crt" + hostLine + "\nIf-None-Match: " + tag
+	if resp, body := s.do(t, again); resp.StatusCode != 304 || body != "" {
+		t.Errorf("the same again: %d %q", resp.StatusCode, body)
+	}
+	s.root.Store(&x509.Certificate{Raw: []byte("another")})
+	if resp, body := s.do(t, again); resp.StatusCode != 200 || body != "another" {
+		t.Errorf("another root: %d %q", resp.StatusCode, body)
 	}
 }
 

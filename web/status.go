@@ -43,6 +43,15 @@ type Status struct {
 	Tunnels   int64     `json:"tunnels"`
 	Reload    Reload    `json:"reload"`
 	AccessLog AccessLog `json:"access_log"`
+	// CA is the interception CA; nil and not in JSON where there is none.
+	CA *CA `json:"ca,omitempty"`
+}
+
+// CA says how it stands with the interception CA.
+type CA struct {
+	NotAfter time.Time `json:"not_after"`
+	// Warnings are sentences that say what to do; never null in JSON.
+	Warnings []string `json:"warnings"`
 }
 
 // AccessLog says how it goes with writing access records.
@@ -81,6 +90,9 @@ func (s Source) status() Status {
 	st.UptimeSeconds = int64(time.Since(st.Started).Seconds())
 	if st.Listeners == nil {
 		st.Listeners = []Listener{}
+	}
+	if st.CA != nil && st.CA.Warnings == nil {
+		st.CA.Warnings = []string{}
 	}
 	if st.Reload.Problems == nil {
 		st.Reload.Problems = []string{}

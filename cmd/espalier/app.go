@@ -22,6 +22,7 @@ import (
 	"espalier/proxy"
 	"espalier/proxy/accesslog"
 	"espalier/proxy/hello"
+	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
 	"espalier/web"
 )
@@ -53,6 +54,7 @@ type app struct {
 	reloading sync.Mutex // one at a time
 	current   atomic.Pointer[configs.Loaded]
 	script    atomic.Pointer[pac.PAC]
+	ca        atomic.Pointer[caInForce]
 	reload    atomic.Pointer[web.Reload]
 }
 
@@ -78,7 +80,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	if len(a.passed) > 0 {
 		a.log.Info("listening on sockets that were passed", zap.String("addresses", describe(a.passed)))
 	}
-	made, err := compile(cfg, a.addresses())
+	made, err := a.compile(cfg)
 	if err != nil {
 		return nil, usage(err)
 	}
@@ -90,10 +92,10 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 
 	source := web.Source{Status: a.status, Services: a.traffic.Snapshot, Log: a.log}
 	public := web.NewPublic(web.PublicSource{
-		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Ready: a.ready, Log: a.log,
+		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Root: a.caRoot, Ready: a.ready, Log: a.log,
 	})
 	source.Metrics = web.NewRegistry(programVersion(), func() web.Reload { return *a.reload.Load() },
-		a.traffic, a.access, a.server, public.Collector())
+		a.traffic, a.access, a.server, public.Collector(), inspect.Expiry(func() *inspect.CA { return a.ca.Load().ca }))
 	a.public = web.PublicServer(public)
 	a.admin = web.AdminServer(source)
 	a.control = web.ControlServer(web.Control{Source: source, Reload: a.reloadConfig, Drain: cancel})
@@ -107,6 +109,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 func (a *app) apply(l *configs.Loaded, made *compiled) {
 	a.server.Apply(made.state)
 	a.script.Store(made.pac)
+	a.ca.Store(&made.ca)
 	_ = a.level.UnmarshalText([]byte(l.Config.Log.Level)) // validated
 	a.current.Store(l)
 	now := time.Now()
@@ -114,6 +117,7 @@ func (a *app) apply(l *configs.Loaded, made *compiled) {
 	for _, w := range l.Warnings {
 		a.log.Warn(w.Error())
 	}
+	a.warnOfCA()
 }
 
 // reloadConfig reads the configuration again. Where anything is wrong with it,
@@ -126,7 +130,7 @@ func (a *app) reloadConfig() error {
 	l, err := configs.Load(a.options)
 	var made *compiled
 	if err == nil {
-		made, err = compile(l.Config, a.addresses())
+		made, err = a.compile(l.Config)
 	}
 	if err != nil {
 		before := a.reload.Load()
@@ -163,9 +167,10 @@ func (a *app) serve(ctx context.Context) error {
 	}
 	go func() { failed <- a.serveControl(ctx) }()
 	living, dying := context.WithCancel(context.Background())
-	var watchdog sync.WaitGroup
-	watchdog.Go(func() { a.feedWatchdog(living) })
-	defer watchdog.Wait()
+	var background sync.WaitGroup
+	background.Go(func() { a.feedWatchdog(living) })
+	background.Go(func() { a.watchCA(living) })
+	defer background.Wait()
 	defer dying()
 	a.notify(daemon.SdNotifyReady)
 	var err error
@@ -233,6 +238,7 @@ func (a *app) status() web.Status {
 		Version: programVersion(), Node: a.node, Started: a.started,
 		Draining: a.server.Draining(), Tunnels: int64(a.server.Tunnels()),
 		Reload: *a.reload.Load(), PACURL: a.pacURL(), Proxy: a.proxyAddress(),
+		CA: a.ca.Load().status(time.Now()),
 	}
 	h := a.access.Health()
 	st.AccessLog = web.AccessLog{Since: h.Since, Lost: h.Lost}

@@ -18,6 +18,7 @@ import (
 type compiled struct {
 	state *proxy.State
 	pac   *pac.PAC
+	ca    caInForce // set by app.compile
 }
 
 // compile makes of a configuration what decides by it. self are the addresses
@@ -46,5 +47,5 @@ func compile(cfg *configs.Config, self []netip.AddrPort) (*compiled, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pac: %w", err)
 	}
-	return &compiled{&proxy.State{Policy: pol, Dialer: dialer, Users: users}, script}, nil
+	return &compiled{state: &proxy.State{Policy: pol, Dialer: dialer, Users: users}, pac: script}, nil
 }

@@ -115,6 +115,11 @@ func writeStatus(s screen, st web.Status) error {
 	if n := st.AccessLog.Lost; n > 0 {
 		row("Records lost", yellow, strconv.FormatUint(n, 10)+" since the start: the access log could not be written")
 	}
+	if st.CA != nil {
+		for _, w := range st.CA.Warnings {
+			row("CA", yellow, w)
+		}
+	}
 	_, err := io.WriteString(s, b.String())
 	return err
 }

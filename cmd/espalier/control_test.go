@@ -66,6 +66,7 @@ func TestStatusCommand(t *testing.T) {
 	failed := runningStatus
 	failed.PACURL, failed.Draining = "", true
 	failed.AccessLog = web.AccessLog{Error: "no space left on device", Since: time.Now(), Lost: 12}
+	failed.CA = &web.CA{Warnings: []string{"the CA expires in 7 days"}}
 	failed.Reload.OK, failed.Reload.Problems = false, []string{"espalier.yaml:3:1: pacc: unknown key"}
 	for _, tt := range []struct {
 		name string
@@ -79,6 +80,7 @@ func TestStatusCommand(t *testing.T) {
 		{"draining, after a bad reload", failed, []string{
 			"proxy-1  draining for", "none: web.public is empty, or", "failed; the configuration before it is in force", "espalier.yaml:3:1: pacc: unknown key\n",
 			"Access log     cannot be written since ", ": no space left on device\n", "Records lost   12 since the start",
+			"CA             the CA expires in 7 days\n",
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -51,7 +51,7 @@ Start it with "espalier run"; without a configuration file it runs on defaults.`
 	root.PersistentFlags().StringArray("set", nil, "set one `KEY=VALUE` over the file and the environment")
 	root.AddCommand(
 		runCommand(), validateCommand(), explainCommand(), versionCommand(),
-		catalogCommand(), pacCommand(loadedConfig),
+		catalogCommand(), pacCommand(loadedConfig), caCommand(loadedConfig),
 		statusCommand(dataDir), reloadCommand(dataDir), drainCommand(dataDir),
 	)
 	setExits(root)

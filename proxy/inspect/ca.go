@@ -14,7 +14,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"math/big"
 	"net/netip"
@@ -91,16 +90,13 @@ type InitOptions struct {
 	Exclude []catalog.Row
 }
 
-// validate checks what x509 would not.
-func (o *InitOptions) validate() error {
+// Validate checks what x509 would not. Errors begin with the flag's name.
+func (o *InitOptions) Validate() error {
 	if n := len([]rune(o.Organization)); n > 64 {
-		return fmt.Errorf("the organization's name has %d letters (allowed: 64)", n)
+		return fmt.Errorf("org: has %d letters (allowed: 64)", n) // RFC 5280, appendix A
 	}
 	if o.Days < 0 || o.Days > 25*365 {
-		return fmt.Errorf("%d days (allowed: 1 to %d)", o.Days, 25*365)
-	}
-	if len(o.Exclude) == 0 {
-		return errors.New("a CA must exclude what is Apple's, and no row was given")
+		return fmt.Errorf("days: %d (allowed: 1 to %d)", o.Days, 25*365)
 	}
 	return nil
 }
@@ -125,7 +121,7 @@ func makeRoot(o *InitOptions, now time.Time) (*x509.Certificate, *ecdsa.PrivateK
 	c := ConstraintsOf(o.Exclude)
 	c.constrain(t)
 	if o.OfflineRoot == "" {
-		t.MaxPathLen, t.MaxPathLenZero = 0, true
+		signsLeaves(t)
 	} else {
 		t.MaxPathLen = 1
 	}
@@ -155,10 +151,16 @@ func makeIntermediate(root *x509.Certificate, rootKey *ecdsa.PrivateKey, exclude
 	}
 	c := merge(constraintsIn(root), ConstraintsOf(exclude))
 	c.constrain(t)
-	t.MaxPathLen, t.MaxPathLenZero = 0, true
-	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	signsLeaves(t)
 	cert, err := sign(t, root, &key.PublicKey, rootKey)
 	return cert, key, err
+}
+
+// signsLeaves makes t good for signing the certificates of TLS servers and for
+// nothing else, such as mail or further CAs.
+func signsLeaves(t *x509.Certificate) {
+	t.MaxPathLen, t.MaxPathLenZero = 0, true
+	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 }
 
 // authority is the template of a CA certificate. Its name carries a piece of the

@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
-	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -154,20 +153,5 @@ func TestIntermediateConstrainsAlone(t *testing.T) {
 	}
 	if _, err := forge(t, ca, "example.org").Verify(opts); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestInitOverwritesNothing(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "ca")
-	o := InitOptions{Exclude: apple()}
-	first, _, err := Init(dir, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := Init(dir, o); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("a second CA: %v", err)
-	}
-	if !must(LoadCA(dir))(t).Root().Equal(first.Root()) {
-		t.Error("the CA is another")
 	}
 }

@@ -29,11 +29,14 @@ const (
 // The error is fs.ErrExist where there is one and o.Force is not set; moved is
 // where Force has put it.
 func Init(dir string, o InitOptions) (ca *CA, moved string, err error) {
-	if err := o.validate(); err != nil {
+	if err := o.Validate(); err != nil {
 		return nil, "", err
 	}
+	if len(o.Exclude) == 0 {
+		return nil, "", errors.New("a CA must exclude what is Apple's, and no row was given")
+	}
 	if _, err := os.Lstat(dir); err == nil && !o.Force {
-		return nil, "", fmt.Errorf("%s: there is a CA already: %w", dir, fs.ErrExist)
+		return nil, "", fmt.Errorf("%s: there is a CA already (--force moves it aside): %w", dir, fs.ErrExist)
 	}
 	now := time.Now()
 	root, key, err := makeRoot(&o, now)
@@ -153,7 +156,7 @@ func (ca *CA) install(dir string) (moved string, err error) {
 		return "", err
 	}
 	if _, err := os.Lstat(dir); err == nil {
-		moved = dir + "." + time.Now().UTC().Format("20060102T150405.000000000Z")
+		moved = dir + "." + time.Now().UTC().Format("20060102T150405.000Z")
 		if err := os.Rename(dir, moved); err != nil {
 			return "", err
 		}

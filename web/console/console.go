@@ -46,6 +46,7 @@ type Overview struct {
 	PACURL, Proxy string // empty where there is none
 	Listeners     []Listener
 	Config        Config
+	CA            []string   // what must be done about the interception CA
 	AccessLog     *AccessLog // nil: it is written, and always was
 
 	Up, Down, Requests, Tunnels string

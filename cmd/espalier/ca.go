@@ -1,0 +1,299 @@
+package main
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"espalier/configs"
+	"espalier/policy"
+	"espalier/policy/catalog"
+	"espalier/proxy/inspect"
+)
+
+// caCommand is `espalier ca`.
+func caCommand(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "ca",
+		Short: "Make and show the CA for TLS interception",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(caInit(load), caRenew(load), caShow(load), caExport(load))
+	return cmd
+}
+
+func caInit(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+	var o inspect.InitOptions
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Make a CA that cannot speak for Apple",
+		Long: `Makes the CA that signs certificates for intercepted hosts, in the directory
+ca of "data". Its certificates exclude every host of the catalogue, Apple's
+address blocks and apple.extra: devices refuse what it might sign for them.
+
+With --offline-root the root's key is written to a directory of yours, to be
+taken away, and an intermediate signs in its place for two years. "espalier ca
+renew" makes the next one, and devices need nothing new. Without, the root signs
+itself and is valid for five years, since its key stays on this machine.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, rows, err := loadExcluded(cmd, load)
+			if err != nil {
+				return err
+			}
+			if cmd.Flags().Changed("days") && o.Days == 0 {
+				return usage(errors.New("--days: 0 is no validity"))
+			}
+			if err := o.Validate(); err != nil {
+				return usage(fmt.Errorf("--%w", err))
+			}
+			dir := caDir(cfg)
+			if o.OfflineRoot != "" && within(o.OfflineRoot, cfg.Data) {
+				return usage(fmt.Errorf("--offline-root: %s is inside %s; name a directory that you take away", o.OfflineRoot, cfg.Data))
+			}
+			o.Exclude = rows
+			ca, moved, err := inspect.Init(dir, o)
+			if err != nil {
+				return err
+			}
+			out := newScreen(cmd.OutOrStdout())
+			lines := []string{fmt.Sprintf("Made %s in %s, valid until %s.", ca.Root().Subject.CommonName, dir, ca.Root().NotAfter.Format(time.DateOnly))}
+			lines = append(lines, "SHA-256 "+fingerprint(ca.Root()))
+			if moved != "" {
+				lines = append(lines, "The CA before is in "+moved+"; delete it once no device needs it.")
+			}
+			if ca.Offline() {
+				lines = append(lines, fmt.Sprintf("The root's key is in %s: take it away, and keep it for `espalier ca renew` before %s.",
+					filepath.Join(o.OfflineRoot, "root.key"), ca.NotAfter().Format(time.DateOnly)))
+			}
+			lines = append(lines, "Devices must trust the root: `espalier ca export`, or /ca.crt of web.public. A running proxy takes it over with `espalier reload`.")
+			return out.paragraphs(lines)
+		},
+	}
+	cmd.Flags().StringVar(&o.OfflineRoot, "offline-root", "", "write the root's key to `DIR`, to be taken away")
+	cmd.Flags().StringVar(&o.Organization, "org", "", "`NAME` of the organisation in the certificates (default Espalier)")
+	cmd.Flags().IntVar(&o.Days, "days", 0, "how many `days` the root is valid (default 1825, with --offline-root 3650)")
+	cmd.Flags().BoolVar(&o.Force, "force", false, "move a CA that is there aside")
+	return cmd
+}
+
+func caRenew(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+	var key string
+	cmd := &cobra.Command{
+		Use:   "renew --root-key FILE",
+		Short: "Make a new intermediate with the root's key",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, rows, err := loadExcluded(cmd, load)
+			if err != nil {
+				return err
+			}
+			ca, moved, err := inspect.Renew(caDir(cfg), key, rows)
+			if err != nil {
+				return noCA(err)
+			}
+			return newScreen(cmd.OutOrStdout()).paragraphs([]string{
+				fmt.Sprintf("Made %s, valid until %s.", ca.Issuer().Subject.CommonName, ca.Issuer().NotAfter.Format(time.DateOnly)),
+				"The one before is in " + moved + "; delete it.",
+				"A running proxy takes it over with `espalier reload`. Devices need nothing new.",
+			})
+		},
+	}
+	cmd.Flags().StringVar(&key, "root-key", "", "`FILE` with the root's key, as `ca init --offline-root` has written it")
+	_ = cmd.MarkFlagRequired("root-key") // it exists
+	return cmd
+}
+
+// caView is what `ca show --json` prints.
+type caView struct {
+	Mode         string       `json:"mode"` // online-root or offline-root
+	Root         certView     `json:"root"`
+	Intermediate *certView    `json:"intermediate,omitempty"`
+	NotAfter     time.Time    `json:"not_after"`
+	DaysLeft     int          `json:"days_left"`
+	Excluded     excludedView `json:"excluded"`
+	// Missing are hosts of the catalogue that the CA does not exclude.
+	Missing  []string `json:"missing"`
+	Warnings []string `json:"warnings"`
+}
+
+type certView struct {
+	Subject   string    `json:"subject"`
+	SHA256    string    `json:"sha256"`
+	Serial    string    `json:"serial"`
+	Key       string    `json:"key"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+	Bytes     int       `json:"bytes"`
+}
+
+type excludedView struct {
+	Domains []string `json:"domains"`
+	Blocks  []string `json:"blocks"`
+}
+
+func caShow(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "show",
+		Short: "Show the CA, how long it is valid, and what it cannot speak for",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, rows, err := loadExcluded(cmd, load)
+			if err != nil {
+				return err
+			}
+			ca, err := inspect.LoadCA(caDir(cfg))
+			if err != nil {
+				return noCA(err)
+			}
+			v := viewCA(ca, rows, time.Now())
+			if asJSON {
+				e := json.NewEncoder(cmd.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(v)
+			}
+			return v.write(newScreen(cmd.OutOrStdout()))
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	return cmd
+}
+
+func viewCA(ca *inspect.CA, rows []catalog.Row, now time.Time) caView {
+	not := ca.Constraints()
+	v := caView{
+		Mode: "online-root", Root: viewCert(ca.Root()), NotAfter: ca.NotAfter(), DaysLeft: ca.DaysLeft(now),
+		Excluded: excludedView{Domains: not.Domains, Blocks: []string{}},
+		Missing:  not.Missing(rows), Warnings: ca.Warnings(rows, now),
+	}
+	for _, b := range not.Blocks {
+		v.Excluded.Blocks = append(v.Excluded.Blocks, b.String())
+	}
+	if ca.Offline() {
+		issuer := viewCert(ca.Issuer())
+		v.Mode, v.Intermediate = "offline-root", &issuer
+	}
+	for _, list := range []*[]string{&v.Missing, &v.Warnings} {
+		if *list == nil {
+			*list = []string{}
+		}
+	}
+	return v
+}
+
+func viewCert(c *x509.Certificate) certView {
+	return certView{
+		Subject: c.Subject.String(), SHA256: fingerprint(c), Serial: fmt.Sprintf("%X", c.SerialNumber), Key: "ECDSA P-256",
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Bytes: len(c.Raw),
+	}
+}
+
+func (v caView) write(s screen) error {
+	var b strings.Builder
+	row := func(name, text string) { fmt.Fprintf(&b, "%s  %s\n", s.paint(dim, fmt.Sprintf("%-16s", name)), text) }
+	cert := func(name string, c certView) {
+		row(name, c.Subject)
+		row("  SHA-256", c.SHA256)
+		row("  valid", c.NotBefore.Format(time.DateOnly)+" to "+c.NotAfter.Format(time.DateOnly))
+		row("  key", c.Key)
+	}
+	cert("root", v.Root)
+	if v.Intermediate != nil {
+		cert("intermediate", *v.Intermediate)
+	}
+	row("mode", v.Mode)
+	row("days left", strconv.Itoa(v.DaysLeft))
+	row("cannot speak for", fmt.Sprintf("%d domains, %d address blocks", len(v.Excluded.Domains), len(v.Excluded.Blocks)))
+	for _, w := range v.Warnings {
+		b.WriteString(s.paint(yellow, "warning: "+w) + "\n")
+	}
+	_, err := io.WriteString(s, b.String())
+	return err
+}
+
+func caExport(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:   "export",
+		Short: "Print the root certificate, which devices must trust",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if format != "pem" && format != "der" {
+				return usage(fmt.Errorf("--format: %q is unknown (allowed: pem, der)", format))
+			}
+			cfg, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			ca, err := inspect.LoadCA(caDir(cfg))
+			if err != nil {
+				return noCA(err)
+			}
+			out := ca.Root().Raw
+			if format == "pem" {
+				out = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: out})
+			}
+			_, err = cmd.OutOrStdout().Write(out)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", "pem", "`FORMAT`: pem or der")
+	return cmd
+}
+
+// loadExcluded loads the configuration, and all that a CA made with it must not
+// speak for: the advice for firewalls too where apple.wide is off, since that
+// says what is tunnelled and not whose it is.
+func loadExcluded(cmd *cobra.Command, load func(*cobra.Command) (*configs.Config, error)) (*configs.Config, []catalog.Row, error) {
+	cfg, err := load(cmd)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := policy.New(policy.Config{Apple: cfg.Apple})
+	if err != nil {
+		return nil, nil, usage(err)
+	}
+	return cfg, slices.Concat(p.Apple().Rows(), catalog.Wide()), nil
+}
+
+// noCA says what to do where there is no CA.
+func noCA(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w (`espalier ca init` makes a CA)", err)
+	}
+	return err
+}
+
+// within reports whether path is dir or below it.
+func within(path, dir string) bool {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return false
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return false
+	}
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
+}
+
+// fingerprint is a certificate's SHA-256 in the form that devices and openssl
+// show.
+func fingerprint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return strings.ReplaceAll(strings.TrimSpace(fmt.Sprintf("% X", sum)), " ", ":")
+}

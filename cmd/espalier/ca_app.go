@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"espalier/configs"
+	"espalier/policy/catalog"
+	"espalier/proxy/inspect"
+	"espalier/web"
+)
+
+// caDir is where the interception CA lives.
+func caDir(cfg *configs.Config) string { return filepath.Join(cfg.Data, "ca") }
+
+// A caInForce is the CA of a configuration, and what it must not speak for.
+type caInForce struct {
+	ca   *inspect.CA // nil where there is none
+	rows []catalog.Row
+}
+
+// compile is compile with the CA, which only the process itself needs to read.
+func (a *app) compile(cfg *configs.Config) (*compiled, error) {
+	made, err := compile(cfg, a.addresses())
+	if err != nil {
+		return nil, err
+	}
+	ca, err := inspect.LoadCA(caDir(cfg))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("data: %w", err)
+	}
+	made.ca = caInForce{ca, made.state.Policy.Apple().Rows()}
+	return made, nil
+}
+
+// caRoot is what devices must trust, nil where there is no CA.
+func (a *app) caRoot() *x509.Certificate {
+	if ca := a.ca.Load().ca; ca != nil {
+		return ca.Root()
+	}
+	return nil
+}
+
+// warnings says what must be done about the CA.
+func (c *caInForce) warnings(now time.Time) []string {
+	if c.ca == nil {
+		return nil
+	}
+	return c.ca.Warnings(c.rows, now)
+}
+
+func (c *caInForce) status(now time.Time) *web.CA {
+	if c.ca == nil {
+		return nil
+	}
+	return &web.CA{NotAfter: c.ca.NotAfter(), Warnings: c.warnings(now)}
+}
+
+func (a *app) warnOfCA() {
+	for _, text := range a.ca.Load().warnings(time.Now()) {
+		a.log.Warn(text)
+	}
+}
+
+// watchCA repeats the warnings every day.
+func (a *app) watchCA(ctx context.Context) {
+	tick := time.NewTicker(24 * time.Hour)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			a.warnOfCA()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
