@@ -40,8 +40,9 @@ var ErrApple = errors.New("is Apple's, or excluded from the CA, and never interc
 // Leaves makes the certificates that clients of intercepted hosts see, one for
 // each name, and keeps the last used. It is safe for concurrent use.
 //
-// All leaves share one key, made at the start: a key for each would double what
-// a new name costs and protect nothing, since all live in this process.
+// All leaves share one key, made at the start: a key for each would cost an
+// eighth more time and protect nothing, since all
+// live in this process.
 type Leaves struct {
 	ca     *CA
 	apple  func(host string, addr netip.Addr) bool
