@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,6 +33,8 @@ type State struct {
 	Policy *policy.Policy
 	Dialer *egress.Dialer
 	Users  *auth.Users // nil: nobody can sign in
+	// Contact is whom people may ask who are refused; empty: nobody.
+	Contact string
 
 	transport *http.Transport // of plain requests on the general way; Apply makes it
 }
@@ -267,9 +268,7 @@ func (s *Server) decide(st *State, x *exchange, credentials string) policy.Decis
 
 // answer sends a refusal and finishes x.
 func (s *Server) answer(w http.ResponseWriter, x *exchange, r refusal) {
-	body := x.body(r)
-	r.header(w.Header())
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	body := x.tell(r, w.Header())
 	w.WriteHeader(r.status)
 	_, _ = io.WriteString(w, body) // a client that is gone needs no answer
 	x.finish(r.status)

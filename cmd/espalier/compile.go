@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"espalier/configs"
 	"espalier/pac"
@@ -47,5 +48,6 @@ func compile(cfg *configs.Config, self []netip.AddrPort) (*compiled, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pac: %w", err)
 	}
-	return &compiled{state: &proxy.State{Policy: pol, Dialer: dialer, Users: users}, pac: script}, nil
+	contact := strings.TrimSpace(cfg.Proxy.Contact)
+	return &compiled{state: &proxy.State{Policy: pol, Dialer: dialer, Users: users, Contact: contact}, pac: script}, nil
 }
