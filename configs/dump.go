@@ -46,7 +46,7 @@ func (d *dumper) entry(v reflect.Value, n *node, name, key, indent string) {
 	start := indent + plain(name) + ":"
 	indent = strings.ReplaceAll(indent, "-", " ")
 	switch kind := kindOf(t); {
-	case kind == reflect.Struct && len(n.fields) > 0, kind == reflect.Map && v.Len() > 0 && t.Elem().Kind() != reflect.Interface:
+	case kind == reflect.Struct && len(n.fields) > 0, kind == reflect.Map && v.Len() > 0:
 		fmt.Fprintln(d.w, start)
 		d.fields(v, n, key, indent+"  ")
 	case kind == reflect.Struct:
@@ -63,12 +63,6 @@ func (d *dumper) entry(v reflect.Value, n *node, name, key, indent string) {
 
 // flow writes a value in one line.
 func flow(v reflect.Value, key string) string {
-	if v.Kind() == reflect.Interface {
-		if v.IsNil() {
-			return `""`
-		}
-		v = v.Elem()
-	}
 	switch x := v.Interface().(type) {
 	case time.Duration:
 		return formatDuration(x)

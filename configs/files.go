@@ -21,6 +21,9 @@ func (c *Config) fileKeys() []fileKey {
 	return []fileKey{
 		{"apple.catalog", &c.Apple.Catalog},
 		{"auth.htpasswd", &c.Auth.HTPasswd},
+		{"auth.groups", &c.Auth.Groups},
+		{"auth.ldap.roots", &c.Auth.LDAP.Roots},
+		{"auth.ldap.password_file", &c.Auth.LDAP.PasswordFile},
 		{"tls.files.cert", &c.TLS.Files.Cert},
 		{"tls.files.key", &c.TLS.Files.Key},
 		{"web.users", &c.Web.Users},
@@ -67,24 +70,26 @@ func (l *Loaded) resolvePaths(file string) error {
 // are read at the start.
 func (l *Loaded) checkFiles() []error {
 	var errs []error
+	users := true // what auth names can be read
 	for _, f := range l.Config.fileKeys() {
 		if *f.name == "" {
 			continue
 		}
 		if err := readable(*f.name); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %s %w", f.key, *f.name, err))
+			users = users && !strings.HasPrefix(f.key, "auth.")
 			continue
 		}
-		switch f.key {
-		case "apple.catalog":
+		if f.key == "apple.catalog" {
 			_, err := catalog.Load(*f.name)
 			for _, e := range split(err) {
 				errs = append(errs, fmt.Errorf("%s: %w", f.key, e))
 			}
-		case "auth.htpasswd":
-			_, err := auth.Open(l.Config.Auth) // names the key itself
-			errs = append(errs, split(err)...)
 		}
+	}
+	if users {
+		_, err := auth.Open(l.Config.Auth, nil, nil) // names the keys itself
+		errs = append(errs, split(err)...)
 	}
 	return errs
 }

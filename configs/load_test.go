@@ -125,8 +125,11 @@ func TestDefault(t *testing.T) {
 		},
 		Egress: egress.Config{Hosts: map[string]string{}, DNS: []string{}, Allow: []string{}, ConnectTimeout: 10 * time.Second},
 		Apple:  policy.Apple{Wide: true, Extra: []string{}, PrivateRelay: "allow"},
-		Auth:   auth.Config{LDAP: map[string]any{}},
-		Lists:  map[string]policy.List{}, Rules: []policy.Rule{},
+		Auth: auth.Config{Realm: "Espalier", LDAP: auth.LDAPConfig{
+			Filter: "(uid=%s)", NameAttribute: "uid", GroupAttribute: "memberOf",
+			Timeout: 5 * time.Second, Cache: 5 * time.Minute, Outage: time.Hour,
+		}},
+		Lists: map[string]policy.List{}, Rules: []policy.Rule{},
 		Inspect: policy.InspectConfig{Mode: "none", Exempt: []string{}},
 		Presets: policy.Presets{SafeSearch: []string{}, GoogleDomains: []string{}, Microsoft: policy.Microsoft{Tenants: []string{}}},
 		PAC: pac.Config{
@@ -328,7 +331,7 @@ func TestDumpIsAConfiguration(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Without what Dump hides.
-		plain := strings.NewReplacer("user:geheim@", "", "password: geheim", "pin: x", ", Authorization: geheim", "").Replace(string(text))
+		plain := strings.NewReplacer("user:geheim@", "", "password: geheim", "password: xxxxx", ", Authorization: geheim", "").Replace(string(text))
 		l, err := load(Options{File: name}, []byte(plain))
 		if err != nil {
 			t.Fatal(err)
@@ -372,7 +375,7 @@ func TestFiles(t *testing.T) {
 	for _, f := range l.Files {
 		got = append(got, filepath.Base(f))
 	}
-	if want := []string{"full.yaml", "users", "cert.pem", "key.pem", "users"}; !reflect.DeepEqual(got, want) {
+	if want := []string{"full.yaml", "users", "groups", "roots.pem", "cert.pem", "key.pem", "users"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	dir, err := filepath.Abs("testdata/good")

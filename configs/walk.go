@@ -100,8 +100,6 @@ func (w *walker) walk(n ast.Node, t reflect.Type, key string, keyLine, keyCol in
 			out.items = append(out.items, child)
 		}
 		return out
-	case reflect.Interface:
-		return w.any(n, t, key, line, col)
 	}
 	return w.scalar(n, t, key, line, col)
 }
@@ -151,29 +149,6 @@ func (w *walker) section(pairs []*ast.MappingValueNode, t reflect.Type, key stri
 			out.set(name, n)
 		}
 	}
-	return out
-}
-
-// any takes whatever YAML holds.
-func (w *walker) any(n ast.Node, t reflect.Type, key string, line, col int) *node {
-	if pairs, ok := pairsOf(n); ok {
-		return w.section(pairs, reflect.TypeFor[map[string]any](), key, line, col)
-	}
-	switch v := n.(type) {
-	case *ast.SequenceNode:
-		return w.walk(v, reflect.TypeFor[[]any](), key, line, col)
-	case *ast.BoolNode:
-		return w.scalar(n, reflect.TypeFor[bool](), key, line, col)
-	case *ast.IntegerNode:
-		return w.scalar(n, reflect.TypeFor[int](), key, line, col)
-	}
-	text, ok := scalarText(n)
-	if !ok {
-		w.wrongType(n, t, key, line, col)
-		return nil
-	}
-	out := w.node(scalar, line, col)
-	out.value = text
 	return out
 }
 

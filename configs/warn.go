@@ -16,7 +16,6 @@ var withoutEffect = []struct {
 	message string
 }{
 	{key: "proxy.tls_listen", message: "has no effect yet: the proxy does not listen with TLS"},
-	{key: "auth.ldap", message: "has no effect yet: no directory is asked"},
 	{key: "lists", message: "has no effect yet: lists are not loaded"},
 	{key: "rules[].when.lists", message: "matches nothing yet: lists are not loaded, so this rule never applies"},
 	{key: "rules[].then", only: "inspect", message: "inspect has no effect yet: TLS is not intercepted"},

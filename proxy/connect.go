@@ -30,12 +30,12 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, x *exchange) {
 		return
 	}
 	st := s.state.Load()
-	d := s.decide(st, x, r.Header.Get("Proxy-Authorization"))
-	switch d.Action {
-	case policy.Deny, policy.Challenge:
-		s.answer(w, x, refusalOf(d))
+	d, refuse := s.decide(st, x, r, w.Header())
+	if refuse != nil {
+		s.answer(w, x, *refuse)
 		return
-	case policy.Inspect:
+	}
+	if d.Action == policy.Inspect {
 		x.rec.Action = policy.Tunnel // interception comes later; the record says what is done
 	}
 	if s.tunnels.Len() >= s.max {

@@ -32,6 +32,8 @@ var (
 	refuseName      = refusal{403, "http_request_error", "The destination is not a valid host and port."}
 	refuseAddress   = refusal{403, "destination_ip_prohibited", "This destination's address may not be reached through this proxy."}
 	refuseSignIn    = refusal{407, "http_request_denied", "This network asks you to sign in."}
+	refuseDamped    = refusal{429, "http_request_denied", "Too many sign-ins have failed. Try again in a moment."}
+	refuseNoSignIn  = refusal{503, "proxy_internal_error", "This network cannot check passwords at the moment."}
 	refuseScheme    = refusal{501, "http_protocol_error", "This proxy carries http URLs, and everything else by CONNECT."}
 	refuseFull      = refusal{503, "connection_limit_reached", "This proxy has as many open tunnels as it can carry."}
 	refuseNotFound  = refusal{502, "dns_error", "The destination's name does not exist."}
@@ -112,6 +114,14 @@ func refusalOfParent(status int, timeout bool) refusal {
 		return refuseParent504
 	}
 	return refuseParent
+}
+
+// header is what stands above the body of a refusal.
+func (r refusal) header(h http.Header) {
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Proxy-Status", proxyName+"; error="+r.proxyError)
 }
 
 // errReplyTimeout is set as the cause where a destination takes a request and

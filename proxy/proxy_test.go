@@ -50,9 +50,6 @@ type setup struct {
 	balancers      []string // proxy.proxy_protocol
 	shared         bool     // the listening socket
 	extra          []string
-	presets        policy.Presets
-	contact        string
-	parent         string
 	prepare        func(*Server) // before it serves
 }
 
@@ -122,10 +119,10 @@ func start(t *testing.T, c setup, netHTTP bool) *rig {
 // state compiles c.
 func (r *rig) state(c setup) *State {
 	r.t.Helper()
-	st := &State{Contact: c.contact}
+	st := &State{}
 	cfg := policy.Config{
 		Clients: c.clients, Apple: policy.Apple{Wide: true, Extra: c.extra, PrivateRelay: c.relay},
-		Rules: c.rules, Inspect: policy.InspectConfig{Mode: c.inspect}, Presets: c.presets, Auth: c.users != nil,
+		Rules: c.rules, Inspect: policy.InspectConfig{Mode: c.inspect}, Auth: c.users != nil,
 	}
 	if c.clients == nil {
 		cfg.Clients = []string{"loopback"}
@@ -135,9 +132,9 @@ func (r *rig) state(c setup) *State {
 		r.t.Fatal(err)
 	}
 	if c.users != nil {
-		st.Users = openUsers(r.t, c.users)
+		st.Auth = openUsers(r.t, c.users)
 	}
-	out := egress.Config{Hosts: c.hosts, DNS: c.dns, Allow: []string{"loopback"}, ConnectTimeout: c.connectTimeout, Parent: c.parent}
+	out := egress.Config{Hosts: c.hosts, DNS: c.dns, Allow: []string{"loopback"}, ConnectTimeout: c.connectTimeout}
 	if c.guarded {
 		out.Allow = nil
 	}
@@ -151,7 +148,7 @@ func (r *rig) state(c setup) *State {
 	return st
 }
 
-func openUsers(t *testing.T, users map[string]string) *auth.Users {
+func openUsers(t *testing.T, users map[string]string) *auth.Auth {
 	t.Helper()
 	var b strings.Builder
 	for name, password := range users {
@@ -165,7 +162,7 @@ func openUsers(t *testing.T, users map[string]string) *auth.Users {
 	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	u, err := auth.Open(auth.Config{HTPasswd: path})
+	u, err := auth.Open(auth.Config{HTPasswd: path}, nil, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -340,12 +340,10 @@ func (q *quick) connect(st *State, x *exchange, t policy.Target) (*originConn, e
 func (e *quickExchange) refuse(err error) outcome {
 	e.x.failed(err)
 	r := refusalFor(err)
-	e.x.asked = http.Header{}
-	for f, rest, ok := e.request.Fields.Next(); ok; f, rest, ok = rest.Next() {
-		e.x.asked.Add(string(f.Name), string(f.Value))
-	}
+	body := e.x.body(r)
 	h := http.Header{}
-	body := e.x.tell(r, h)
+	r.header(h)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	if e.close {
 		h.Set("Connection", "close")
 	}

@@ -4,14 +4,13 @@ package proxy
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
-	"strings"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,9 +31,7 @@ import (
 type State struct {
 	Policy *policy.Policy
 	Dialer *egress.Dialer
-	Users  *auth.Users // nil: nobody can sign in
-	// Contact is whom people may ask who are refused; empty: nobody.
-	Contact string
+	Auth   *auth.Auth // nil: nobody can sign in
 
 	transport *http.Transport // of plain requests on the general way; Apply makes it
 }
@@ -250,57 +247,18 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// decide asks the policy about x, and a second time where the first answer is
-// that somebody must sign in and the request says who. Credentials are not
-// looked at otherwise: Apple's hosts see and cost none.
-func (s *Server) decide(st *State, x *exchange, credentials string) policy.Decision {
-	req := policy.Request{Target: x.target, Client: x.rec.Client, Connect: x.rec.Method == http.MethodConnect}
-	d := st.Policy.Decide(&req)
-	if d.Action == policy.Challenge && st.Users != nil {
-		if name, password, ok := parseBasic(credentials); ok && st.Users.Verify(name, password) {
-			req.User, x.rec.User = name, name
-			d = st.Policy.Decide(&req)
-		}
-	}
-	x.decided(d)
-	return d
-}
-
 // answer sends a refusal and finishes x.
 func (s *Server) answer(w http.ResponseWriter, x *exchange, r refusal) {
-	body := x.tell(r, w.Header())
+	body := x.body(r)
+	r.header(w.Header())
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(r.status)
 	_, _ = io.WriteString(w, body) // a client that is gone needs no answer
 	x.finish(r.status)
-}
-
-// refusalOf says how the client is told of a decision that is not to let the
-// request pass.
-func refusalOf(d policy.Decision) refusal {
-	switch {
-	case d.Action == policy.Challenge:
-		return refuseSignIn
-	case d.Rule == policy.RuleClients:
-		return refuseClient
-	}
-	return refuseDenied
 }
 
 // fail answers a request whose destination could not be reached.
 func (s *Server) fail(w http.ResponseWriter, x *exchange, err error) {
 	x.failed(err)
 	s.answer(w, x, refusalFor(err))
-}
-
-// parseBasic parses the credentials of a Proxy-Authorization header (RFC 7617).
-func parseBasic(header string) (name, password string, ok bool) {
-	scheme, encoded, _ := strings.Cut(header, " ")
-	if !strings.EqualFold(scheme, "Basic") {
-		return "", "", false
-	}
-	decoded, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
-	if err != nil {
-		return "", "", false
-	}
-	return strings.Cut(string(decoded), ":")
 }

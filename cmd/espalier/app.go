@@ -19,6 +19,7 @@ import (
 
 	"espalier/configs"
 	"espalier/pac"
+	"espalier/policy/auth"
 	"espalier/proxy"
 	"espalier/proxy/accesslog"
 	"espalier/proxy/hello"
@@ -46,6 +47,7 @@ type app struct {
 
 	access  *accesslog.Log
 	traffic *traffic.Counters
+	auth    *auth.Auth // of the configuration in force; replaced while reloading
 	server  *proxy.Server
 	public  *http.Server
 	admin   *http.Server
@@ -95,7 +97,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Root: a.caRoot, Ready: a.ready, Log: a.log,
 	})
 	source.Metrics = web.NewRegistry(programVersion(), func() web.Reload { return *a.reload.Load() },
-		a.traffic, a.access, a.server, public.Collector(), inspect.Expiry(func() *inspect.CA { return a.ca.Load().ca }))
+		a.traffic, a.access, a.server, a.auth.Collector(), public.Collector(), inspect.Expiry(func() *inspect.CA { return a.ca.Load().ca }))
 	a.public = web.PublicServer(public)
 	a.admin = web.AdminServer(source)
 	a.control = web.ControlServer(web.Control{Source: source, Reload: a.reloadConfig, Drain: cancel})
@@ -108,6 +110,10 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 // apply puts a configuration into force.
 func (a *app) apply(l *configs.Loaded, made *compiled) {
 	a.server.Apply(made.state)
+	if a.auth != nil {
+		a.auth.Close()
+	}
+	a.auth = made.state.Auth
 	a.script.Store(made.pac)
 	a.ca.Store(&made.ca)
 	_ = a.level.UnmarshalText([]byte(l.Config.Log.Level)) // validated
@@ -217,6 +223,9 @@ func (a *app) closeAll() {
 		l.Close()
 	}
 	a.releaseControl()
+	if a.auth != nil {
+		a.auth.Close()
+	}
 	if a.access != nil {
 		if err := a.access.Close(); err != nil {
 			a.log.Error("the access log could not be closed", zap.Error(err))

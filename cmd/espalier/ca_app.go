@@ -26,7 +26,7 @@ type caInForce struct {
 
 // compile is compile with the CA, which only the process itself needs to read.
 func (a *app) compile(cfg *configs.Config) (*compiled, error) {
-	made, err := compile(cfg, a.addresses())
+	made, err := compile(cfg, a.addresses(), a.auth, a.log)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
+
+	"go.uber.org/zap"
 
 	"espalier/configs"
 	"espalier/pac"
@@ -23,17 +24,18 @@ type compiled struct {
 }
 
 // compile makes of a configuration what decides by it. self are the addresses
-// that the process listens on. Errors name the key at fault.
-func compile(cfg *configs.Config, self []netip.AddrPort) (*compiled, error) {
+// that the process listens on; before is what was known of users, nil at the
+// start. Errors name the key at fault.
+func compile(cfg *configs.Config, self []netip.AddrPort, before *auth.Auth, log *zap.Logger) (*compiled, error) {
 	var errs []error
-	users, err := auth.Open(cfg.Auth)
+	users, err := auth.Open(cfg.Auth, before, log)
 	errs = append(errs, err)
 	lists := map[string]policy.HostList{}
 	for name := range cfg.Lists {
 		lists[name] = nil
 	}
 	pol, err := policy.New(policy.Config{
-		Clients: cfg.Proxy.Clients, Apple: cfg.Apple, Auth: users != nil,
+		Clients: cfg.Proxy.Clients, Apple: cfg.Apple, Auth: users != nil && users.Enabled(),
 		Rules: cfg.Rules, Lists: lists, Inspect: cfg.Inspect, Presets: cfg.Presets,
 	})
 	errs = append(errs, err)
@@ -48,6 +50,5 @@ func compile(cfg *configs.Config, self []netip.AddrPort) (*compiled, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pac: %w", err)
 	}
-	contact := strings.TrimSpace(cfg.Proxy.Contact)
-	return &compiled{state: &proxy.State{Policy: pol, Dialer: dialer, Users: users, Contact: contact}, pac: script}, nil
+	return &compiled{state: &proxy.State{Policy: pol, Dialer: dialer, Auth: users}, pac: script}, nil
 }

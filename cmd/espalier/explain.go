@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"espalier/configs"
 	"espalier/pac"
 	"espalier/policy"
+	"espalier/policy/auth"
 	"espalier/policy/catalog"
 	"espalier/proxy/egress"
 )
@@ -32,9 +34,8 @@ type explanation struct {
 	Service string     `json:"service"`
 	// Dial is the host that is connected to in place of the target.
 	Dial string `json:"dial,omitempty"`
-	// Headers are the names of those that are set on the request. Their values
-	// may be secrets.
-	Headers []string `json:"headers,omitempty"`
+	// Headers are set on the request, whatever the client sent by their names.
+	Headers map[string]string `json:"headers,omitempty"`
 	// Also are services of further rows that cover the destination.
 	Also []string `json:"also"`
 	// Rows are the catalogue's rows for it, the deciding one first.
@@ -91,9 +92,9 @@ func explainCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&client, "client", "", "the client's address; without it one that is allowed")
+	cmd.Flags().StringVar(&client, "client", "", "address of the client; without it one that is allowed")
 	cmd.Flags().StringVar(&user, "user", "", "user who has signed in")
-	cmd.Flags().StringArrayVar(&groups, "group", nil, "group of that user; may be repeated")
+	cmd.Flags().StringArrayVar(&groups, "group", nil, "`GROUP` of that user, beside auth.groups; repeatable")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each destination")
 	return cmd
 }
@@ -101,17 +102,18 @@ func explainCommand() *cobra.Command {
 type explainer struct {
 	cfg    *configs.Config
 	policy *policy.Policy
+	auth   *auth.Auth
 	pac    *pac.PAC
 	dialer *egress.Dialer
 	client netip.Addr
 }
 
 func newExplainer(cfg *configs.Config, client string) (*explainer, error) {
-	c, err := compile(cfg, nil)
+	c, err := compile(cfg, nil, nil, nil)
 	if err != nil {
 		return nil, usage(err)
 	}
-	e := &explainer{cfg: cfg, policy: c.state.Policy, pac: c.pac, dialer: c.state.Dialer}
+	e := &explainer{cfg: cfg, policy: c.state.Policy, auth: c.state.Auth, pac: c.pac, dialer: c.state.Dialer}
 	if client != "" {
 		if e.client, err = netip.ParseAddr(client); err != nil {
 			return nil, usage(fmt.Errorf("--client: %q is no address", client))
@@ -149,6 +151,7 @@ func (e *explainer) explain(arg, user string, groups []string) (*explanation, er
 	if err != nil {
 		return nil, err
 	}
+	groups = slices.Concat(groups, e.auth.FileGroups(user))
 	d := e.policy.Decide(&policy.Request{Target: t, Client: e.client, User: user, Groups: groups, Connect: connect})
 	x := &explanation{
 		Target: arg, Host: t.Host, Port: t.Port, Client: e.client, User: user, Groups: groups,
@@ -170,10 +173,11 @@ func (e *explainer) explain(arg, user string, groups []string) (*explanation, er
 	if d.Dial != t {
 		x.Dial = d.Dial.Host
 	}
-	for name := range d.Headers() {
-		if !slices.Contains(x.Headers, name) {
-			x.Headers = append(x.Headers, name)
+	for name, value := range d.Headers() {
+		if x.Headers == nil {
+			x.Headers = map[string]string{}
 		}
+		x.Headers[name] = value
 	}
 	x.Why = why(d)
 	if err := e.forbidden(t); err != nil && d.Action != policy.Deny && d.Action != policy.Challenge {
@@ -297,8 +301,8 @@ func (x *explanation) write(s screen) error {
 	if x.Dial != "" {
 		line("dial", plain, "the address of "+x.Dial)
 	}
-	if len(x.Headers) > 0 {
-		line("sets", plain, strings.Join(x.Headers, ", "))
+	for _, name := range slices.Sorted(maps.Keys(x.Headers)) {
+		line("header", plain, name+": "+x.Headers[name])
 	}
 	if x.pacUnknown != nil {
 		line("PAC", yellow, "not known: "+x.pacUnknown.Error())

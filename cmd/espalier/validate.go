@@ -22,7 +22,7 @@ file:line:column: key: what is wrong.`,
 			o := configOptions(cmd)
 			l, err := configs.Load(o)
 			if err == nil {
-				_, err = compile(l.Config, nil)
+				_, err = compile(l.Config, nil, nil, nil)
 			}
 			if err != nil {
 				fmt.Fprintln(cmd.OutOrStdout(), err)

@@ -2,154 +2,148 @@ package auth
 
 import (
 	"bufio"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"regexp"
-	"runtime"
 	"strings"
-	"sync"
-
-	"golang.org/x/crypto/bcrypt"
+	"unicode"
+	"unicode/utf8"
 )
 
-// Users knows who may sign in. It is immutable, but for what it remembers, and
-// safe for concurrent use. A nil *Users knows nobody.
-type Users struct {
-	hashes map[string][]byte
-	decoy  []byte        // compared against where the user is unknown
-	slots  chan struct{} // one for each bcrypt that may run at a time
+// maxFile bounds files of users and groups: some 100,000 users.
+const maxFile = 16 << 20
 
-	key   [32]byte
-	mu    sync.RWMutex
-	known map[[32]byte]struct{} // keyed digests of what bcrypt has confirmed
+// htpasswd is a file of users. It is immutable.
+type htpasswd struct {
+	users map[string]account
+	decoy hash // compared against where the user is unknown; nil: there is nobody
 }
 
-const (
-	// maxKnown bounds the memory of confirmed passwords.
-	maxKnown = 20_000
-	// maxCost is the highest cost that htpasswd writes, some 10 s of computing.
-	maxCost = 17
-)
+type account struct {
+	text string // the hash as it stands in the file
+	hash
+}
 
-// bcryptHash is a hash as htpasswd (2y), OpenBSD (2b) and older tools (2a) write
-// it. All three are the same function.
-var bcryptHash = regexp.MustCompile(`^\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}$`)
-
-// Open reads the users of cfg. It returns nil where nobody can sign in. Errors
-// name the file and line, joined.
-func Open(cfg Config) (*Users, error) {
-	if cfg.HTPasswd == "" {
-		return nil, nil
-	}
-	f, err := os.Open(cfg.HTPasswd)
-	if err != nil {
-		return nil, fmt.Errorf("auth.htpasswd: %w", err)
-	}
-	defer f.Close()
-	u := &Users{
-		hashes: map[string][]byte{},
-		// bcrypt never takes all of the processor from traffic.
-		slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
-		known: map[[32]byte]struct{}{},
-	}
-	rand.Read(u.key[:])
-	var errs []error
-	highest := 0
-	lines := bufio.NewScanner(f)
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(strings.TrimPrefix(lines.Text(), "\uFEFF"))
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		fail := func(format string, args ...any) {
-			errs = append(errs, fmt.Errorf("auth.htpasswd: %s:%d: "+format, append([]any{cfg.HTPasswd, n}, args...)...))
-		}
-		name, hash, ok := strings.Cut(line, ":")
+// openHTPasswd reads a file of users. Errors begin with the file and line,
+// joined.
+func openHTPasswd(file string) (*htpasswd, error) {
+	u := &htpasswd{users: map[string]account{}}
+	err := eachLine(file, func(line string) error {
+		name, text, ok := strings.Cut(line, ":")
 		if !ok || name == "" {
-			fail("is no \"name:hash\" line")
-			continue
+			return errors.New(`is no "name:hash" line`)
 		}
-		cost, err := bcrypt.Cost([]byte(hash))
-		switch {
-		case err != nil || !bcryptHash.MatchString(hash):
-			fail("user %q has no bcrypt hash (`htpasswd -B` makes one)", name)
-		case cost > maxCost:
-			fail("user %q has a hash of cost %d, too slow to check (allowed: %d at most)", name, cost, maxCost)
-		case u.hashes[name] != nil:
-			fail("user %q stands twice", name)
-		default:
-			u.hashes[name] = []byte(hash)
-			if cost > highest {
-				highest, u.decoy = cost, u.hashes[name]
-			}
+		if _, twice := u.users[name]; twice {
+			return fmt.Errorf("user %q stands twice", name)
 		}
-	}
-	if err := lines.Err(); err != nil {
-		errs = append(errs, fmt.Errorf("auth.htpasswd: read %s: %w", cfg.HTPasswd, err))
-	}
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+		h, err := parseHash(text)
+		if err != nil {
+			return fmt.Errorf("user %q has %w", name, err)
+		}
+		u.users[name] = account{text, h}
+		if u.decoy == nil || h.work() > u.decoy.work() {
+			u.decoy = h
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return u, nil
 }
 
-// Verify reports whether name signs in with password. bcrypt is paid once for
-// each pair that is right, and only a part of the processors computes it at a
-// time. Where all hashes have the same cost, a wrong password takes as long for
-// a user who does not exist.
-//
-// bcrypt looks at the first 72 bytes of a password, and so does Verify, as
-// htpasswd did when it made the hash.
-func (u *Users) Verify(name, password string) bool {
+// has reports whether name is a user.
+func (u *htpasswd) has(name string) bool {
 	if u == nil {
 		return false
 	}
-	hash, exists := u.hashes[name]
-	if !exists {
-		u.slots <- struct{}{}
-		_ = bcrypt.CompareHashAndPassword(u.decoy, []byte(password))
-		<-u.slots
-		return false
-	}
-	digest := u.digest(name, password)
-	if u.isKnown(digest) {
-		return true
-	}
-	u.slots <- struct{}{}
-	defer func() { <-u.slots }()
-	if u.isKnown(digest) { // another request was faster
-		return true
-	}
-	if bcrypt.CompareHashAndPassword(hash, []byte(password)) != nil {
-		return false
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if len(u.known) >= maxKnown {
-		clear(u.known)
-	}
-	u.known[digest] = struct{}{}
-	return true
-}
-
-// digest is what is remembered of a pair in place of the password. The length
-// keeps pairs apart that read the same when they are put together.
-func (u *Users) digest(name, password string) [32]byte {
-	mac := hmac.New(sha256.New, u.key[:])
-	_ = binary.Write(mac, binary.BigEndian, uint64(len(name))) // a hash takes everything
-	mac.Write([]byte(name))
-	mac.Write([]byte(password))
-	return [32]byte(mac.Sum(nil))
-}
-
-func (u *Users) isKnown(digest [32]byte) bool {
-	u.mu.RLock()
-	defer u.mu.RUnlock()
-	_, ok := u.known[digest]
+	_, ok := u.users[name]
 	return ok
+}
+
+// verify pays for a hash, also where there is no such user: where all hashes
+// cost the same, the time tells nothing.
+func (u *htpasswd) verify(name, password string) bool {
+	if a, ok := u.users[name]; ok {
+		return a.matches(password)
+	}
+	if u.decoy != nil {
+		u.decoy.matches(password)
+	}
+	return false
+}
+
+// groups are the groups of each user.
+type groups map[string][]string
+
+// openGroups reads a file of "group: user user" lines, as Apache has them. Errors
+// begin with the file and line, joined.
+func openGroups(file string) (groups, error) {
+	g := groups{}
+	seen := map[string]bool{}
+	err := eachLine(file, func(line string) error {
+		name, members, ok := strings.Cut(line, ":")
+		name = strings.TrimSpace(name)
+		switch {
+		case !ok || name == "":
+			return errors.New(`is no "group: user user" line`)
+		case !printable(name):
+			return fmt.Errorf("group %q has characters that cannot be printed", name)
+		case seen[name]:
+			return fmt.Errorf("group %q stands twice", name)
+		}
+		seen[name] = true
+		in := map[string]bool{}
+		for user := range strings.FieldsSeq(members) {
+			if !in[user] {
+				in[user] = true
+				g[user] = append(g[user], name)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// eachLine calls read for every line that is neither empty nor a comment.
+func eachLine(file string, read func(line string) error) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var errs []error
+	rest := &io.LimitedReader{R: f, N: maxFile + 1}
+	lines := bufio.NewScanner(rest)
+	for n := 1; lines.Scan(); n++ {
+		line := lines.Text()
+		if n == 1 {
+			line = strings.TrimPrefix(line, "\uFEFF")
+		}
+		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+			continue
+		}
+		if err := read(line); err != nil {
+			errs = append(errs, fmt.Errorf("%s:%d: %w", file, n, err))
+		}
+		if len(errs) == 100 {
+			errs = append(errs, fmt.Errorf("%s: and maybe more", file))
+			break
+		}
+	}
+	if err := lines.Err(); err != nil {
+		errs = append(errs, fmt.Errorf("read %s: %w", file, err))
+	}
+	if rest.N == 0 {
+		errs = append(errs, fmt.Errorf("%s is larger than %d MiB", file, maxFile>>20))
+	}
+	return errors.Join(errs...)
+}
+
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) })
 }

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"espalier/policy/auth"
+)
+
+func passwdCommand() *cobra.Command {
+	var useBcrypt bool
+	cmd := &cobra.Command{
+		Use:   "passwd NAME",
+		Short: "Print a line for a file of users",
+		Long: `Prints "NAME:hash", a line for the files of auth.htpasswd and web.users. The
+password is asked for on a terminal, or is the first line of standard input.`,
+		Example: `  espalier passwd alice >> users`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			// A wrong name is told before the question.
+			if _, err := auth.Line(args[0], "x", useBcrypt); err != nil {
+				return usage(err)
+			}
+			password, err := readPassword(cmd)
+			if err != nil {
+				return err
+			}
+			line, err := auth.Line(args[0], password, useBcrypt)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), line)
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&useBcrypt, "bcrypt", false, "hash with bcrypt, for other programs, in place of argon2id")
+	return cmd
+}
+
+// readPassword asks twice on a terminal, which does not show what is typed.
+func readPassword(cmd *cobra.Command) (string, error) {
+	in, ok := cmd.InOrStdin().(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) {
+		line, err := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), 4096)).ReadString('\n')
+		if err != nil && err != io.EOF {
+			return "", fmt.Errorf("read the password: %w", err)
+		}
+		return strings.TrimRight(line, "\r\n"), nil
+	}
+	ask := func(prompt string) (string, error) {
+		fmt.Fprint(cmd.ErrOrStderr(), prompt)
+		b, err := term.ReadPassword(int(in.Fd()))
+		fmt.Fprintln(cmd.ErrOrStderr())
+		if err != nil {
+			return "", fmt.Errorf("read the password: %w", err)
+		}
+		return string(b), nil
+	}
+	first, err := ask("Password: ")
+	if err != nil {
+		return "", err
+	}
+	second, err := ask("Again: ")
+	if err != nil {
+		return "", err
+	}
+	if first != second {
+		return "", errors.New("the two passwords differ")
+	}
+	return first, nil
+}
