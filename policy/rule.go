@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -42,40 +41,6 @@ type When struct {
 	Ports    []uint16 `koanf:"ports"`    // destination ports
 	Hours    []string `koanf:"hours"`    // "[mon-fri] 08:00-16:00 [Europe/Stockholm]"
 	Services []string `koanf:"services"` // service ids of the catalogue
-}
-
-// A List names a set of hosts kept in a file or fetched from a URL.
-type List struct {
-	File    string        `koanf:"file"`
-	URL     string        `koanf:"url"`
-	Refresh time.Duration `koanf:"refresh"` // of a URL; 0 means 24 h
-}
-
-// Validate checks that exactly one source is named.
-func (l List) Validate() error {
-	switch {
-	case l.File == "" && l.URL == "":
-		return errors.New("file: missing (a list has a file or a url)")
-	case l.File != "" && l.URL != "":
-		return errors.New("url: stands beside file (a list has a file or a url, not both)")
-	case l.File != "" && l.Refresh != 0:
-		return errors.New("refresh: only for a url; a file is read again when it changes")
-	case l.Refresh < 0:
-		return errors.New("refresh: must not be negative")
-	case l.URL != "":
-		if u, err := url.Parse(l.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return fmt.Errorf("url: %q is no http or https URL", l.URL)
-		}
-	}
-	return nil
-}
-
-// A HostList answers whether a list has a host, in the normal form of
-// Target.Host, and by which of its entries. It is asked for every request whose
-// rules name the list, by several goroutines, and must not allocate. Its answers
-// may change at any time, when the list is read again.
-type HostList interface {
-	Match(host string) (entry string, ok bool)
 }
 
 // ValidateRules checks rules as New does. Errors begin with the key.
@@ -115,9 +80,6 @@ func (c *rule) match(r *Request, d *Decision) bool {
 	if !c.hosts.empty() && !c.hosts.match(r.Target) {
 		return false
 	}
-	if c.lists != nil && !listed(c.lists, r.Target.Host) {
-		return false
-	}
 	if c.clients != nil && !c.clients.Contains(r.Client) {
 		return false
 	}
@@ -125,6 +87,9 @@ func (c *rule) match(r *Request, d *Decision) bool {
 		return false
 	}
 	if len(c.services) > 0 && !slices.Contains(c.services, d.Service()) {
+		return false
+	}
+	if c.lists != nil && !listed(c.lists, r.Target.Host) {
 		return false
 	}
 	if len(c.hours) > 0 {
@@ -135,18 +100,6 @@ func (c *rule) match(r *Request, d *Decision) bool {
 		return slices.ContainsFunc(c.hours, func(h hours) bool { return h.contain(t) })
 	}
 	return true
-}
-
-func listed(lists []HostList, host string) bool {
-	for _, l := range lists {
-		if l == nil {
-			continue
-		}
-		if _, ok := l.Match(host); ok {
-			return true
-		}
-	}
-	return false
 }
 
 // isFor reports whether the conditions users and groups hold; they never do for a

@@ -104,9 +104,12 @@ func TestListValidate(t *testing.T) {
 		{List{File: "a", URL: "https://lists.example"}, "url: stands beside file (a list has a file or a url, not both)"},
 		{List{File: "a", Refresh: time.Hour}, "refresh: only for a url; a file is read again when it changes"},
 		{List{URL: "https://lists.example", Refresh: -1}, "refresh: must not be negative"},
-		{List{URL: "lists.example/ads"}, `url: "lists.example/ads" is no http or https URL`},
-		{List{URL: "file:///etc/passwd"}, `url: "file:///etc/passwd" is no http or https URL`},
-		{List{URL: "https:///ads"}, `url: "https:///ads" is no http or https URL`},
+		{List{URL: "lists.example/ads"}, `url: is no http or https URL`},
+		{List{URL: "https://user:geheim@a..b/ads"}, "url: is no http or https URL: host has an empty label"},
+		{List{URL: "https://lists.example:0/ads"}, "url: is no http or https URL: port is not a number from 1 to 65535"},
+		{List{URL: "https://lists.example/ads", Refresh: time.Second}, "refresh: 1s is too often (allowed: 1m0s at least)"},
+		{List{URL: "file:///etc/passwd"}, `url: is no http or https URL`},
+		{List{URL: "https:///ads"}, `url: is no http or https URL`},
 	}
 	for _, tt := range tests {
 		if got := errText(tt.list.Validate()); got != tt.want {

@@ -6,6 +6,8 @@ import (
 	"net"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"espalier/policy"
 )
@@ -18,6 +20,9 @@ type Config struct {
 	TLSListen []string `koanf:"tls_listen"`
 	// Clients may use the proxy: CIDR blocks, addresses, loopback, private.
 	Clients []string `koanf:"clients"`
+	// Contact is whom people may ask who are refused, in a line or a few; empty
+	// means that nobody is named.
+	Contact string `koanf:"contact"`
 	// ProxyProtocol are the load balancers trusted to say who the client is.
 	ProxyProtocol []string `koanf:"proxy_protocol"`
 	// IdleTimeout ends a tunnel with no byte either way; it must be positive.
@@ -60,6 +65,9 @@ func (c Config) Validate() error {
 	}
 	networks("clients", c.Clients)
 	networks("proxy_protocol", c.ProxyProtocol)
+	if strings.ContainsFunc(c.Contact, func(r rune) bool { return r != '\n' && (r == utf8.RuneError || !unicode.IsPrint(r)) }) {
+		errs = append(errs, fmt.Errorf("contact: %q has characters that cannot be printed", c.Contact))
+	}
 	if c.IdleTimeout <= 0 {
 		errs = append(errs, fmt.Errorf("idle_timeout: must be positive, not %s", c.IdleTimeout))
 	}

@@ -116,14 +116,6 @@ func refusalOfParent(status int, timeout bool) refusal {
 	return refuseParent
 }
 
-// header is what stands above the body of a refusal.
-func (r refusal) header(h http.Header) {
-	h.Set("Content-Type", "text/plain; charset=utf-8")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Cache-Control", "no-store")
-	h.Set("Proxy-Status", proxyName+"; error="+r.proxyError)
-}
-
 // errReplyTimeout is set as the cause where a destination takes a request and
 // does not begin to answer.
 var errReplyTimeout = errors.New("no answer to the request in time")

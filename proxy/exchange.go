@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
-	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +21,7 @@ type exchange struct {
 	start  time.Time
 	rec    accesslog.Record
 	target policy.Target
+	asked  http.Header // the request's, where a person may read the answer; nil: nobody does
 
 	finished bool
 }
@@ -57,15 +57,6 @@ func (x *exchange) failed(err error) {
 		return
 	}
 	x.rec.Action, x.rec.Error = policy.Error, err.Error()
-}
-
-// body is what a person is told by r, and where the administrator has to look.
-func (x *exchange) body(r refusal) string {
-	b := strconv.Itoa(r.status) + " " + http.StatusText(r.status) + "\n\n" + r.text + "\n"
-	if x.rec.Action == policy.Deny {
-		b += "Rule: " + x.rec.Rule + "\n"
-	}
-	return b + "Reference: " + x.rec.ID.String() + "\n"
 }
 
 // finish writes the record and counts the request. A request that ends before

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -108,6 +107,7 @@ func (f *forwarder) request(r *http.Request, ctx *goproxy.ProxyCtx) (*http.Reque
 // plain handles every method but CONNECT.
 func (s *Server) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 	x.rec.URL = recordURL(r.URL.Scheme, r.URL.Host, r.URL.EscapedPath())
+	x.asked = r.Header
 	switch {
 	case !r.URL.IsAbs():
 		// Not a proxy request: a browser that was pointed here, or a scanner.
@@ -243,13 +243,9 @@ func (fx *forwarded) refusal(err error) *http.Response {
 	}
 	fx.failed(err)
 	r := refusalFor(err)
-	body := fx.body(r)
-	resp := &http.Response{
-		StatusCode: r.status, Header: http.Header{},
-		ContentLength: int64(len(body)), Body: io.NopCloser(strings.NewReader(body)),
-	}
-	r.header(resp.Header)
-	resp.Header.Set("Content-Length", strconv.Itoa(len(body)))
+	resp := &http.Response{StatusCode: r.status, Header: http.Header{}}
+	body := fx.tell(r, resp.Header)
+	resp.ContentLength, resp.Body = int64(len(body)), io.NopCloser(strings.NewReader(body))
 	fx.w.own = true
 	return resp
 }

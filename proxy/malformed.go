@@ -111,12 +111,9 @@ func (c *watchedConn) Write(p []byte) (int, error) {
 	status, _, _ := strings.Cut(string(p), "\r\n")
 	x := c.s.begin(addr, http.MethodConnect, "")
 	x.refuse(ruleTarget, "malformed CONNECT: "+strings.TrimPrefix(status, "HTTP/1.1 "))
-	body := x.body(refuseName)
-	resp := http.Response{
-		StatusCode: refuseName.status, ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Close: true,
-		ContentLength: int64(len(body)), Body: io.NopCloser(strings.NewReader(body)),
-	}
-	refuseName.header(resp.Header)
+	resp := http.Response{StatusCode: refuseName.status, ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Close: true}
+	body := x.tell(refuseName, resp.Header)
+	resp.ContentLength, resp.Body = int64(len(body)), io.NopCloser(strings.NewReader(body))
 	var b bytes.Buffer
 	_ = resp.Write(&b) // into memory
 	_, err := c.Conn.Write(b.Bytes())

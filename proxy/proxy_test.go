@@ -50,6 +50,9 @@ type setup struct {
 	balancers      []string // proxy.proxy_protocol
 	shared         bool     // the listening socket
 	extra          []string
+	presets        policy.Presets
+	contact        string
+	parent         string
 	prepare        func(*Server) // before it serves
 }
 
@@ -119,10 +122,10 @@ func start(t *testing.T, c setup, netHTTP bool) *rig {
 // state compiles c.
 func (r *rig) state(c setup) *State {
 	r.t.Helper()
-	st := &State{}
+	st := &State{Contact: c.contact}
 	cfg := policy.Config{
 		Clients: c.clients, Apple: policy.Apple{Wide: true, Extra: c.extra, PrivateRelay: c.relay},
-		Rules: c.rules, Inspect: policy.InspectConfig{Mode: c.inspect}, Auth: c.users != nil,
+		Rules: c.rules, Inspect: policy.InspectConfig{Mode: c.inspect}, Presets: c.presets, Auth: c.users != nil,
 	}
 	if c.clients == nil {
 		cfg.Clients = []string{"loopback"}
@@ -134,7 +137,7 @@ func (r *rig) state(c setup) *State {
 	if c.users != nil {
 		st.Auth = openUsers(r.t, c.users)
 	}
-	out := egress.Config{Hosts: c.hosts, DNS: c.dns, Allow: []string{"loopback"}, ConnectTimeout: c.connectTimeout}
+	out := egress.Config{Hosts: c.hosts, DNS: c.dns, Allow: []string{"loopback"}, ConnectTimeout: c.connectTimeout, Parent: c.parent}
 	if c.guarded {
 		out.Allow = nil
 	}

@@ -340,10 +340,12 @@ func (q *quick) connect(st *State, x *exchange, t policy.Target) (*originConn, e
 func (e *quickExchange) refuse(err error) outcome {
 	e.x.failed(err)
 	r := refusalFor(err)
-	body := e.x.body(r)
+	e.x.asked = http.Header{}
+	for f, rest, ok := e.request.Fields.Next(); ok; f, rest, ok = rest.Next() {
+		e.x.asked.Add(string(f.Name), string(f.Value))
+	}
 	h := http.Header{}
-	r.header(h)
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	body := e.x.tell(r, h)
 	if e.close {
 		h.Set("Connection", "close")
 	}

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +31,8 @@ type State struct {
 	Policy *policy.Policy
 	Dialer *egress.Dialer
 	Auth   *auth.Auth // nil: nobody can sign in
+	// Contact is whom people may ask who are refused; empty: nobody.
+	Contact string
 
 	transport *http.Transport // of plain requests on the general way; Apply makes it
 }
@@ -249,9 +250,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // answer sends a refusal and finishes x.
 func (s *Server) answer(w http.ResponseWriter, x *exchange, r refusal) {
-	body := x.body(r)
-	r.header(w.Header())
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	body := x.tell(r, w.Header())
 	w.WriteHeader(r.status)
 	_, _ = io.WriteString(w, body) // a client that is gone needs no answer
 	x.finish(r.status)

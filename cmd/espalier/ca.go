@@ -46,8 +46,9 @@ address blocks and apple.extra: devices refuse what it might sign for them.
 
 With --offline-root the root's key is written to a directory of yours, to be
 taken away, and an intermediate signs in its place for two years. "espalier ca
-renew" makes the next one, and devices need nothing new. Without, the root signs
-itself and is valid for five years, since its key stays on this machine.`,
+renew" makes the next one, and devices need nothing new; the root is valid for
+ten years. Without, the root itself signs, and is valid for five, since its key
+stays on this machine.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, rows, err := loadExcluded(cmd, load)
@@ -84,8 +85,8 @@ itself and is valid for five years, since its key stays on this machine.`,
 		},
 	}
 	cmd.Flags().StringVar(&o.OfflineRoot, "offline-root", "", "write the root's key to `DIR`, to be taken away")
-	cmd.Flags().StringVar(&o.Organization, "org", "", "`NAME` of the organisation in the certificates (default Espalier)")
-	cmd.Flags().IntVar(&o.Days, "days", 0, "how many `days` the root is valid (default 1825, with --offline-root 3650)")
+	cmd.Flags().StringVar(&o.Organization, "org", "", "`NAME` of the organisation (default Espalier)")
+	cmd.Flags().IntVar(&o.Days, "days", 0, "the root's validity in days, `N` (default 1825 or 3650)")
 	cmd.Flags().BoolVar(&o.Force, "force", false, "move a CA that is there aside")
 	return cmd
 }
@@ -112,7 +113,7 @@ func caRenew(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command 
 			})
 		},
 	}
-	cmd.Flags().StringVar(&key, "root-key", "", "`FILE` with the root's key, as `ca init --offline-root` has written it")
+	cmd.Flags().StringVar(&key, "root-key", "", "the root.key `FILE` that ca init --offline-root has written")
 	_ = cmd.MarkFlagRequired("root-key") // it exists
 	return cmd
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"go.uber.org/zap"
 
@@ -50,5 +51,6 @@ func compile(cfg *configs.Config, self []netip.AddrPort, before *auth.Auth, log 
 	if err != nil {
 		return nil, fmt.Errorf("pac: %w", err)
 	}
-	return &compiled{state: &proxy.State{Policy: pol, Dialer: dialer, Auth: users}, pac: script}, nil
+	contact := strings.TrimSpace(cfg.Proxy.Contact)
+	return &compiled{state: &proxy.State{Policy: pol, Dialer: dialer, Auth: users, Contact: contact}, pac: script}, nil
 }

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -77,6 +78,7 @@ type process struct {
 	path   string // of the program
 	data   string
 	config string
+	user   *syscall.Credential // nil: who runs the tests
 
 	cmd    *exec.Cmd
 	stderr lockedBuffer
@@ -242,6 +244,9 @@ func (p *process) run(args ...string) (stdout, stderr string, code int) {
 // command is the program with none of the tests' own settings.
 func (p *process) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(p.path, args...)
+	if p.user != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.user}
+	}
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "ESPALIER_") {
 			cmd.Env = append(cmd.Env, v)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -34,8 +33,9 @@ type explanation struct {
 	Service string     `json:"service"`
 	// Dial is the host that is connected to in place of the target.
 	Dial string `json:"dial,omitempty"`
-	// Headers are set on the request, whatever the client sent by their names.
-	Headers map[string]string `json:"headers,omitempty"`
+	// Headers are the names of those that are set on the request. Their values
+	// may be secrets.
+	Headers []string `json:"headers,omitempty"`
 	// Also are services of further rows that cover the destination.
 	Also []string `json:"also"`
 	// Rows are the catalogue's rows for it, the deciding one first.
@@ -92,7 +92,7 @@ func explainCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&client, "client", "", "address of the client; without it one that is allowed")
+	cmd.Flags().StringVar(&client, "client", "", "the client's address; without it one that is allowed")
 	cmd.Flags().StringVar(&user, "user", "", "user who has signed in")
 	cmd.Flags().StringArrayVar(&groups, "group", nil, "`GROUP` of that user, beside auth.groups; repeatable")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each destination")
@@ -173,11 +173,10 @@ func (e *explainer) explain(arg, user string, groups []string) (*explanation, er
 	if d.Dial != t {
 		x.Dial = d.Dial.Host
 	}
-	for name, value := range d.Headers() {
-		if x.Headers == nil {
-			x.Headers = map[string]string{}
+	for name := range d.Headers() {
+		if !slices.Contains(x.Headers, name) {
+			x.Headers = append(x.Headers, name)
 		}
-		x.Headers[name] = value
 	}
 	x.Why = why(d)
 	if err := e.forbidden(t); err != nil && d.Action != policy.Deny && d.Action != policy.Challenge {
@@ -301,8 +300,8 @@ func (x *explanation) write(s screen) error {
 	if x.Dial != "" {
 		line("dial", plain, "the address of "+x.Dial)
 	}
-	for _, name := range slices.Sorted(maps.Keys(x.Headers)) {
-		line("header", plain, name+": "+x.Headers[name])
+	if len(x.Headers) > 0 {
+		line("sets", plain, strings.Join(x.Headers, ", "))
 	}
 	if x.pacUnknown != nil {
 		line("PAC", yellow, "not known: "+x.pacUnknown.Error())

@@ -77,23 +77,24 @@ func (b BadLine) String() string { return fmt.Sprintf("%d: %q: %s", b.Line, b.Te
 // in brackets. A line of more than 64 KiB is bad. Names become what
 // policy.ParseHost makes of them.
 //
-// The error says why there is no set: a web page, broken compression, or more
-// than MaxBytes or MaxEntries. Lines that are bad are none.
+// The error says why there is no set, to be put behind the name of the list: it
+// is a web page, cannot be read or unpacked, or is larger than MaxBytes or
+// MaxEntries. Bad lines are no error.
 func Parse(r io.Reader) (*Set, Report, error) { return parse(r, MaxBytes, MaxEntries) }
 
 func parse(r io.Reader, maxBytes int64, maxEntries int) (*Set, Report, error) {
+	p := parser{max: maxEntries}
 	in := bufio.NewReaderSize(&bounded{r, maxBytes, maxBytes}, maxLine)
 	if magic, _ := in.Peek(2); string(magic) == "\x1f\x8b" {
 		unpacked, err := gzip.NewReader(in)
 		if err != nil {
-			return nil, Report{}, err
+			return nil, p.report, fmt.Errorf("cannot be unpacked: %w", err)
 		}
 		in = bufio.NewReaderSize(&bounded{unpacked, maxBytes, maxBytes}, maxLine)
 	}
 	if mark, _ := in.Peek(3); string(mark) == "\uFEFF" {
 		_, _ = in.Discard(3)
 	}
-	p := parser{max: maxEntries}
 	for n := 1; ; n++ {
 		line, err := in.ReadSlice('\n')
 		long := errors.Is(err, bufio.ErrBufferFull)
@@ -101,8 +102,11 @@ func parse(r io.Reader, maxBytes int64, maxEntries int) (*Set, Report, error) {
 			line = slices.Clone(line[:keptText+1]) // enough to show it is cut
 			err = skipLine(in)
 		}
+		if large, ok := errors.AsType[tooLarge](err); ok {
+			return nil, p.report, large
+		}
 		if err != nil && err != io.EOF {
-			return nil, p.report, err
+			return nil, p.report, fmt.Errorf("cannot be read: %w", err)
 		}
 		if perr := p.take(n, bytes.TrimSpace(line), long); perr != nil {
 			return nil, p.report, perr
@@ -131,10 +135,15 @@ type bounded struct {
 func (b *bounded) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
 	if b.left -= int64(n); b.left < 0 {
-		return 0, fmt.Errorf("is larger than %d MiB", b.max>>20)
+		return 0, tooLarge(b.max)
 	}
 	return n, err
 }
+
+// tooLarge is how many bytes there may be.
+type tooLarge int64
+
+func (max tooLarge) Error() string { return fmt.Sprintf("is larger than %d MiB", max>>20) }
 
 type parser struct {
 	text    chunks

@@ -419,3 +419,34 @@ func TestNewCopiesConfig(t *testing.T) {
 		t.Errorf("a caller changed the answer to %v", again)
 	}
 }
+
+// What the administrator chose may be anywhere but here; a redirect from there
+// may not.
+func TestTrusting(t *testing.T) {
+	o, other := listen(t, "127.0.0.1", 0), listen(t, "127.0.0.1", 0)
+	own := listen(t, "127.0.0.1", 0)
+	d := dialer(t, Config{Hosts: map[string]string{"lists.example": "127.0.0.1"}},
+		netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), own.port))
+	at := func(host string, o *origin) string { return host + ":" + strconv.Itoa(int(o.port)) }
+	for _, tt := range []struct {
+		name, trusted, target string
+		forbidden             bool
+	}{
+		{"by name", at("lists.example", o), at("lists.example", o), false},
+		{"by address", at("127.0.0.1", o), at("127.0.0.1", o), false},
+		{"another port", at("lists.example", o), at("lists.example", other), true},
+		{"another name for it", at("lists.example", o), at("127.0.0.1", o), true},
+		{"the proxy itself", at("lists.example", own), at("lists.example", own), true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := dial(t, d.Trusting(target(t, tt.trusted)), tt.target)
+			var forbidden *ForbiddenError
+			if tt.forbidden != errors.As(err, &forbidden) || !tt.forbidden && err != nil {
+				t.Error(err)
+			}
+			if _, err := dial(t, d, tt.target); !errors.As(err, &forbidden) {
+				t.Errorf("without trust: %v", err)
+			}
+		})
+	}
+}

@@ -47,11 +47,11 @@ func (d *Dialer) dialThrough(ctx context.Context, t policy.Target) (net.Conn, er
 // looks the name up.
 func (d *Dialer) fixed(t policy.Target) ([]netip.Addr, error) {
 	if addrs := d.known(t); addrs != nil {
-		return d.permitted(addrs, t.Port)
+		return d.permitted(addrs, t)
 	}
 	if t.Host == "localhost" || strings.HasSuffix(t.Host, ".localhost") {
 		// RFC 6761, 6.3: loopback, whoever looks it up.
-		_, err := d.permitted([]netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, t.Port)
+		_, err := d.permitted([]netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, t)
 		return nil, err
 	}
 	return nil, nil

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"espalier/policy/catalog"
@@ -130,8 +131,9 @@ func LoadCA(dir string) (*CA, error) {
 	return newCA(root, issuer, key), nil
 }
 
-// install puts the CA's files at dir in one step. A directory that is there is
-// moved aside; it returns to where.
+// install puts the CA's files at dir, all of them at once. A directory that is
+// there is moved aside first, and stays there should the second step fail; moved
+// says where.
 func (ca *CA) install(dir string) (moved string, err error) {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
 		return "", err
@@ -155,6 +157,9 @@ func (ca *CA) install(dir string) (moved string, err error) {
 	if err := write(filepath.Join(temp, certFile), certs, 0o644); err != nil {
 		return "", err
 	}
+	if err := sameOwner(filepath.Dir(dir), temp, filepath.Join(temp, keyFile), filepath.Join(temp, certFile)); err != nil {
+		return "", err
+	}
 	if _, err := os.Lstat(dir); err == nil {
 		moved = dir + "." + time.Now().UTC().Format("20060102T150405.000Z")
 		if err := os.Rename(dir, moved); err != nil {
@@ -165,6 +170,25 @@ func (ca *CA) install(dir string) (moved string, err error) {
 		return moved, err
 	}
 	return moved, syncDir(filepath.Dir(dir))
+}
+
+// sameOwner gives files the owner of dir where that is another: root makes the CA
+// for a proxy that runs as somebody else.
+func sameOwner(dir string, files ...string) error {
+	st, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	owner, ok := st.Sys().(*syscall.Stat_t)
+	if !ok || int(owner.Uid) == os.Geteuid() {
+		return nil
+	}
+	for _, name := range files {
+		if err := os.Chown(name, int(owner.Uid), int(owner.Gid)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // exportRoot writes what the administrator takes away. It overwrites nothing.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -107,6 +108,27 @@ func TestInitOverwritesNothing(t *testing.T) {
 	left := must(os.ReadDir(filepath.Dir(dir)))(t)
 	if len(left) != 2 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// Root makes the CA for a proxy that runs as the owner of the data directory.
+func TestInitForAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root gives files away")
+	}
+	data := t.TempDir()
+	if err := os.Chown(data, 12345, 23456); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(data, "ca")
+	if _, _, err := Init(dir, InitOptions{Exclude: apple()}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{dir, filepath.Join(dir, keyFile), filepath.Join(dir, certFile)} {
+		st := must(os.Stat(name))(t).Sys().(*syscall.Stat_t)
+		if st.Uid != 12345 || st.Gid != 23456 {
+			t.Errorf("%s belongs to %d:%d", name, st.Uid, st.Gid)
+		}
 	}
 }
 

@@ -40,8 +40,8 @@ var ErrApple = errors.New("is Apple's, or excluded from the CA, and never interc
 // Leaves makes the certificates that clients of intercepted hosts see, one for
 // each name, and keeps the last used. It is safe for concurrent use.
 //
-// All leaves share one key, made at the start: a key for each would double what
-// a new name costs and protect nothing, since all live in this process.
+// All leaves share one key, made at the start: a key for each would cost an
+// eighth more time and protect nothing, since all live in this process.
 type Leaves struct {
 	ca     *CA
 	apple  func(host string, addr netip.Addr) bool
@@ -62,7 +62,8 @@ type leaf struct {
 }
 
 // NewLeaves returns an empty cache. apple reports whether a normalised name, or
-// addr where that is valid, is Apple's on any port; it is called for each Get.
+// addr where that is valid, is Apple's; a leaf is good for every port, so it must
+// say so where any is. It is called for each Get, and may change its mind.
 func NewLeaves(ca *CA, apple func(host string, addr netip.Addr) bool) (*Leaves, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
