@@ -5,11 +5,13 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"net/http"
 	"strconv"
 	"strings"
 	"testing"
 
 	"espalier/policy"
+	"espalier/proxy/page"
 )
 
 // Browsers get a page, in their language; everybody else a text. A tunnel's
@@ -105,6 +107,13 @@ func TestSwedish(t *testing.T) {
 			t.Fatal(err)
 		}
 		seen[text] = true
+		status, err := strconv.Atoi(lit.Elts[0].(*ast.BasicLit).Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if page := string(page.Page{Language: "sv", Status: status}.HTML()); strings.Contains(page, http.StatusText(status)) {
+			t.Errorf("proxy/page has no title for %d", status)
+		}
 		if swedish[text] == "" {
 			t.Errorf("swedish.go does not have %q", text)
 		}

@@ -39,6 +39,7 @@ var texts = map[string]words{
 	"en": {map[int]string{
 		http.StatusForbidden:          "Not allowed here",
 		http.StatusProxyAuthRequired:  "Please sign in",
+		http.StatusTooManyRequests:    "Please wait",
 		http.StatusNotImplemented:     "Not supported",
 		http.StatusBadGateway:         "The site cannot be reached",
 		http.StatusServiceUnavailable: "Not available just now",
@@ -47,6 +48,7 @@ var texts = map[string]words{
 	"sv": {map[int]string{
 		http.StatusForbidden:          "Inte tillåtet här",
 		http.StatusProxyAuthRequired:  "Logga in",
+		http.StatusTooManyRequests:    "Vänta lite",
 		http.StatusNotImplemented:     "Stöds inte",
 		http.StatusBadGateway:         "Webbplatsen kan inte nås",
 		http.StatusServiceUnavailable: "Inte tillgängligt just nu",
@@ -113,7 +115,7 @@ func (p Page) HTML() []byte {
 	}
 	kind := "stop"
 	switch {
-	case p.Status == http.StatusProxyAuthRequired:
+	case p.Status == http.StatusProxyAuthRequired, p.Status == http.StatusTooManyRequests:
 		kind = "key"
 	case p.Status >= 500:
 		kind = "gap"
