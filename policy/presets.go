@@ -61,7 +61,7 @@ var engines = map[string]struct {
 	safe  string
 }{
 	"google":     {nil, "forcesafesearch.google.com"},
-	"bing":       {[]string{"bing.com", "www.bing.com", "edgeservices.bing.com"}, "strict.bing.com"},
+	"bing":       {[]string{"www.bing.com"}, "strict.bing.com"},
 	"duckduckgo": {[]string{"duckduckgo.com", "www.duckduckgo.com", "start.duckduckgo.com"}, "safe.duckduckgo.com"},
 	"brave":      {[]string{"search.brave.com"}, "forcesafe.search.brave.com"},
 	"ecosia":     {[]string{"www.ecosia.org"}, "strict-safe-search.ecosia.org"},
