@@ -9,6 +9,7 @@ import (
 
 	"espalier/policy/auth"
 	"espalier/policy/catalog"
+	"espalier/proxy/inspect"
 )
 
 // A fileKey is a key whose value is the name of a file that is read.
@@ -18,7 +19,7 @@ type fileKey struct {
 }
 
 func (c *Config) fileKeys() []fileKey {
-	return []fileKey{
+	keys := []fileKey{
 		{"apple.catalog", &c.Apple.Catalog},
 		{"auth.htpasswd", &c.Auth.HTPasswd},
 		{"auth.groups", &c.Auth.Groups},
@@ -28,6 +29,10 @@ func (c *Config) fileKeys() []fileKey {
 		{"tls.files.key", &c.TLS.Files.Key},
 		{"web.users", &c.Web.Users},
 	}
+	for i := range c.Inspect.Roots {
+		keys = append(keys, fileKey{fmt.Sprintf("inspect.roots[%d]", i), &c.Inspect.Roots[i]})
+	}
+	return keys
 }
 
 // resolvePaths makes file names absolute; see Load.
@@ -84,6 +89,11 @@ func (l *Loaded) checkFiles() []error {
 			_, err := catalog.Load(*f.name)
 			for _, e := range split(err) {
 				errs = append(errs, fmt.Errorf("%s: %w", f.key, e))
+			}
+		}
+		if strings.HasPrefix(f.key, "inspect.roots[") {
+			if _, err := inspect.LoadRoots([]string{*f.name}); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %s has no certificate in PEM form", f.key, *f.name))
 			}
 		}
 	}

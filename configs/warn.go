@@ -11,15 +11,11 @@ import (
 // [] for any index.
 var withoutEffect = []struct {
 	key     string
-	only    string // the one value that is without effect; empty: any
-	except  string // the value that needs no warning
 	message string
 }{
 	{key: "proxy.tls_listen", message: "has no effect yet: the proxy does not listen with TLS"},
 	{key: "lists", message: "has no effect yet: lists are not loaded"},
 	{key: "rules[].when.lists", message: "matches nothing yet: lists are not loaded, so this rule never applies"},
-	{key: "rules[].then", only: "inspect", message: "inspect has no effect yet: TLS is not intercepted"},
-	{key: "inspect.mode", except: "none", message: "has no effect yet: TLS is not intercepted"},
 	{key: "log.store.path", message: "has no effect yet: there is no searchable store"},
 	{key: "log.store.keep", message: "has no effect yet: there is no searchable store"},
 	{key: "tls", message: "has no effect yet: nothing is served with TLS"},
@@ -42,9 +38,6 @@ func (l *Loaded) warnings() Problems {
 			if strings.HasPrefix(pattern, row.key+".") {
 				at = key[:len(row.key)]
 			} else if pattern != row.key {
-				continue
-			}
-			if v.Kind() == reflect.String && (row.only != "" && v.String() != row.only || row.except != "" && v.String() == row.except) {
 				continue
 			}
 			if !told[at] {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"espalier/policy/catalog"
 )
@@ -109,13 +110,45 @@ type InspectConfig struct {
 	Mode string `koanf:"mode"`
 	// Exempt are host patterns that mode all leaves alone.
 	Exempt []string `koanf:"exempt"`
+	// Unknown is what is done with tunnels that hold neither TLS nor HTTP:
+	// tunnel or deny; empty means tunnel.
+	Unknown string `koanf:"unknown"`
+	// Roots are PEM files of CAs that destinations may have certificates of,
+	// beside those that the system trusts.
+	Roots []string `koanf:"roots"`
+	// Pinned is about clients that refuse the CA's certificate.
+	Pinned Pinned `koanf:"pinned"`
 }
 
-// Validate checks mode and patterns.
+// Pinned says how hosts are treated whose clients refuse the CA's certificate.
+type Pinned struct {
+	// For is how long such a host is tunnelled for such a client; 0 means that it
+	// never is.
+	For time.Duration `koanf:"for"`
+}
+
+// Values of inspect.unknown.
+const (
+	UnknownTunnel = "tunnel"
+	UnknownDeny   = "deny"
+)
+
+// Validate checks everything but the files' contents.
 func (c InspectConfig) Validate() error {
 	var errs []error
 	if !slices.Contains([]string{"", InspectNone, InspectListed, InspectAll}, c.Mode) {
 		errs = append(errs, fmt.Errorf("mode: %q is unknown (allowed: none, listed, all)", c.Mode))
+	}
+	if !slices.Contains([]string{"", UnknownTunnel, UnknownDeny}, c.Unknown) {
+		errs = append(errs, fmt.Errorf("unknown: %q is unknown (allowed: tunnel, deny)", c.Unknown))
+	}
+	for i, name := range c.Roots {
+		if name == "" {
+			errs = append(errs, fmt.Errorf("roots[%d]: is empty (wanted: a file)", i))
+		}
+	}
+	if c.Pinned.For < 0 {
+		errs = append(errs, errors.New("pinned.for: must not be negative"))
 	}
 	_, err := compileHosts(c.Exempt)
 	return errors.Join(append(errs, under("exempt", err))...)

@@ -23,7 +23,8 @@
 //  6. Whoever is not known is asked, where somebody can sign in.
 //  7. A CONNECT is intercepted where its rule says inspect. Where its rule does
 //     not say tunnel, it is intercepted too if a preset has to set a header there,
-//     or if inspect.mode is all and inspect.exempt does not exempt it.
+//     or if inspect.mode is all and inspect.exempt does not exempt it. Where it
+//     turned out that the client cannot be intercepted, it is not.
 //  8. Everything else passes.
 //
 // What passes by 7 or 8 may be connected to another host's address, by presets,
@@ -60,6 +61,9 @@ const (
 	RulePresets = "presets"       // a preset sets a header, so it is intercepted
 	RuleInspect = "inspect"       // inspect.mode: all
 	RuleDefault = "default"       // nothing else applied
+
+	RuleException = "inspect-exception" // the host's clients refuse interception
+	RuleUnknown   = "inspect-unknown"   // inspect.unknown, for what cannot be intercepted
 )
 
 // A Request is what a decision needs to know.
@@ -104,6 +108,15 @@ type Config struct {
 	Lists   map[string]HostList // by name; nil for one that matches nothing
 	Inspect InspectConfig
 	Presets Presets
+	// Exceptions are hosts that turned out not to be interceptable; nil: none.
+	Exceptions Exceptions
+}
+
+// Exceptions says for which hosts interception does not work: apps that know
+// their server's certificate. Exempt is called for what would be intercepted. It
+// must be safe for concurrent use, and fast.
+type Exceptions interface {
+	Exempt(host string, client netip.Addr) bool
 }
 
 // A Policy is a compiled configuration. It is immutable and safe for concurrent
@@ -115,8 +128,11 @@ type Policy struct {
 	auth    bool
 	rules   []rule
 	inspect bool // inspect.mode: all
+	unknown Action
 	exempt  hosts
 	presets presets
+
+	exceptions Exceptions
 }
 
 // New compiles cfg. It reads the file of apple.catalog where one is named.
@@ -127,6 +143,10 @@ func New(cfg Config) (*Policy, error) {
 		relay:   cfg.Apple.PrivateRelay == RelayBlock,
 		auth:    cfg.Auth,
 		inspect: cfg.Inspect.Mode == InspectAll,
+		unknown: Tunnel, exceptions: cfg.Exceptions,
+	}
+	if cfg.Inspect.Unknown == UnknownDeny {
+		p.unknown = Deny
 	}
 	var errs []error
 	fail := func(err error) {
@@ -216,9 +236,20 @@ func (p *Policy) Decide(r *Request) Decision {
 			d.Rule = RuleInspect
 		}
 	}
+	if d.Action == Inspect && p.exceptions != nil && p.exceptions.Exempt(r.Target.Host, r.Client) {
+		d.Action, d.Rule = Tunnel, RuleException
+	}
 	if d.Action != Inspect {
 		d.ruleHeaders, d.presetHeaders = nil, nil
 	}
+	return d
+}
+
+// Unknown is what becomes of d, a decision to inspect, where the client turns out
+// to speak neither TLS nor HTTP: inspect.unknown.
+func (p *Policy) Unknown(d Decision) Decision {
+	d.Action, d.Rule = p.unknown, RuleUnknown
+	d.ruleHeaders, d.presetHeaders = nil, nil
 	return d
 }
 

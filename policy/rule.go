@@ -128,7 +128,8 @@ func (c *rule) hasGroup(groups []string) bool {
 // the proxy's.
 var builtinRules = []string{
 	RuleClients, RuleApple, RuleRelay, RuleAuth, RulePresets, RuleInspect, RuleDefault,
-	"address-guard", "invalid-target", "scheme",
+	RuleException, RuleUnknown,
+	"address-guard", "invalid-target", "scheme", "misdirected",
 }
 
 // connectionHeaders frame a message, name its destination or belong to one

@@ -22,14 +22,17 @@ import (
 	"espalier/policy/catalog"
 )
 
-// certificate is one that no authority has signed.
-func certificate(t *testing.T) tls.Certificate {
+// certificate is one that no authority has signed, for an hour unless changed.
+func certificate(t *testing.T, changes ...func(*x509.Certificate)) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	for _, change := range changes {
+		change(template)
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)

@@ -35,12 +35,19 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, x *exchange) {
 		s.answer(w, x, *refuse)
 		return
 	}
-	if d.Action == policy.Inspect {
-		x.rec.Action = policy.Tunnel // interception comes later; the record says what is done
-	}
-	if s.tunnels.Len() >= s.max {
+	if s.tunnels.Len()+int(s.intercepted.sessions.Load()) >= s.max {
 		x.failed(errors.New("as many tunnels as proxy.max_tunnels allows are open"))
 		s.answer(w, x, refuseFull)
+		return
+	}
+	if d.Action == policy.Inspect {
+		if target.Addr.IsValid() { // where a name leads to is asked for the requests inside
+			if _, err := st.Dialer.Lookup(r.Context(), target); err != nil {
+				s.fail(w, x, err)
+				return
+			}
+		}
+		s.intercept(w, x, st, d)
 		return
 	}
 	dialing := time.Now()

@@ -35,7 +35,8 @@ func (s *Server) decide(st *State, x *exchange, r *http.Request, h http.Header) 
 	refuse := &refuseSignIn
 	switch {
 	case err == nil:
-		req.User, req.Groups, x.rec.User = user.Name, user.Groups, user.Name
+		req.User, req.Groups = user.Name, user.Groups
+		x.rec.User, x.groups = user.Name, user.Groups
 		d = st.Policy.Decide(&req)
 		refuse = refusalOf(d)
 	case errors.Is(err, auth.ErrWrong):

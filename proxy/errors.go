@@ -85,6 +85,8 @@ func refusalFor(err error) refusal {
 		return refuseLookup
 	case errors.Is(err, errReplyTimeout):
 		return refuseSlowReply
+	case isTLS(err):
+		return refusalOfTLS(err)
 	case timeout:
 		return refuseSlow
 	case errors.Is(err, syscall.ECONNREFUSED):

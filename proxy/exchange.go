@@ -22,6 +22,7 @@ type exchange struct {
 	rec    accesslog.Record
 	target policy.Target
 	asked  http.Header // the request's, where a person may read the answer; nil: nobody does
+	groups []string    // of the user
 
 	finished bool
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +26,9 @@ import (
 // replyTimeout is how long a destination may take to begin its answer. Some
 // long-poll for a minute or two.
 const replyTimeout = 5 * time.Minute
+
+// tlsTimeout is for the TLS handshake with a destination.
+const tlsTimeout = 10 * time.Second
 
 // forwarder passes plain HTTP requests on by goproxy. It stands in front of it
 // with what goproxy leaves open: hop-by-hop headers that Connection nominates,
@@ -52,8 +57,8 @@ func newTransport(st *State) *http.Transport {
 		// would look up the target in an absolute URL, and not what a preset has in
 		// its place.
 		Proxy: func(r *http.Request) (*url.URL, error) {
-			if _, ok := elsewhere(r.Context()); ok {
-				return nil, nil
+			if _, ok := elsewhere(r.Context()); ok || r.URL.Scheme == "https" {
+				return nil, nil // Dial goes through parents by CONNECT
 			}
 			return st.Dialer.Proxy(r)
 		},
@@ -63,6 +68,12 @@ func newTransport(st *State) *http.Transport {
 			}
 			return st.Dialer.DialContext(ctx, network, addr)
 		},
+		TLSClientConfig: &tls.Config{
+			RootCAs: st.Roots, ClientSessionCache: tls.NewLRUClientSessionCache(1024),
+		},
+		TLSHandshakeTimeout: tlsTimeout,
+		ForceAttemptHTTP2:   true,
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: time.Minute, PingTimeout: 15 * time.Second},
 		// Whoever asked for an encoding gets it, byte for byte.
 		DisableCompression:    true,
 		MaxIdleConns:          1000,
@@ -80,7 +91,8 @@ func newTransport(st *State) *http.Transport {
 
 // elsewhere returns where to connect to for a request that is not for its
 // target's own address. Within a State that is the same for all requests to a
-// target, so that they may share kept connections.
+// target, so that they may share kept connections; or, inside TLS, the target has
+// shown its certificate wherever it is.
 func elsewhere(ctx context.Context) (policy.Target, bool) {
 	fx, ok := ctx.Value(forwardedKey{}).(*forwarded)
 	if !ok || fx.dial == fx.target {
@@ -157,7 +169,7 @@ type forwardedKey struct{}
 
 // serve passes r on by a transport, as d says, and writes the answer.
 func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, st *State, d *policy.Decision) {
-	fx := &forwarded{exchange: x, service: f.s.traffic.Service(x.rec.Service), transport: st.transport, dial: d.Dial, viaParent: st.Dialer.HasParent()}
+	fx := &forwarded{exchange: x, service: f.s.traffic.Service(x.rec.Service), transport: st.transport, dial: d.Dial, viaParent: r.URL.Scheme == "http" && st.Dialer.HasParent()}
 	fx.w = &responseWriter{ResponseWriter: w, fx: fx}
 
 	var asked time.Time
@@ -175,7 +187,11 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, s
 	out.Close = false // whether the client goes on is no matter of the destination's
 	out.Header = r.Header.Clone()
 	out.URL.Host = x.target.String()
+	trailers := r.ProtoMajor == 2 && slices.Contains(r.Header["Te"], "trailers")
 	cleanHopByHop(out.Header)
+	if trailers { // which are passed on; gRPC servers insist
+		out.Header.Set("Te", "trailers")
+	}
 	for name, value := range d.Headers() {
 		out.Header.Set(name, value)
 	}

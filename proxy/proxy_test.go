@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -25,6 +26,7 @@ import (
 	"espalier/policy/auth"
 	"espalier/proxy/accesslog"
 	"espalier/proxy/egress"
+	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
 )
 
@@ -45,6 +47,9 @@ type setup struct {
 	relay          string
 	rules          []policy.Rule
 	inspect        string
+	exempt         []string
+	unknown        string            // inspect.unknown
+	roots          *x509.CertPool    // of intercepted destinations
 	users          map[string]string // name: password
 	maxTunnels     int
 	balancers      []string // proxy.proxy_protocol
@@ -67,6 +72,9 @@ type rig struct {
 	ops      *observer.ObservedLogs
 	served   chan error
 	netHTTP  bool // it is not the tunnel engine that accepts
+
+	ca         *inspect.CA // nil until something is to be intercepted
+	exceptions *inspect.Exceptions
 
 	once    sync.Once
 	records []accesslog.Record
@@ -125,7 +133,12 @@ func (r *rig) state(c setup) *State {
 	st := &State{Contact: c.contact}
 	cfg := policy.Config{
 		Clients: c.clients, Apple: policy.Apple{Wide: true, Extra: c.extra, PrivateRelay: c.relay},
-		Rules: c.rules, Inspect: policy.InspectConfig{Mode: c.inspect}, Presets: c.presets, Auth: c.users != nil,
+		Rules: c.rules, Inspect: policy.InspectConfig{Mode: c.inspect, Exempt: c.exempt, Unknown: c.unknown},
+		Presets: c.presets, Auth: c.users != nil,
+	}
+	if c.inspect != "" {
+		r.intercepting(st, c.roots)
+		cfg.Exceptions = st.Exceptions
 	}
 	if c.clients == nil {
 		cfg.Clients = []string{"loopback"}

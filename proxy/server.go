@@ -4,6 +4,8 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +23,7 @@ import (
 	"espalier/proxy/accesslog"
 	"espalier/proxy/egress"
 	"espalier/proxy/hello"
+	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
 	"espalier/proxy/tunnel"
 )
@@ -33,8 +36,16 @@ type State struct {
 	Auth   *auth.Auth // nil: nobody can sign in
 	// Contact is whom people may ask who are refused; empty: nobody.
 	Contact string
+	// Leaves are the certificates of what is intercepted. They must be set where
+	// the Policy may say inspect.
+	Leaves *inspect.Leaves
+	// Exceptions learns of clients that cannot be intercepted; nil: nobody does.
+	Exceptions *inspect.Exceptions
+	// Roots are the CAs of intercepted destinations; nil: those of the system.
+	Roots *x509.CertPool
 
-	transport *http.Transport // of plain requests on the general way; Apply makes it
+	transport *http.Transport // of requests on the general way; Apply makes it
+	tls       *tls.Config     // towards clients that are intercepted; likewise
 }
 
 // Timeouts and limits of the HTTP side.
@@ -57,17 +68,18 @@ type Server struct {
 	max     int        // open tunnels
 	lbs     *balancers // nil: none
 
-	state    atomic.Pointer[State]
-	quick    quick
-	forward  *forwarder
-	http     *http.Server
-	handlers handlers
-	panics   atomic.Uint64
-	draining atomic.Bool
-	serving  sync.WaitGroup
-	mu       sync.Mutex
-	stops    []stops
-	shared   bool // a listener is
+	state       atomic.Pointer[State]
+	quick       quick
+	forward     *forwarder
+	intercepted *interceptor
+	http        *http.Server
+	handlers    handlers
+	panics      atomic.Uint64
+	draining    atomic.Bool
+	serving     sync.WaitGroup
+	mu          sync.Mutex
+	stops       []stops
+	shared      bool // a listener is
 }
 
 // New builds a Server of a valid Config. Apply must be called before Serve. The
@@ -84,6 +96,7 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 	s.lbs = newBalancers(cfg.ProxyProtocol, ops)
 	s.quick.s = s
 	s.forward = newForwarder(s)
+	s.intercepted = newInterceptor(s)
 	s.http = &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: headTimeout,
@@ -100,6 +113,7 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 // on.
 func (s *Server) Apply(st *State) {
 	st.transport = newTransport(st)
+	st.tls = newServerTLS()
 	old := s.state.Swap(st)
 	// Kept connections were dialed by the old rules.
 	s.quick.pool.closeIdle()
@@ -213,6 +227,7 @@ func (s *Server) Shutdown(ctx context.Context) (cut int) {
 		s.http.Close()
 	}
 	s.serving.Wait()
+	s.intercepted.shutdown(ctx)
 	s.handlers.shutdown(ctx)
 	quick.Wait()
 	cut = s.tunnels.Shutdown(ctx)

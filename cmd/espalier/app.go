@@ -45,13 +45,14 @@ type app struct {
 	controlOn net.Listener // nil while another process has it
 	released  bool         // it is another's to take, now and from now on
 
-	access  *accesslog.Log
-	traffic *traffic.Counters
-	auth    *auth.Auth // of the configuration in force; replaced while reloading
-	server  *proxy.Server
-	public  *http.Server
-	admin   *http.Server
-	control *http.Server
+	access     *accesslog.Log
+	exceptions *inspect.Exceptions
+	traffic    *traffic.Counters
+	auth       *auth.Auth // of the configuration in force; replaced while reloading
+	server     *proxy.Server
+	public     *http.Server
+	admin      *http.Server
+	control    *http.Server
 
 	reloading sync.Mutex // one at a time
 	current   atomic.Pointer[configs.Loaded]
@@ -82,6 +83,9 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	if len(a.passed) > 0 {
 		a.log.Info("listening on sockets that were passed", zap.String("addresses", describe(a.passed)))
 	}
+	if a.exceptions, err = inspect.OpenExceptions(cfg.Data); err != nil {
+		return nil, fmt.Errorf("data: %w", err)
+	}
 	made, err := a.compile(cfg)
 	if err != nil {
 		return nil, usage(err)
@@ -97,7 +101,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Root: a.caRoot, Ready: a.ready, Log: a.log,
 	})
 	source.Metrics = web.NewRegistry(programVersion(), func() web.Reload { return *a.reload.Load() },
-		a.traffic, a.access, a.server, a.auth.Collector(), public.Collector(), inspect.Expiry(func() *inspect.CA { return a.ca.Load().ca }))
+		a.traffic, a.access, a.server, a.auth.Collector(), public.Collector(), inspect.Expiry(func() *inspect.CA { return a.ca.Load().ca }), a.exceptions.Collector())
 	a.public = web.PublicServer(public)
 	a.admin = web.AdminServer(source)
 	a.control = web.ControlServer(web.Control{Source: source, Reload: a.reloadConfig, Drain: cancel})
@@ -116,6 +120,7 @@ func (a *app) apply(l *configs.Loaded, made *compiled) {
 	a.auth = made.state.Auth
 	a.script.Store(made.pac)
 	a.ca.Store(&made.ca)
+	a.exceptions.SetDuration(l.Config.Inspect.Pinned.For)
 	_ = a.level.UnmarshalText([]byte(l.Config.Log.Level)) // validated
 	a.current.Store(l)
 	now := time.Now()
@@ -176,6 +181,11 @@ func (a *app) serve(ctx context.Context) error {
 	var background sync.WaitGroup
 	background.Go(func() { a.feedWatchdog(living) })
 	background.Go(func() { a.watchCA(living) })
+	background.Go(func() {
+		a.exceptions.Keep(living, a.data, func(err error) {
+			a.log.Error("the exceptions from interception could not be saved", zap.Error(err))
+		})
+	})
 	defer background.Wait()
 	defer dying()
 	a.notify(daemon.SdNotifyReady)

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
+	"os"
 	"path/filepath"
 	"time"
 
 	"espalier/configs"
+	"espalier/policy"
 	"espalier/policy/catalog"
 	"espalier/proxy/inspect"
 	"espalier/web"
@@ -26,7 +29,7 @@ type caInForce struct {
 
 // compile is compile with the CA, which only the process itself needs to read.
 func (a *app) compile(cfg *configs.Config) (*compiled, error) {
-	made, err := compile(cfg, a.addresses(), a.auth, a.log)
+	made, err := compile(cfg, a.addresses(), a.exceptions, a.auth, a.log)
 	if err != nil {
 		return nil, err
 	}
@@ -34,8 +37,36 @@ func (a *app) compile(cfg *configs.Config) (*compiled, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("data: %w", err)
 	}
-	made.ca = caInForce{ca, made.state.Policy.Apple().Rows()}
+	apple := made.state.Policy.Apple()
+	made.ca = caInForce{ca, apple.Rows()}
+	if err := needCA(cfg); err != nil {
+		return nil, err
+	}
+	if intercepts(cfg) {
+		made.state.Leaves, err = inspect.NewLeaves(ca, func(host string, addr netip.Addr) bool { return apple.Match(host, addr, 443).OK() })
+		if err != nil {
+			return nil, err
+		}
+	}
+	made.state.Exceptions = a.exceptions
 	return made, nil
+}
+
+// intercepts reports whether a configuration may want something intercepted.
+func intercepts(cfg *configs.Config) bool {
+	return cfg.Inspect.Mode != "" && cfg.Inspect.Mode != policy.InspectNone
+}
+
+// needCA is the error of a configuration that wants something intercepted where
+// there is no CA.
+func needCA(cfg *configs.Config) error {
+	if !intercepts(cfg) {
+		return nil
+	}
+	if _, err := os.Stat(caDir(cfg)); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("inspect.mode: %s needs a CA that devices trust, and there is none in %s: make it with `espalier ca init`", cfg.Inspect.Mode, cfg.Data)
+	}
+	return nil
 }
 
 // caRoot is what devices must trust, nil where there is no CA.

@@ -14,6 +14,7 @@ import (
 	"espalier/policy/auth"
 	"espalier/proxy"
 	"espalier/proxy/egress"
+	"espalier/proxy/inspect"
 )
 
 // compiled is what a reload replaces: everything that a configuration decides
@@ -25,9 +26,10 @@ type compiled struct {
 }
 
 // compile makes of a configuration what decides by it. self are the addresses
-// that the process listens on; before is what was known of users, nil at the
-// start. Errors name the key at fault.
-func compile(cfg *configs.Config, self []netip.AddrPort, before *auth.Auth, log *zap.Logger) (*compiled, error) {
+// that the process listens on; exceptions are those from interception, nil for
+// none; before is what was known of users, nil at the start. Errors name the key
+// at fault.
+func compile(cfg *configs.Config, self []netip.AddrPort, exceptions *inspect.Exceptions, before *auth.Auth, log *zap.Logger) (*compiled, error) {
 	var errs []error
 	users, err := auth.Open(cfg.Auth, before, log)
 	errs = append(errs, err)
@@ -38,8 +40,13 @@ func compile(cfg *configs.Config, self []netip.AddrPort, before *auth.Auth, log 
 	pol, err := policy.New(policy.Config{
 		Clients: cfg.Proxy.Clients, Apple: cfg.Apple, Auth: users != nil && users.Enabled(),
 		Rules: cfg.Rules, Lists: lists, Inspect: cfg.Inspect, Presets: cfg.Presets,
+		Exceptions: exceptions,
 	})
 	errs = append(errs, err)
+	roots, err := inspect.LoadRoots(cfg.Inspect.Roots)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("inspect.roots%w", err))
+	}
 	dialer, err := egress.New(cfg.Egress, self)
 	if err != nil {
 		errs = append(errs, fmt.Errorf("egress: %w", err))
@@ -51,6 +58,7 @@ func compile(cfg *configs.Config, self []netip.AddrPort, before *auth.Auth, log 
 	if err != nil {
 		return nil, fmt.Errorf("pac: %w", err)
 	}
-	contact := strings.TrimSpace(cfg.Proxy.Contact)
-	return &compiled{state: &proxy.State{Policy: pol, Dialer: dialer, Auth: users, Contact: contact}, pac: script}, nil
+	return &compiled{state: &proxy.State{
+		Policy: pol, Dialer: dialer, Auth: users, Roots: roots, Contact: strings.TrimSpace(cfg.Proxy.Contact),
+	}, pac: script}, nil
 }

@@ -136,8 +136,10 @@ func TestOpenSSLSeesTheOriginsCertificate(t *testing.T) {
 	if err := os.WriteFile(users, []byte("alice:"+string(hash)+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := launch(t, "egress: {allow: [loopback], hosts: {\"*.push.apple.com\": "+addr+"}}\n"+
+	p := prepare(t, "egress: {allow: [loopback], hosts: {\"*.push.apple.com\": "+addr+"}}\n"+
 		"auth: {htpasswd: "+users+"}\ninspect: {mode: all}\n")
+	p.initCA()
+	p.start()
 
 	fingerprint := func(args ...string) string {
 		cmd := exec.Command("openssl", append([]string{"x509", "-noout", "-fingerprint", "-sha256"}, args...)...)

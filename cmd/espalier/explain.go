@@ -18,6 +18,7 @@ import (
 	"espalier/policy/auth"
 	"espalier/policy/catalog"
 	"espalier/proxy/egress"
+	"espalier/proxy/inspect"
 )
 
 // An explanation says what happens to a destination, and why.
@@ -106,14 +107,19 @@ type explainer struct {
 	pac    *pac.PAC
 	dialer *egress.Dialer
 	client netip.Addr
+
+	unreadable error // the exceptions from interception are
 }
 
 func newExplainer(cfg *configs.Config, client string) (*explainer, error) {
-	c, err := compile(cfg, nil, nil, nil)
+	exceptions, unreadable := inspect.OpenExceptions(cfg.Data) // perhaps another user's
+	c, err := compile(cfg, nil, exceptions, nil, nil)
 	if err != nil {
 		return nil, usage(err)
 	}
-	e := &explainer{cfg: cfg, policy: c.state.Policy, auth: c.state.Auth, pac: c.pac, dialer: c.state.Dialer}
+	e := &explainer{
+		cfg: cfg, policy: c.state.Policy, auth: c.state.Auth, pac: c.pac, dialer: c.state.Dialer, unreadable: unreadable,
+	}
 	if client != "" {
 		if e.client, err = netip.ParseAddr(client); err != nil {
 			return nil, usage(fmt.Errorf("--client: %q is no address", client))
@@ -166,9 +172,8 @@ func (e *explainer) explain(arg, user string, groups []string) (*explanation, er
 	if x.Rows == nil {
 		x.Rows = []*catalog.Row{}
 	}
-	if d.Action == policy.Inspect {
-		x.Action = string(policy.Tunnel)
-		x.Note = "inspect has no effect yet: TLS is not intercepted, the bytes are tunnelled"
+	if d.Action == policy.Inspect && e.unreadable != nil {
+		x.Note = "whether the host's clients refuse interception is not known: " + e.unreadable.Error()
 	}
 	if d.Dial != t {
 		x.Dial = d.Dial.Host
@@ -251,6 +256,8 @@ func why(d policy.Decision) string {
 		return "presets has a header to set there"
 	case policy.RuleInspect:
 		return "inspect.mode is all, and inspect.exempt does not name the host"
+	case policy.RuleException:
+		return "its clients refuse interception, or an administrator has accepted that they do: `espalier inspect exceptions`"
 	case policy.RuleDefault:
 		return "no rule matches, and nothing else stands against it"
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -22,7 +23,8 @@ file:line:column: key: what is wrong.`,
 			o := configOptions(cmd)
 			l, err := configs.Load(o)
 			if err == nil {
-				_, err = compile(l.Config, nil, nil, nil)
+				_, err = compile(l.Config, nil, nil, nil, nil)
+				err = errors.Join(err, needCA(l.Config))
 			}
 			if err != nil {
 				fmt.Fprintln(cmd.OutOrStdout(), err)

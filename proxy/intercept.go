@@ -1,0 +1,328 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"espalier/policy"
+	"espalier/proxy/inspect"
+	"espalier/proxy/tunnel"
+)
+
+// Deadlines of a connection that is to be intercepted.
+const (
+	// firstByteTimeout is how long a client may be silent behind its CONNECT
+	// before it counts as one that waits for the server to speak first.
+	firstByteTimeout = 3 * time.Second
+	// helloTimeout is for the rest of what the client begins with, and for the TLS
+	// handshake.
+	helloTimeout = 10 * time.Second
+	// certificateDoubt is how soon after the handshake a client closes that does
+	// not like the certificate.
+	certificateDoubt = 10 * time.Second
+)
+
+// interceptor takes over the CONNECTs that policy wants to look into. It finds
+// out what the client speaks, answers TLS with a certificate of the CA, and
+// serves the requests inside by net/http and the forwarder, as if they had come
+// in plain. CONNECTs that hold neither TLS nor HTTP are tunnelled or ended, as
+// the policy says.
+type interceptor struct {
+	s        *Server
+	http     *http.Server
+	conns    *handedListener
+	start    sync.Once
+	serving  sync.WaitGroup
+	opening  handlers     // until the requests inside can be served
+	sessions atomic.Int64 // open
+}
+
+func newInterceptor(s *Server) *interceptor {
+	i := &interceptor{s: s, conns: newHandedListener(nil)}
+	i.http = &http.Server{
+		Handler:           http.HandlerFunc(i.serve),
+		ReadHeaderTimeout: headTimeout,
+		IdleTimeout:       keepAliveTimeout,
+		MaxHeaderBytes:    maxHeadBytes,
+		// What is asked of the whole server is asked of the destination.
+		DisableGeneralOptionsHandler: true,
+		// Peers that are gone, and those that take nothing, do not stay for ever.
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout: 5 * time.Minute, PingTimeout: time.Minute, WriteByteTimeout: 5 * time.Minute,
+		},
+		ConnContext: keepSession,
+		ErrorLog:    zap.NewStdLog(s.ops.WithOptions(zap.IncreaseLevel(zap.WarnLevel))),
+	}
+	return i
+}
+
+// newServerTLS returns what clients are answered by: sessions resume within a
+// State.
+func newServerTLS() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"h2", "http/1.1"},
+		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return h.Conn.(*session).cert, nil
+		},
+	}
+}
+
+// hand lets the requests on c be served. c is closed where that is too late.
+func (i *interceptor) hand(c net.Conn) {
+	i.start.Do(func() { i.serving.Go(func() { _ = i.http.Serve(i.conns) }) }) // until shutdown
+	i.conns.hand(c)
+}
+
+// shutdown waits until every intercepted connection has ended, or is idle, and
+// closes the latter. What is left when ctx ends is cut.
+func (i *interceptor) shutdown(ctx context.Context) {
+	i.opening.shutdown(ctx)
+	i.conns.Close()
+	if i.http.Shutdown(ctx) != nil {
+		i.http.Close()
+	}
+	i.serving.Wait()
+	for {
+		c, err := i.conns.Accept()
+		if err != nil {
+			return
+		}
+		c.Close() // it came too late
+	}
+}
+
+// A session is a CONNECT that is looked into, and its connection to the client:
+// what was read to find out what the client speaks is read again from it. The
+// record of the CONNECT is made when it is closed; the requests inside have
+// their own, and it is they that count bytes.
+type session struct {
+	net.Conn
+	i      *interceptor
+	x      *exchange // of the CONNECT
+	st     *State    // that it began with
+	d      policy.Decision
+	unread []byte
+
+	name  policy.Target    // what TLS named in place of x.target; zero: nothing else
+	cert  *tls.Certificate // nil: not TLS
+	hello *inspect.Hello
+	since time.Time   // the end of the handshake
+	asked atomic.Bool // a request has come
+
+	once sync.Once
+}
+
+// intercept answers a CONNECT that d wants to look into.
+func (s *Server) intercept(w http.ResponseWriter, x *exchange, st *State, d policy.Decision) {
+	i := s.intercepted
+	client, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		s.fail(w, x, err)
+		return
+	}
+	ses := &session{Conn: client, i: i, x: x, st: st, d: d}
+	if n := buffered.Reader.Buffered(); n > 0 {
+		ses.unread = make([]byte, n)
+		_, _ = buffered.Reader.Read(ses.unread) // buffered bytes cannot fail
+	}
+	i.sessions.Add(1)
+	i.opening.enter()
+	defer i.opening.leave()
+	i.opening.take(client)
+	defer i.opening.release(client)
+	defer func() {
+		if fault := recover(); fault != nil {
+			s.panicked(x, fault)
+			ses.Close()
+			panic(http.ErrAbortHandler)
+		}
+	}()
+	if err := ses.open(); err != nil {
+		x.failed(err)
+		ses.Close()
+	}
+}
+
+// open finds out what the client speaks, and passes the session on to who deals
+// with that. After an error it is the caller's to close.
+func (ses *session) open() error {
+	if _, err := ses.Conn.Write([]byte(established)); err != nil {
+		return fmt.Errorf("write to client: %w", err)
+	}
+	kind, err := ses.sniff()
+	if err != nil {
+		return err
+	}
+	switch kind {
+	case inspect.TLS:
+		return ses.openTLS()
+	case inspect.HTTP:
+		_ = ses.SetDeadline(time.Time{})
+		ses.i.hand(ses)
+		return nil
+	}
+	return ses.unknown("neither TLS nor HTTP")
+}
+
+// sniff reads until it is known what the client speaks.
+func (ses *session) sniff() (inspect.Kind, error) {
+	_ = ses.SetDeadline(time.Now().Add(firstByteTimeout))
+	started := len(ses.unread) > 0
+	for {
+		kind, hello := inspect.Sniff(ses.unread)
+		if kind != inspect.More {
+			ses.hello = hello
+			return kind, nil
+		}
+		if len(ses.unread) == cap(ses.unread) {
+			ses.unread = append(make([]byte, 0, max(2<<10, 2*cap(ses.unread))), ses.unread...)
+		}
+		n, err := ses.Conn.Read(ses.unread[len(ses.unread):cap(ses.unread)])
+		ses.unread = ses.unread[:len(ses.unread)+n]
+		switch {
+		case n > 0:
+			if !started {
+				started = true
+				_ = ses.SetDeadline(time.Now().Add(helloTimeout))
+			}
+		case isTimeout(err) && (!started || ses.unread[0] != 22): // 22: TLS, which is not answered in part
+			return inspect.Other, nil
+		case !started:
+			return 0, fmt.Errorf("the client closed before it sent anything: %w", err)
+		default:
+			return 0, fmt.Errorf("read what the client begins with: %w", err)
+		}
+	}
+}
+
+// openTLS answers a ClientHello, unless what it names is not to be intercepted.
+func (ses *session) openTLS() error {
+	x, host := ses.x, ses.x.target
+	if sni := ses.hello.ServerName; sni != "" {
+		name, addr, err := policy.ParseHost(sni)
+		if err != nil {
+			return ses.unknown("TLS for a name that is none")
+		}
+		host = policy.Target{Host: name, Addr: addr, Port: x.target.Port}
+	}
+	if host != x.target {
+		ses.name = host
+		// Where the name is denied the requests inside are, with a page that says so.
+		if d := ses.st.Policy.Decide(ses.ask(host)); d.Action == policy.Tunnel {
+			d.Dial = ses.d.Dial
+			return ses.tunnel(d)
+		}
+	}
+	if !ses.hello.HTTP() {
+		return ses.unknown("TLS for another protocol than HTTP")
+	}
+	var err error
+	if ses.cert, err = ses.st.Leaves.Get(host.Host); err != nil {
+		if errors.Is(err, inspect.ErrApple) {
+			ses.d.Action, ses.d.Rule = policy.Tunnel, policy.RuleApple
+			return ses.tunnel(ses.d)
+		}
+		return err
+	}
+	conn := tls.Server(ses, ses.st.tls)
+	_ = ses.SetDeadline(time.Now().Add(helloTimeout))
+	if err := conn.Handshake(); err != nil {
+		if reason, sure := inspect.Refusal(err); reason != "" {
+			ses.refused(reason, sure)
+		}
+		return fmt.Errorf("TLS handshake with the client: %w", err)
+	}
+	_ = ses.SetDeadline(time.Time{})
+	ses.since = time.Now()
+	ses.i.hand(conn)
+	return nil
+}
+
+// ask is the question whether the client may reach t.
+func (ses *session) ask(t policy.Target) *policy.Request {
+	return &policy.Request{Target: t, Client: ses.x.rec.Client, User: ses.x.rec.User, Groups: ses.x.groups, Connect: true}
+}
+
+// host is the host that the client believes to speak to.
+func (ses *session) host() string {
+	if ses.name != (policy.Target{}) {
+		return ses.name.Host
+	}
+	return ses.x.target.Host
+}
+
+// unknown deals with what cannot be intercepted.
+func (ses *session) unknown(what string) error {
+	d := ses.st.Policy.Unknown(ses.d)
+	if d.Action == policy.Tunnel {
+		return ses.tunnel(d)
+	}
+	ses.x.decided(d)
+	ses.x.rec.Error = what
+	ses.Close()
+	return nil
+}
+
+// tunnel gives the session up: the client's bytes, those that were read too, go
+// to the CONNECT's target as they are.
+func (ses *session) tunnel(d policy.Decision) error {
+	x, s := ses.x, ses.i.s
+	x.decided(d)
+	dialing := time.Now()
+	upstream, err := ses.st.Dialer.Dial(context.Background(), d.Dial) // it is bounded
+	x.rec.Connect = time.Since(dialing)
+	if err != nil {
+		return err
+	}
+	x.rec.Upstream = addrPort(upstream)
+	_ = ses.SetDeadline(time.Time{})
+	ses.once.Do(func() { ses.i.sessions.Add(-1) }) // the record is the tunnel's
+	s.tunnels.Start(tunnel.Tunnel{
+		Client: ses.Conn, Upstream: upstream, Head: ses.unread,
+		Service: s.traffic.Service(d.Service()), Owner: x,
+	})
+	return nil
+}
+
+// Read reads what was read before, and then from the client.
+func (ses *session) Read(p []byte) (int, error) {
+	if len(ses.unread) == 0 {
+		return ses.Conn.Read(p)
+	}
+	n := copy(p, ses.unread)
+	if ses.unread = ses.unread[n:]; len(ses.unread) == 0 {
+		ses.unread = nil
+	}
+	return n, nil
+}
+
+// CloseWrite ends the sending direction.
+func (ses *session) CloseWrite() error {
+	if w, ok := ses.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return net.ErrClosed
+}
+
+// Close ends the session and makes the record of the CONNECT.
+func (ses *session) Close() error {
+	err := ses.Conn.Close()
+	ses.once.Do(func() {
+		ses.i.sessions.Add(-1)
+		ses.doubt()
+		if !ses.x.finished {
+			ses.x.finish(http.StatusOK)
+		}
+	})
+	return err
+}

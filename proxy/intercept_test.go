@@ -1,0 +1,557 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"espalier/policy"
+	"espalier/policy/catalog"
+	"espalier/proxy/accesslog"
+	"espalier/proxy/inspect"
+)
+
+// intercepting gives st what it needs to intercept, the same for every state of
+// the rig.
+func (r *rig) intercepting(st *State, roots *x509.CertPool) {
+	r.t.Helper()
+	var err error
+	if r.ca == nil {
+		dir := filepath.Join(r.t.TempDir(), "ca")
+		if r.ca, _, err = inspect.Init(dir, inspect.InitOptions{Exclude: catalog.Embedded()}); err != nil {
+			r.t.Fatal(err)
+		}
+		if r.exceptions, err = inspect.OpenExceptions(dir); err != nil {
+			r.t.Fatal(err)
+		}
+		r.exceptions.SetDuration(time.Hour)
+	}
+	if st.Leaves, err = inspect.NewLeaves(r.ca, func(string, netip.Addr) bool { return false }); err != nil {
+		r.t.Fatal(err)
+	}
+	st.Exceptions, st.Roots = r.exceptions, roots
+}
+
+// trusted is a pool that has the rig's CA alone.
+func (r *rig) trusted() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(r.ca.Root())
+	return pool
+}
+
+// site is a destination with a certificate for example.com, 127.0.0.1 and ::1.
+type site struct {
+	*httptest.Server
+	roots *x509.CertPool
+	port  uint16
+}
+
+func newSite(t *testing.T, h http.HandlerFunc) *site {
+	t.Helper()
+	s := &site{Server: httptest.NewUnstartedServer(h), roots: x509.NewCertPool()}
+	s.EnableHTTP2 = true
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that do not like the certificate
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	s.roots.AddCert(s.Certificate())
+	s.port = s.Listener.Addr().(*net.TCPAddr).AddrPort().Port()
+	return s
+}
+
+// at is a name and the site's port.
+func (s *site) at(host string) string { return fmt.Sprintf("%s:%d", host, s.port) }
+
+// everything intercepts all that it may, with the site behind every name that
+// these tests use.
+func (s *site) everything() setup {
+	return setup{inspect: policy.InspectAll, roots: s.roots, hosts: map[string]string{
+		"example.com": "127.0.0.1", "*.example": "127.0.0.1", "www.apple.com": "127.0.0.1",
+	}}
+}
+
+// browser returns a client that goes through the rig and trusts its CA.
+func (r *rig) browser() *http.Client {
+	r.t.Helper()
+	t := &http.Transport{
+		Proxy:              http.ProxyURL(&url.URL{Scheme: "http", Host: r.listener.Addr().String()}),
+		TLSClientConfig:    &tls.Config{RootCAs: r.trusted()},
+		ForceAttemptHTTP2:  true,
+		DisableCompression: true,
+	}
+	r.t.Cleanup(t.CloseIdleConnections)
+	return &http.Client{Transport: t, Timeout: limit}
+}
+
+// connected opens a CONNECT to target, which must succeed.
+func (r *rig) connected(target string) *client {
+	r.t.Helper()
+	c := r.dial()
+	c.send(connectTo(target))
+	if a := c.head(http.MethodConnect); a.StatusCode != 200 {
+		r.t.Fatalf("CONNECT %s: %s", target, a.Status)
+	}
+	return c
+}
+
+// head reads an answer without its body.
+func (c *client) head(method string) *http.Response {
+	c.t.Helper()
+	resp, err := http.ReadResponse(c.in, &http.Request{Method: method})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return resp
+}
+
+// secure speaks TLS as cfg says inside a CONNECT.
+func (c *client) secure(cfg *tls.Config) *tls.Conn {
+	conn := tls.Client(c.TCPConn, cfg)
+	c.t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+func fetch(t *testing.T, c *http.Client, url string) (*http.Response, string) {
+	t.Helper()
+	resp, err := c.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(body)
+}
+
+// byMethod splits records of CONNECTs from others.
+func byMethod(records []accesslog.Record) (connects, inner []accesslog.Record) {
+	for _, x := range records {
+		if x.Method == http.MethodConnect {
+			connects = append(connects, x)
+		} else {
+			inner = append(inner, x)
+		}
+	}
+	return connects, inner
+}
+
+func TestIntercept(t *testing.T) {
+	site := newSite(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s %s %s %q", r.Proto, r.Host, r.URL, body)
+	})
+	for _, h2 := range []bool{true, false} {
+		t.Run(fmt.Sprintf("h2=%v", h2), func(t *testing.T) {
+			everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
+				r := start(t, site.everything())
+				c := r.browser()
+				if !h2 {
+					c.Transport.(*http.Transport).ForceAttemptHTTP2 = false
+				}
+				url := "https://" + site.at("example.com") + "/a?q=1"
+				for range 3 {
+					resp, err := c.Post(url, "text/plain", strings.NewReader("hello"))
+					if err != nil {
+						t.Fatal(err)
+					}
+					body, _ := io.ReadAll(resp.Body)
+					resp.Body.Close()
+					want := fmt.Sprintf("HTTP/2.0 %s /a?q=1 %q", site.at("example.com"), "hello")
+					if string(body) != want || resp.TLS.PeerCertificates[0].Equal(site.Certificate()) {
+						t.Errorf("%s %q, want %q", resp.Status, body, want)
+					}
+					if got := resp.ProtoMajor == 2; got != h2 {
+						t.Errorf("the client is spoken to in %s", resp.Proto)
+					}
+				}
+				c.CloseIdleConnections()
+				connects, inner := byMethod(r.stop())
+				if len(connects) != 1 || len(inner) != 3 {
+					t.Fatalf("%d CONNECTs, %d requests", len(connects), len(inner))
+				}
+				if x := connects[0]; x.Action != policy.Inspect || x.Rule != policy.RuleInspect || x.Status != 200 || x.Up+x.Down != 0 || x.Error != "" {
+					t.Errorf("the record of the CONNECT: %+v", x)
+				}
+				for _, x := range inner {
+					if x.Action != policy.Inspect || x.Rule != policy.RuleInspect || x.URL != "https://"+site.at("example.com")+"/a" ||
+						x.Status != 200 || x.Up != 5 || x.Down == 0 || x.Host != "example.com" || x.Port != site.port {
+						t.Errorf("the record of a request: %+v", x)
+					}
+				}
+			})
+		})
+	}
+}
+
+// What a CONNECT holds decides what becomes of it.
+func TestInterceptOpening(t *testing.T) {
+	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
+	ssh := newOrigin(t, func(c net.Conn) { io.WriteString(c, "SSH-2.0-there\r\n"); echo(c) })
+	plain := newOrigin(t, func(c net.Conn) {
+		in := bufio.NewReader(c)
+		if _, err := readHead(in); err == nil {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nplain")
+		}
+	})
+	tests := []struct {
+		name   string
+		target string
+		sni    string // empty: no TLS
+		send   string
+		want   string // received, in or without TLS; "origin": the site's own certificate
+		set    func(*setup)
+		action policy.Action // of the CONNECT
+		rule   string
+		err    string // in its record
+	}{
+		{name: "TLS", target: site.at("example.com"), sni: "example.com", want: "intercepted", action: policy.Inspect, rule: policy.RuleInspect},
+		{name: "SSH", target: ssh.String(), send: "SSH-2.0-here\r\n", want: "SSH-2.0-there\r\nSSH-2.0-here\r\n", action: policy.Tunnel, rule: policy.RuleUnknown},
+		{name: "silence", target: ssh.String(), want: "SSH-2.0-there\r\n", action: policy.Tunnel, rule: policy.RuleUnknown},
+		{name: "SSH, denied", target: ssh.String(), send: "SSH-2.0-here\r\n", set: func(c *setup) { c.unknown = policy.UnknownDeny }, action: policy.Deny, rule: policy.RuleUnknown, err: "neither TLS nor HTTP"},
+		{name: "plain HTTP", target: plain.String(), send: "GET /x HTTP/1.1\r\nHost: " + plain.String() + "\r\nConnection: close\r\n\r\n", want: "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nplain", action: policy.Inspect, rule: policy.RuleInspect},
+		{name: "another name", target: site.at("front.example"), sni: "example.com", want: "intercepted", action: policy.Inspect, rule: policy.RuleInspect},
+		{name: "Apple's name", target: site.at("front.example"), sni: "www.apple.com", want: "origin", action: policy.Tunnel, rule: policy.RuleApple},
+		{name: "Apple's name in capitals", target: site.at("front.example"), sni: "WWW.Apple.COM", want: "origin", action: policy.Tunnel, rule: policy.RuleApple},
+		{name: "an exempt name", target: site.at("front.example"), sni: "bank.example", set: func(c *setup) { c.exempt = []string{"bank.example"} }, want: "origin", action: policy.Tunnel, rule: policy.RuleDefault},
+		{name: "exempt", target: site.at("bank.example"), sni: "bank.example", set: func(c *setup) { c.exempt = []string{"bank.example"} }, want: "origin", action: policy.Tunnel, rule: policy.RuleDefault},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			set := site.everything()
+			if tt.set != nil {
+				tt.set(&set)
+			}
+			r := start(t, set, false)
+			c := r.connected(tt.target)
+			if tt.sni != "" {
+				conn := c.secure(&tls.Config{ServerName: tt.sni, InsecureSkipVerify: true}) // the certificate is compared
+				if err := conn.Handshake(); err != nil {
+					t.Fatal(err)
+				}
+				got := conn.ConnectionState().PeerCertificates[0]
+				if own := got.Equal(site.Certificate()); own != (tt.want == "origin") {
+					t.Errorf("the certificate is the origin's: %v", own)
+				} else if !own {
+					if _, err := got.Verify(x509.VerifyOptions{Roots: r.trusted(), DNSName: tt.sni}); err != nil {
+						t.Error(err)
+					}
+				}
+				fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", site.at(tt.sni))
+				if text, err := io.ReadAll(conn); err != nil || !bytes.HasSuffix(text, []byte("hello")) {
+					t.Errorf("received %q, %v", text, err)
+				}
+			} else {
+				c.send(tt.send)
+				c.expect(tt.want)
+				c.finish()
+				c.expectEnd()
+			}
+			c.Close()
+			connects, _ := byMethod(r.stop())
+			if len(connects) != 1 {
+				t.Fatalf("%d records", len(connects))
+			}
+			if x := connects[0]; x.Action != tt.action || x.Rule != tt.rule || x.Error != tt.err {
+				t.Errorf("the CONNECT's record says %s by %s (%s), want %s by %s (%s)", x.Action, x.Rule, x.Error, tt.action, tt.rule, tt.err)
+			}
+		})
+	}
+}
+
+// What requests inside ask for is decided anew, and for no other host than the
+// connection was opened for.
+func TestInterceptedRequests(t *testing.T) {
+	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Host) })
+	set := site.everything()
+	set.rules = []policy.Rule{
+		{Name: "no-games", When: policy.When{Hosts: []string{"games.example"}}, Then: "deny"},
+	}
+	r := start(t, set, false)
+	tests := []struct {
+		name, target, sni, request string
+		status                     int
+		action                     policy.Action
+		rule, body                 string
+	}{
+		{"the CONNECT's host", "example.com", "example.com", "GET / HTTP/1.1\r\nHost: example.com", 200, policy.Inspect, policy.RuleInspect, "example.com"},
+		{"with another case and a dot", "example.com", "example.com", "GET / HTTP/1.1\r\nHost: EXAMPLE.com.", 200, policy.Inspect, policy.RuleInspect, "EXAMPLE.com."},
+		{"the name in TLS", "front.example", "example.com", "GET / HTTP/1.1\r\nHost: example.com", 200, policy.Inspect, policy.RuleInspect, "example.com"},
+		{"in absolute form", "example.com", "example.com", "GET https://example.com/ HTTP/1.1\r\nHost: x.example", 200, policy.Inspect, policy.RuleInspect, "example.com"},
+		{"without a host", "example.com", "example.com", "GET / HTTP/1.0", 200, policy.Inspect, policy.RuleInspect, "example.com"},
+		{"about the server", "example.com", "example.com", "OPTIONS * HTTP/1.1\r\nHost: example.com", 200, policy.Inspect, policy.RuleInspect, ""},
+		{"another host", "example.com", "example.com", "GET / HTTP/1.1\r\nHost: other.example", 421, policy.Deny, "misdirected", ""},
+		{"another host that is denied", "example.com", "example.com", "GET / HTTP/1.1\r\nHost: games.example", 421, policy.Deny, "no-games", ""},
+		{"another port", "example.com", "example.com", "GET / HTTP/1.1\r\nHost: example.com:1", 421, policy.Deny, "misdirected", ""},
+		{"Apple's host", "example.com", "example.com", "GET / HTTP/1.1\r\nHost: www.apple.com", 421, policy.Deny, "misdirected", ""},
+		{"no host", "example.com", "example.com", "GET / HTTP/1.1\r\nHost: a_b..c", 403, policy.Deny, "invalid-target", ""},
+		{"a denied name in TLS", "front.example", "games.example", "GET / HTTP/1.1\r\nHost: games.example", 403, policy.Deny, "no-games", ""},
+		{"a CONNECT inside", "example.com", "example.com", "CONNECT example.com:%d HTTP/1.1\r\nHost: example.com:%[1]d", 501, policy.Deny, "scheme", ""},
+		{"another scheme", "example.com", "example.com", "GET http://example.com:%d/ HTTP/1.1\r\nHost: example.com", 501, policy.Deny, "scheme", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			conn := r.connected(site.at(tt.target)).secure(&tls.Config{ServerName: tt.sni, RootCAs: r.trusted()})
+			request := tt.request
+			if strings.Contains(request, "%") {
+				request = fmt.Sprintf(request, site.port)
+			}
+			io.WriteString(conn, request+"\r\nConnection: close\r\nX-Test: "+tt.name+"\r\n\r\n")
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := io.ReadAll(resp.Body)
+			if resp.StatusCode != tt.status || tt.body != "" && string(body) != tt.body {
+				t.Errorf("%s %q, want %d %q", resp.Status, body, tt.status, tt.body)
+			}
+		})
+	}
+	_, inner := byMethod(r.stop())
+	if len(inner) != len(tests)-1 { // one is a CONNECT
+		t.Errorf("%d records", len(inner))
+	}
+}
+
+func TestInterceptRecords(t *testing.T) {
+	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Host) })
+	set := site.everything()
+	set.users = map[string]string{"alice": "secret"}
+	r := start(t, set, false)
+	c := r.dial()
+	c.send(connectTo(site.at("example.com"), basic("alice", "secret")))
+	c.expect(established)
+	conn := c.secure(&tls.Config{ServerName: "example.com", RootCAs: r.trusted()})
+	io.WriteString(conn, "GET /secret?token=1 HTTP/1.1\r\nHost: other.example\r\nConnection: close\r\nUser-Agent: test\r\n\r\n")
+	io.ReadAll(conn)
+	_, inner := byMethod(r.stop())
+	if len(inner) != 1 {
+		t.Fatalf("%d records", len(inner))
+	}
+	x := inner[0]
+	if x.User != "alice" || x.Agent != "test" || x.URL != "https://other.example/secret" || x.Host != "other.example" || x.Status != 421 ||
+		x.Error != "the connection is for example.com" {
+		t.Errorf("%+v", x)
+	}
+}
+
+// A destination whose certificate is bad is never reached: a page says what is
+// wrong with it.
+func TestInterceptVerifiesDestinations(t *testing.T) {
+	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { t.Error("it was reached") })
+	old := certificate(t, func(c *x509.Certificate) {
+		c.DNSNames, c.NotAfter = []string{"example.com"}, time.Now().Add(-time.Hour)
+	})
+	expired := newOrigin(t, func(c net.Conn) {
+		_ = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{old}}).Handshake() // which fails
+	})
+	wantsCert := newSite(t, func(w http.ResponseWriter, r *http.Request) { t.Error("it was reached") })
+	wantsCert.TLS.ClientAuth = tls.RequireAnyClientCert
+	wantsCert.TLS.MaxVersion = tls.VersionTLS12 // later ones answer after the handshake, and reset
+	noTLS := newOrigin(t, func(c net.Conn) { io.WriteString(c, "SSH-2.0-there\r\n"); io.Copy(io.Discard, c) })
+	both := x509.NewCertPool()
+	both.AddCert(site.Certificate())
+	both.AddCert(wantsCert.Certificate())
+	leaf, err := x509.ParseCertificate(old.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	both.AddCert(leaf)
+	tests := []struct {
+		name, target string
+		roots        *x509.CertPool
+		refusal      refusal
+	}{
+		{"unknown CA", site.at("example.com"), x509.NewCertPool(), refuseUnknownCA},
+		{"another name", site.at("other.example"), both, refuseOtherName},
+		{"expired", fmt.Sprintf("example.com:%d", expired.Port()), both, refuseExpired},
+		{"wants a certificate", wantsCert.at("example.com"), both, refuseTLSAlert},
+		{"no TLS", fmt.Sprintf("example.com:%d", noTLS.Port()), both, refuseTLS},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			set := site.everything()
+			set.roots = tt.roots
+			r := start(t, set, false)
+			c := r.browser()
+			resp, body := fetch(t, c, "https://"+tt.target+"/")
+			if resp.StatusCode != tt.refusal.status || !strings.Contains(body, tt.refusal.text) ||
+				!strings.Contains(resp.Header.Get("Proxy-Status"), tt.refusal.proxyError) {
+				t.Errorf("%s %q %v", resp.Status, body, resp.Header)
+			}
+			c.CloseIdleConnections()
+			_, inner := byMethod(r.stop())
+			if len(inner) != 1 || inner[0].Action != policy.Error || inner[0].Error == "" || inner[0].Status != 502 {
+				t.Errorf("%+v", inner)
+			}
+		})
+	}
+}
+
+// Clients that do not take the certificate are tunnelled at their third try.
+func TestInterceptPinned(t *testing.T) {
+	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
+	ownOnly := func(r *rig) *tls.Config { return &tls.Config{ServerName: "example.com", RootCAs: site.roots} }
+	tests := []struct {
+		name string
+		try  func(*rig, *client) error
+	}{
+		{"unknown CA", func(r *rig, c *client) error {
+			return c.secure(ownOnly(r)).Handshake()
+		}},
+		{"closes in the handshake", func(r *rig, c *client) error {
+			cfg := ownOnly(r)
+			cfg.InsecureSkipVerify = true
+			cfg.VerifyPeerCertificate = func(raw [][]byte, _ [][]*x509.Certificate) error {
+				if bytes.Equal(raw[0], site.Certificate().Raw) {
+					return nil
+				}
+				c.Close()
+				return errors.New("pinned")
+			}
+			return c.secure(cfg).Handshake()
+		}},
+		{"closes behind the handshake", func(r *rig, c *client) error {
+			conn := c.secure(&tls.Config{ServerName: "example.com", InsecureSkipVerify: true})
+			if err := conn.Handshake(); err != nil {
+				return err
+			}
+			if !conn.ConnectionState().PeerCertificates[0].Equal(site.Certificate()) {
+				conn.Close()
+				return errors.New("pinned")
+			}
+			return nil
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := start(t, site.everything(), false)
+			for try := 1; ; try++ {
+				c := r.connected(site.at("example.com"))
+				err := tt.try(r, c)
+				c.Close()
+				await(t, "the end of the session", func() bool { return r.server.intercepted.sessions.Load() == 0 })
+				if err == nil {
+					if try != 3 {
+						t.Errorf("it succeeds at try %d", try)
+					}
+					break
+				}
+				if try == 3 {
+					t.Fatal(err)
+				}
+			}
+			list := r.exceptions.List()
+			if len(list) != 1 || list[0].Host != "example.com" || list[0].Reason == "" || len(list[0].Clients) != 1 {
+				t.Errorf("%+v", list)
+			}
+			if n := r.ops.FilterMessageSnippet("refuses interception").Len(); n != 1 {
+				t.Errorf("%d messages", n)
+			}
+			for i, x := range r.stop() {
+				if i < 2 && (x.Action == policy.Tunnel || x.Error == "") || i == 2 && (x.Action != policy.Tunnel || x.Rule != policy.RuleException) {
+					t.Errorf("record %d: %+v", i, x)
+				}
+			}
+		})
+	}
+}
+
+// A client that speaks TLS that nobody can answer, or none that was ever
+// finished, does not stay.
+func TestInterceptShutdownCuts(t *testing.T) {
+	site := newSite(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(200)
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	r := start(t, site.everything(), false)
+	silent := r.connected(site.at("example.com"))
+	half := r.connected(site.at("example.com"))
+	half.send("\x16\x03\x01")
+	idle := r.connected(site.at("example.com")).secure(&tls.Config{ServerName: "example.com", RootCAs: r.trusted()})
+	if err := idle.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	c := r.browser()
+	resp, err := c.Get("https://" + site.at("example.com") + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r.server.Shutdown(ctx)
+	for _, conn := range []net.Conn{silent, half, idle} {
+		if _, err := io.ReadAll(conn); errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+	}
+	if _, err := io.ReadAll(resp.Body); err == nil {
+		t.Error("the answer was not cut")
+	}
+	if n := r.server.intercepted.sessions.Load(); n != 0 {
+		t.Errorf("%d sessions are left", n)
+	}
+}
+
+// A request that is under way when the proxy drains is answered.
+func TestInterceptDrains(t *testing.T) {
+	reached, release := make(chan bool), make(chan bool)
+	site := newSite(t, func(w http.ResponseWriter, r *http.Request) {
+		reached <- true
+		<-release
+		io.WriteString(w, "late")
+	})
+	r := start(t, site.everything(), false)
+	c := r.browser()
+	type result struct {
+		body string
+		err  error
+	}
+	got := make(chan result, 1)
+	go func() {
+		resp, err := c.Get("https://" + site.at("example.com") + "/")
+		if err != nil {
+			got <- result{err: err}
+			return
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		got <- result{string(b), err}
+	}()
+	<-reached
+	var stopped atomic.Bool
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.stop()
+		stopped.Store(true)
+	}()
+	await(t, "the drain", r.server.Draining)
+	if stopped.Load() {
+		t.Error("the drain did not wait")
+	}
+	close(release)
+	if x := <-got; x.body != "late" || x.err != nil {
+		t.Errorf("%+v", x)
+	}
+	<-done
+}
