@@ -51,6 +51,7 @@ type setup struct {
 	unknown        string            // inspect.unknown
 	roots          *x509.CertPool    // of intercepted destinations
 	users          map[string]string // name: password
+	auth           auth.Config       // beside users
 	maxTunnels     int
 	balancers      []string // proxy.proxy_protocol
 	shared         bool     // the listening socket
@@ -134,7 +135,7 @@ func (r *rig) state(c setup) *State {
 	cfg := policy.Config{
 		Clients: c.clients, Apple: policy.Apple{Wide: true, Extra: c.extra, PrivateRelay: c.relay},
 		Rules: c.rules, Inspect: policy.InspectConfig{Mode: c.inspect, Exempt: c.exempt, Unknown: c.unknown},
-		Presets: c.presets, Auth: c.users != nil,
+		Presets: c.presets,
 	}
 	if c.inspect != "" {
 		r.intercepting(st, c.roots)
@@ -143,12 +144,12 @@ func (r *rig) state(c setup) *State {
 	if c.clients == nil {
 		cfg.Clients = []string{"loopback"}
 	}
+	if st.Auth = openUsers(r.t, c); st.Auth != nil {
+		cfg.Auth = st.Auth.Enabled()
+	}
 	var err error
 	if st.Policy, err = policy.New(cfg); err != nil {
 		r.t.Fatal(err)
-	}
-	if c.users != nil {
-		st.Auth = openUsers(r.t, c.users)
 	}
 	out := egress.Config{Hosts: c.hosts, DNS: c.dns, Allow: []string{"loopback"}, ConnectTimeout: c.connectTimeout, Parent: c.parent}
 	if c.guarded {
@@ -164,24 +165,30 @@ func (r *rig) state(c setup) *State {
 	return st
 }
 
-func openUsers(t *testing.T, users map[string]string) *auth.Auth {
+// openUsers returns nil where c has nobody.
+func openUsers(t *testing.T, c setup) *auth.Auth {
 	t.Helper()
+	cfg := c.auth
+	if c.users == nil && cfg == (auth.Config{}) {
+		return nil
+	}
 	var b strings.Builder
-	for name, password := range users {
+	for name, password := range c.users {
 		hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
 		if err != nil {
 			t.Fatal(err)
 		}
 		b.WriteString(name + ":" + string(hash) + "\n")
 	}
-	path := filepath.Join(t.TempDir(), "htpasswd")
-	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+	cfg.HTPasswd = filepath.Join(t.TempDir(), "htpasswd")
+	if err := os.WriteFile(cfg.HTPasswd, []byte(b.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	u, err := auth.Open(auth.Config{HTPasswd: path}, nil, zap.NewNop())
+	u, err := auth.Open(cfg, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(u.Close)
 	return u
 }
 
