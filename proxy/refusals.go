@@ -9,7 +9,7 @@ import (
 // accepted notes that the client takes the certificate: it has asked for
 // something inside.
 func (ses *session) accepted() {
-	if ses.asked.Swap(true) || ses.cert == nil || ses.st.Exceptions == nil {
+	if ses.asked.Swap(true) || ses.cert == nil {
 		return
 	}
 	ses.st.Exceptions.Succeeded(ses.host(), ses.x.rec.Client)
@@ -36,9 +36,6 @@ func (ses *session) doubt() {
 
 // refused notes that the client does not take the certificate.
 func (ses *session) refused(reason string, sure bool) {
-	if ses.st.Exceptions == nil {
-		return
-	}
 	v := ses.st.Exceptions.Refused(ses.host(), ses.x.rec.Client, reason, sure)
 	if !v.Exempt {
 		return

@@ -25,6 +25,7 @@ func NewAdmin(s Source) http.Handler {
 	mux.HandleFunc("/api/v1/services", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, "application/json", s.services())
 	})
+	mux.HandleFunc("/api/v1/inspect/exceptions", s.exceptions)
 	mux.HandleFunc("/assets/{file}", console.ServeAsset)
 	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) {
 		var page bytes.Buffer

@@ -29,13 +29,16 @@ type Control struct {
 	Drain  func()
 }
 
-// NewControl returns the handler of the control socket: GET /status, POST
-// /reload, POST /drain. Whoever may open the socket may use all of it.
+// NewControl returns the handler of the control socket: GET /status and
+// /inspect/exceptions, POST /reload, /drain and /inspect/exceptions/{do}. Whoever
+// may open the socket may use all of it.
 func NewControl(c Control) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, "application/json", c.status())
 	})
+	mux.HandleFunc("GET /inspect/exceptions", c.exceptions)
+	mux.HandleFunc("POST /inspect/exceptions/{do}", c.changeException)
 	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, _ *http.Request) {
 		if err := c.Reload(); err != nil {
 			writeProblem(w, http.StatusUnprocessableEntity, "the configuration was not taken over; the one before stays in force",

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
 )
 
@@ -18,7 +19,9 @@ type Source struct {
 	Status   func() Status
 	Services func() []traffic.Snapshot
 	Metrics  prometheus.Gatherer
-	Log      *zap.Logger
+	// Exceptions are the hosts whose clients refuse interception.
+	Exceptions *inspect.Exceptions
+	Log        *zap.Logger
 }
 
 // Status is what a running process says of itself, in /api/v1/status and in

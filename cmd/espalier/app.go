@@ -96,7 +96,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	a.server = proxy.New(cfg.Proxy, a.access, a.log, a.traffic)
 	a.apply(l, made)
 
-	source := web.Source{Status: a.status, Services: a.traffic.Snapshot, Log: a.log}
+	source := web.Source{Status: a.status, Services: a.traffic.Snapshot, Exceptions: a.exceptions, Log: a.log}
 	public := web.NewPublic(web.PublicSource{
 		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Root: a.caRoot, Ready: a.ready, Log: a.log,
 	})

@@ -51,7 +51,7 @@ Start it with "espalier run"; without a configuration file it runs on defaults.`
 	root.PersistentFlags().StringArray("set", nil, "set one `KEY=VALUE` over the file and the environment")
 	root.AddCommand(
 		runCommand(), validateCommand(), explainCommand(), passwdCommand(), versionCommand(),
-		catalogCommand(), pacCommand(loadedConfig), caCommand(loadedConfig),
+		catalogCommand(), pacCommand(loadedConfig), caCommand(loadedConfig), inspectCommand(dataDir),
 		statusCommand(dataDir), reloadCommand(dataDir), drainCommand(dataDir),
 	)
 	setExits(root)

@@ -60,7 +60,7 @@ const (
 
 // Exceptions learns which hosts cannot be intercepted, from how clients take the
 // certificates, and knows what an administrator has said about it. It is safe
-// for concurrent use.
+// for concurrent use. Nil has no exceptions, and learns none.
 type Exceptions struct {
 	now     func() time.Time
 	changed chan struct{} // has room for one: what is to be saved
@@ -118,8 +118,7 @@ func (e *Exceptions) SetDuration(d time.Duration) {
 	e.lasting = d
 }
 
-// Exempt reports whether host is to be tunnelled for client; nothing is where e is
-// nil. It does not allocate.
+// Exempt reports whether host is to be tunnelled for client. It does not allocate.
 func (e *Exceptions) Exempt(host string, client netip.Addr) bool {
 	if e == nil {
 		return false
@@ -142,6 +141,9 @@ func (e *Exceptions) Exempt(host string, client netip.Addr) bool {
 
 // Succeeded notes that client has taken a certificate for host.
 func (e *Exceptions) Succeeded(host string, client netip.Addr) {
+	if e == nil {
+		return
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	c := e.client(client)
@@ -163,6 +165,9 @@ type Verdict struct {
 // said so. Unless sure it may have ended the connection for another reason; that
 // does not count where it has taken one for the host not long ago.
 func (e *Exceptions) Refused(host string, client netip.Addr, reason string, sure bool) Verdict {
+	if e == nil {
+		return Verdict{}
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.lasting <= 0 {
@@ -285,6 +290,9 @@ func dropOldest[K comparable, V any](m map[K]V, age func(V) time.Time) {
 // List returns every host that is exempt, or that an administrator has said
 // something about, the last refused first.
 func (e *Exceptions) List() []Exception {
+	if e == nil {
+		return []Exception{}
+	}
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	return e.list()
