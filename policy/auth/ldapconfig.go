@@ -61,7 +61,10 @@ type LDAPConfig struct {
 
 func (c LDAPConfig) validate() (errs []error) {
 	if c.URL == "" {
-		return nil
+		if c.BindDN != "" || c.Password != "" || c.PasswordFile != "" || c.Base != "" || c.Roots != "" || c.StartTLS {
+			errs = append(errs, errors.New("ldap.url: missing (without it no directory is asked)"))
+		}
+		return errs
 	}
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf("ldap."+format, args...)) }
 	for _, text := range c.urls() {
