@@ -304,6 +304,10 @@ func TestSchedule(t *testing.T) {
 		}
 
 		// A restart asks when it is due, not before.
+		if err := ls.Refresh(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+		src.take()
 		ls.Close()
 		ls = New(dir, zap.NewNop())
 		ls.Use(ls.Prepare(config), src.transport)

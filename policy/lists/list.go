@@ -138,18 +138,20 @@ func (l *list) use(refresh time.Duration, transport Transport) {
 		return
 	}
 	l.mu.Lock()
+	before := l.refresh
 	l.setRefresh(refresh)
+	again := l.refresh != before
 	l.transport = transport
 	l.mu.Unlock()
 	if l.cancel == nil {
 		ctx, cancel := context.WithCancel(context.Background())
 		l.cancel = cancel
 		go l.run(ctx)
-		return
-	}
-	select {
-	case l.nudge <- struct{}{}:
-	default:
+	} else if again {
+		select {
+		case l.nudge <- struct{}{}:
+		default:
+		}
 	}
 }
 
