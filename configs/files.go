@@ -3,8 +3,10 @@ package configs
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"espalier/policy/auth"
@@ -101,6 +103,13 @@ func (l *Loaded) checkFiles() []error {
 		_, err := auth.Open(l.Config.Auth, nil, nil) // names the keys itself
 		errs = append(errs, split(err)...)
 	}
+	for _, name := range slices.Sorted(maps.Keys(l.Config.Lists)) {
+		if file := l.Config.Lists[name].File; file != "" {
+			if err := readable(file); err != nil {
+				errs = append(errs, fmt.Errorf("lists.%s.file: %s %w", name, file, err))
+			}
+		}
+	}
 	return errs
 }
 
@@ -121,7 +130,8 @@ func readable(name string) error {
 }
 
 // files are those that a change of means a new configuration. Lists are not
-// among them: they may be large, and change without anything else changing.
+// among them: they change without anything else changing, and are read by
+// themselves.
 func (l *Loaded) files(file string) []string {
 	var names []string
 	if file != "" {

@@ -197,6 +197,10 @@ func (l *Loaded) isSet(key string) bool {
 	return n != nil && n.src.layer != layerDefault
 }
 
+// Problem returns the problem that text tells, with its place: "key: message",
+// where key is the path of one, such as "rules[2].when.hosts[0]".
+func (l *Loaded) Problem(text string) Problem { return problem(l.root, text) }
+
 // Origin says where the value of key, such as "proxy.listen", comes from:
 // "default", "FILE:LINE", "environment NAME" or "flag --set KEY". It is empty
 // for a key that has no value.

@@ -14,8 +14,6 @@ var withoutEffect = []struct {
 	message string
 }{
 	{key: "proxy.tls_listen", message: "has no effect yet: the proxy does not listen with TLS"},
-	{key: "lists", message: "has no effect yet: lists are not loaded"},
-	{key: "rules[].when.lists", message: "matches nothing yet: lists are not loaded, so this rule never applies"},
 	{key: "log.store.path", message: "has no effect yet: there is no searchable store"},
 	{key: "log.store.keep", message: "has no effect yet: there is no searchable store"},
 	{key: "tls", message: "has no effect yet: nothing is served with TLS"},

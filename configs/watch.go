@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -77,9 +78,9 @@ func (w *Watcher) Follow(names ...string) {
 	}
 }
 
-// Run calls changed when the files have changed and then been left alone for a
-// moment, one call at a time, until ctx is done.
-func (w *Watcher) Run(ctx context.Context, changed func()) {
+// Run calls changed with the absolute names of files that have changed and then
+// been left alone for a moment, one call at a time, until ctx is done.
+func (w *Watcher) Run(ctx context.Context, changed func(names []string)) {
 	defer w.notify.Close()
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
@@ -109,13 +110,14 @@ func (w *Watcher) Run(ctx context.Context, changed func()) {
 		case <-wait:
 			wait = nil
 			now := w.read()
+			names := now.differ(w.known)
 			switch {
-			case now.same(w.known):
+			case len(names) == 0:
 			case now.lost(w.known) && !settled:
 				wait, settled = w.after(settle), true
 			default:
 				w.known = now
-				changed()
+				changed(names)
 			}
 			w.looked()
 		}
@@ -233,14 +235,17 @@ func digestOf(name string) (string, error) {
 	return string(h.Sum(nil)), nil
 }
 
-// same reports whether c, of the same files, has the contents of known.
-func (c contents) same(known contents) bool {
+// differ returns the names of files whose contents are not those of known, in
+// order.
+func (c contents) differ(known contents) []string {
+	var names []string
 	for name, digest := range c {
 		if digest != known[name] {
-			return false
+			names = append(names, name)
 		}
 	}
-	return true
+	slices.Sort(names)
+	return names
 }
 
 // lost reports whether a file has no contents any more.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -37,14 +39,14 @@ func startWatch(t *testing.T, names ...string) *watch {
 }
 
 // run starts it; it ends with the test.
-func (x *watch) run(changed func()) {
+func (x *watch) run(changed func(names []string)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		x.Run(ctx, func() {
+		x.Run(ctx, func(names []string) {
 			if changed != nil {
-				changed()
+				changed(names)
 			}
 			x.changed <- struct{}{}
 		})
@@ -214,7 +216,7 @@ func TestWatchReplacements(t *testing.T) {
 			file := filepath.Join(dir, x.file)
 			w := startWatch(t, file)
 			var seen []byte
-			w.run(func() { seen, _ = os.ReadFile(file) })
+			w.run(func([]string) { seen, _ = os.ReadFile(file) })
 			for _, text := range []string{"1", "2", "3"} {
 				x.replace(t, dir, text)
 				for !w.elapse() { // some of its events were heard only afterwards
@@ -240,7 +242,7 @@ func TestWatchSlowWriter(t *testing.T) {
 	write(t, file, "before")
 	w := startWatch(t, file)
 	var seen []byte
-	w.run(func() { seen, _ = os.ReadFile(file) })
+	w.run(func([]string) { seen, _ = os.ReadFile(file) })
 	f, err := os.Create(file)
 	must(t, err)
 	for range 5 {
@@ -340,7 +342,8 @@ func TestWatchOtherFiles(t *testing.T) {
 	}
 }
 
-// Follow, called by changed, adds files whose changes count from then on.
+// Follow, called by changed, adds files whose changes count from then on. changed
+// is told which they were.
 func TestWatchFollow(t *testing.T) {
 	dir := t.TempDir()
 	file, users := filepath.Join(dir, "a.yaml"), filepath.Join(dir, "sub", "users")
@@ -348,15 +351,18 @@ func TestWatchFollow(t *testing.T) {
 	must(t, os.Mkdir(filepath.Join(dir, "sub"), 0o755))
 	write(t, users, "before")
 	w := startWatch(t, file)
-	w.run(func() { w.Follow(file, users) })
-	write(t, file, "after")
-	for !w.elapse() {
-	}
-	write(t, users, "after")
-	for !w.elapse() {
-	}
-	write(t, file, "again")
-	for !w.elapse() {
+	var told []string
+	w.run(func(names []string) {
+		told = names
+		w.Follow(file, users)
+	})
+	for _, name := range []string{file, users, file} {
+		write(t, name, "after "+name+strings.Join(told, ""))
+		for !w.elapse() {
+		}
+		if !slices.Equal(told, []string{name}) {
+			t.Errorf("%v changed, told %v", name, told)
+		}
 	}
 }
 
@@ -378,7 +384,7 @@ func TestWatchEnds(t *testing.T) {
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	go func() { defer close(done); w.Run(ctx, func() { t.Error("changed was called") }) }()
+	go func() { defer close(done); w.Run(ctx, func([]string) { t.Error("changed was called") }) }()
 	cancel()
 	receive(t, done, "the end of Run")
 }

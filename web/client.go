@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"syscall"
 )
@@ -51,6 +52,13 @@ func (c *ControlClient) Status(ctx context.Context) (Status, error) {
 // over the error is a *Problem that says why.
 func (c *ControlClient) Reload(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, "/reload", nil)
+}
+
+// RefreshLists lets the process read the list of that name from its source, all
+// where it is empty, and waits for it. Where that fails the error is a *Problem
+// that says why.
+func (c *ControlClient) RefreshLists(ctx context.Context, name string) error {
+	return c.do(ctx, http.MethodPost, "/lists/refresh?name="+url.QueryEscape(name), nil)
 }
 
 // Drain lets the process take no new connections, and end once the open ones

@@ -21,17 +21,19 @@ func ControlPath(dataDir string) string { return filepath.Join(dataDir, controlS
 
 // Control is what the local control socket can do beside what it shows. Reload
 // reads the configuration again and returns why it was not taken over, a
-// problem a line. Drain starts draining and returns at once. Both may be called
+// problem a line. RefreshLists reads the list of that name from its source now,
+// all where it is empty, and returns what went wrong, a list a line. Drain starts draining and returns at once. Both may be called
 // several times, by several goroutines.
 type Control struct {
 	Source
-	Reload func() error
-	Drain  func()
+	Reload       func() error
+	RefreshLists func(ctx context.Context, name string) error
+	Drain        func()
 }
 
 // NewControl returns the handler of the control socket: GET /status and
-// /inspect/exceptions, POST /reload, /drain and /inspect/exceptions/{do}. Whoever
-// may open the socket may use all of it.
+// /inspect/exceptions, POST /reload, /lists/refresh?name=LIST, /drain and
+// /inspect/exceptions/{do}. Whoever may open the socket may use all of it.
 func NewControl(c Control) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
@@ -42,6 +44,18 @@ func NewControl(c Control) http.Handler {
 	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, _ *http.Request) {
 		if err := c.Reload(); err != nil {
 			writeProblem(w, http.StatusUnprocessableEntity, "the configuration was not taken over; the one before stays in force",
+				strings.Split(err.Error(), "\n")...)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	mux.HandleFunc("POST /lists/refresh", func(w http.ResponseWriter, r *http.Request) {
+		// It may take longer than other answers. The end of the time to read would
+		// be taken for the client's going away.
+		conn := http.NewResponseController(w)
+		_, _ = conn.SetReadDeadline(time.Time{}), conn.SetWriteDeadline(time.Time{})
+		if err := c.RefreshLists(r.Context(), r.URL.Query().Get("name")); err != nil {
+			writeProblem(w, http.StatusBadGateway, "not every list was read anew; what was loaded before stays in force",
 				strings.Split(err.Error(), "\n")...)
 			return
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"espalier/policy/lists"
 	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
 )
@@ -46,6 +47,8 @@ type Status struct {
 	Tunnels   int64     `json:"tunnels"`
 	Reload    Reload    `json:"reload"`
 	AccessLog AccessLog `json:"access_log"`
+	// Lists are those of the configuration; never null in JSON.
+	Lists []lists.Status `json:"lists"`
 	// CA is the interception CA; nil and not in JSON where there is none.
 	CA *CA `json:"ca,omitempty"`
 }
@@ -93,6 +96,9 @@ func (s Source) status() Status {
 	st.UptimeSeconds = int64(time.Since(st.Started).Seconds())
 	if st.Listeners == nil {
 		st.Listeners = []Listener{}
+	}
+	if st.Lists == nil {
+		st.Lists = []lists.Status{}
 	}
 	if st.CA != nil && st.CA.Warnings == nil {
 		st.CA.Warnings = []string{}

@@ -20,6 +20,7 @@ import (
 	"espalier/configs"
 	"espalier/pac"
 	"espalier/policy/auth"
+	"espalier/policy/lists"
 	"espalier/proxy"
 	"espalier/proxy/accesslog"
 	"espalier/proxy/hello"
@@ -49,6 +50,7 @@ type app struct {
 	exceptions *inspect.Exceptions
 	traffic    *traffic.Counters
 	auth       *auth.Auth // of the configuration in force; replaced while reloading
+	lists      *lists.Lists
 	server     *proxy.Server
 	public     *http.Server
 	admin      *http.Server
@@ -86,6 +88,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	if a.exceptions, err = inspect.OpenExceptions(cfg.Data); err != nil {
 		return nil, fmt.Errorf("data: %w", err)
 	}
+	a.lists = newLists(cfg, a.log)
 	made, err := a.compile(cfg)
 	if err != nil {
 		return nil, usage(err)
@@ -101,10 +104,10 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Root: a.caRoot, Ready: a.ready, Log: a.log,
 	})
 	source.Metrics = web.NewRegistry(programVersion(), func() web.Reload { return *a.reload.Load() },
-		a.traffic, a.access, a.server, a.auth.Collector(), public.Collector(), inspect.Expiry(func() *inspect.CA { return a.ca.Load().ca }), a.exceptions.Collector())
+		a.traffic, a.lists, a.access, a.server, a.auth.Collector(), public.Collector(), inspect.Expiry(func() *inspect.CA { return a.ca.Load().ca }), a.exceptions.Collector())
 	a.public = web.PublicServer(public)
 	a.admin = web.AdminServer(source)
-	a.control = web.ControlServer(web.Control{Source: source, Reload: a.reloadConfig, Drain: cancel})
+	a.control = web.ControlServer(web.Control{Source: source, Reload: a.reloadConfig, RefreshLists: a.lists.Refresh, Drain: cancel})
 	if _, err = a.takeControl(); err != nil && !(a.handover() && errors.Is(err, web.ErrRunning)) {
 		return nil, fmt.Errorf("data: %w", err)
 	}
@@ -113,6 +116,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 
 // apply puts a configuration into force.
 func (a *app) apply(l *configs.Loaded, made *compiled) {
+	a.lists.Use(made.lists, listTransport(made.state.Dialer, made.state.Roots))
 	a.server.Apply(made.state)
 	if a.auth != nil {
 		a.auth.Close()
@@ -236,6 +240,9 @@ func (a *app) closeAll() {
 	if a.auth != nil {
 		a.auth.Close()
 	}
+	if a.lists != nil {
+		a.lists.Close()
+	}
 	if a.access != nil {
 		if err := a.access.Close(); err != nil {
 			a.log.Error("the access log could not be closed", zap.Error(err))
@@ -259,6 +266,7 @@ func (a *app) status() web.Status {
 		Reload: *a.reload.Load(), PACURL: a.pacURL(), Proxy: a.proxyAddress(),
 		CA: a.ca.Load().status(time.Now()),
 	}
+	st.Lists = a.lists.Status()
 	h := a.access.Health()
 	st.AccessLog = web.AccessLog{Since: h.Since, Lost: h.Lost}
 	if h.Err != nil {

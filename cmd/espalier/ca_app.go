@@ -29,7 +29,7 @@ type caInForce struct {
 
 // compile is compile with the CA, which only the process itself needs to read.
 func (a *app) compile(cfg *configs.Config) (*compiled, error) {
-	made, err := compile(cfg, a.addresses(), a.exceptions, a.auth, a.log)
+	made, err := compile(cfg, a.addresses(), kept{a.exceptions, a.auth, a.lists}, a.log)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"espalier/pac"
 	"espalier/policy"
 	"espalier/policy/auth"
+	"espalier/policy/lists"
 	"espalier/proxy"
 	"espalier/proxy/egress"
 	"espalier/proxy/inspect"
@@ -22,25 +23,28 @@ import (
 type compiled struct {
 	state *proxy.State
 	pac   *pac.PAC
+	lists *lists.Version
 	ca    caInForce // set by app.compile
 }
 
+// kept is what outlives a configuration, and is used by the next.
+type kept struct {
+	exceptions *inspect.Exceptions // from interception; nil for none
+	auth       *auth.Auth          // what was known of users; nil at the start
+	lists      *lists.Lists
+}
+
 // compile makes of a configuration what decides by it. self are the addresses
-// that the process listens on; exceptions are those from interception, nil for
-// none; before is what was known of users, nil at the start. Errors name the key
-// at fault.
-func compile(cfg *configs.Config, self []netip.AddrPort, exceptions *inspect.Exceptions, before *auth.Auth, log *zap.Logger) (*compiled, error) {
+// that the process listens on. Errors name the key at fault.
+func compile(cfg *configs.Config, self []netip.AddrPort, before kept, log *zap.Logger) (*compiled, error) {
 	var errs []error
-	users, err := auth.Open(cfg.Auth, before, log)
+	users, err := auth.Open(cfg.Auth, before.auth, log)
 	errs = append(errs, err)
-	lists := map[string]policy.HostList{}
-	for name := range cfg.Lists {
-		lists[name] = nil
-	}
+	version := before.lists.Prepare(cfg.Lists)
 	pol, err := policy.New(policy.Config{
 		Clients: cfg.Proxy.Clients, Apple: cfg.Apple, Auth: users != nil && users.Enabled(),
-		Rules: cfg.Rules, Lists: lists, Inspect: cfg.Inspect, Presets: cfg.Presets,
-		Exceptions: exceptions,
+		Rules: cfg.Rules, Lists: version.HostLists(), Inspect: cfg.Inspect, Presets: cfg.Presets,
+		Exceptions: before.exceptions,
 	})
 	errs = append(errs, err)
 	roots, err := inspect.LoadRoots(cfg.Inspect.Roots)
@@ -60,5 +64,5 @@ func compile(cfg *configs.Config, self []netip.AddrPort, exceptions *inspect.Exc
 	}
 	return &compiled{state: &proxy.State{
 		Policy: pol, Dialer: dialer, Auth: users, Roots: roots, Contact: strings.TrimSpace(cfg.Proxy.Contact),
-	}, pac: script}, nil
+	}, pac: script, lists: version}, nil
 }

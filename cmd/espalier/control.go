@@ -25,11 +25,16 @@ const controlTimeout = 30 * time.Second
 // control calls f with a client of the running process. Whatever fails then is
 // a negative answer.
 func control(cmd *cobra.Command, dataDir dataDirOf, f func(context.Context, *web.ControlClient) error) error {
+	return controlWithin(cmd, dataDir, controlTimeout, f)
+}
+
+// controlWithin is control with another timeout.
+func controlWithin(cmd *cobra.Command, dataDir dataDirOf, timeout time.Duration, f func(context.Context, *web.ControlClient) error) error {
 	dir, err := dataDir(cmd)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), controlTimeout)
+	ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 	defer cancel()
 	if err := f(ctx, web.NewControlClient(dir)); err != nil {
 		return &exitError{exitNo, err}
@@ -115,6 +120,18 @@ func writeStatus(s screen, st web.Status) error {
 	if n := st.AccessLog.Lost; n > 0 {
 		row("Records lost", yellow, strconv.FormatUint(n, 10)+" since the start: the access log could not be written")
 	}
+	for i, l := range st.Lists {
+		name := ""
+		if i == 0 {
+			name = "Lists"
+		}
+		state, as := listState(l)
+		text := l.Name + ", " + plural(l.Entries, "entry", "entries")
+		if l.BadLines > 0 {
+			text += ", " + plural(l.BadLines, "bad line", "bad lines")
+		}
+		row(name, as, text+", loaded "+when(l.Loaded)+": "+state)
+	}
 	if st.CA != nil {
 		for _, w := range st.CA.Warnings {
 			row("CA", yellow, w)
@@ -139,19 +156,22 @@ printed, the exit status is 1, and the one before stays in force.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return control(cmd, dataDir, func(ctx context.Context, c *web.ControlClient) error {
-				err := c.Reload(ctx)
-				var p *web.Problem
-				if errors.As(err, &p) && len(p.Problems) > 0 {
-					return fmt.Errorf("%w\n%s", err, strings.Join(p.Problems, "\n"))
+				if err := c.Reload(ctx); err != nil {
+					return withProblems(err)
 				}
-				if err != nil {
-					return err
-				}
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), "the configuration was read again and is in force")
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), "the configuration was read again and is in force")
 				return err
 			})
 		},
 	}
+}
+
+// withProblems adds to the answer of a running process what is wrong, one a line.
+func withProblems(err error) error {
+	if p, ok := errors.AsType[*web.Problem](err); ok && len(p.Problems) > 0 {
+		return fmt.Errorf("%w\n%s", err, strings.Join(p.Problems, "\n"))
+	}
+	return err
 }
 
 // drainCommand is `espalier drain`.

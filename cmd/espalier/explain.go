@@ -11,12 +11,14 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
 	"espalier/configs"
 	"espalier/pac"
 	"espalier/policy"
 	"espalier/policy/auth"
 	"espalier/policy/catalog"
+	"espalier/policy/lists"
 	"espalier/proxy/egress"
 	"espalier/proxy/inspect"
 )
@@ -32,6 +34,12 @@ type explanation struct {
 	Action  string     `json:"action"`
 	Rule    string     `json:"rule"`
 	Service string     `json:"service"`
+	// List and Entry say what the rule has found the host by, where it has lists.
+	List  string `json:"list,omitempty"`
+	Entry string `json:"entry,omitempty"`
+	// NotLoaded are lists that rules name and that are not to be had here, where
+	// they match nothing.
+	NotLoaded []string `json:"lists_not_loaded,omitempty"`
 	// Dial is the host that is connected to in place of the target.
 	Dial string `json:"dial,omitempty"`
 	// Headers are the names of those that are set on the request. Their values
@@ -106,6 +114,7 @@ type explainer struct {
 	auth   *auth.Auth
 	pac    *pac.PAC
 	dialer *egress.Dialer
+	lists  *lists.Version
 	client netip.Addr
 
 	unreadable error // the exceptions from interception are
@@ -113,12 +122,12 @@ type explainer struct {
 
 func newExplainer(cfg *configs.Config, client string) (*explainer, error) {
 	exceptions, unreadable := inspect.OpenExceptions(cfg.Data) // perhaps another user's
-	c, err := compile(cfg, nil, exceptions, nil, nil)
+	c, err := compile(cfg, nil, kept{exceptions: exceptions, lists: newLists(cfg, zap.NewNop())}, nil)
 	if err != nil {
 		return nil, usage(err)
 	}
 	e := &explainer{
-		cfg: cfg, policy: c.state.Policy, auth: c.state.Auth, pac: c.pac, dialer: c.state.Dialer, unreadable: unreadable,
+		cfg: cfg, policy: c.state.Policy, auth: c.state.Auth, pac: c.pac, dialer: c.state.Dialer, lists: c.lists, unreadable: unreadable,
 	}
 	if client != "" {
 		if e.client, err = netip.ParseAddr(client); err != nil {
@@ -184,6 +193,7 @@ func (e *explainer) explain(arg, user string, groups []string) (*explanation, er
 		}
 	}
 	x.Why = why(d)
+	e.askLists(x, t)
 	if err := e.forbidden(t); err != nil && d.Action != policy.Deny && d.Action != policy.Challenge {
 		d.Action, x.Action, x.Rule, x.Why = policy.Deny, string(policy.Deny), ruleGuard, err.Error()
 	}
@@ -204,6 +214,28 @@ func (e *explainer) explain(arg, user string, groups []string) (*explanation, er
 	}
 	x.PAC, err = e.pac.Route(site, e.pac.Proxies(site, fetched), t)
 	return x, err
+}
+
+// askLists says which list and entry led to x, and which lists could not.
+func (e *explainer) askLists(x *explanation, t policy.Target) {
+	all := e.lists.HostLists()
+	for _, r := range e.cfg.Rules {
+		for _, name := range r.When.Lists {
+			if r.Name != x.Rule || x.List != "" {
+				continue
+			}
+			if entry, ok := all[name].Match(t.Host); ok {
+				x.List, x.Entry = name, entry
+				x.Why += fmt.Sprintf(": list %s has %s", name, entry)
+			}
+		}
+	}
+	for _, s := range e.lists.Status() {
+		named := slices.ContainsFunc(e.cfg.Rules, func(r policy.Rule) bool { return slices.Contains(r.When.Lists, s.Name) })
+		if named && s.Loaded.IsZero() {
+			x.NotLoaded = append(x.NotLoaded, s.Name)
+		}
+	}
 }
 
 // ruleGuard is what the proxy's records name where the address guard refuses.
@@ -332,6 +364,9 @@ func (x *explanation) write(s screen) error {
 			text += " (retired " + r.Until + ")"
 		}
 		line(label, plain, text)
+	}
+	if len(x.NotLoaded) > 0 {
+		line("lists", yellow, "not to be had here, so that they match nothing: "+strings.Join(x.NotLoaded, ", "))
 	}
 	if x.Note != "" {
 		line("note", yellow, x.Note)

@@ -52,7 +52,7 @@ Start it with "espalier run"; without a configuration file it runs on defaults.`
 	root.AddCommand(
 		runCommand(), validateCommand(), explainCommand(), passwdCommand(), versionCommand(),
 		catalogCommand(), pacCommand(loadedConfig), caCommand(loadedConfig), inspectCommand(dataDir),
-		statusCommand(dataDir), reloadCommand(dataDir), drainCommand(dataDir),
+		statusCommand(dataDir), listsCommand(dataDir), reloadCommand(dataDir), drainCommand(dataDir),
 	)
 	setExits(root)
 	return root

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -44,7 +45,7 @@ func run(cmd *cobra.Command) error {
 	if err != nil {
 		return usage(err)
 	}
-	watcher, err := configs.NewWatcher(loaded.Files...)
+	watcher, err := configs.NewWatcher(watched(loaded)...)
 	if err != nil {
 		return err
 	}
@@ -90,13 +91,21 @@ func (a *app) obey(signals <-chan os.Signal) {
 	}
 }
 
-// watch reloads when a file of the configuration changes.
+// watch reloads when a file of the configuration changes, and reads lists again
+// when theirs do.
 func (a *app) watch(ctx context.Context, w *configs.Watcher) {
-	w.Run(ctx, func() {
-		_ = a.reloadConfig() // it has logged what is wrong
-		w.Follow(a.current.Load().Files...)
+	w.Run(ctx, func(changed []string) {
+		known := listFiles(a.current.Load().Config)
+		if slices.ContainsFunc(changed, func(name string) bool { return !slices.Contains(known, name) }) {
+			_ = a.reloadConfig() // it has logged what is wrong
+			w.Follow(watched(a.current.Load())...)
+		}
+		a.lists.Reread() // behind Follow, so that no change is missed
 	})
 }
+
+// watched are the files whose changes matter.
+func watched(l *configs.Loaded) []string { return slices.Concat(l.Files, listFiles(l.Config)) }
 
 // newLogger logs to standard error: for people on a terminal, JSON elsewhere.
 func newLogger(level string) (*zap.Logger, zap.AtomicLevel) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
 	"espalier/configs"
 )
@@ -22,8 +23,9 @@ file:line:column: key: what is wrong.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o := configOptions(cmd)
 			l, err := configs.Load(o)
+			var made *compiled
 			if err == nil {
-				_, err = compile(l.Config, nil, nil, nil, nil)
+				made, err = compile(l.Config, nil, kept{lists: newLists(l.Config, zap.NewNop())}, nil)
 				err = errors.Join(err, needCA(l.Config))
 			}
 			if err != nil {
@@ -32,6 +34,9 @@ file:line:column: key: what is wrong.`,
 			}
 			for _, w := range l.Warnings {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+			}
+			for _, w := range listWarnings(l.Config, made.lists.Status()) {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", l.Problem(w))
 			}
 			name := o.File
 			if name == "" {

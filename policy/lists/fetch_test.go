@@ -331,6 +331,9 @@ func TestSchedule(t *testing.T) {
 
 		// A source that fails is asked ever later, and the list stays in force; it
 		// is stale after two refreshes.
+		if err := ls.Refresh(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
 		src.fail(errors.New("the network is down"))
 		time.Sleep(66 * time.Minute)
 		synctest.Wait()

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"espalier/configs"
+	"espalier/policy"
+	"espalier/policy/lists"
+	"espalier/proxy/egress"
+	"espalier/web"
+)
+
+// newLists returns Lists that keep their copies in the data directory.
+func newLists(cfg *configs.Config, log *zap.Logger) *lists.Lists {
+	return lists.New(filepath.Join(cfg.Data, "lists"), log)
+}
+
+// listTransport fetches lists the way that clients' requests go, but for the
+// address guard: the administrator chose the URL. Where its server redirects
+// elsewhere, that is the server's choice, and the guard is asked. roots are as in
+// proxy.State.
+func listTransport(d *egress.Dialer, roots *x509.CertPool) lists.Transport {
+	return func(t policy.Target) http.RoundTripper {
+		trusting := d.Trusting(t)
+		return &http.Transport{
+			Proxy: func(r *http.Request) (*url.URL, error) {
+				if r.URL.Scheme == "https" { // DialContext goes through the parent
+					return nil, nil
+				}
+				return trusting.Proxy(r)
+			},
+			DialContext:         trusting.DialContext,
+			TLSClientConfig:     &tls.Config{RootCAs: roots},
+			TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: 30 * time.Second,
+			ForceAttemptHTTP2: true, DisableKeepAlives: true,
+		}
+	}
+}
+
+// listFiles are the files that lists are read from.
+func listFiles(cfg *configs.Config) []string {
+	var files []string
+	for _, l := range cfg.Lists {
+		if l.File != "" {
+			files = append(files, l.File)
+		}
+	}
+	return files
+}
+
+// listWarnings says what is wrong with the lists that are files, each text
+// beginning with the key.
+func listWarnings(cfg *configs.Config, all []lists.Status) []string {
+	var warnings []string
+	for _, s := range all {
+		if cfg.Lists[s.Name].File == "" {
+			continue
+		}
+		key := "lists." + s.Name + ".file: "
+		if s.Error != "" {
+			warnings = append(warnings, key+s.Error+": rules that name the list match nothing")
+		}
+		for _, bad := range s.Bad {
+			warnings = append(warnings, fmt.Sprintf("%s%s:%s", key, s.Source, bad))
+		}
+		if more := s.BadLines - len(s.Bad); more > 0 {
+			warnings = append(warnings, fmt.Sprintf("%s%s: %d more bad lines", key, s.Source, more))
+		}
+	}
+	return warnings
+}
+
+// listState says in a few words how it stands with a list.
+func listState(s lists.Status) (string, style) {
+	switch {
+	case s.Loaded.IsZero() && s.Error == "":
+		return "not loaded yet, matches nothing", yellow
+	case s.Loaded.IsZero():
+		return "not loaded, matches nothing: " + s.Error, red
+	case s.Stale && s.Error == "":
+		return "stale", yellow
+	case s.Stale:
+		return "stale: " + s.Error, yellow
+	case s.Error != "":
+		return "the last try failed: " + s.Error, yellow
+	}
+	return "ok", green
+}
+
+// listsCommand is `espalier lists`.
+func listsCommand(dataDir dataDirOf) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "lists",
+		Short: "Show the lists of a running espalier",
+		Long: `Shows the lists of a running espalier: their entries, lines that make no sense,
+when they were loaded, and whether they are up to date.
+
+The exit status is 1 where none runs with the data directory.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return control(cmd, dataDir, func(ctx context.Context, c *web.ControlClient) error {
+				st, err := c.Status(ctx)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					enc := json.NewEncoder(cmd.OutOrStdout())
+					enc.SetIndent("", "  ")
+					return enc.Encode(st.Lists)
+				}
+				return writeLists(newScreen(cmd.OutOrStdout()), st.Lists)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	cmd.AddCommand(refreshCommand(dataDir))
+	return cmd
+}
+
+func writeLists(s screen, all []lists.Status) error {
+	if len(all) == 0 {
+		_, err := io.WriteString(s, "the configuration has no lists\n")
+		return err
+	}
+	t := table{head: []string{"LIST", "ENTRIES", "BAD LINES", "LOADED", "CHECKED", "SOURCE", "STATE"}, right: []int{1, 2}}
+	for _, l := range all {
+		state, as := listState(l)
+		bad := plain
+		if l.BadLines > 0 {
+			bad = yellow
+		}
+		t.add(cell{text: l.Name, as: bold}, cell{text: strconv.Itoa(l.Entries)}, cell{strconv.Itoa(l.BadLines), bad},
+			cell{text: when(l.Loaded)}, cell{text: when(l.LastSuccess)}, cell{text: l.Source}, cell{state, as})
+	}
+	return t.write(s)
+}
+
+// when is local, and says that there is no time.
+func when(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return local(t)
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return strconv.Itoa(n) + " " + many
+}
+
+// refreshTimeout is longer than a list may take.
+const refreshTimeout = 6 * time.Minute
+
+func refreshCommand(dataDir dataDirOf) *cobra.Command {
+	return &cobra.Command{
+		Use:   "refresh [LIST]",
+		Short: "Let a running espalier fetch a list anew, or all",
+		Long: `Lets a running espalier fetch a list anew, or all, whatever is due, and waits
+for it. Where that fails the exit status is 1, and what was loaded before stays
+in force.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name := strings.Join(args, "")
+			return controlWithin(cmd, dataDir, refreshTimeout, func(ctx context.Context, c *web.ControlClient) error {
+				if err := c.RefreshLists(ctx, name); err != nil {
+					return withProblems(err)
+				}
+				st, err := c.Status(ctx)
+				if err != nil {
+					return err
+				}
+				all := slices.DeleteFunc(st.Lists, func(l lists.Status) bool { return name != "" && l.Name != name })
+				return writeLists(newScreen(cmd.OutOrStdout()), all)
+			})
+		},
+	}
+}
