@@ -29,7 +29,7 @@ func (l List) Validate() error {
 	case l.Refresh < 0:
 		return errors.New("refresh: must not be negative")
 	case l.Refresh != 0 && l.Refresh < minRefresh:
-		return fmt.Errorf("refresh: %s is too often (allowed: %s at least)", l.Refresh, minRefresh)
+		return fmt.Errorf("refresh: %s is too often (allowed: 1m at least)", l.Refresh)
 	case l.URL != "":
 		if _, _, err := l.Target(); err != nil {
 			return fmt.Errorf("url: %w", err)

@@ -107,7 +107,7 @@ func TestListValidate(t *testing.T) {
 		{List{URL: "lists.example/ads"}, `url: is no http or https URL`},
 		{List{URL: "https://user:geheim@a..b/ads"}, "url: is no http or https URL: host has an empty label"},
 		{List{URL: "https://lists.example:0/ads"}, "url: is no http or https URL: port is not a number from 1 to 65535"},
-		{List{URL: "https://lists.example/ads", Refresh: time.Second}, "refresh: 1s is too often (allowed: 1m0s at least)"},
+		{List{URL: "https://lists.example/ads", Refresh: time.Second}, "refresh: 1s is too often (allowed: 1m at least)"},
 		{List{URL: "file:///etc/passwd"}, `url: is no http or https URL`},
 		{List{URL: "https:///ads"}, `url: is no http or https URL`},
 	}

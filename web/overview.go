@@ -40,6 +40,18 @@ func overview(st Status, services []traffic.Snapshot, now time.Time) console.Ove
 	if st.CA != nil {
 		page.CA = st.CA.Warnings
 	}
+	for _, l := range st.Lists {
+		view := console.List{
+			Name: l.Name, Source: l.Source, Entries: count(int64(l.Entries)), Loaded: l.Loaded, Stale: l.Stale, Error: l.Error,
+		}
+		if l.BadLines > 0 {
+			view.BadLines = count(int64(l.BadLines))
+		}
+		if !l.Loaded.IsZero() {
+			view.LoadedAgo = ago(now.Sub(l.Loaded))
+		}
+		page.Lists = append(page.Lists, view)
+	}
 	for _, l := range st.Listeners {
 		page.Listeners = append(page.Listeners, console.Listener(l))
 	}

@@ -193,7 +193,9 @@ func (e *explainer) explain(arg, user string, groups []string) (*explanation, er
 		}
 	}
 	x.Why = why(d)
-	e.askLists(x, t)
+	if !d.Match.OK() {
+		e.askLists(x, t)
+	}
 	if err := e.forbidden(t); err != nil && d.Action != policy.Deny && d.Action != policy.Challenge {
 		d.Action, x.Action, x.Rule, x.Why = policy.Deny, string(policy.Deny), ruleGuard, err.Error()
 	}
@@ -216,7 +218,8 @@ func (e *explainer) explain(arg, user string, groups []string) (*explanation, er
 	return x, err
 }
 
-// askLists says which list and entry led to x, and which lists could not.
+// askLists says by which list and entry x was decided, and which lists rules ask
+// in vain.
 func (e *explainer) askLists(x *explanation, t policy.Target) {
 	all := e.lists.HostLists()
 	for _, r := range e.cfg.Rules {

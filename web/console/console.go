@@ -46,6 +46,7 @@ type Overview struct {
 	PACURL, Proxy string // empty where there is none
 	Listeners     []Listener
 	Config        Config
+	Lists         []List
 	CA            []string   // what must be done about the interception CA
 	AccessLog     *AccessLog // nil: it is written, and always was
 
@@ -76,6 +77,17 @@ type Config struct {
 	TriedAgo  string
 	Loaded    time.Time // the configuration in force
 	LoadedAgo string
+}
+
+// List is a list of hosts that rules name.
+type List struct {
+	Name, Source string
+	Entries      string
+	BadLines     string // empty for none
+	Loaded       time.Time
+	LoadedAgo    string // empty: not loaded, so that it matches nothing
+	Stale        bool
+	Error        string // of the last try; empty where it succeeded
 }
 
 // Service is a row of the traffic table.
