@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -79,7 +80,7 @@ func honest(_ bool, b []byte) []byte { return b }
 // testBed is a bed around a proxy inside the test.
 func testBed(t *testing.T, addr string) *bed {
 	t.Helper()
-	o, err := startOrigin("127.0.0.1:0")
+	o, err := startOrigin("127.0.0.1:0", tls.Certificate{})
 	if err != nil {
 		t.Fatal(err)
 	}

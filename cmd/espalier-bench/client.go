@@ -75,7 +75,7 @@ func (b *bed) tunnel(ctx context.Context, i int) (*client, error) {
 		return nil, err
 	}
 	if !b.direct {
-		if err := b.connect(c); err != nil {
+		if err := b.connect(c, b.origin.addr); err != nil {
 			c.Close()
 			return nil, err
 		}
@@ -83,8 +83,8 @@ func (b *bed) tunnel(ctx context.Context, i int) (*client, error) {
 	return c, nil
 }
 
-func (b *bed) connect(c net.Conn) error {
-	head := "CONNECT " + b.origin.addr + " HTTP/1.1\r\nHost: " + b.origin.addr + "\r\nUser-Agent: espalier-bench\r\n\r\n"
+func (b *bed) connect(c net.Conn, to string) error {
+	head := "CONNECT " + to + " HTTP/1.1\r\nHost: " + to + "\r\nUser-Agent: espalier-bench\r\n\r\n"
 	if _, err := io.WriteString(c, head); err != nil {
 		return fmt.Errorf("CONNECT: %w", err)
 	}

@@ -81,7 +81,8 @@ func parseFlags(b *bench, args []string, stderr io.Writer) (*options, error) {
 	fs.IntVar(&b.rounds, "rounds", 3, "rounds; figures are medians over them")
 	fs.DurationVar(&b.load.window, "duration", time.Second, "time measured in each sample of bulk, rtt and http")
 	fs.IntVar(&b.load.opens, "count", 4000, "tunnels opened in each sample of open")
-	fs.IntVar(&b.load.concurrency, "concurrency", 16, "clients of open and http at a time")
+	fs.IntVar(&b.load.inspected, "inspected", 400, "intercepted connections in each sample of inspect, after one to each name")
+	fs.IntVar(&b.load.concurrency, "concurrency", 16, "clients of open, http and inspect at a time")
 	fs.IntVar(&b.load.streams, "streams", 4, "parallel streams of bulk")
 	fs.IntVar(&b.load.idle, "idle", 5000, "tunnels of idle; fewer where descriptors do not suffice")
 	fs.DurationVar(&b.load.quiet, "quiet", 3*time.Second, "how long idle watches the silence")
@@ -102,7 +103,7 @@ func parseFlags(b *bench, args []string, stderr io.Writer) (*options, error) {
 	if fs.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
-	for name, value := range map[string]int{"rounds": b.rounds, "count": b.load.opens, "concurrency": b.load.concurrency, "streams": b.load.streams, "idle": b.load.idle} {
+	for name, value := range map[string]int{"rounds": b.rounds, "count": b.load.opens, "inspected": b.load.inspected, "concurrency": b.load.concurrency, "streams": b.load.streams, "idle": b.load.idle} {
 		if value < 1 {
 			return nil, fmt.Errorf("-%s: must be at least 1, not %d", name, value)
 		}
@@ -174,6 +175,9 @@ func compare(ctx context.Context, b *bench, o *options, stdout, stderr io.Writer
 		return false, err
 	}
 	defer os.RemoveAll(b.dir)
+	if b.lab, err = newLab(b.dir); err != nil {
+		return false, err
+	}
 
 	r := &result{
 		Date: time.Now(), Machine: thisMachine(b.proc),

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -58,6 +59,10 @@ func answerSeed(seed uint32) uint32 { return ^seed }
 type origin struct {
 	addr string
 	ln   net.Listener
+	// The same inside TLS, at an address of its own.
+	secureAddr string
+	secure     net.Listener
+	cert       tls.Certificate
 	// sunk counts the bytes that arrived for opSink, headers not included.
 	sunk atomic.Int64
 
@@ -67,17 +72,25 @@ type origin struct {
 	wg     sync.WaitGroup
 }
 
-// startOrigin listens on addr, a loopback address with port 0 for any.
-func startOrigin(addr string) (*origin, error) {
+// startOrigin listens on addr, a loopback address with port 0 for any, and with
+// cert on any port.
+func startOrigin(addr string, cert tls.Certificate) (*origin, error) {
 	// Keepalives of the bench's own would cost the proxy's kernel side.
 	lc := net.ListenConfig{KeepAlive: -1}
 	ln, err := lc.Listen(context.Background(), "tcp4", addr)
 	if err != nil {
 		return nil, fmt.Errorf("origin: %w", err)
 	}
-	o := &origin{addr: ln.Addr().String(), ln: ln, conns: map[net.Conn]struct{}{}}
-	o.wg.Add(1)
-	go o.accept()
+	secure, err := lc.Listen(context.Background(), "tcp4", "127.0.0.1:0")
+	if err != nil {
+		ln.Close()
+		return nil, fmt.Errorf("origin: %w", err)
+	}
+	o := &origin{addr: ln.Addr().String(), ln: ln, secureAddr: secure.Addr().String(), cert: cert, conns: map[net.Conn]struct{}{}}
+	o.secure = tls.NewListener(secure, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}})
+	o.wg.Add(2)
+	go o.accept(o.ln)
+	go o.accept(o.secure)
 	return o, nil
 }
 
@@ -85,6 +98,7 @@ func startOrigin(addr string) (*origin, error) {
 // first thing that was wrong with what the proxy delivered.
 func (o *origin) Close() error {
 	o.ln.Close()
+	o.secure.Close()
 	o.mu.Lock()
 	conns := o.conns
 	o.conns = nil
@@ -111,10 +125,10 @@ func (o *origin) fail(err error) {
 	}
 }
 
-func (o *origin) accept() {
+func (o *origin) accept(ln net.Listener) {
 	defer o.wg.Done()
 	for {
-		c, err := o.ln.Accept()
+		c, err := ln.Accept()
 		if err != nil {
 			if !errors.Is(err, net.ErrClosed) {
 				o.fail(err)

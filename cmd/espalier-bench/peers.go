@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"debug/buildinfo"
 	"errors"
@@ -24,12 +25,16 @@ type peer struct {
 	fds    int    // descriptors it needs for an idle tunnel
 	user   string // whom it runs as where the bench is root and no -user is given
 
-	// pkg is the Debian package of a peer that is installed, source the Go
-	// package of one that is built. A running target has neither.
-	pkg    string
-	source string
+	// pkg is the Debian package of a peer that is installed, with a program of
+	// that name or program, source the Go package of one that is built. A running
+	// target has neither.
+	pkg     string
+	program string
+	source  string
 	// config writes what the peer needs below w.dir and returns its arguments.
 	config func(w where) ([]string, error)
+	// inspect is config for interception of TLS; nil where it cannot.
+	inspect func(w where) ([]string, error)
 	// version prints the version of an installed peer on its first line.
 	version []string
 
@@ -49,13 +54,15 @@ type where struct {
 	nofile int
 	spare  []string // two more free addresses
 	name   string   // letters and digits, of this process alone
+	bin    string   // of the peer
+	lab    *lab
 }
 
 var peers = []peer{
 	{
 		name: "espalier", fds: 2, source: "./cmd/espalier",
 		note:   "policy, access log (JSON) and counters on",
-		config: espalierConfig,
+		config: espalierConfig, inspect: espalierInspect,
 	},
 	{
 		name: "haproxy", fds: 2, pkg: "haproxy", direct: true, version: []string{"-v"},
@@ -68,9 +75,9 @@ var peers = []peer{
 		config: func(w where) ([]string, error) { return haproxyConfig(w, "    option splice-auto\n") },
 	},
 	{
-		name: "squid", fds: 2, pkg: "squid", user: "proxy", version: []string{"-v"},
+		name: "squid", fds: 2, pkg: "squid-openssl", program: "squid", user: "proxy", version: []string{"-v"},
 		note:   "one worker, access log on, no cache",
-		config: squidConfig,
+		config: squidConfig, inspect: squidInspect,
 	},
 	{
 		name: "tinyproxy", fds: 2, pkg: "tinyproxy", version: []string{"-v"},
@@ -79,8 +86,9 @@ var peers = []peer{
 	},
 	{
 		name: "goproxy", fds: 6, source: "./cmd/espalier-bench/goproxy",
-		note:   "as shipped, served by net/http, no log",
-		config: func(w where) ([]string, error) { return []string{w.listen}, nil },
+		note:    "as shipped, served by net/http, no log",
+		config:  func(w where) ([]string, error) { return []string{w.listen}, nil },
+		inspect: func(w where) ([]string, error) { return []string{w.listen, labDomain}, nil },
 	},
 }
 
@@ -96,6 +104,27 @@ web:
   admin: [%q]
 `, filepath.Join(w.dir, "data"), w.listen, w.spare[0], w.spare[1]))
 	return []string{"run", "-c", file}, err
+}
+
+// espalierInspect intercepts everything, by a CA of the directory's own.
+func espalierInspect(w where) ([]string, error) {
+	args, err := espalierConfig(w)
+	if err != nil {
+		return nil, err
+	}
+	file := args[len(args)-1]
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	more := fmt.Sprintf("  hosts: {\"*.%s\": 127.0.0.1}\ninspect: {mode: all, roots: [%q]}\nweb:", labDomain, w.lab.origin)
+	if _, err := w.write("espalier.yaml", strings.Replace(string(text), "web:", more, 1)); err != nil {
+		return nil, err
+	}
+	if out, err := exec.Command(w.bin, "ca", "init", "-c", file).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("espalier ca init: %w\n%s", err, out)
+	}
+	return args, nil
 }
 
 func haproxyConfig(w where, option string) ([]string, error) {
@@ -115,9 +144,29 @@ defaults
 	return []string{"-db", "-f", file}, err
 }
 
-func squidConfig(w where) ([]string, error) {
+func squidConfig(w where) ([]string, error) { return squidWith(w, w.listen, "") }
+
+// squidInspect bumps everything, with caches of certificates in memory and on
+// disk, as Squid's documentation does it.
+func squidInspect(w where) ([]string, error) {
+	const helper = "/usr/lib/squid/security_file_certgen"
+	certs := filepath.Join(w.dir, "certs")
+	if out, err := exec.Command(helper, "-c", "-s", certs, "-M", "16MB").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%s: %w\n%s", helper, err, out)
+	}
+	return squidWith(w, fmt.Sprintf("%s ssl-bump tls-cert=%s generate-host-certificates=on dynamic_cert_mem_cache_size=16MB", w.listen, w.lab.proxy), fmt.Sprintf(`sslcrtd_program %s -s %s -M 16MB
+acl step1 at_step SslBump1
+ssl_bump peek step1
+ssl_bump bump all
+tls_outgoing_options cafile=%s
+hosts_file %s
+acl SSL_ports port 1-65535
+`, helper, certs, w.lab.origin, w.lab.hosts))
+}
+
+func squidWith(w where, listen, more string) ([]string, error) {
 	file, err := w.write("squid.conf", fmt.Sprintf(`http_port %[1]s
-acl bench src 127.0.0.0/8
+%[5]sacl bench src 127.0.0.0/8
 http_access allow bench
 cache deny all
 access_log daemon:%[2]s/access.log squid
@@ -127,7 +176,7 @@ pid_filename none
 pinger_enable off
 visible_hostname bench
 max_filedescriptors %[3]d
-`, w.listen, w.dir, w.nofile, outputLog))
+`, listen, w.dir, w.nofile, outputLog, more))
 	return []string{"-N", "-n", w.name, "-f", file}, err
 }
 
@@ -174,14 +223,15 @@ func (p *peer) prepare(ctx context.Context, dir string, install bool) error {
 		p.is = builtVersion(p.bin, p.name)
 		return nil
 	}
-	bin, err := lookProgram(p.pkg)
+	program := cmp.Or(p.program, p.pkg)
+	bin, err := lookProgram(program)
 	if err != nil && install {
 		cmd := exec.CommandContext(ctx, "apt-get", "install", "-y", "--no-install-recommends", p.pkg)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("apt-get install %s: %w\n%s", p.pkg, err, out)
 		}
-		bin, err = lookProgram(p.pkg)
+		bin, err = lookProgram(program)
 	}
 	if err != nil {
 		return fmt.Errorf("%s %w: apt-get install %s", p.name, errMissing, p.pkg)
@@ -244,9 +294,9 @@ func moduleRoot(ctx context.Context) (string, error) {
 	return filepath.Dir(mod), nil
 }
 
-// start starts the peer in front of the origin and returns where it listens,
-// its pid and how to stop it.
-func (p *peer) start(ctx context.Context, dir, origin, as string, nofile int) (addr string, pid int, stop func(), err error) {
+// start starts the peer in front of the origin that w names, intercepting or not,
+// and returns where it listens, its pid and how to stop it.
+func (p *peer) start(ctx context.Context, w where, intercept bool, as string) (addr string, pid int, stop func(), err error) {
 	if p.addr != "" {
 		return p.addr, p.pid, func() {}, nil
 	}
@@ -254,17 +304,21 @@ func (p *peer) start(ctx context.Context, dir, origin, as string, nofile int) (a
 	if err != nil {
 		return "", 0, nil, err
 	}
-	w := where{dir: dir, listen: free[0], origin: origin, nofile: nofile, spare: free[1:]}
-	w.name = strings.ReplaceAll(filepath.Base(dir), "-", "")
+	w.listen, w.spare, w.bin = free[0], free[1:], p.bin
+	w.name = strings.ReplaceAll(filepath.Base(w.dir), "-", "")
 	_, w.port, _ = net.SplitHostPort(w.listen)
-	args, err := p.config(w)
+	config := p.config
+	if intercept {
+		config = p.inspect
+	}
+	args, err := config(w)
 	if err != nil {
 		return "", 0, nil, err
 	}
 	if as == "" {
 		as = p.user
 	}
-	proc, err := launch(p.name, dir, as, nofile, append([]string{p.bin}, args...)...)
+	proc, err := launch(p.name, w.dir, as, w.nofile, append([]string{p.bin}, args...)...)
 	if err != nil {
 		return "", 0, nil, err
 	}

@@ -25,6 +25,7 @@ type bench struct {
 	own       int    // descriptors the bench may have
 	origin    string // listen address of the origin
 	dir       string // for configurations, logs and built programs
+	lab       *lab
 	proc      procfs
 	progress  io.Writer
 }
@@ -39,6 +40,9 @@ func (b *bench) run(ctx context.Context) ([]sample, error) {
 		for _, sc := range b.scenarios {
 			order := rand.Perm(len(b.peers))
 			for _, i := range order {
+				if sc.intercepts && b.peers[i].inspect == nil {
+					continue
+				}
 				s := sample{Round: round + 1, Scenario: sc.name, Peer: b.peers[i].name}
 				v, err := b.sample(ctx, b.peers[i], sc)
 				if ctx.Err() != nil {
@@ -86,14 +90,15 @@ func (b *bench) sample(ctx context.Context, p *peer, sc scenario) (v values, err
 	}
 	defer os.RemoveAll(dir)
 
-	o, err := startOrigin(b.origin)
+	o, err := startOrigin(b.origin, b.lab.cert)
 	if err != nil {
 		return nil, err
 	}
 	// What the origin found wrong explains the failure that the client saw.
 	defer func() { err = errors.Join(o.Close(), err) }()
 
-	addr, pid, stop, err := p.start(ctx, dir, o.addr, b.user, b.nofile)
+	w := where{dir: dir, origin: o.addr, nofile: b.nofile, lab: b.lab}
+	addr, pid, stop, err := p.start(ctx, w, sc.intercepts, b.user)
 	if err != nil {
 		return nil, err
 	}

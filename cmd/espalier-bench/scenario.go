@@ -12,6 +12,7 @@ import (
 type load struct {
 	window      time.Duration // of the scenarios that run for a time
 	opens       int           // tunnels of open
+	inspected   int           // connections of inspect to names that are known
 	concurrency int           // clients of open and http
 	streams     int           // tunnels or downloads of the bulk scenarios
 	idle        int           // tunnels of idle
@@ -26,18 +27,22 @@ type values map[string]float64
 type scenario struct {
 	name string
 	run  func(context.Context, *bed) (values, error)
+	// intercepts is set where the proxy is to intercept TLS; peers that cannot are
+	// left out.
+	intercepts bool
 }
 
 var scenarios = []scenario{
-	{"open", runOpen},
-	{"bulk-down", runBulkDown},
-	{"bulk-up", runBulkUp},
-	{"rtt", runRTT},
-	{"rtt-sparse", runRTTSparse},
-	{"rtt-bulk", runRTTBulk},
-	{"idle", runIdle},
-	{"http", runHTTP},
-	{"http-bulk", runHTTPBulk},
+	{name: "open", run: runOpen},
+	{name: "bulk-down", run: runBulkDown},
+	{name: "bulk-up", run: runBulkUp},
+	{name: "rtt", run: runRTT},
+	{name: "rtt-sparse", run: runRTTSparse},
+	{name: "rtt-bulk", run: runRTTBulk},
+	{name: "idle", run: runIdle},
+	{name: "http", run: runHTTP},
+	{name: "http-bulk", run: runHTTPBulk},
+	{name: "inspect", run: runInspect, intercepts: true},
 }
 
 // A figure is one number that a scenario yields.
@@ -74,6 +79,9 @@ var figures = []figure{
 	{"http-rate", "plain HTTP, 1 KB: requests/s (with the load on the same cores)", 0},
 	{"http-bulk", "plain HTTP, large bodies: CPU s/GB", 3},
 	{"http-bulk-rate", "plain HTTP, large bodies: GB/s", 2},
+	{"inspect-us", "intercepted connection, 4 requests: CPU µs", 0},
+	{"inspect-new-us", "the same, the first to a name: CPU µs", 0},
+	{"inspect-rate", "intercepted connections/s (with the load on the same cores)", 0},
 }
 
 // warmUp is how long a windowed load runs before it counts.
