@@ -129,7 +129,7 @@ func (c *rule) hasGroup(groups []string) bool {
 var builtinRules = []string{
 	RuleClients, RuleApple, RuleRelay, RuleAuth, RulePresets, RuleInspect, RuleDefault,
 	RuleException, RuleUnknown,
-	"address-guard", "invalid-target", "scheme", "misdirected",
+	"address-guard", "invalid-target", "malformed-request", "method", "scheme", "misdirected",
 }
 
 // connectionHeaders frame a message, name its destination or belong to one

@@ -30,6 +30,10 @@ var (
 	refuseDenied    = refusal{403, "http_request_denied", "This network's policy does not allow this destination."}
 	refuseClient    = refusal{403, "http_request_denied", "This address may not use this proxy."}
 	refuseName      = refusal{403, "http_request_error", "The destination is not a valid host and port."}
+	refuseMalformed = refusal{400, "http_request_error", "The request is not valid HTTP, or larger than this proxy takes."}
+	refuseBody      = refusal{400, "http_request_error", "The request's body is not what was announced."}
+	refuseSlowBody  = refusal{408, "http_request_error", "The request's body did not arrive in time."}
+	refuseMethod    = refusal{405, "http_request_denied", "This proxy does not carry TRACE."}
 	refuseAddress   = refusal{403, "destination_ip_prohibited", "This destination's address may not be reached through this proxy."}
 	refuseSignIn    = refusal{407, "http_request_denied", "This network asks you to sign in."}
 	refuseDamped    = refusal{429, "http_request_denied", "Too many sign-ins have failed. Try again in a moment."}
@@ -72,7 +76,12 @@ func refusalFor(err error) refusal {
 	var lookup *egress.LookupError
 	var parent *egress.ParentError
 	timeout := isTimeout(err)
+	var upload *uploadError
 	switch {
+	case errors.As(err, &upload) && timeout:
+		return refuseSlowBody
+	case errors.As(err, &upload):
+		return refuseBody
 	case errors.As(err, &forbidden):
 		return refuseAddress
 	case errors.As(err, &parent):

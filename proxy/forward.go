@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/textproto"
 	"net/url"
 	"slices"
 	"strings"
@@ -20,12 +21,9 @@ import (
 
 	"espalier/policy"
 	"espalier/proxy/egress"
+	"espalier/proxy/head"
 	"espalier/proxy/traffic"
 )
-
-// replyTimeout is how long a destination may take to begin its answer. Some
-// long-poll for a minute or two.
-const replyTimeout = 5 * time.Minute
 
 // tlsTimeout is for the TLS handshake with a destination.
 const tlsTimeout = 10 * time.Second
@@ -51,7 +49,7 @@ func newForwarder(s *Server) *forwarder {
 
 // newTransport returns the transport of requests that st decides about. The
 // connections that it keeps were dialed by the rules of st, and serve no other.
-func newTransport(st *State) *http.Transport {
+func newTransport(st *State, t times) *http.Transport {
 	return &http.Transport{
 		// egress.parent; the default would be HTTP_PROXY of the environment. A parent
 		// would look up the target in an absolute URL, and not what a preset has in
@@ -63,10 +61,16 @@ func newTransport(st *State) *http.Transport {
 			return st.Dialer.Proxy(r)
 		},
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			dial := st.Dialer.DialContext
+			fx, _ := ctx.Value(forwardedKey{}).(*forwarded)
 			if t, ok := elsewhere(ctx); ok {
-				return st.Dialer.Dial(ctx, t)
+				dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return st.Dialer.Dial(ctx, t) }
 			}
-			return st.Dialer.DialContext(ctx, network, addr)
+			c, err := dial(ctx, network, addr)
+			if err != nil || fx == nil || fx.secure {
+				return c, err
+			}
+			return newAnswerConn(c.(*net.TCPConn)), nil
 		},
 		TLSClientConfig: &tls.Config{
 			RootCAs: st.Roots, ClientSessionCache: tls.NewLRUClientSessionCache(1024),
@@ -79,11 +83,11 @@ func newTransport(st *State) *http.Transport {
 		MaxIdleConns:          1000,
 		MaxIdleConnsPerHost:   64,
 		IdleConnTimeout:       90 * time.Second,
-		ResponseHeaderTimeout: replyTimeout,
+		ResponseHeaderTimeout: t.reply,
 		// Origins that do not know Expect are many. Clients send the body after a
 		// second without a word, and so must what stands between.
 		ExpectContinueTimeout:  time.Second,
-		MaxResponseHeaderBytes: 256 << 10,
+		MaxResponseHeaderBytes: 2 * head.MaxBytes, // answerConn has its own
 		WriteBufferSize:        16 << 10,
 		ReadBufferSize:         16 << 10,
 	}
@@ -106,6 +110,7 @@ func (f *forwarder) request(r *http.Request, ctx *goproxy.ProxyCtx) (*http.Reque
 	if fx, ok := r.Context().Value(forwardedKey{}).(*forwarded); ok {
 		ctx.RoundTripper = goproxy.RoundTripperFunc(func(r *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
 			resp, err := fx.transport.RoundTrip(r)
+			fx.interim.end()
 			if err == nil && resp.StatusCode == http.StatusProxyAuthRequired && fx.viaParent {
 				resp.Body.Close()
 				return nil, &egress.ParentError{Parent: fx.rec.Upstream.String(), Status: resp.StatusCode}
@@ -121,6 +126,10 @@ func (s *Server) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 	x.rec.URL = recordURL(r.URL.Scheme, r.URL.Host, r.URL.EscapedPath())
 	x.asked = r.Header
 	switch {
+	case r.RequestURI == "*" && r.Method == http.MethodOptions: // of the proxy itself
+		w.Header().Set("Content-Length", "0")
+		w.WriteHeader(http.StatusOK)
+		return
 	case !r.URL.IsAbs():
 		// Not a proxy request: a browser that was pointed here, or a scanner.
 		http.Error(w, "This is a proxy. Devices use it by its PAC script.", http.StatusNotFound)
@@ -132,9 +141,13 @@ func (s *Server) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 		return
 	}
 	target, err := policy.ParseTarget(r.URL.Host, 80)
+	if err == nil && r.URL.User != nil { // RFC 9110, 4.2.4
+		err = errors.New("user information in a URL")
+	}
 	if err != nil {
 		x.rec.Host = r.URL.Host
 		x.refuse(ruleTarget, err.Error())
+		w.Header().Set("Connection", "close")
 		s.answer(w, x, refuseName)
 		return
 	}
@@ -154,10 +167,15 @@ type forwarded struct {
 	service   *traffic.Service
 	transport *http.Transport
 	dial      policy.Target
+	upgrade   bool // the client asks for a WebSocket
+	secure    bool // inside TLS
 	viaParent bool // egress.parent is set, and whoever wants a sign-in is a parent
 	w         *responseWriter
+	conn      *answerConn // the last one asked; nil: none
+	interim   interim
 	// What cut the answer's body short: the destination, or the client.
 	bodyErr, clientErr error
+	uploadErr          error // what cut the request's body short; guarded by mu
 
 	// The transport may read the body after it has answered, and goproxy may
 	// relay one direction of a WebSocket after it has given up the other.
@@ -169,7 +187,24 @@ type forwardedKey struct{}
 
 // serve passes r on by a transport, as d says, and writes the answer.
 func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, st *State, d *policy.Decision) {
-	fx := &forwarded{exchange: x, service: f.s.traffic.Service(x.rec.Service), transport: st.transport, dial: d.Dial, viaParent: r.URL.Scheme == "http" && st.Dialer.HasParent()}
+	switch {
+	case r.Method == http.MethodTrace:
+		// It would show a script what cookies and passwords its browser sends.
+		x.refuse(ruleMethod, "TRACE")
+		w.Header().Set("Allow", "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, CONNECT")
+		f.s.answer(w, x, refuseMethod)
+		return
+	case r.Method == http.MethodOptions && lastHop(r.Header):
+		w.Header().Set("Content-Length", "0")
+		w.WriteHeader(http.StatusOK)
+		x.finish(http.StatusOK)
+		return
+	}
+	secure := r.URL.Scheme == "https"
+	fx := &forwarded{
+		exchange: x, service: f.s.traffic.Service(x.rec.Service), transport: st.transport, dial: d.Dial,
+		secure: secure, viaParent: !secure && st.Dialer.HasParent(),
+	}
 	fx.w = &responseWriter{ResponseWriter: w, fx: fx}
 
 	var asked time.Time
@@ -178,9 +213,17 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, s
 		GetConn: func(string) { asked = time.Now() },
 		GotConn: func(info httptrace.GotConnInfo) {
 			x.rec.Upstream = addrPort(info.Conn)
+			if c, ok := info.Conn.(*answerConn); ok {
+				fx.conn = c
+				c.expect(r.Method)
+			}
 			if !info.Reused {
 				x.rec.Connect = time.Since(asked)
 			}
+		},
+		Got1xxResponse: func(status int, h textproto.MIMEHeader) error {
+			fx.passInterim(r, status, http.Header(h))
+			return nil
 		},
 	})
 	out := r.WithContext(ctx)
@@ -188,9 +231,16 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, s
 	out.Header = r.Header.Clone()
 	out.URL.Host = x.target.String()
 	trailers := r.ProtoMajor == 2 && slices.Contains(r.Header["Te"], "trailers")
-	cleanHopByHop(out.Header)
+	fx.upgrade = wantsWebSocket(r)
+	cleanHopByHop(out.Header, fx.upgrade)
 	if trailers { // which are passed on; gRPC servers insist
 		out.Header.Set("Te", "trailers")
+	}
+	if r.Method == http.MethodOptions && r.URL.Path == "" && r.URL.RawQuery == "" && !fx.viaParent {
+		out.URL.Path = "*" // RFC 9112, 3.2.4
+	}
+	if !r.ProtoAtLeast(1, 1) || r.ContentLength == 0 {
+		out.Header.Del("Expect") // it means nothing there (RFC 9110, 10.1.1)
 	}
 	for name, value := range d.Headers() {
 		out.Header.Set(name, value)
@@ -201,10 +251,7 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, s
 	if r.ContentLength == 0 {
 		out.Body = http.NoBody
 	} else {
-		out.Body = &requestBody{r.Body, fx}
-		// Else net/http takes the body from the transport when an answer begins,
-		// and the transport closes the connection that the answer comes on.
-		_ = http.NewResponseController(w).EnableFullDuplex()
+		out.Body = &requestBody{r.Body, fx, out}
 	}
 
 	// A record is written also when goproxy panics; net/http then closes the
@@ -243,11 +290,19 @@ func (f *forwarder) response(resp *http.Response, ctx *goproxy.ProxyCtx) *http.R
 	if resp == nil {
 		return fx.refusal(ctx.Error)
 	}
-	if resp.StatusCode != http.StatusSwitchingProtocols {
-		cleanHopByHop(resp.Header)
-		fx.w.stream = resp.ContentLength < 0
-		fx.w.body = resp.Body
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		if !fx.upgrade || !isWebSocket(resp.Header) {
+			resp.Body.Close()
+			return fx.refusal(&badAnswer{errSwitched})
+		}
+		cleanHopByHop(resp.Header, true)
+		resp.Header.Del("Content-Length")
+		return resp
 	}
+	cleanHopByHop(resp.Header, false)
+	cleanTrailer(resp.Trailer)
+	fx.w.stream = resp.ContentLength < 0
+	fx.w.body = resp.Body
 	return resp
 }
 
@@ -256,7 +311,14 @@ func (fx *forwarded) refusal(err error) *http.Response {
 	if err == nil {
 		err = errors.New("no answer")
 	}
-	if opErr := (*net.OpError)(nil); isTimeout(err) &&
+	fx.mu.Lock()
+	upload := fx.uploadErr
+	fx.mu.Unlock()
+	if upload != nil {
+		err = upload // whatever the transport made of it
+	} else if bad := fx.conn.fault(); bad != nil {
+		err = bad
+	} else if opErr := (*net.OpError)(nil); isTimeout(err) &&
 		!(errors.As(err, &opErr) && opErr.Op == "dial") && !errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("%w: %w", errReplyTimeout, err)
 	}
@@ -269,47 +331,31 @@ func (fx *forwarded) refusal(err error) *http.Response {
 	return resp
 }
 
-// hopByHop are the headers that concern one connection only (RFC 9110, 7.6.1,
-// and those that older proxies made up).
-var hopByHop = []string{
-	"Connection", "Proxy-Connection", "Keep-Alive", "Te", "Transfer-Encoding", "Upgrade",
-	"Proxy-Authenticate", "Proxy-Authorization", "Proxy-Authentication-Info",
-}
-
-// cleanHopByHop removes hop-by-hop headers and those that Connection nominates.
-// A WebSocket upgrade is left standing.
-func cleanHopByHop(h http.Header) {
-	websocket := false
-	for _, v := range h["Connection"] {
-		for name := range strings.SplitSeq(v, ",") {
-			name = strings.TrimSpace(name)
-			if strings.EqualFold(name, "upgrade") {
-				websocket = strings.EqualFold(h.Get("Upgrade"), "websocket")
-			} else if name != "" {
-				h.Del(name)
-			}
-		}
-	}
-	for _, name := range hopByHop {
-		h.Del(name)
-	}
-	if websocket {
-		h.Set("Connection", "Upgrade")
-		h.Set("Upgrade", "websocket")
-	}
-}
-
 // requestBody counts what a client uploads.
 type requestBody struct {
 	io.ReadCloser
 	fx *forwarded
+	to *http.Request // that the body is sent with
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.fx.up(int64(n))
+	if err == io.EOF {
+		cleanTrailer(b.to.Trailer)
+	} else if err != nil {
+		b.fx.mu.Lock()
+		b.fx.uploadErr = &uploadError{err}
+		b.fx.mu.Unlock()
+	}
 	return n, err
 }
+
+// uploadError is an error of a request's body on its way from the client.
+type uploadError struct{ error }
+
+func (e *uploadError) Error() string { return "read the request's body: " + e.error.Error() }
+func (e *uploadError) Unwrap() error { return e.error }
 
 func (fx *forwarded) up(n int64) {
 	fx.mu.Lock()

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"espalier/policy"
+	"espalier/proxy/head"
 	"espalier/proxy/inspect"
 	"espalier/proxy/tunnel"
 )
@@ -50,9 +51,9 @@ func newInterceptor(s *Server) *interceptor {
 	i := &interceptor{s: s, conns: newHandedListener(nil)}
 	i.http = &http.Server{
 		Handler:           http.HandlerFunc(i.serve),
-		ReadHeaderTimeout: headTimeout,
-		IdleTimeout:       keepAliveTimeout,
-		MaxHeaderBytes:    maxHeadBytes,
+		ReadHeaderTimeout: s.times.head,
+		IdleTimeout:       s.times.keepAlive,
+		MaxHeaderBytes:    head.MaxBytes,
 		// What is asked of the whole server is asked of the destination.
 		DisableGeneralOptionsHandler: true,
 		// Peers that are gone, and those that take nothing, do not stay for ever.

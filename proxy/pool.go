@@ -34,11 +34,15 @@ type originConn struct {
 }
 
 func newOriginConn(c *net.TCPConn, t policy.Target, st *State, parent *egress.Parent) *originConn {
-	o := &originConn{TCPConn: c, target: t, state: st, parent: parent}
+	return &originConn{TCPConn: c, target: t, state: st, parent: parent, peek: newPeek(c)}
+}
+
+// newPeek returns what looks how much there is to read from c, without waiting
+// for it or taking it.
+func newPeek(c *net.TCPConn) func() (n int, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		o.peek = func() (int, error) { return 0, err }
-		return o
+		return func() (int, error) { return 0, err }
 	}
 	// Made once, so that looking does not allocate.
 	var n int
@@ -47,13 +51,12 @@ func newOriginConn(c *net.TCPConn, t policy.Target, st *State, parent *egress.Pa
 		var b [1]byte
 		n, _, perr = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 	}
-	o.peek = func() (int, error) {
+	return func() (int, error) {
 		if err := raw.Control(look); err != nil {
 			return 0, err
 		}
 		return n, perr
 	}
-	return o
 }
 
 // quiet reports whether the connection is open and has nothing to read. What

@@ -32,11 +32,8 @@ type quick struct {
 	busy    sync.WaitGroup
 }
 
-// quickHead bounds a request's head on the short way, and an answer's.
-const (
-	quickHead  = 8 << 10
-	answerHead = 64 << 10
-)
+// quickHead bounds a request's head on the short way.
+const quickHead = 8 << 10
 
 var quickBuffers = sync.Pool{New: func() any { return new([quickHead]byte) }}
 
@@ -172,7 +169,7 @@ func (c *quickClient) wait() bool {
 	if closing {
 		return false
 	}
-	_ = c.SetReadDeadline(time.Now().Add(keepAliveTimeout))
+	_ = c.SetReadDeadline(time.Now().Add(c.s.times.keepAlive))
 	n, err := c.Read(c.buf[:])
 	c.n = n
 	c.mu.Lock()
@@ -186,7 +183,7 @@ func (c *quickClient) wait() bool {
 // handed over or closed.
 func (c *quickClient) request() bool {
 	r, ok := head.ParseRequest(c.buf[:c.n])
-	if !ok {
+	if !ok || r.Hosts == 0 {
 		c.giveUp()
 		return false
 	}

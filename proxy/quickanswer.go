@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +32,7 @@ type quickExchange struct {
 	request         head.Request
 	authority, path []byte
 	close           bool // the client's connection ends with this answer
+	interims        int  // answers before the final one
 }
 
 // errOddAnswer says that the short way cannot read an answer.
@@ -51,11 +51,11 @@ func (e *quickExchange) run(st *State, t policy.Target) outcome {
 		if err != nil {
 			return e.refuse(err)
 		}
-		_ = o.SetDeadline(time.Now().Add(replyTimeout))
+		_ = o.SetDeadline(time.Now().Add(e.s.times.reply))
 		var r head.Response
 		e.writeRequest(o)
 		if _, err = o.Write(e.out); err == nil {
-			r, err = o.readHead()
+			r, err = o.readHead(e.interim)
 		}
 		if err == nil && r.Status == http.StatusProxyAuthRequired && o.parent != nil {
 			o.Close() // the client does not know the parent's password
@@ -70,37 +70,56 @@ func (e *quickExchange) run(st *State, t policy.Target) outcome {
 			err = tunnel.ErrShutdown
 		case errors.Is(err, errOddAnswer):
 			return handOver
+		case isClientError(err):
+			e.x.rec.Error = err.Error()
+			e.x.finish(0)
+			return closeClient
 		case isTimeout(err):
 			err = fmt.Errorf("%w: %w", errReplyTimeout, err)
-		case o.reused && (err == nil || o.n == 0):
+		case o.reused && (err == nil || o.n == 0) && e.interims == 0:
 			continue
 		}
 		return e.refuse(err)
 	}
 }
 
-// readHead reads the head of an answer. What r points into stays valid until the
-// next read.
-func (o *originConn) readHead() (head.Response, error) {
+// readHead reads the head of a final answer; interim is called for those before
+// it. What r points into stays valid until the next read. The error is
+// errOddAnswer, a *badAnswer, a clientError of interim, or that of the connection.
+func (o *originConn) readHead(interim func(head.Response) error) (head.Response, error) {
 	if o.buf == nil {
 		o.buf = make([]byte, originBuffer)
 	}
-	for {
-		if n := head.Complete(o.buf[:o.n]); n > 0 {
-			r, ok := head.ParseResponse(o.buf[:n])
-			// 1xx answers are rare enough to be left to the general way.
-			if !ok || r.Status < 200 {
+	for scanned := 0; ; {
+		if o.n > 0 && !head.Plausible(o.buf[:o.n]) {
+			return head.Response{}, &badAnswer{errNoHTTP}
+		}
+		end := head.End(o.buf[:o.n], scanned)
+		scanned = o.n
+		switch {
+		case end > head.MaxBytes, end == 0 && o.n > head.MaxBytes:
+			return head.Response{}, &badAnswer{errLongAnswer}
+		case end > 0:
+			r, ok := head.ParseResponse(o.buf[:end])
+			if !ok {
+				// What can be read in one way only is for the general way.
+				if a, err := head.CheckResponse(o.buf[:end]); err != nil {
+					return r, &badAnswer{err}
+				} else if a.Status == http.StatusSwitchingProtocols {
+					return r, &badAnswer{errSwitched}
+				}
 				return r, errOddAnswer
 			}
-			return r, nil
-		}
-		if bareLF(o.buf[:o.n]) {
-			return head.Response{}, errOddAnswer // its end would be waited for in vain
+			if r.Status >= 200 {
+				return r, nil
+			}
+			if err := interim(r); err != nil {
+				return r, err
+			}
+			o.n, scanned = copy(o.buf, o.buf[end:o.n]), 0
+			continue
 		}
 		if o.n == len(o.buf) {
-			if o.n >= answerHead {
-				return head.Response{}, errOddAnswer
-			}
 			o.buf = append(o.buf, make([]byte, len(o.buf))...)
 		}
 		n, err := o.Read(o.buf[o.n:])
@@ -114,21 +133,31 @@ func (o *originConn) readHead() (head.Response, error) {
 	}
 }
 
-// bareLF reports whether an empty line ends b's head for those who are lenient
-// about line ends.
-func bareLF(b []byte) bool {
-	return bytes.Contains(b, []byte("\n\n")) || bytes.Contains(b, []byte("\n\r\n"))
+// errSwitched says that a destination changed the protocol, and nobody had asked
+// for it.
+var errSwitched = errors.New("it switches to a protocol that was not asked for")
+
+// interim passes an interim answer on.
+func (e *quickExchange) interim(r head.Response) error {
+	if e.interims++; e.interims > maxInterim {
+		return &badAnswer{errManyInterim}
+	}
+	if r.Status == http.StatusContinue {
+		return nil // to a request without a body
+	}
+	e.writeHead(r, false)
+	return e.pass(e.out, 0)
 }
 
 // answer relays an answer whose head has come.
 func (e *quickExchange) answer(o *originConn, r head.Response) outcome {
 	length := r.Length
-	if e.isHead || r.Status == http.StatusNoContent || r.Status == http.StatusNotModified {
+	if e.isHead || !bodyAllowed(r.Status) {
 		length = 0
 	}
 	status := r.Status
 	e.close = e.close || length == head.UntilClose || e.s.Draining()
-	e.writeHead(r)
+	e.writeHead(r, e.close)
 	body := o.buf[r.Len:o.n]
 	if length >= 0 && int64(len(body)) > length {
 		body = body[:length]
@@ -146,8 +175,8 @@ func (e *quickExchange) answer(o *originConn, r head.Response) outcome {
 		}
 	}
 	if err != nil {
-		if c, ok := errors.AsType[clientError](err); ok {
-			e.x.rec.Error = c.Error()
+		if isClientError(err) {
+			e.x.rec.Error = err.Error()
 		} else {
 			e.x.failed(fmt.Errorf("read the answer's body: %w", err))
 		}
@@ -165,33 +194,39 @@ func (e *quickExchange) answer(o *originConn, r head.Response) outcome {
 	return stayOpen
 }
 
+func isClientError(err error) bool {
+	_, ok := errors.AsType[clientError](err)
+	return ok
+}
+
 // clientError is an error of the client's connection.
 type clientError struct{ error }
 
 func (e clientError) Error() string { return "write to client: " + e.error.Error() }
 func (e clientError) Unwrap() error { return e.error }
 
-// writeHead makes the head of the answer for the client.
-func (e *quickExchange) writeHead(r head.Response) {
+// writeHead makes the head of an answer for the client.
+func (e *quickExchange) writeHead(r head.Response, closes bool) {
+	bodiless := r.Status < 200 || r.Status == http.StatusNoContent
 	b := append(e.out[:0], "HTTP/1.1"...)
 	b = append(b, r.Line[len("HTTP/1.1"):]...)
 	for f, rest, ok := r.Fields.Next(); ok; f, rest, ok = rest.Next() {
-		if !ofConnection(f) {
+		// The latter stand there against RFC 9110, 8.6.
+		if !ofConnection(f) && !(bodiless && (f.Is("content-length") || f.Is("transfer-encoding"))) {
 			b = append(b, f.Line...)
 		}
 	}
-	if e.close {
+	if closes {
 		b = append(b, "Connection: close\r\n"...)
 	}
 	e.out = append(b, "\r\n"...)
 }
 
-// Portions in which a body is spliced. Each has bodyTimeout, so a portion grows
+// Portions in which a body is spliced. Each has times.stall, so a portion grows
 // only while it takes no time to speak of.
 const (
 	firstPortion = 256 << 10
 	largePortion = 4 << 20
-	bodyTimeout  = 10 * time.Minute
 )
 
 // rest relays n bytes of a body, or all until the destination closes.
@@ -202,8 +237,8 @@ func (e *quickExchange) rest(o *originConn, n int64, untilClose bool) error {
 	part := int64(firstPortion)
 	for untilClose || n > 0 {
 		began := time.Now()
-		_ = o.SetReadDeadline(began.Add(bodyTimeout))
-		_ = e.SetWriteDeadline(began.Add(bodyTimeout))
+		_ = o.SetReadDeadline(began.Add(e.s.times.stall))
+		_ = e.SetWriteDeadline(began.Add(e.s.times.stall))
 		want := part
 		if !untilClose {
 			want = min(part, n)
@@ -247,7 +282,7 @@ func (e *quickExchange) chunked(o *originConn, from int) (used int, err error) {
 	buf := copyBuffers.Get().(*[32 << 10]byte)
 	defer copyBuffers.Put(buf)
 	for !c.Done {
-		_ = o.SetReadDeadline(time.Now().Add(bodyTimeout))
+		_ = o.SetReadDeadline(time.Now().Add(e.s.times.stall))
 		n, err := o.Read(buf[:])
 		if n == 0 && err == io.EOF {
 			return used, io.ErrUnexpectedEOF
@@ -271,7 +306,7 @@ func (e *quickExchange) chunked(o *originConn, from int) (used int, err error) {
 
 // pass writes to the client and counts what of it is payload.
 func (e *quickExchange) pass(b []byte, payload int64) error {
-	_ = e.SetWriteDeadline(time.Now().Add(bodyTimeout))
+	_ = e.SetWriteDeadline(time.Now().Add(e.s.times.stall))
 	if _, err := e.Write(b); err != nil {
 		return clientError{err}
 	}

@@ -7,6 +7,10 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
+	"time"
+
+	"espalier/proxy/tunnel"
 )
 
 // responseWriter stands between goproxy and the client: it counts, streams where
@@ -15,10 +19,10 @@ type responseWriter struct {
 	http.ResponseWriter
 	fx     *forwarded
 	status int
-	own    bool      // the answer is the proxy's own and does not count as payload
-	stream bool      // the body's length is not known
-	body   io.Reader // the destination's body
-	conn   net.Conn  // hijacked for a WebSocket
+	own    bool         // the answer is the proxy's own and does not count as payload
+	stream bool         // the body's length is not known
+	body   io.Reader    // the destination's body
+	conn   *countedConn // hijacked for a WebSocket
 }
 
 func (w *responseWriter) WriteHeader(status int) {
@@ -91,13 +95,16 @@ func (w *responseWriter) Flush() { _ = http.NewResponseController(w.ResponseWrit
 func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // Hijack implements http.Hijacker for WebSockets. goproxy never closes what it
-// hijacks: closeHijacked does.
+// hijacks, nor what is idle: closeHijacked does, and a timer.
 func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err != nil {
 		return nil, nil, errors.Join(errors.New("take over the connection for a WebSocket"), err)
 	}
-	w.conn = &countedConn{conn, w.fx}
+	idle := w.fx.s.cfg.IdleTimeout
+	c := &countedConn{Conn: conn, fx: w.fx, idle: idle}
+	c.timer = time.AfterFunc(idle, c.expire)
+	w.conn = c
 	w.fx.s.handlers.take(w.conn)
 	// What net/http has read ahead counts too.
 	w.fx.up(int64(rw.Reader.Buffered()))
@@ -106,25 +113,47 @@ func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 func (w *responseWriter) closeHijacked() {
 	if w.conn != nil {
+		w.conn.timer.Stop()
 		w.conn.Close()
 		w.fx.s.handlers.release(w.conn)
+		if w.conn.expired.Load() {
+			w.fx.rec.Error = tunnel.ErrIdle.Error()
+		}
 	}
 }
 
-// countedConn counts what a WebSocket carries.
+// countedConn counts what a WebSocket carries, and ends one that has carried
+// nothing for idle.
 type countedConn struct {
 	net.Conn
-	fx *forwarded
+	fx      *forwarded
+	idle    time.Duration
+	timer   *time.Timer
+	expired atomic.Bool
+}
+
+func (c *countedConn) expire() {
+	c.expired.Store(true)
+	c.Close()
 }
 
 func (c *countedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.fx.up(int64(n))
+	c.moved(n)
 	return n, err
 }
 
 func (c *countedConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	c.fx.down(int64(n))
+	c.moved(n)
 	return n, err
+}
+
+func (c *countedConn) moved(n int) {
+	// A timer that has fired, or was stopped at the end, is not set again.
+	if n > 0 && c.timer.Stop() {
+		c.timer.Reset(c.idle)
+	}
 }

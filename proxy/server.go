@@ -22,6 +22,7 @@ import (
 	"espalier/policy/auth"
 	"espalier/proxy/accesslog"
 	"espalier/proxy/egress"
+	"espalier/proxy/head"
 	"espalier/proxy/hello"
 	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
@@ -48,14 +49,21 @@ type State struct {
 	tls       *tls.Config     // towards clients that are intercepted; likewise
 }
 
-// Timeouts and limits of the HTTP side.
-const (
-	headTimeout      = 20 * time.Second // for a request's head to arrive
-	keepAliveTimeout = 2 * time.Minute  // between requests of a client
-	halfClosed       = 5 * time.Minute  // for a tunnel of which one side closed
-	maxHeadBytes     = 64 << 10
-	proxyName        = "espalier" // in Proxy-Status, RFC 9209
-)
+const proxyName = "espalier" // in Proxy-Status, RFC 9209
+
+// times bound the phases of the HTTP side; the package's comment lists them all.
+type times struct {
+	head       time.Duration // for a request's head to arrive
+	keepAlive  time.Duration // between requests of a client
+	reply      time.Duration // for a destination to begin its answer; some long-poll for a minute or two
+	stall      time.Duration // for a portion of a body to move, either way
+	halfClosed time.Duration // for a tunnel of which one side closed
+}
+
+var defaultTimes = times{
+	head: 20 * time.Second, keepAlive: 2 * time.Minute, reply: 5 * time.Minute,
+	stall: 5 * time.Minute, halfClosed: 5 * time.Minute,
+}
 
 // A Server is a proxy. It is safe for concurrent use. It is a
 // prometheus.Collector of what concerns no service.
@@ -65,7 +73,8 @@ type Server struct {
 	ops     *zap.Logger
 	traffic *traffic.Counters
 	tunnels tunnel.Engine
-	max     int        // open tunnels
+	max     int // open tunnels
+	times   times
 	lbs     *balancers // nil: none
 
 	state       atomic.Pointer[State]
@@ -87,7 +96,8 @@ type Server struct {
 func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Counters) *Server {
 	s := &Server{
 		cfg: cfg, log: log, ops: ops, traffic: counters,
-		tunnels: tunnel.New(tunnel.Config{Idle: cfg.IdleTimeout, HalfClosed: halfClosed}),
+		tunnels: tunnel.New(tunnel.Config{Idle: cfg.IdleTimeout, HalfClosed: defaultTimes.halfClosed}),
+		times:   defaultTimes,
 		max:     cfg.MaxTunnels,
 	}
 	if s.max == 0 {
@@ -99,12 +109,14 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 	s.intercepted = newInterceptor(s)
 	s.http = &http.Server{
 		Handler:           s,
-		ReadHeaderTimeout: headTimeout,
-		IdleTimeout:       keepAliveTimeout,
-		MaxHeaderBytes:    maxHeadBytes,
-		ConnContext:       keepConn,
-		ConnState:         nextRequest,
-		ErrorLog:          zap.NewStdLog(ops.WithOptions(zap.IncreaseLevel(zap.WarnLevel))),
+		ReadHeaderTimeout: s.times.head,
+		IdleTimeout:       s.times.keepAlive,
+		MaxHeaderBytes:    head.MaxBytes,
+		// OPTIONS * is answered like every other request, by the handler.
+		DisableGeneralOptionsHandler: true,
+		ConnContext:                  keepConn,
+		ConnState:                    nextRequest,
+		ErrorLog:                     zap.NewStdLog(ops.WithOptions(zap.IncreaseLevel(zap.WarnLevel))),
 	}
 	return s
 }
@@ -112,7 +124,7 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 // Apply makes st, which must be new, the state for requests that come from now
 // on.
 func (s *Server) Apply(st *State) {
-	st.transport = newTransport(st)
+	st.transport = newTransport(st, s.times)
 	st.tls = newServerTLS()
 	old := s.state.Swap(st)
 	// Kept connections were dialed by the old rules.

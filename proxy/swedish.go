@@ -4,6 +4,10 @@ package proxy
 var swedish = map[string]string{
 	refuseDenied.text:    "Reglerna för det här nätverket tillåter inte webbplatsen.",
 	refuseClient.text:    "Den här enhetens adress får inte använda proxyn.",
+	refuseMalformed.text: "Förfrågan är inte giltig HTTP, eller större än proxyn tar emot.",
+	refuseBody.text:      "Det som skickades är inte det som utlovades.",
+	refuseSlowBody.text:  "Det som skulle skickas kom inte fram i tid.",
+	refuseMethod.text:    "Den här proxyn förmedlar inte TRACE.",
 	refuseName.text:      "Målet är inte ett giltigt namn med port.",
 	refuseAddress.text:   "Webbplatsens adress får inte nås genom den här proxyn.",
 	refuseSignIn.text:    "Det här nätverket ber dig logga in.",

@@ -126,14 +126,11 @@ func writeStatus(s screen, st web.Status) error {
 			name = "Lists"
 		}
 		state, as := listState(l)
-		text := l.Name
-		if !l.Loaded.IsZero() {
-			text += ", " + plural(l.Entries, "entry", "entries") + ", loaded " + local(l.Loaded)
-		}
+		text := l.Name + ", " + plural(l.Entries, "entry", "entries")
 		if l.BadLines > 0 {
 			text += ", " + plural(l.BadLines, "bad line", "bad lines")
 		}
-		row(name, as, text+": "+state)
+		row(name, as, text+", loaded "+when(l.Loaded)+": "+state)
 	}
 	if st.CA != nil {
 		for _, w := range st.CA.Warnings {

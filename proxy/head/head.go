@@ -46,7 +46,7 @@ func Complete(b []byte) int {
 // not complete, or see returns false. Values may hold bytes from 0x80 where
 // obsText is set (RFC 9110, 5.5).
 func parseFields(b []byte, obsText bool, see func(name, value []byte) bool) int {
-	for at := 0; ; {
+	for at, fields := 0, 0; ; fields++ {
 		n := bytes.IndexByte(b[at:], '\n')
 		if n < 1 || b[at+n-1] != '\r' {
 			return 0
@@ -57,7 +57,7 @@ func parseFields(b []byte, obsText bool, see func(name, value []byte) bool) int 
 			return at
 		}
 		name, value, ok := cut(line, obsText)
-		if !ok || !see(name, value) {
+		if !ok || fields == MaxFields || !see(name, value) {
 			return 0
 		}
 	}

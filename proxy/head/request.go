@@ -6,6 +6,7 @@ import "bytes"
 type Request struct {
 	Method, Target []byte // as sent
 	Agent          []byte // the value of User-Agent; nil where there is none
+	Hosts          int    // Host headers, at most one
 	Fields         Fields
 	Close          bool // the client closes after the answer
 	Len            int  // of the head, with its empty line
@@ -38,16 +39,15 @@ func ParseRequest(b []byte) (r Request, ok bool) {
 			return r, false
 		}
 	}
-	hosts := 0
 	n := parseFields(b[end+1:], false, func(name, value []byte) bool {
 		switch len(name) {
 		case len("te"):
 			return !equalFold(name, "te")
 		case len("host"):
 			if equalFold(name, "host") {
-				hosts++
+				r.Hosts++
+				return r.Hosts == 1 && isHost(value)
 			}
-			return hosts < 2
 		case len("expect"):
 			return !equalFold(name, "expect")
 		case len("upgrade"): // and trailer

@@ -37,7 +37,10 @@ type words struct {
 
 var texts = map[string]words{
 	"en": {map[int]string{
+		http.StatusBadRequest:         "Not understood",
 		http.StatusForbidden:          "Not allowed here",
+		http.StatusMethodNotAllowed:   "Not supported",
+		http.StatusRequestTimeout:     "It took too long",
 		http.StatusProxyAuthRequired:  "Please sign in",
 		http.StatusTooManyRequests:    "Please wait",
 		http.StatusNotImplemented:     "Not supported",
@@ -46,7 +49,10 @@ var texts = map[string]words{
 		http.StatusGatewayTimeout:     "The site does not answer",
 	}, "Site", "Rule", "Reference", "Contact", "Whoever helps you will want to know the reference."},
 	"sv": {map[int]string{
+		http.StatusBadRequest:         "Gick inte att förstå",
 		http.StatusForbidden:          "Inte tillåtet här",
+		http.StatusMethodNotAllowed:   "Stöds inte",
+		http.StatusRequestTimeout:     "Det tog för lång tid",
 		http.StatusProxyAuthRequired:  "Logga in",
 		http.StatusTooManyRequests:    "Vänta lite",
 		http.StatusNotImplemented:     "Stöds inte",

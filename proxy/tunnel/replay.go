@@ -4,7 +4,7 @@ import "net"
 
 // Replay returns a connection that hands out unread before what comes from c. An
 // Engine that it is given to finds c again, and loses nothing of unread.
-func Replay(c *net.TCPConn, unread []byte) net.Conn {
+func Replay(c net.Conn, unread []byte) net.Conn {
 	return &replayConn{Conn: c, unread: unread}
 }
 
@@ -25,4 +25,9 @@ func (c *replayConn) Read(p []byte) (int, error) {
 }
 
 // CloseWrite ends the sending direction.
-func (c *replayConn) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
+func (c *replayConn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return net.ErrClosed
+}
