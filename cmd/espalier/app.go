@@ -160,6 +160,7 @@ func (a *app) reloadConfig() error {
 		a.log.Warn("the configuration was reloaded, but these keys take effect at the next start only", zap.Strings("keys", keys))
 	}
 	a.apply(l, made)
+	a.lists.Reread()
 	a.log.Info("the configuration was reloaded", zap.String("file", a.options.File))
 	return nil
 }

@@ -108,7 +108,7 @@ func listsCommand(dataDir dataDirOf) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lists",
 		Short: "Show the lists of a running espalier",
-		Long: `Shows the lists of a running espalier: their entries, lines that make no sense,
+		Long: `Show the lists of a running espalier: their entries, lines that make no sense,
 when they were loaded, and whether they are up to date.
 
 The exit status is 1 where none runs with the data directory.`,
@@ -173,7 +173,7 @@ func refreshCommand(dataDir dataDirOf) *cobra.Command {
 	return &cobra.Command{
 		Use:   "refresh [LIST]",
 		Short: "Let a running espalier fetch a list anew, or all",
-		Long: `Lets a running espalier fetch a list anew, or all, whatever is due, and waits
+		Long: `Let a running espalier fetch a list anew, or all, whatever is due, and wait
 for it. Where that fails the exit status is 1, and what was loaded before stays
 in force.`,
 		Args: cobra.MaximumNArgs(1),
