@@ -6,7 +6,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run test check unit fuzz bench deps package clean
+.PHONY: build run test check unit fuzz corpus soak bench deps package clean
 
 build: ## the binary, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o espalier ./cmd/espalier
@@ -37,6 +37,10 @@ fuzz: ## every fuzz target for FUZZTIME
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg || exit 1; \
 		done; \
 	done
+
+SOAK ?= 10m
+soak: ## all kinds of traffic and faults for SOAK; ledger, records and counters agree, nothing grows
+	ESPALIER_SOAK=$(SOAK) $(GO) test -timeout 1h -run '^TestSoak$$' -v ./cmd/espalier
 
 bench: ## the comparison with other proxies, and the Go benchmarks; as root, on a quiet machine
 	$(GO) build -o espalier-bench ./cmd/espalier-bench

@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"slices"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -51,130 +48,6 @@ func pages(page string) func(net.Conn) {
 			}
 		}
 	}
-}
-
-// A thousand tunnels and two hundred clients with kept connections: no error, no
-// goroutine that stays, and every byte counted once.
-func TestSoak(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes some seconds")
-	}
-	const tunnels, keepers = 1000, 200
-	at := listen(t, "127.0.0.1:0", echo)
-	page := strings.Repeat("page", 1000)
-	plain := listen(t, "127.0.0.1:0", pages(page))
-	p := launch(t, "egress: {allow: [loopback], hosts: {\"*.push.apple.com\": 127.0.0.1}}\n")
-	const goroutines = "go_goroutines"
-	before := p.metric(goroutines)
-
-	var tunnelUp, tunnelDown, plainUp, plainDown, requests atomic.Int64
-	var failed atomic.Pointer[error]
-	fail := func(err error) { failed.CompareAndSwap(nil, &err) }
-	stop := make(chan struct{})
-	resting := func(d time.Duration) bool { // up to d, so that clients do not march in step
-		select {
-		case <-stop:
-			return false
-		case <-time.After(d/2 + rand.N(d/2)):
-			return true
-		}
-	}
-	var clients, opened sync.WaitGroup
-	opened.Add(tunnels)
-	for i := range tunnels {
-		clients.Go(func() {
-			c, err := openTunnel(p.proxy, fmt.Sprintf("%d-courier.push.apple.com:%d", i, at.Port))
-			opened.Done()
-			if err != nil {
-				fail(err)
-				return
-			}
-			defer c.Close()
-			text := strings.Repeat(fmt.Sprintf("%d;", i), 10+i)
-			for resting(time.Second) {
-				_ = c.SetDeadline(time.Now().Add(patience))
-				if err := pingPong(c, text); err != nil {
-					fail(err)
-					return
-				}
-				tunnelUp.Add(int64(len(text)))
-				tunnelDown.Add(int64(len(text)))
-			}
-			// An orderly end, after which everything has been counted.
-			if err := errors.Join(c.(*net.TCPConn).CloseWrite(), atEnd(c)); err != nil {
-				fail(err)
-			}
-		})
-	}
-	opened.Wait()
-	if n := p.metric(`espalier_tunnels{service="apple-other"}`); n != tunnels && failed.Load() == nil {
-		t.Errorf("%v open tunnels in /metrics, want %d", n, tunnels)
-	}
-	for i := range keepers {
-		clients.Go(func() {
-			c, err := net.Dial("tcp", p.proxy)
-			if err != nil {
-				fail(err)
-				return
-			}
-			defer c.Close()
-			in := bufio.NewReader(c)
-			for resting(400 * time.Millisecond) {
-				method, body := "GET", ""
-				if i%4 == 0 {
-					method, body = "POST", strings.Repeat("up", i)
-				}
-				_ = c.SetDeadline(time.Now().Add(patience))
-				fmt.Fprintf(c, "%s http://127.0.0.1:%d/ HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", method, plain.Port, len(body), body)
-				resp, err := http.ReadResponse(in, nil)
-				if err != nil {
-					fail(err)
-					return
-				}
-				got, err := io.ReadAll(resp.Body)
-				if err != nil || string(got) != page {
-					fail(fmt.Errorf("%s: %d bytes of a page, %w", resp.Status, len(got), err))
-					return
-				}
-				requests.Add(1)
-				plainUp.Add(int64(len(body)))
-				plainDown.Add(int64(len(page)))
-			}
-		})
-	}
-	time.AfterFunc(soak(t), func() { close(stop) })
-	clients.Wait()
-	if err := failed.Load(); err != nil {
-		t.Fatal(*err)
-	}
-	// 3 of 4 requests take another way through the proxy; both count the same.
-	for _, c := range []struct {
-		service, direction string
-		want               int64
-	}{
-		{"apple-other", "up", tunnelUp.Load()}, {"apple-other", "down", tunnelDown.Load()},
-		{"other", "up", plainUp.Load()}, {"other", "down", plainDown.Load()},
-	} {
-		series := fmt.Sprintf("espalier_bytes_total{direction=%q,service=%q}", c.direction, c.service)
-		if got := p.metric(series); got != float64(c.want) || c.want == 0 {
-			t.Errorf("%s is %v, the clients counted %d", series, got, c.want)
-		}
-	}
-	p.await("the last records", func() bool { list, _ := p.records(); return int64(len(list)) >= tunnels+requests.Load() })
-	list, bad := p.records()
-	if int64(len(list)) != tunnels+requests.Load() || bad != 0 {
-		t.Errorf("%d records and %d bad lines, want %d and none", len(list), bad, tunnels+requests.Load())
-	}
-	for _, r := range list {
-		if r.Error != "" || r.Status != 200 {
-			t.Errorf("record %+v", r)
-		}
-	}
-	p.signal(syscall.SIGHUP) // closes connections that are kept for the next request
-	p.await("goroutines to end", func() bool { return p.metric(goroutines) <= before+10 })
-	p.signal(syscall.SIGTERM)
-	p.exits(0)
-	t.Logf("%d bytes in tunnels, %d requests", tunnelUp.Load(), requests.Load())
 }
 
 // atEnd reads an orderly end.
