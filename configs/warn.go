@@ -14,8 +14,6 @@ var withoutEffect = []struct {
 	message string
 }{
 	{key: "proxy.tls_listen", message: "has no effect yet: the proxy does not listen with TLS"},
-	{key: "log.store.path", message: "has no effect yet: there is no searchable store"},
-	{key: "log.store.keep", message: "has no effect yet: there is no searchable store"},
 	{key: "tls", message: "has no effect yet: nothing is served with TLS"},
 	{key: "web.users", message: "has no effect yet: the console asks nobody for a password, so let web.admin be reached by administrators only"},
 }

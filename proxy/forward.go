@@ -252,6 +252,9 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, s
 		out.Body = http.NoBody
 	} else {
 		out.Body = &requestBody{r.Body, fx, out}
+		// Else net/http takes the body from the transport when an answer begins,
+		// and the transport closes the connection that the answer comes on.
+		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
 
 	// A record is written also when goproxy panics; net/http then closes the

@@ -251,6 +251,48 @@ func TestForwardUploads(t *testing.T) {
 	})
 }
 
+// An answer may begin before the request's last byte was passed on, and even
+// before it was sent.
+func TestForwardAnswersAmidUploads(t *testing.T) {
+	upload, answer := strings.Repeat("up", 100_000), strings.Repeat("down", 100_000)
+	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
+		more := make(chan struct{})
+		at := httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+			rc := http.NewResponseController(w)
+			_ = rc.EnableFullDuplex()
+			if r.URL.Path == "/early" {
+				_ = rc.Flush()
+				more <- struct{}{}
+			}
+			if n, err := io.Copy(io.Discard, r.Body); n == int64(len(upload)) && err == nil {
+				_, _ = io.WriteString(w, answer)
+			}
+		})
+		r := start(t, setup{})
+		c := r.dial()
+		head := fmt.Sprintf(" HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", len(upload))
+		const rounds = 50 // the moment that matters is short
+		for range rounds {
+			c.send("POST http://" + at + "/" + head + upload)
+			if a := c.answer("POST"); a.body != answer {
+				t.Fatalf("%s, %d bytes of the answer", a.Status, len(a.body))
+			}
+		}
+		c.send("POST http://" + at + "/early" + head + upload[:1000])
+		<-more
+		c.send(upload[1000:])
+		if a := c.answer("POST"); a.body != answer {
+			t.Errorf("%s, %d bytes of the answer", a.Status, len(a.body))
+		}
+		c.Close()
+		for _, rec := range r.stop() {
+			if rec.Error != "" || rec.Up != int64(len(upload)) || rec.Down != int64(len(answer)) {
+				t.Errorf("record %+v", rec)
+			}
+		}
+	})
+}
+
 // httpOrigin is an origin made of net/http.
 func httpOrigin(t *testing.T, handler http.HandlerFunc) string {
 	t.Helper()

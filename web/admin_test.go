@@ -17,6 +17,7 @@ import (
 
 	"espalier/policy"
 	"espalier/policy/catalog"
+	"espalier/policy/lists"
 	"espalier/proxy/traffic"
 )
 
@@ -282,13 +283,22 @@ func TestOverviewPage(t *testing.T) {
 		"The interception CA needs attention", "<li>the CA expires in 7 days &lt;soon&gt;</li>")
 	contains("in trouble", bad, false, "<script", "<b>")
 
+	st.Lists = []lists.Status{
+		{Name: "ads", Source: "https://lists.example/ads", Entries: 1_234_567, BadLines: 1200, Loaded: time.Now().Add(-2 * time.Hour)},
+		{Name: "old", Source: "https://lists.example/old", Entries: 2, Loaded: time.Now().Add(-99 * time.Hour), Stale: true, Error: "no <answer>"},
+		{Name: "new", Source: "/etc/new.txt"},
+	}
+	listed := page()
+	contains("lists", listed, true, "1,234,567 entries", "1,200 bad lines", "2 h 0 min ago", "4 d 3 h ago", "Stale</span>", "no &lt;answer&gt;", "Matches nothing yet", "/etc/new.txt")
+	contains("without lists", busy, false, "Lists</h2>", "Matches nothing yet")
+
 	st.AccessLog = AccessLog{Lost: 12}
 	over := page()
 	contains("after the trouble", over, true, "Access records have been lost", "12 since the start")
 	contains("after the trouble", over, false, "cannot be written")
 	contains("without trouble", busy, false, "cannot be written", "records have been lost", "interception CA")
 
-	for _, body := range []string{empty, busy, bad, over} {
+	for _, body := range []string{empty, busy, bad, listed, over} {
 		if m := regexp.MustCompile(`(?i)<script|<style|\sstyle=|\son[a-z]+=|(href|src)="(https?:)?//`).FindString(body); m != "" {
 			t.Errorf("the content security policy forbids %q", m)
 		}

@@ -46,6 +46,7 @@ func testControl() Control {
 	return Control{
 		Source: Source{Status: testStatus, Services: traffic.New().Snapshot, Metrics: prometheus.NewRegistry(), Log: zap.NewNop()},
 		Reload: func() error { return nil }, Drain: func() {},
+		RefreshLists: func(context.Context, string) error { return nil },
 	}
 }
 
@@ -57,6 +58,12 @@ func TestControl(t *testing.T) {
 	reloads, drains := 0, 0
 	c.Reload = func() error { reloads++; return reload }
 	c.Drain = func() { drains++ }
+	var refreshed []string
+	var refresh error
+	c.RefreshLists = func(_ context.Context, name string) error {
+		refreshed = append(refreshed, name)
+		return refresh
+	}
 	defer serveControl(t, dir, c)()
 	client, ctx := NewControlClient(dir), context.Background()
 
@@ -70,6 +77,13 @@ func TestControl(t *testing.T) {
 	reload = errors.New("espalier.yaml:1:1: a: bad\nespalier.yaml:2:1: b: worse")
 	var p *Problem
 	if err := client.Reload(ctx); !errors.As(err, &p) || p.Status != 422 || strings.Join(p.Problems, "\n") != reload.Error() {
+		t.Errorf("%#v", err)
+	}
+	if err := client.RefreshLists(ctx, "a&b"); err != nil || len(refreshed) != 1 || refreshed[0] != "a&b" {
+		t.Errorf("refreshed %q, %v", refreshed, err)
+	}
+	refresh = errors.New("list ads: no answer\nlist games: no answer")
+	if err := client.RefreshLists(ctx, ""); !errors.As(err, &p) || p.Status != 502 || strings.Join(p.Problems, "\n") != refresh.Error() {
 		t.Errorf("%#v", err)
 	}
 	if err := client.Drain(ctx); err != nil || drains != 1 {

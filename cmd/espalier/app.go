@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"espalier/configs"
@@ -47,6 +48,7 @@ type app struct {
 	released  bool         // it is another's to take, now and from now on
 
 	access     *accesslog.Log
+	store      *accesslog.Store // nil: none is configured
 	exceptions *inspect.Exceptions
 	traffic    *traffic.Counters
 	auth       *auth.Auth // of the configuration in force; replaced while reloading
@@ -96,6 +98,9 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	if a.access, err = accesslog.Open(cfg.Log.Access, cfg.Data, a.node, a.log); err != nil {
 		return nil, fmt.Errorf("log.access.file: %w", err)
 	}
+	if err = a.openStore(cfg); err != nil {
+		return nil, fmt.Errorf("log.store.path: %w", err)
+	}
 	a.server = proxy.New(cfg.Proxy, a.access, a.log, a.traffic)
 	a.apply(l, made)
 
@@ -103,8 +108,14 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	public := web.NewPublic(web.PublicSource{
 		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Root: a.caRoot, Ready: a.ready, Log: a.log,
 	})
-	source.Metrics = web.NewRegistry(programVersion(), func() web.Reload { return *a.reload.Load() },
-		a.traffic, a.lists, a.access, a.server, a.auth.Collector(), public.Collector(), inspect.Expiry(func() *inspect.CA { return a.ca.Load().ca }), a.exceptions.Collector())
+	collectors := []prometheus.Collector{
+		a.traffic, a.lists, a.access, a.server, a.auth.Collector(), public.Collector(),
+		inspect.Expiry(func() *inspect.CA { return a.ca.Load().ca }), a.exceptions.Collector(),
+	}
+	if a.store != nil {
+		collectors = append(collectors, a.store)
+	}
+	source.Metrics = web.NewRegistry(programVersion(), func() web.Reload { return *a.reload.Load() }, collectors...)
 	a.public = web.PublicServer(public)
 	a.admin = web.AdminServer(source)
 	a.control = web.ControlServer(web.Control{Source: source, Reload: a.reloadConfig, RefreshLists: a.lists.Refresh, Drain: cancel})
@@ -227,7 +238,19 @@ func (a *app) drain() {
 	a.log.Info("stopped")
 }
 
-// closeAll closes what is open, the access log last.
+// openStore opens the store of access records, where one is configured, and lets
+// it follow the access log.
+func (a *app) openStore(cfg *configs.Config) (err error) {
+	if cfg.Log.Store.Path == "" {
+		return nil
+	}
+	if a.store, err = accesslog.OpenStore(cfg.Log.Store, cfg.Data, a.log); err != nil {
+		return err
+	}
+	return a.access.Feed(a.store)
+}
+
+// closeAll closes what is open, the access log and then its store last.
 func (a *app) closeAll() {
 	for _, s := range []*http.Server{a.public, a.admin, a.control} {
 		if s != nil {
@@ -247,6 +270,11 @@ func (a *app) closeAll() {
 	if a.access != nil {
 		if err := a.access.Close(); err != nil {
 			a.log.Error("the access log could not be closed", zap.Error(err))
+		}
+	}
+	if a.store != nil {
+		if err := a.store.Close(); err != nil {
+			a.log.Error("the store of access records could not be closed", zap.Error(err))
 		}
 	}
 }

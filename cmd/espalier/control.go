@@ -126,11 +126,14 @@ func writeStatus(s screen, st web.Status) error {
 			name = "Lists"
 		}
 		state, as := listState(l)
-		text := l.Name + ", " + plural(l.Entries, "entry", "entries")
+		text := l.Name
+		if !l.Loaded.IsZero() {
+			text += ", " + plural(l.Entries, "entry", "entries") + ", loaded " + local(l.Loaded)
+		}
 		if l.BadLines > 0 {
 			text += ", " + plural(l.BadLines, "bad line", "bad lines")
 		}
-		row(name, as, text+", loaded "+when(l.Loaded)+": "+state)
+		row(name, as, text+": "+state)
 	}
 	if st.CA != nil {
 		for _, w := range st.CA.Warnings {

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"espalier/policy/lists"
 	"espalier/proxy/traffic"
 	"espalier/web"
 )
@@ -66,6 +67,11 @@ func TestStatusCommand(t *testing.T) {
 	failed := runningStatus
 	failed.PACURL, failed.Draining = "", true
 	failed.AccessLog = web.AccessLog{Error: "no space left on device", Since: time.Now(), Lost: 12}
+	failed.Lists = []lists.Status{
+		{Name: "ads", Entries: 12, BadLines: 1, Loaded: time.Now()},
+		{Name: "old", Entries: 1, BadLines: 2, Loaded: time.Now(), Stale: true, Error: "no answer"},
+		{Name: "new", Source: "/new", Error: "/new is a web page, no list"},
+	}
 	failed.CA = &web.CA{Warnings: []string{"the CA expires in 7 days"}}
 	failed.Reload.OK, failed.Reload.Problems = false, []string{"espalier.yaml:3:1: pacc: unknown key"}
 	for _, tt := range []struct {
@@ -80,6 +86,8 @@ func TestStatusCommand(t *testing.T) {
 		{"draining, after a bad reload", failed, []string{
 			"proxy-1  draining for", "none: web.public is empty, or", "failed; the configuration before it is in force", "espalier.yaml:3:1: pacc: unknown key\n",
 			"Access log     cannot be written since ", ": no space left on device\n", "Records lost   12 since the start",
+			"Lists          ads, 12 entries, loaded 20", ", 1 bad line: ok\n", "old, 1 entry, loaded 20", ", 2 bad lines: stale: no answer\n",
+			"new: not loaded, matches nothing: /new is a web page, no list\n",
 			"CA             the CA expires in 7 days\n",
 		}},
 	} {

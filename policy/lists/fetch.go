@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"time"
+	"unicode"
 
 	"go.uber.org/zap"
 
@@ -20,15 +22,36 @@ const (
 	fetchTime = 5 * time.Minute
 	// maxRedirects is how often a source may say that the list is elsewhere.
 	maxRedirects = 5
+	// maxError bounds what is shown of an error.
+	maxError = 500
 )
 
 // fetch reads the list from its URL, and notes how that went.
 func (l *list) fetch(ctx context.Context) error {
-	err := l.download(ctx)
+	err := printable(l.download(ctx))
 	if err != nil && ctx.Err() == nil {
 		l.fail(err)
 	}
 	return err
+}
+
+// printable returns an error whose text can be shown anywhere: a server has a
+// say in some, by its certificate for one.
+func printable(err error) error {
+	if err == nil {
+		return nil
+	}
+	before := err.Error()
+	after := strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
+			return '?'
+		}
+		return r
+	}, before[:min(len(before), maxError)])
+	if after == before {
+		return err
+	}
+	return errors.New(after)
 }
 
 func (l *list) download(ctx context.Context) error {
@@ -51,7 +74,7 @@ func (l *list) download(ctx context.Context) error {
 		l.log.Debug("the list has not changed")
 		return nil
 	case resp.StatusCode != http.StatusOK:
-		return fmt.Errorf("the server answers %s", resp.Status)
+		return fmt.Errorf("the server answers %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
 	}
 	h := header{digest(l.source.URL), now, resp.Header.Get("ETag"), resp.Header.Get("Last-Modified")}
 	c := startCopy(l.copy, h)

@@ -227,6 +227,19 @@ func TestRedirectToHTTP(t *testing.T) {
 	secure.Client().CloseIdleConnections()
 }
 
+// What a server says is not repeated as it is.
+func TestErrorsArePrintable(t *testing.T) {
+	ls := open(t, t.TempDir(), map[string]policy.List{"ads": {URL: "https://lists.example"}},
+		(&fake{err: errors.New("valid for \x1b[2J\u202eevil\xff\n" + strings.Repeat("x", 1000))}).transport)
+	err := ls.Refresh(t.Context(), "ads")
+	if want := "list ads: valid for ?[2J?evil??xxx"; err == nil || !strings.HasPrefix(err.Error(), want) || len(err.Error()) > 600 {
+		t.Errorf("%q", err)
+	}
+	if text := ls.Status()[0].Error; "list ads: "+text != err.Error() {
+		t.Errorf("%q", text)
+	}
+}
+
 // A list is of use where no copy can be written.
 func TestNoCopy(t *testing.T) {
 	src := newSource(t, "a.example\n")

@@ -364,7 +364,7 @@ func TestDevice(t *testing.T) {
 		t.Error("no error from a full device")
 	}
 	l.Close()
-	if l.out.lost.Load() != 1 {
-		t.Errorf("%d records lost", l.out.lost.Load())
+	if l.sinks[0].out.lost.Load() != 1 {
+		t.Errorf("%d records lost", l.sinks[0].out.lost.Load())
 	}
 }

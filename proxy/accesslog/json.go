@@ -1,6 +1,7 @@
 package accesslog
 
 import (
+	"bytes"
 	"net/netip"
 	"strings"
 	"sync"
@@ -59,6 +60,22 @@ func (e *jsonEncoder) append(b []byte, r *Record) []byte {
 	l.Record = nil
 	e.lines.Put(l)
 	return b
+}
+
+var recordEncoder = newJSONEncoder("")
+
+// MarshalJSON returns the record as it stands in a line of the log.
+func (r *Record) MarshalJSON() ([]byte, error) {
+	l := recordEncoder.lines.Get().(*jsonLine)
+	l.Record, l.node = r, clean(r.Node, maxHost)
+	buf, err := recordEncoder.zap.EncodeEntry(zapcore.Entry{}, l.field[:])
+	l.Record, l.node = nil, ""
+	recordEncoder.lines.Put(l)
+	if err != nil {
+		return nil, err
+	}
+	defer buf.Free()
+	return bytes.Clone(bytes.TrimSpace(buf.Bytes())), nil
 }
 
 // jsonLine is what one encoding needs, kept together so that it costs nothing.

@@ -1,6 +1,7 @@
 package accesslog
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -17,45 +18,80 @@ import (
 // A Log writes one line for each record. Its methods are safe for concurrent
 // use. It is a prometheus.Collector of its own counters.
 type Log struct {
-	enc       encoder // nil: nothing is written
+	file      string // the path of a regular file with JSON lines; empty where there is none
 	anonymize bool
+	node      string
+	log       *zap.Logger
 	lines     sync.Pool // *[]byte
-	out       *writer
+	sinks     []sink
 
 	total atomic.Uint64
+}
+
+// A sink is where records are written to, and how.
+type sink struct {
+	enc encoder
+	out *writer
 }
 
 // Open opens the access log of cfg. dir is the data directory, node the name of
 // this instance as it stands in records, log the operational log that hears of
 // trouble with the access log. With an empty cfg.File nothing is written.
 func Open(cfg Config, dir, node string, log *zap.Logger) (*Log, error) {
-	var out io.WriteCloser
-	switch path := cfg.File; path {
+	path := cfg.File
+	switch path {
 	case "":
-		return &Log{}, nil
+		return newLog(cfg, node, nil, log), nil
 	case "-":
-		out = stdout{}
-	default:
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(dir, path)
-		}
-		var err error
-		if out, err = openFile(path, cfg, log); err != nil {
-			return nil, fmt.Errorf("access log %s: %w", path, err)
-		}
+		return newLog(cfg, node, stdout{}, log), nil
 	}
-	return newLog(cfg, node, out, log), nil
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	out, err := openFile(path, cfg, log)
+	if err != nil {
+		return nil, fmt.Errorf("access log %s: %w", path, err)
+	}
+	l := newLog(cfg, node, out, log)
+	if _, regular := out.(*rotating); regular && cfg.Format == "json" {
+		l.file = path
+	}
+	return l, nil
 }
 
 func newLog(cfg Config, node string, out io.WriteCloser, log *zap.Logger) *Log {
-	l := &Log{anonymize: cfg.Anonymize, out: newWriter(out, log)}
+	l := &Log{anonymize: cfg.Anonymize, node: node, log: log}
 	l.lines.New = func() any { return new([]byte) }
-	if cfg.Format == "squid" {
-		l.enc = squidEncoder{}
-	} else {
-		l.enc = newJSONEncoder(node)
+	switch {
+	case out == nil:
+	case cfg.Format == "squid":
+		l.sinks = []sink{{squidEncoder{}, newWriter(out, log)}}
+	default:
+		l.sinks = []sink{{newJSONEncoder(node), newWriter(out, log)}}
 	}
 	return l
+}
+
+// spoolConfig is for the file that the store reads where the access log is none
+// that it could.
+var spoolConfig = Config{Format: "json", Rotate: 100e6, Keep: 24 * time.Hour}
+
+// Feed lets s follow the log: what its files hold, and what is written from now
+// on. Where the log is no file of JSON lines, records are written to such a file
+// beside the store as well. Feed is called once, before anything is written; s is
+// closed after the log.
+func (l *Log) Feed(s *Store) error {
+	if l.file == "" {
+		l.file = s.path + ".spool.json"
+		out, err := openFile(l.file, spoolConfig, l.log)
+		if err != nil {
+			return fmt.Errorf("spool of the store %s: %w", l.file, err)
+		}
+		l.sinks = append(l.sinks, sink{newJSONEncoder(l.node), newWriter(out, l.log)})
+	}
+	l.sinks[len(l.sinks)-1].out.tell(func() { signal(s.wake) })
+	s.follow(l.file)
+	return nil
 }
 
 // Write takes a record into memory, from where it reaches the file within half
@@ -63,36 +99,39 @@ func newLog(cfg Config, node string, out io.WriteCloser, log *zap.Logger) *Log {
 // second at most; a record that finds no room then, or while nothing can be
 // written, is counted as lost. r is not kept.
 func (l *Log) Write(r *Record) {
-	if l.enc == nil {
+	if len(l.sinks) == 0 {
 		return
 	}
 	line := l.lines.Get().(*[]byte)
+	l.total.Add(1)
 	if l.anonymize {
 		anonymous := *r
 		anonymous.Client, anonymous.User = network(r.Client), ""
-		*line = l.enc.append((*line)[:0], &anonymous)
-	} else {
-		*line = l.enc.append((*line)[:0], r)
+		r = &anonymous
 	}
-	l.total.Add(1)
-	l.out.add(*line)
+	for _, s := range l.sinks {
+		*line = s.enc.append((*line)[:0], r)
+		s.out.add(*line)
+	}
 	l.lines.Put(line)
 }
 
 // Flush writes what waits in memory to the file.
 func (l *Log) Flush() error {
-	if l.enc == nil {
-		return nil
+	var errs []error
+	for _, s := range l.sinks {
+		errs = append(errs, s.out.flush())
 	}
-	return l.out.flush()
+	return errors.Join(errs...)
 }
 
 // Close flushes and closes the file. Records written later are lost.
 func (l *Log) Close() error {
-	if l.enc == nil {
-		return nil
+	var errs []error
+	for _, s := range l.sinks {
+		errs = append(errs, s.out.close())
 	}
-	return l.out.close()
+	return errors.Join(errs...)
 }
 
 // Health is how it goes with writing.
@@ -104,16 +143,15 @@ type Health struct {
 
 // Health returns how it goes now.
 func (l *Log) Health() Health {
-	if l.out == nil {
-		return Health{}
+	var all Health
+	for _, s := range l.sinks {
+		h := s.out.health()
+		if all.Err == nil {
+			all.Err, all.Since = h.Err, h.Since
+		}
+		all.Lost += h.Lost
 	}
-	l.out.mu.Lock()
-	defer l.out.mu.Unlock()
-	h := Health{Err: l.out.trouble, Lost: l.out.lost.Load()}
-	if h.Err != nil {
-		h.Since = l.out.since
-	}
-	return h
+	return all
 }
 
 // network cuts an address to the network that an anonymous record names.

@@ -47,12 +47,13 @@ func Read(r io.Reader, f func(*Record) error) (bad int, err error) {
 	}
 }
 
-// UnmarshalJSON parses a line that Write made in the format json. The node is
-// not part of a Record and is passed over, as are unknown fields.
+// UnmarshalJSON parses a line that Write made in the format json. Unknown fields
+// are passed over.
 func (r *Record) UnmarshalJSON(line []byte) error {
 	var w struct {
 		Time       *time.Time     `json:"time"`
 		ID         *ID            `json:"id"`
+		Node       string         `json:"node"`
 		Client     netip.Addr     `json:"client"`
 		User       string         `json:"user"`
 		Method     string         `json:"method"`
@@ -83,7 +84,7 @@ func (r *Record) UnmarshalJSON(line []byte) error {
 		Service: w.Service, Action: w.Action, Rule: w.Rule, Status: w.Status,
 		Up: w.Up, Down: w.Down,
 		Duration: duration(w.DurationMS), Connect: duration(w.ConnectMS),
-		Upstream: w.Upstream, Agent: w.Agent, Error: w.Error,
+		Upstream: w.Upstream, Agent: w.Agent, Error: w.Error, Node: w.Node,
 	}
 	return nil
 }

@@ -29,4 +29,5 @@ type Record struct {
 	Upstream netip.AddrPort
 	Agent    string // User-Agent
 	Error    string // why it failed, for the administrator; empty where it did not
+	Node     string // the instance that wrote it: set in records that are read, not looked at by Write
 }

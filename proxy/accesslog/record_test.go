@@ -147,6 +147,7 @@ func logged(r Record) Record {
 	r.Host, r.URL = text(r.Host, maxHost), text(r.URL, maxURL)
 	r.Agent, r.Error = text(r.Agent, maxAgent), text(r.Error, maxError)
 	r.Duration, r.Connect = r.Duration.Truncate(time.Microsecond), r.Connect.Truncate(time.Microsecond)
+	r.Node = "n"
 	return r
 }
 

@@ -51,6 +51,7 @@ type writer struct {
 	pending []byte // taken from waiting; what of it is still to be written
 	failing bool   // the last write failed
 	told    uint64 // lost records that the operational log knows of
+	written func() // called when lines have been written; nil: nobody wants to know
 
 	some, full chan struct{} // there is something to write; do it now
 	stop, done chan struct{}
@@ -181,7 +182,27 @@ func (w *writer) flush() error {
 		err = w.writePending()
 	}
 	w.report(err)
+	if err == nil && w.written != nil {
+		w.written()
+	}
 	return err
+}
+
+// tell has f called whenever lines have been written. f must not block.
+func (w *writer) tell(f func()) {
+	w.writing.Lock()
+	defer w.writing.Unlock()
+	w.written = f
+}
+
+func (w *writer) health() Health {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	h := Health{Err: w.trouble, Lost: w.lost.Load()}
+	if h.Err != nil {
+		h.Since = w.since
+	}
+	return h
 }
 
 // take moves what waits to pending, which is empty.

@@ -1,0 +1,184 @@
+package accesslog
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// A Store holds records to be searched, and sums of them by time. It is a SQLite
+// database that follows the log's JSON file, which stays the record of truth:
+// nothing of a request waits for the store, one that lags reads on from where it
+// stopped, and one that is lost is filled again from the files that are kept.
+//
+// Every record is in the store once, whatever ends a process amid writing: the
+// place in the file stands in the same transaction as the records up to it, and
+// their sums. Several processes may follow the same file, as they do while one
+// takes over from another.
+//
+// Its methods are safe for concurrent use. It is a prometheus.Collector.
+type Store struct {
+	cfg  StoreConfig
+	path string
+	log  *zap.Logger
+	now  func() time.Time
+
+	dbs      sync.RWMutex // held for reading while the databases are used
+	write    *sql.DB      // one connection; nil in a store opened for reading
+	read     *sql.DB
+	damaged  atomic.Bool
+	counters storeCounters
+
+	source string // the JSON file that is followed; empty until Follow
+	files  fileStates
+	wake   chan struct{}
+	stop   context.CancelFunc
+	done   chan struct{}
+}
+
+// ErrNewer is returned for a store that a newer version of the program has made.
+var ErrNewer = errors.New("the store was made by a newer version; it is left as it is")
+
+// OpenStore opens the store of cfg, and makes it where there is none; dir is the
+// data directory. A file that is no database, or a damaged one, is moved aside to
+// PATH.damaged, and the log says so; what has been logged since comes again from
+// the log's files. Close must be called.
+func OpenStore(cfg StoreConfig, dir string, log *zap.Logger) (*Store, error) {
+	s := &Store{
+		cfg: cfg, path: storePath(cfg, dir), log: log, now: time.Now,
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
+		return nil, fmt.Errorf("store %s: %w", s.path, err)
+	}
+	err := s.open()
+	if isDamage(err) {
+		err = s.begin(err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("store %s: %w", s.path, err)
+	}
+	return s, nil
+}
+
+// ReadStore opens the store of cfg for searching, beside a process that writes it
+// or without one. The error is fs.ErrNotExist where there is none.
+func ReadStore(cfg StoreConfig, dir string) (*Store, error) {
+	s := &Store{cfg: cfg, path: storePath(cfg, dir), log: zap.NewNop(), now: time.Now}
+	if _, err := os.Stat(s.path); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.read, err = connect(s.path, "mode=ro"); err != nil {
+		return nil, fmt.Errorf("store %s: %w", s.path, err)
+	}
+	version := 0
+	if err = s.read.QueryRow("PRAGMA user_version").Scan(&version); err == nil && version != len(migrations) {
+		err = fmt.Errorf("it has version %d, this program has version %d; start `espalier run` once", version, len(migrations))
+	}
+	if err != nil {
+		s.read.Close()
+		return nil, fmt.Errorf("store %s: %w", s.path, err)
+	}
+	return s, nil
+}
+
+func storePath(cfg StoreConfig, dir string) string {
+	if filepath.IsAbs(cfg.Path) {
+		return cfg.Path
+	}
+	return filepath.Join(dir, cfg.Path)
+}
+
+// open opens the databases, and brings their tables up to date.
+func (s *Store) open() (err error) {
+	f, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	s.write, err = connect(s.path, "_txlock=immediate&_pragma=auto_vacuum(INCREMENTAL)&_pragma=journal_mode(WAL)"+
+		"&_pragma=synchronous(NORMAL)&_pragma=journal_size_limit(16777216)&_pragma=cache_size(-16384)")
+	if err != nil {
+		return err
+	}
+	s.write.SetMaxOpenConns(1)
+	if err = migrate(s.write); err == nil {
+		s.read, err = connect(s.path, "_pragma=query_only(1)")
+	}
+	if err != nil {
+		s.write.Close()
+		return err
+	}
+	s.read.SetMaxOpenConns(4)
+	s.read.SetMaxIdleConns(2)
+	return nil
+}
+
+// connect opens a database lazily.
+func connect(path, options string) (*sql.DB, error) {
+	u := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: "_pragma=busy_timeout(10000)&" + options}
+	if !filepath.IsAbs(path) {
+		u.Path, u.Opaque = "", url.PathEscape(path)
+	}
+	return sql.Open("sqlite", u.String())
+}
+
+// isDamage reports whether err says that the file is no good.
+func isDamage(err error) bool {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	code := e.Code() & 0xff
+	return code == sqlite3.SQLITE_CORRUPT || code == sqlite3.SQLITE_NOTADB
+}
+
+// begin moves the damaged store aside and begins a new one.
+func (s *Store) begin(why error) error {
+	aside := s.path + ".damaged"
+	for _, end := range []string{"", "-wal", "-shm"} {
+		if err := os.Rename(s.path+end, aside+end); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return errors.Join(why, err)
+		}
+	}
+	s.log.Error("the store of access records was damaged; it is made again from the access log's files. Sums of days before these are lost",
+		zap.String("moved_to", aside), zap.Error(why))
+	return s.open()
+}
+
+// Close stores what the log has written so far, and closes the store.
+func (s *Store) Close() error {
+	if s.stop != nil {
+		s.stop()
+		<-s.done
+	}
+	s.dbs.Lock()
+	defer s.dbs.Unlock()
+	return s.close()
+}
+
+func (s *Store) close() error {
+	err := s.read.Close()
+	if s.write != nil { // last, so that it can tidy up
+		err = errors.Join(err, s.write.Close())
+	}
+	return err
+}
+
+// reader returns the database to search. The caller calls release.
+func (s *Store) reader() (db *sql.DB, release func()) {
+	s.dbs.RLock()
+	return s.read, s.dbs.RUnlock
+}

@@ -1,0 +1,310 @@
+package accesslog
+
+import (
+	"bufio"
+	"compress/gzip"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// A fileState is what is known of a file of the log, so that one in which nothing
+// has changed is not opened again.
+type fileState struct {
+	info   fs.FileInfo
+	unread int64 // bytes
+}
+
+type fileStates map[string]fileState
+
+// follow stores what the file at path and those it was rotated to hold, and then
+// what is written to it, in a goroutine that Close ends.
+func (s *Store) follow(path string) {
+	var ctx context.Context
+	ctx, s.stop = context.WithCancel(context.Background())
+	s.source = path
+	go func() {
+		defer close(s.done)
+		failing := false
+		for {
+			err := s.round(ctx)
+			if ctx.Err() != nil {
+				break
+			}
+			s.report(err, &failing)
+			timer := time.NewTimer(followInterval)
+			wake := s.wake
+			if err != nil {
+				wake = nil
+			}
+			select {
+			case <-wake:
+			case <-timer.C:
+			case <-ctx.Done():
+			}
+			timer.Stop()
+		}
+		// What was written until the end of the process.
+		last, cancel := context.WithTimeout(context.Background(), lastRound)
+		defer cancel()
+		if err := s.round(last); err != nil {
+			s.log.Warn("the store of access records is not complete yet; it goes on at the next start", zap.Error(err))
+		}
+	}()
+}
+
+// lastRound bounds how long the end of the process waits for the store.
+const lastRound = 3 * time.Second
+
+// report tells the operational log when storing begins to fail and when it is
+// over, once each.
+func (s *Store) report(err error, failing *bool) {
+	if err != nil {
+		s.counters.failed(err, s.now())
+	} else {
+		s.counters.succeeded()
+	}
+	switch {
+	case err != nil && !*failing:
+		s.log.Error("access records cannot be stored; they are in the access log, and stored from there later", zap.Error(err))
+	case err == nil && *failing:
+		s.log.Warn("access records are stored again")
+	}
+	*failing = err != nil
+}
+
+// round stores what is not stored yet.
+func (s *Store) round(ctx context.Context) error {
+	if s.damaged.Swap(false) {
+		if err := s.again(errors.New("a search has met damage")); err != nil {
+			return err
+		}
+	}
+	err := s.catchUp(ctx)
+	if isDamage(err) {
+		if err = s.again(err); err == nil {
+			err = s.catchUp(ctx)
+		}
+	}
+	return err
+}
+
+// again begins a new store in the place of a damaged one.
+func (s *Store) again(why error) error {
+	s.dbs.Lock()
+	defer s.dbs.Unlock()
+	_ = s.close()
+	s.files = nil
+	return s.begin(why)
+}
+
+// catchUp reads all files of the log from where they were read to.
+func (s *Store) catchUp(ctx context.Context) error {
+	paths, err := logFiles(s.source)
+	if err != nil {
+		return err
+	}
+	known := s.files
+	s.files = fileStates{}
+	for _, path := range paths {
+		if state, ok := known[path]; ok {
+			s.files[path] = state
+		}
+	}
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // renamed or removed meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		if before, ok := s.files[path]; ok && before.unread == 0 && os.SameFile(before.info, info) &&
+			before.info.Size() == info.Size() && before.info.ModTime().Equal(info.ModTime()) {
+			continue
+		}
+		err = s.readFile(ctx, path, info)
+		if broken := (*fileError)(nil); errors.As(err, &broken) {
+			s.log.Error("a file of the access log cannot be read by the store, which lacks the records in it", zap.Error(err))
+			s.files[path] = fileState{info, 0}
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A fileError is trouble with a file of the log, as opposed to the store.
+type fileError struct{ error }
+
+func (e *fileError) Unwrap() error { return e.error }
+
+// logFiles returns a log's rotated files, the oldest first, and behind them the
+// file itself.
+func logFiles(path string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	ext := filepath.Ext(path)
+	prefix := strings.TrimSuffix(filepath.Base(path), ext) + "-"
+	var list []string
+	for _, e := range entries { // sorted by name, which is by time
+		name := strings.TrimSuffix(e.Name(), ".gz")
+		if strings.HasPrefix(name, prefix) && strings.HasSuffix(name, ext) && len(name) > len(prefix)+len(ext) {
+			list = append(list, filepath.Join(filepath.Dir(path), e.Name()))
+		}
+	}
+	slices.Sort(list)
+	return append(list, path), nil
+}
+
+// openLog opens a file of the log, and sums its first line.
+func openLog(path string) (in io.Reader, first int64, closer func() error, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	in = f
+	if strings.HasSuffix(path, ".gz") {
+		if in, err = gzip.NewReader(f); err != nil {
+			f.Close()
+			return nil, 0, nil, err
+		}
+	}
+	r := bufio.NewReaderSize(in, maxLine)
+	line, err := r.Peek(maxLine)
+	if i := slices.Index(line, '\n'); i >= 0 {
+		line, err = line[:i], nil
+	} else if len(line) == maxLine {
+		err = nil
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		f.Close()
+		return nil, 0, nil, err
+	}
+	sum := fnv.New64a()
+	sum.Write(line)
+	if err != nil { // no whole line yet
+		return r, 0, f.Close, nil
+	}
+	return r, int64(sum.Sum64()), f.Close, nil
+}
+
+// readFile stores what of a file is not stored yet.
+func (s *Store) readFile(ctx context.Context, path string, info fs.FileInfo) error {
+	in, first, closer, err := openLog(path)
+	if err != nil {
+		return &fileError{err}
+	}
+	defer closer()
+	if first == 0 {
+		s.files[path] = fileState{info, 0}
+		return nil
+	}
+	offset, complete, err := s.place(ctx, first)
+	if err != nil {
+		return err
+	}
+	known := offset // in the store
+	compressed := strings.HasSuffix(path, ".gz")
+	switch {
+	case complete:
+		s.files[path] = fileState{info, 0}
+		return nil
+	case !compressed && offset > info.Size(): // cut; what is known is not stored twice
+		offset = 0
+	}
+	if _, err := io.CopyN(io.Discard, in, offset); err != nil {
+		return &fileError{fmt.Errorf("%s: %w", path, err)}
+	}
+	lines := newLineReader(in)
+	for ended := false; !ended; {
+		began := time.Now()
+		b, err := lines.next(batchSize)
+		var broken error
+		if err != nil && !errors.Is(err, io.EOF) {
+			broken = &fileError{fmt.Errorf("%s: %w", path, err)}
+		}
+		ended = err != nil
+		whole := ended && broken == nil && compressed
+		if b.size > 0 || whole {
+			offset += b.size
+			_, err := s.insert(ctx, b, func(tx *sql.Tx) error {
+				return setPlace(tx, first, known, offset, whole)
+			})
+			if errors.Is(err, errMoved) { // by another process; go on from there next time
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			known = offset
+		}
+		if broken != nil {
+			return broken
+		}
+		unread := int64(0)
+		if !compressed {
+			unread = max(info.Size()-offset, 0)
+		}
+		s.files[path] = fileState{info, unread}
+		s.counters.lag(s.files)
+		if !ended { // much is to be stored: leave the processor to others half of the time
+			pause(ctx, time.Since(began))
+		}
+	}
+	state := s.files[path]
+	state.unread = 0 // what lies behind is no line yet
+	s.files[path] = state
+	s.counters.lag(s.files)
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// place is how far the file with a first line was read.
+func (s *Store) place(ctx context.Context, first int64) (offset int64, complete bool, err error) {
+	s.dbs.RLock()
+	defer s.dbs.RUnlock()
+	err = s.write.QueryRowContext(ctx, "SELECT offset, complete FROM files WHERE first = ?", first).Scan(&offset, &complete)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	return offset, complete, err
+}
+
+var errMoved = errors.New("another process has read on")
+
+// setPlace notes how far a file was read. Where another process has done so
+// meanwhile, which has changed what is known of that, nothing is stored.
+func setPlace(tx *sql.Tx, first, known, to int64, complete bool) error {
+	var now int64
+	err := tx.QueryRow("SELECT offset FROM files WHERE first = ?", first).Scan(&now)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	if now != known {
+		return errMoved
+	}
+	_, err = tx.Exec("INSERT INTO files VALUES (?, ?, ?) ON CONFLICT (first) DO UPDATE SET offset = excluded.offset, complete = excluded.complete", first, to, complete)
+	return err
+}

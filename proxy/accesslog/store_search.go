@@ -1,0 +1,369 @@
+package accesslog
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"espalier/policy"
+)
+
+// A Filter says which records are wanted: those that meet all that is set. The
+// zero value is all records.
+type Filter struct {
+	From, To time.Time     // From <= time < To; zero: without bound
+	Client   netip.Prefix  // addresses in it; the zero Prefix: any
+	User     string        // exactly
+	Host     string        // a name and all below it, "*.name" only those, an address
+	Service  string        // id from the catalogue
+	Action   policy.Action //
+	Rule     string        // exactly
+	// StatusMin and StatusMax bound the status, both inclusive; 0 is no bound.
+	StatusMin, StatusMax int
+	Error                string        // part of the error, in any case; "*": any error
+	MinBytes             int64         // up and down together
+	MinDuration          time.Duration //
+}
+
+// A Cursor is a place between the records of a search, in the order of time. The
+// zero Cursor is before the first.
+type Cursor struct {
+	time, seq int64
+}
+
+// String returns the text that UnmarshalText takes; empty for the zero Cursor.
+func (c Cursor) String() string {
+	if c == (Cursor{}) {
+		return ""
+	}
+	return fmt.Sprintf("%d.%d", c.time, c.seq)
+}
+
+// MarshalText returns String.
+func (c Cursor) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText parses what String has made.
+func (c *Cursor) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*c = Cursor{}
+		return nil
+	}
+	before, behind, _ := strings.Cut(string(text), ".")
+	at, err := strconv.ParseInt(before, 10, 64)
+	seq, err2 := strconv.ParseInt(behind, 10, 64)
+	if err != nil || err2 != nil || seq <= 0 {
+		return fmt.Errorf("%q is no cursor", text)
+	}
+	*c = Cursor{at, seq}
+	return nil
+}
+
+// A Range is the part of a search's records that is wanted.
+type Range struct {
+	After  Cursor // where the page before ended
+	Limit  int    // at most as many records; at most MaxPage, which 0 stands for
+	Oldest bool   // the oldest first, not the newest
+}
+
+// MaxPage is the most records that one search returns.
+const MaxPage = 1000
+
+// A Page is an answer of Search.
+type Page struct {
+	Records []Record
+	Next    Cursor // where to go on; zero where there are no more
+}
+
+// Search returns the records that f wants, in the order of their time, r.Limit of
+// them.
+func (s *Store) Search(ctx context.Context, f Filter, r Range) (Page, error) {
+	if r.Limit <= 0 || r.Limit > MaxPage {
+		r.Limit = MaxPage
+	}
+	db, release := s.reader()
+	defer release()
+	page, err := search(ctx, db, f, r)
+	return page, s.searched(err)
+}
+
+// All returns all records that f wants, in the order of their time, page by page.
+// It ends with the first error.
+func (s *Store) All(ctx context.Context, f Filter, oldest bool) iter.Seq2[*Record, error] {
+	return func(yield func(*Record, error) bool) {
+		r := Range{Oldest: oldest}
+		for {
+			page, err := s.Search(ctx, f, r)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for i := range page.Records {
+				if !yield(&page.Records[i], nil) {
+					return
+				}
+			}
+			if r.After = page.Next; r.After == (Cursor{}) {
+				return
+			}
+		}
+	}
+}
+
+// ErrNoRecord is returned by Get.
+var ErrNoRecord = errors.New("there is no such record, or it is no longer kept")
+
+// Get returns one record.
+func (s *Store) Get(ctx context.Context, id ID) (Record, error) {
+	db, release := s.reader()
+	defer release()
+	list, _, err := queryRecords(ctx, db, "SELECT "+columns+", seq FROM records WHERE id = ?", int64(id))
+	if err != nil {
+		return Record{}, s.searched(err)
+	}
+	if len(list) == 0 {
+		return Record{}, ErrNoRecord
+	}
+	return list[0], nil
+}
+
+// A Place is how far the records are known in the order in which they came.
+type Place struct{ seq int64 }
+
+// Last returns the place behind the newest record.
+func (s *Store) Last(ctx context.Context) (Place, error) {
+	db, release := s.reader()
+	defer release()
+	var p Place
+	err := db.QueryRowContext(ctx, "SELECT coalesce(max(seq), 0) FROM records").Scan(&p.seq)
+	return p, s.searched(err)
+}
+
+// Since returns the records that f wants and that came behind the place, in the
+// order in which they came, and the place where they end: what is new for
+// somebody who follows. At most MaxPage of them are returned.
+func (s *Store) Since(ctx context.Context, f Filter, p Place) ([]Record, Place, error) {
+	db, release := s.reader()
+	defer release()
+	var last int64
+	if err := db.QueryRowContext(ctx, "SELECT coalesce(max(seq), 0) FROM records").Scan(&last); err != nil {
+		return nil, p, s.searched(err)
+	}
+	where := []string{"seq > ?", "seq <= ?"}
+	args := []any{p.seq, last}
+	for _, c := range f.conditions() {
+		where, args = append(where, "("+c.sql+")"), append(args, c.args...)
+	}
+	list, seqs, err := queryRecords(ctx, db, "SELECT "+columns+", seq FROM records NOT INDEXED WHERE "+
+		strings.Join(where, " AND ")+" ORDER BY seq LIMIT ?", append(args, MaxPage)...)
+	if err != nil {
+		return nil, p, s.searched(err)
+	}
+	if len(list) == MaxPage {
+		last = seqs[MaxPage-1]
+	}
+	return list, Place{last}, nil
+}
+
+// A condition is a part of a search. One with an index selects what that index
+// holds together; it is sorted where the index also gives the order of time.
+type condition struct {
+	sql    string
+	args   []any
+	index  string
+	sorted bool
+}
+
+// conditions are those of f. The text of those with a partial index repeats what
+// the index is limited to, for SQLite to see that it may be used.
+func (f *Filter) conditions() []condition {
+	var list []condition
+	add := func(index string, sorted bool, sql string, args ...any) {
+		list = append(list, condition{sql, args, index, sorted})
+	}
+	if !f.From.IsZero() || !f.To.IsZero() {
+		from, to := int64(-1<<62), int64(1<<62)
+		if !f.From.IsZero() {
+			from = f.From.Add(time.Millisecond - 1).UnixMilli()
+		}
+		if !f.To.IsZero() {
+			to = f.To.Add(time.Millisecond - 1).UnixMilli()
+		}
+		add("records_time", true, "time >= ? AND time < ?", from, to)
+	}
+	if f.Client.IsValid() {
+		low, high := bounds(f.Client)
+		if slices.Equal(low, high) {
+			add("records_client", true, "client = ?", low)
+		} else {
+			add("records_client", false, "client >= ? AND client <= ?", low, high)
+		}
+	}
+	if f.User != "" {
+		add("records_user", true, "user = ? AND user <> ''", f.User)
+	}
+	if f.Host != "" {
+		host, below := strings.CutPrefix(strings.ToLower(f.Host), "*.")
+		from := storedHost(strings.TrimSuffix(host, "."))
+		switch {
+		case strings.HasPrefix(from, "!"):
+			add("records_host", true, "host = ?", from)
+		case below:
+			add("records_host", false, "host > ? AND host < ?", from, from[:len(from)-1]+"/")
+		default:
+			add("records_host", false, "host >= ? AND host < ?", from, from[:len(from)-1]+"/")
+		}
+	}
+	if f.Service != "" {
+		add("records_service", true, "service = ?", f.Service)
+	}
+	switch f.Action {
+	case "":
+	case policy.Tunnel, policy.Forward:
+		add("", false, "action = ?", f.Action)
+	default:
+		add("records_action", true, "action = ? AND action NOT IN ('tunnel', 'forward')", f.Action)
+	}
+	switch f.Rule {
+	case "":
+	case policy.RuleApple, policy.RuleDefault:
+		add("", false, "rule = ?", f.Rule)
+	default:
+		add("records_rule", true, "rule = ? AND rule NOT IN ('apple', 'default')", f.Rule)
+	}
+	if f.StatusMin > 0 || f.StatusMax > 0 {
+		low, high := f.StatusMin, f.StatusMax
+		if high <= 0 {
+			high = 999
+		}
+		switch {
+		case low <= 200 && 200 <= high:
+			add("", false, "status >= ? AND status <= ?", low, high)
+		case low == high:
+			add("records_status", true, "status = ? AND status <> 200", low)
+		default:
+			add("records_status", false, "status >= ? AND status <= ? AND status <> 200", low, high)
+		}
+	}
+	if f.Error != "" {
+		add("records_error", true, "error <> ''")
+		if f.Error != "*" {
+			add("", false, "instr(lower(error), lower(?)) > 0", f.Error)
+		}
+	}
+	switch {
+	case f.MinBytes >= 1_000_000:
+		add("records_bytes", false, "up + down >= ? AND up + down >= 1000000", f.MinBytes)
+	case f.MinBytes > 0:
+		add("", false, "up + down >= ?", f.MinBytes)
+	}
+	switch us := f.MinDuration.Microseconds(); {
+	case us >= 60_000_000:
+		add("records_duration", false, "duration >= ? AND duration >= 60000000", us)
+	case us > 0:
+		add("", false, "duration >= ?", us)
+	}
+	return list
+}
+
+// bounds are the first and the last address of p, as stored.
+func bounds(p netip.Prefix) (low, high []byte) {
+	bits := p.Bits()
+	if p.Addr().Is4() {
+		bits += 96
+	}
+	low = storedAddr(p.Masked().Addr())
+	high = slices.Clone(low)
+	for i := bits; i < 128; i++ {
+		high[i/8] |= 0x80 >> (i % 8)
+	}
+	return low, high
+}
+
+// many is from how many matches on an index does not help a search.
+const many = 10_000
+
+// search asks the indexes how many records each would give, and takes the one
+// that gives the fewest. Where all give many, it goes through the records in the
+// order of time.
+func search(ctx context.Context, db *sql.DB, f Filter, r Range) (Page, error) {
+	list := f.conditions()
+	best, index, fewest := -1, "records_time", many
+	for i, c := range list {
+		if c.index == "" {
+			continue
+		}
+		var n int
+		err := db.QueryRowContext(ctx, fmt.Sprintf("SELECT count(*) FROM (SELECT 1 FROM records INDEXED BY %s WHERE %s LIMIT %d)", c.index, c.sql, many), c.args...).Scan(&n)
+		if err != nil {
+			return Page{}, err
+		}
+		// Of those that give many, one in the order of time may still stop early.
+		if n < fewest || n == many && fewest == many && c.sorted && (best < 0 || list[best].index == "records_time") {
+			best, index, fewest = i, c.index, n
+		}
+	}
+	var where []string
+	var args []any
+	for _, c := range list {
+		where, args = append(where, "("+c.sql+")"), append(args, c.args...)
+	}
+	way, beyond := "DESC", "<"
+	if r.Oldest {
+		way, beyond = "ASC", ">"
+	}
+	if r.After != (Cursor{}) {
+		where = append(where, "(time, seq) "+beyond+" (?, ?)")
+		args = append(args, r.After.time, r.After.seq)
+	}
+	query := "SELECT " + columns + ", seq FROM records INDEXED BY " + index
+	if len(where) > 0 {
+		query += " WHERE " + strings.Join(where, " AND ")
+	}
+	query += fmt.Sprintf(" ORDER BY time %s, seq %s LIMIT %d", way, way, r.Limit+1)
+	records, seqs, err := queryRecords(ctx, db, query, args...)
+	if err != nil {
+		return Page{}, err
+	}
+	page := Page{Records: records}
+	if len(records) > r.Limit {
+		page.Records = records[:r.Limit]
+		page.Next = Cursor{page.Records[r.Limit-1].Time.UnixMilli(), seqs[r.Limit-1]}
+	}
+	return page, nil
+}
+
+func queryRecords(ctx context.Context, db *sql.DB, query string, args ...any) (list []Record, seqs []int64, err error) {
+	rows, err := db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var r Record
+		var seq int64
+		if err := scanRecord(rows, &r, &seq); err != nil {
+			return nil, nil, err
+		}
+		list, seqs = append(list, r), append(seqs, seq)
+	}
+	return list, seqs, rows.Err()
+}
+
+// searched notes damage that a search has met, so that the store is made again.
+func (s *Store) searched(err error) error {
+	if err == nil {
+		return nil
+	}
+	if isDamage(err) && s.write != nil {
+		s.damaged.Store(true)
+		signal(s.wake)
+	}
+	return fmt.Errorf("store: %w", err)
+}
