@@ -144,7 +144,7 @@ func TestDefault(t *testing.T) {
 			Access: accesslog.Config{
 				File: filepath.Join(data, "access.log"), Format: "json", Rotate: 100_000_000, Keep: 30 * 24 * time.Hour,
 			},
-			Store: accesslog.StoreConfig{Path: filepath.Join(data, "espalier.db"), Keep: 90 * 24 * time.Hour},
+			Store: accesslog.StoreConfig{Path: filepath.Join(data, "espalier.db"), Keep: 90 * 24 * time.Hour, MaxSize: 4e9},
 		},
 		TLS: TLSConfig{ACME: ACMEConfig{Domains: []string{}}},
 		Web: web.Config{Public: []string{":8080"}, Admin: []string{"127.0.0.1:8081"}},

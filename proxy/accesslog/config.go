@@ -47,12 +47,19 @@ type StoreConfig struct {
 	Path string `koanf:"path"`
 	// Keep is how long records are kept; 0 means for ever.
 	Keep time.Duration `koanf:"keep"`
+	// MaxSize bounds the store: the oldest records are removed where it grows
+	// beyond; 0 means no bound.
+	MaxSize ByteSize `koanf:"max_size"`
 }
 
 // Validate checks the values.
 func (c StoreConfig) Validate() error {
+	var errs []error
 	if c.Keep < 0 {
-		return errors.New("keep: must not be negative")
+		errs = append(errs, errors.New("keep: must not be negative"))
 	}
-	return nil
+	if c.MaxSize != 0 && c.MaxSize < 10e6 {
+		errs = append(errs, fmt.Errorf("max_size: %s is too small (allowed: 0 for no bound, or 10MB and more)", c.MaxSize))
+	}
+	return errors.Join(errs...)
 }

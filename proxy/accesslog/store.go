@@ -36,12 +36,13 @@ type Store struct {
 
 	dbs      sync.RWMutex // held for reading while the databases are used
 	write    *sql.DB      // one connection; nil in a store opened for reading
-	read     *sql.DB
-	damaged  atomic.Bool
+	read     *sql.DB      // nil while the store cannot be opened
+	damaged  atomic.Bool  // a search has met damage
 	counters storeCounters
 
 	source string // the JSON file that is followed; empty until Follow
 	files  fileStates
+	tidied time.Time
 	wake   chan struct{}
 	stop   context.CancelFunc
 	done   chan struct{}
@@ -53,7 +54,8 @@ var ErrNewer = errors.New("the store was made by a newer version; it is left as 
 // OpenStore opens the store of cfg, and makes it where there is none; dir is the
 // data directory. A file that is no database, or a damaged one, is moved aside to
 // PATH.damaged, and the log says so; what has been logged since comes again from
-// the log's files. Close must be called.
+// the log's files. Where the disk does not let it be opened now, it is tried again
+// while it follows a log. Close must be called.
 func OpenStore(cfg StoreConfig, dir string, log *zap.Logger) (*Store, error) {
 	s := &Store{
 		cfg: cfg, path: storePath(cfg, dir), log: log, now: time.Now,
@@ -66,7 +68,7 @@ func OpenStore(cfg StoreConfig, dir string, log *zap.Logger) (*Store, error) {
 	if isDamage(err) {
 		err = s.begin(err)
 	}
-	if err != nil {
+	if onDisk := (*sqlite.Error)(nil); err != nil && !errors.As(err, &onDisk) {
 		return nil, fmt.Errorf("store %s: %w", s.path, err)
 	}
 	return s, nil
@@ -108,21 +110,24 @@ func (s *Store) open() (err error) {
 		return err
 	}
 	f.Close()
-	s.write, err = connect(s.path, "_txlock=immediate&_pragma=auto_vacuum(INCREMENTAL)&_pragma=journal_mode(WAL)"+
-		"&_pragma=synchronous(NORMAL)&_pragma=journal_size_limit(16777216)&_pragma=cache_size(-16384)")
+	write, err := connect(s.path, "_txlock=immediate&_pragma=auto_vacuum(INCREMENTAL)&_pragma=journal_mode(WAL)"+
+		"&_pragma=synchronous(NORMAL)&_pragma=secure_delete(FAST)&_pragma=journal_size_limit(16777216)&_pragma=cache_size(-16384)")
 	if err != nil {
 		return err
 	}
-	s.write.SetMaxOpenConns(1)
-	if err = migrate(s.write); err == nil {
-		s.read, err = connect(s.path, "_pragma=query_only(1)")
+	write.SetMaxOpenConns(1)
+	err = migrate(write)
+	var read *sql.DB
+	if err == nil {
+		read, err = connect(s.path, "_pragma=query_only(1)")
 	}
 	if err != nil {
-		s.write.Close()
+		write.Close()
 		return err
 	}
-	s.read.SetMaxOpenConns(4)
-	s.read.SetMaxIdleConns(2)
+	read.SetMaxOpenConns(4)
+	read.SetMaxIdleConns(2)
+	s.write, s.read = write, read
 	return nil
 }
 
@@ -169,16 +174,53 @@ func (s *Store) Close() error {
 	return s.close()
 }
 
+// close closes the databases, that for writing last, so that it can tidy up. dbs
+// is held.
 func (s *Store) close() error {
-	err := s.read.Close()
-	if s.write != nil { // last, so that it can tidy up
-		err = errors.Join(err, s.write.Close())
+	var errs []error
+	for _, db := range []*sql.DB{s.read, s.write} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
 	}
-	return err
+	s.read, s.write = nil, nil
+	return errors.Join(errs...)
 }
 
-// reader returns the database to search. The caller calls release.
-func (s *Store) reader() (db *sql.DB, release func()) {
+var errNotOpen = errors.New("the store is not open: it was closed, or the disk does not let it be opened")
+
+// searching calls f with the database to search.
+func (s *Store) searching(f func(*sql.DB) error) error {
 	s.dbs.RLock()
-	return s.read, s.dbs.RUnlock
+	defer s.dbs.RUnlock()
+	if s.read == nil {
+		return errNotOpen
+	}
+	err := f(s.read)
+	if err == nil {
+		return nil
+	}
+	if isDamage(err) && s.write != nil {
+		s.damaged.Store(true)
+		signal(s.wake)
+	}
+	return fmt.Errorf("store: %w", err)
+}
+
+// transact commits what f does, all of it or nothing.
+func (s *Store) transact(ctx context.Context, f func(*sql.Tx) error) error {
+	s.dbs.RLock()
+	defer s.dbs.RUnlock()
+	if s.write == nil {
+		return errNotOpen
+	}
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if err := f(tx); err != nil {
+		return err
+	}
+	return tx.Commit()
 }

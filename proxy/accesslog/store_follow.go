@@ -45,7 +45,7 @@ func (s *Store) follow(path string) {
 			s.report(err, &failing)
 			timer := time.NewTimer(followInterval)
 			wake := s.wake
-			if err != nil {
+			if err != nil && !s.damaged.Load() {
 				wake = nil
 			}
 			select {
@@ -84,29 +84,45 @@ func (s *Store) report(err error, failing *bool) {
 	*failing = err != nil
 }
 
-// round stores what is not stored yet.
+// round stores what is not stored yet, and removes what is no longer kept.
 func (s *Store) round(ctx context.Context) error {
-	if s.damaged.Swap(false) {
-		if err := s.again(errors.New("a search has met damage")); err != nil {
-			return err
+	err := s.reopen()
+	if err == nil {
+		err = s.catchUp(ctx)
+	}
+	if err == nil && s.now().Sub(s.tidied) >= tidyInterval {
+		if err = s.tidy(ctx); err == nil {
+			s.tidied = s.now()
 		}
 	}
-	err := s.catchUp(ctx)
 	if isDamage(err) {
-		if err = s.again(err); err == nil {
-			err = s.catchUp(ctx)
-		}
+		s.damaged.Store(true)
+		signal(s.wake)
 	}
 	return err
 }
 
-// again begins a new store in the place of a damaged one.
-func (s *Store) again(why error) error {
+// reopen opens a store that could not be opened, and begins a new one in the place
+// of a damaged one.
+func (s *Store) reopen() error {
 	s.dbs.Lock()
 	defer s.dbs.Unlock()
-	_ = s.close()
-	s.files = nil
-	return s.begin(why)
+	if s.damaged.Load() {
+		_ = s.close()
+		s.files = nil
+		if err := s.begin(errors.New("it is malformed")); err != nil {
+			return err
+		}
+		s.damaged.Store(false)
+	}
+	if s.write != nil {
+		return nil
+	}
+	err := s.open()
+	if isDamage(err) {
+		err = s.begin(err)
+	}
+	return err
 }
 
 // catchUp reads all files of the log from where they were read to.
@@ -226,6 +242,10 @@ func (s *Store) readFile(ctx context.Context, path string, info fs.FileInfo) err
 	case !compressed && offset > info.Size(): // cut; what is known is not stored twice
 		offset = 0
 	}
+	if !compressed {
+		s.files[path] = fileState{info, info.Size() - offset}
+		s.counters.lag(s.files)
+	}
 	if _, err := io.CopyN(io.Discard, in, offset); err != nil {
 		return &fileError{fmt.Errorf("%s: %w", path, err)}
 	}
@@ -283,12 +303,13 @@ func pause(ctx context.Context, d time.Duration) {
 
 // place is how far the file with a first line was read.
 func (s *Store) place(ctx context.Context, first int64) (offset int64, complete bool, err error) {
-	s.dbs.RLock()
-	defer s.dbs.RUnlock()
-	err = s.write.QueryRowContext(ctx, "SELECT offset, complete FROM files WHERE first = ?", first).Scan(&offset, &complete)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = nil
-	}
+	err = s.searching(func(db *sql.DB) error {
+		err := db.QueryRowContext(ctx, "SELECT offset, complete FROM files WHERE first = ?", first).Scan(&offset, &complete)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
 	return offset, complete, err
 }
 

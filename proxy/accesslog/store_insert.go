@@ -49,10 +49,9 @@ func (s *Store) Import(ctx context.Context, r io.Reader) (Imported, error) {
 	}
 }
 
-// insert stores a batch in one transaction, and with it what also does.
+// insert stores a batch in one transaction, with the sums of what is new in it,
+// and with what also does.
 func (s *Store) insert(ctx context.Context, b batch, also func(*sql.Tx) error) (Imported, error) {
-	s.dbs.RLock()
-	defer s.dbs.RUnlock()
 	n := Imported{Bad: b.bad}
 	err := s.transact(ctx, func(tx *sql.Tx) error {
 		horizon, err := getMeta(tx, "horizon")
@@ -64,6 +63,7 @@ func (s *Store) insert(ctx context.Context, b batch, also func(*sql.Tx) error) (
 			return err
 		}
 		defer statement.Close()
+		sums := newSums()
 		for i := range b.records {
 			r := &b.records[i]
 			if horizon != 0 && r.Time.UnixMilli() < horizon {
@@ -79,6 +79,10 @@ func (s *Store) insert(ctx context.Context, b batch, also func(*sql.Tx) error) (
 				continue
 			}
 			n.Stored++
+			sums.add(r)
+		}
+		if err := sums.store(ctx, tx); err != nil {
+			return err
 		}
 		if also != nil {
 			return also(tx)
@@ -90,19 +94,6 @@ func (s *Store) insert(ctx context.Context, b batch, also func(*sql.Tx) error) (
 	}
 	s.counters.add(n)
 	return n, nil
-}
-
-// transact commits what f does, all of it or nothing. dbs is held.
-func (s *Store) transact(ctx context.Context, f func(*sql.Tx) error) error {
-	tx, err := s.write.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
-	if err := f(tx); err != nil {
-		return err
-	}
-	return tx.Commit()
 }
 
 // getMeta returns a single value, 0 where it was never set.

@@ -25,10 +25,13 @@ func (r *Record) values() []any {
 		int64(r.ID), r.Time.UnixMilli(), clean(r.Node, maxHost), storedAddr(r.Client), clean(r.User, maxUser),
 		clean(r.Method, maxMethod), storedHost(clean(r.Host, maxHost)), r.Port, clean(r.URL, maxURL),
 		clean(r.Service, maxUser), clean(string(r.Action), maxUser), clean(r.Rule, maxHost), r.Status,
-		max(r.Up, 0), max(r.Down, 0), r.Duration.Microseconds(), r.Connect.Microseconds(), upstream,
+		bounded(r.Up), bounded(r.Down), r.Duration.Microseconds(), r.Connect.Microseconds(), upstream,
 		clean(r.Agent, maxAgent), clean(r.Error, maxError),
 	}
 }
+
+// bounded keeps a number of bytes where sums of them cannot overflow.
+func bounded(n int64) int64 { return min(max(n, 0), 1<<50) }
 
 // scanRecord reads a row of columns, and behind them seq.
 func scanRecord(rows *sql.Rows, r *Record, seq *int64) error {

@@ -63,6 +63,42 @@ CREATE TABLE meta (
 	key   TEXT PRIMARY KEY,
 	value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+`, `
+-- Sums by time. span and start are seconds. Errors are records with an error that
+-- were not refused.
+CREATE TABLE traffic (
+	span     INTEGER NOT NULL,
+	start    INTEGER NOT NULL,
+	service  TEXT    NOT NULL,
+	action   TEXT    NOT NULL,
+	requests INTEGER NOT NULL,
+	errors   INTEGER NOT NULL,
+	up       INTEGER NOT NULL,
+	down     INTEGER NOT NULL,
+	PRIMARY KEY (span, start, service, action)
+) STRICT, WITHOUT ROWID;
+-- name is as in records, and 0 for all that are not listed one by one.
+CREATE TABLE talkers (
+	span     INTEGER NOT NULL,
+	start    INTEGER NOT NULL,
+	kind     TEXT    NOT NULL,
+	name     ANY     NOT NULL,
+	requests INTEGER NOT NULL,
+	errors   INTEGER NOT NULL,
+	up       INTEGER NOT NULL,
+	down     INTEGER NOT NULL,
+	PRIMARY KEY (span, start, kind, name)
+) STRICT, WITHOUT ROWID;
+WITH spans (span) AS (VALUES (60), (3600), (86400))
+INSERT INTO traffic
+SELECT span, time / 1000 / span * span AS start, service, action,
+	count(*), sum(error <> '' AND action NOT IN ('deny', 'challenge')), sum(up), sum(down)
+FROM records, spans GROUP BY 1, 2, 3, 4;
+WITH spans (span) AS (VALUES (3600), (86400)), kinds (kind) AS (VALUES ('host'), ('client'))
+INSERT INTO talkers
+SELECT span, time / 1000 / span * span AS start, kind, iif(kind = 'host', host, client) AS name,
+	count(*), sum(error <> '' AND action NOT IN ('deny', 'challenge')), sum(up), sum(down)
+FROM records, spans, kinds GROUP BY 1, 2, 3, 4;
 `}
 
 // migrate brings the tables up to date.

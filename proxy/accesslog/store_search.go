@@ -87,10 +87,12 @@ func (s *Store) Search(ctx context.Context, f Filter, r Range) (Page, error) {
 	if r.Limit <= 0 || r.Limit > MaxPage {
 		r.Limit = MaxPage
 	}
-	db, release := s.reader()
-	defer release()
-	page, err := search(ctx, db, f, r)
-	return page, s.searched(err)
+	var page Page
+	err := s.searching(func(db *sql.DB) (err error) {
+		page, err = search(ctx, db, f, r)
+		return err
+	})
+	return page, err
 }
 
 // All returns all records that f wants, in the order of their time, page by page.
@@ -121,11 +123,13 @@ var ErrNoRecord = errors.New("there is no such record, or it is no longer kept")
 
 // Get returns one record.
 func (s *Store) Get(ctx context.Context, id ID) (Record, error) {
-	db, release := s.reader()
-	defer release()
-	list, _, err := queryRecords(ctx, db, "SELECT "+columns+", seq FROM records WHERE id = ?", int64(id))
+	var list []Record
+	err := s.searching(func(db *sql.DB) (err error) {
+		list, _, err = queryRecords(ctx, db, "SELECT "+columns+", seq FROM records WHERE id = ?", int64(id))
+		return err
+	})
 	if err != nil {
-		return Record{}, s.searched(err)
+		return Record{}, err
 	}
 	if len(list) == 0 {
 		return Record{}, ErrNoRecord
@@ -138,37 +142,40 @@ type Place struct{ seq int64 }
 
 // Last returns the place behind the newest record.
 func (s *Store) Last(ctx context.Context) (Place, error) {
-	db, release := s.reader()
-	defer release()
 	var p Place
-	err := db.QueryRowContext(ctx, "SELECT coalesce(max(seq), 0) FROM records").Scan(&p.seq)
-	return p, s.searched(err)
+	err := s.searching(func(db *sql.DB) error { return db.QueryRowContext(ctx, lastSeq).Scan(&p.seq) })
+	return p, err
 }
+
+const lastSeq = "SELECT coalesce(max(seq), 0) FROM records"
 
 // Since returns the records that f wants and that came behind the place, in the
 // order in which they came, and the place where they end: what is new for
 // somebody who follows. At most MaxPage of them are returned.
 func (s *Store) Since(ctx context.Context, f Filter, p Place) ([]Record, Place, error) {
-	db, release := s.reader()
-	defer release()
-	var last int64
-	if err := db.QueryRowContext(ctx, "SELECT coalesce(max(seq), 0) FROM records").Scan(&last); err != nil {
-		return nil, p, s.searched(err)
-	}
-	where := []string{"seq > ?", "seq <= ?"}
-	args := []any{p.seq, last}
-	for _, c := range f.conditions() {
-		where, args = append(where, "("+c.sql+")"), append(args, c.args...)
-	}
-	list, seqs, err := queryRecords(ctx, db, "SELECT "+columns+", seq FROM records NOT INDEXED WHERE "+
-		strings.Join(where, " AND ")+" ORDER BY seq LIMIT ?", append(args, MaxPage)...)
-	if err != nil {
-		return nil, p, s.searched(err)
-	}
-	if len(list) == MaxPage {
-		last = seqs[MaxPage-1]
-	}
-	return list, Place{last}, nil
+	var list []Record
+	err := s.searching(func(db *sql.DB) error {
+		var last int64
+		if err := db.QueryRowContext(ctx, lastSeq).Scan(&last); err != nil {
+			return err
+		}
+		where := []string{"seq > ?", "seq <= ?"}
+		args := []any{p.seq, last}
+		for _, c := range f.conditions() {
+			where, args = append(where, "("+c.sql+")"), append(args, c.args...)
+		}
+		found, seqs, err := queryRecords(ctx, db, "SELECT "+columns+", seq FROM records NOT INDEXED WHERE "+
+			strings.Join(where, " AND ")+" ORDER BY seq LIMIT ?", append(args, MaxPage)...)
+		if err != nil {
+			return err
+		}
+		if len(found) == MaxPage {
+			last = seqs[MaxPage-1]
+		}
+		list, p = found, Place{last}
+		return nil
+	})
+	return list, p, err
 }
 
 // A condition is a part of a search. One with an index selects what that index
@@ -354,16 +361,4 @@ func queryRecords(ctx context.Context, db *sql.DB, query string, args ...any) (l
 		list, seqs = append(list, r), append(seqs, seq)
 	}
 	return list, seqs, rows.Err()
-}
-
-// searched notes damage that a search has met, so that the store is made again.
-func (s *Store) searched(err error) error {
-	if err == nil {
-		return nil
-	}
-	if isDamage(err) && s.write != nil {
-		s.damaged.Store(true)
-		signal(s.wake)
-	}
-	return fmt.Errorf("store: %w", err)
 }

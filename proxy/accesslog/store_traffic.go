@@ -1,0 +1,220 @@
+package accesslog
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"espalier/policy"
+)
+
+// What traffic is summed by.
+const (
+	ByService = "service"
+	ByAction  = "action"
+	ByHost    = "host"
+	ByClient  = "client"
+)
+
+// Dimensions are the values of TrafficQuery.By.
+var Dimensions = []string{ByService, ByAction, ByHost, ByClient}
+
+// A TrafficQuery says which sums are wanted.
+//
+// Sums are kept by the minute for 48 h (services and actions only), by the hour
+// for 90 days and by the day (UTC) for two years; the finest that reaches back to
+// From is used.
+type TrafficQuery struct {
+	// From and To are widened to whole buckets. A zero To is now.
+	From, To time.Time
+	By       string
+	// Step divides the window into parts of at least this length, for a chart; 0
+	// makes one sum of it.
+	Step time.Duration
+	// Service and Action limit sums by service or action to one of them.
+	Service string
+	Action  policy.Action
+	// Limit is how many names are listed, those with the most bytes in the window
+	// and then the most requests; the others become one. 0 lists all.
+	Limit int
+}
+
+// Traffic is the answer to a TrafficQuery.
+type Traffic struct {
+	From, To time.Time // what the sums cover
+	Step     time.Duration
+	Rows     []TrafficRow // by time, then by name; without those that would be zero
+}
+
+// A TrafficRow is the sum of a name, in one step.
+type TrafficRow struct {
+	Time time.Time // when the step begins
+	Name string    // empty for all that are not listed one by one
+	Sum
+}
+
+// Total is the sum of all rows.
+func (t *Traffic) Total() Sum {
+	var total Sum
+	for _, r := range t.Rows {
+		total.Add(r.Sum)
+	}
+	return total
+}
+
+// Traffic returns sums of the records in a window of time, those of removed
+// records too.
+func (s *Store) Traffic(ctx context.Context, q TrafficQuery) (*Traffic, error) {
+	if !slices.Contains(Dimensions, q.By) {
+		return nil, fmt.Errorf("traffic by %q is unknown (allowed: %s)", q.By, strings.Join(Dimensions, ", "))
+	}
+	now := s.now()
+	if q.To.IsZero() {
+		q.To = now
+	}
+	talkers := q.By == ByHost || q.By == ByClient
+	span := chooseSpan(now, q.From, q.Step, talkers)
+	t := &Traffic{From: time.Unix(span.start(q.From), 0).UTC(), To: time.Unix(span.start(q.To), 0).UTC()}
+	if t.To.Before(q.To) {
+		t.To = t.To.Add(span.length)
+	}
+	if q.Step > 0 {
+		t.Step = (q.Step + span.length - 1) / span.length * span.length
+	}
+	query, args := trafficSQL(q, span, t)
+	err := s.searching(func(db *sql.DB) (err error) {
+		t.Rows, err = queryTraffic(ctx, db, query, args...)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range t.Rows {
+		if r := &t.Rows[i]; q.By == ByHost {
+			r.Name = hostOf(r.Name)
+		}
+		if t.Step == 0 {
+			t.Rows[i].Time = t.From
+		}
+	}
+	t.limit(q.Limit)
+	return t, nil
+}
+
+func queryTraffic(ctx context.Context, db *sql.DB, query string, args ...any) ([]TrafficRow, error) {
+	rows, err := db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var list []TrafficRow
+	for rows.Next() {
+		var start int64
+		var name any
+		var r TrafficRow
+		if err := rows.Scan(&start, &name, &r.Requests, &r.Errors, &r.Up, &r.Down); err != nil {
+			return nil, err
+		}
+		r.Time = time.Unix(start, 0).UTC()
+		r.Name = nameOf(name)
+		list = append(list, r)
+	}
+	return list, rows.Err()
+}
+
+// nameOf reads a name as stored: a text, the bytes of an address, or a number for
+// the others.
+func nameOf(stored any) string {
+	switch x := stored.(type) {
+	case string:
+		return x
+	case []byte:
+		if a := addrOf(x); a.IsValid() {
+			return a.String()
+		}
+	}
+	return ""
+}
+
+// chooseSpan returns the finest buckets that are kept from a time on, and no finer
+// than is of use.
+func chooseSpan(now, from time.Time, step time.Duration, talkers bool) span {
+	for i, s := range spans {
+		if talkers && !s.talker || from.Before(now.Add(-s.keep)) {
+			continue
+		}
+		if i+1 < len(spans) && step >= spans[i+1].length && step%spans[i+1].length == 0 && from.Equal(from.Truncate(spans[i+1].length)) {
+			continue
+		}
+		return s
+	}
+	return spans[len(spans)-1]
+}
+
+func trafficSQL(q TrafficQuery, span span, t *Traffic) (query string, args []any) {
+	table, name := "traffic", q.By
+	where := "span = ? AND start >= ? AND start < ?"
+	args = []any{span.seconds(), t.From.Unix(), t.To.Unix()}
+	switch q.By {
+	case ByHost, ByClient:
+		table, name = "talkers", "name"
+		where, args = where+" AND kind = ?", append(args, q.By)
+	default:
+		if q.Service != "" {
+			where, args = where+" AND service = ?", append(args, q.Service)
+		}
+		if q.Action != "" {
+			where, args = where+" AND action = ?", append(args, string(q.Action))
+		}
+	}
+	at := "0"
+	if t.Step > 0 {
+		step := int64(t.Step / time.Second)
+		at = fmt.Sprintf("start - (start - %d) %% %d", t.From.Unix(), step)
+	}
+	return fmt.Sprintf("SELECT %s AS at, %s, sum(requests), sum(errors), sum(up), sum(down) FROM %s WHERE %s GROUP BY 1, 2 ORDER BY 1, 2",
+		at, name, table, where), args
+}
+
+// limit keeps the n largest names, and sums up the others.
+func (t *Traffic) limit(n int) {
+	total := map[string]*Sum{}
+	for _, r := range t.Rows {
+		if r.Name != "" {
+			addTo(total, r.Name, r.Sum)
+		}
+	}
+	if n <= 0 || len(total) <= n {
+		return
+	}
+	names := make([]string, 0, len(total))
+	for name := range total {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		x, y := total[a], total[b]
+		return cmp.Or(cmp.Compare(y.Bytes(), x.Bytes()), cmp.Compare(y.Requests, x.Requests), cmp.Compare(a, b))
+	})
+	for _, name := range names[n:] {
+		delete(total, name)
+	}
+	rows, others := t.Rows[:0], map[time.Time]*Sum{}
+	for _, r := range t.Rows {
+		if total[r.Name] != nil {
+			rows = append(rows, r)
+		} else {
+			addTo(others, r.Time, r.Sum)
+		}
+	}
+	for at, sum := range others {
+		rows = append(rows, TrafficRow{Time: at, Sum: *sum})
+	}
+	slices.SortStableFunc(rows, func(a, b TrafficRow) int {
+		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Name, b.Name))
+	})
+	t.Rows = rows
+}
