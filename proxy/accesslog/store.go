@@ -33,6 +33,7 @@ type Store struct {
 	path string
 	log  *zap.Logger
 	now  func() time.Time
+	bounds
 
 	dbs      sync.RWMutex // held for reading while the databases are used
 	write    *sql.DB      // one connection; nil in a store opened for reading
@@ -58,7 +59,7 @@ var ErrNewer = errors.New("the store was made by a newer version; it is left as 
 // while it follows a log. Close must be called.
 func OpenStore(cfg StoreConfig, dir string, log *zap.Logger) (*Store, error) {
 	s := &Store{
-		cfg: cfg, path: storePath(cfg, dir), log: log, now: time.Now,
+		cfg: cfg, path: storePath(cfg, dir), log: log, now: time.Now, bounds: defaultBounds,
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {

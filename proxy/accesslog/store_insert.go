@@ -81,7 +81,7 @@ func (s *Store) insert(ctx context.Context, b batch, also func(*sql.Tx) error) (
 			n.Stored++
 			sums.add(r)
 		}
-		if err := sums.store(ctx, tx); err != nil {
+		if err := sums.store(ctx, tx, s.bounds.open); err != nil {
 			return err
 		}
 		if also != nil {

@@ -96,7 +96,7 @@ func (s *Store) tidySums(ctx context.Context, now time.Time) error {
 				}
 			}
 			if span.talker {
-				if err := trim(ctx, tx, span, span.start(now)); err != nil {
+				if err := trim(ctx, tx, span, span.start(now), s.bounds.kept); err != nil {
 					return err
 				}
 			}
@@ -105,15 +105,15 @@ func (s *Store) tidySums(ctx context.Context, now time.Time) error {
 	})
 }
 
-// trim keeps the largest talkers of the buckets that began before a time.
-func trim(ctx context.Context, tx *sql.Tx, span span, before int64) error {
+// trim keeps so many of the largest talkers of the buckets that began before a time.
+func trim(ctx context.Context, tx *sql.Tx, span span, before int64, kept int) error {
 	key := trimmedKey(span.seconds())
 	from, err := getMeta(tx, key)
 	if err != nil || from == before {
 		return err
 	}
 	rows, err := tx.QueryContext(ctx, "SELECT start, kind FROM talkers WHERE span = ? AND start >= ? AND start < ? GROUP BY start, kind HAVING count(*) > ?",
-		span.seconds(), from, before, maxKept)
+		span.seconds(), from, before, kept)
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func trim(ctx context.Context, tx *sql.Tx, span span, before int64) error {
 		return err
 	}
 	for _, g := range groups {
-		if err := trimBucket(ctx, tx, span.seconds(), g.start, g.kind); err != nil {
+		if err := trimBucket(ctx, tx, kept, span.seconds(), g.start, g.kind); err != nil {
 			return err
 		}
 	}
@@ -142,13 +142,13 @@ func trim(ctx context.Context, tx *sql.Tx, span span, before int64) error {
 }
 
 // trimBucket makes one sum of all but the largest talkers of a bucket.
-func trimBucket(ctx context.Context, tx *sql.Tx, args ...any) error {
+func trimBucket(ctx context.Context, tx *sql.Tx, kept int, args ...any) error {
 	const bucket = "span = ? AND start = ? AND kind = ? AND name <> 0"
 	var least Sum
 	var name any
 	// The last one that is kept.
 	err := tx.QueryRowContext(ctx, "SELECT up + down, requests, name FROM talkers WHERE "+bucket+
-		" ORDER BY up + down DESC, requests DESC, name LIMIT 1 OFFSET ?", append(args, maxKept-1)...).Scan(&least.Up, &least.Requests, &name)
+		" ORDER BY up + down DESC, requests DESC, name LIMIT 1 OFFSET ?", append(args, kept-1)...).Scan(&least.Up, &least.Requests, &name)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}

@@ -205,7 +205,7 @@ func (f *Filter) conditions() []condition {
 		add("records_time", true, "time >= ? AND time < ?", from, to)
 	}
 	if f.Client.IsValid() {
-		low, high := bounds(f.Client)
+		low, high := ends(f.Client)
 		if slices.Equal(low, high) {
 			add("records_client", true, "client = ?", low)
 		} else {
@@ -279,8 +279,8 @@ func (f *Filter) conditions() []condition {
 	return list
 }
 
-// bounds are the first and the last address of p, as stored.
-func bounds(p netip.Prefix) (low, high []byte) {
+// ends are the first and the last address of p, as stored.
+func ends(p netip.Prefix) (low, high []byte) {
 	bits := p.Bits()
 	if p.Addr().Is4() {
 		bits += 96

@@ -29,13 +29,12 @@ func (s span) seconds() int64 { return int64(s.length / time.Second) }
 // start is when the bucket begins that a time is in, in seconds.
 func (s span) start(t time.Time) int64 { return t.UnixMilli() / 1000 / s.seconds() * s.seconds() }
 
-// Bounds of the names in a bucket. The first maxTalkers of a bucket are listed;
-// once its time is over, the maxKept of them with the most bytes are kept.
-// All others are one sum.
-const (
-	maxTalkers = 4096
-	maxKept    = 100
-)
+// bounds are those of the names in a bucket. The first `open` of a bucket are
+// listed; once its time is over, the `kept` of them with the most bytes stay. All
+// others are one sum.
+type bounds struct{ open, kept int }
+
+var defaultBounds = bounds{open: 4096, kept: 100}
 
 // A Sum is what some records sum up to.
 type Sum struct {
@@ -125,8 +124,8 @@ const (
 // otherName stands for the names that are not listed.
 const otherName = 0
 
-// store adds the sums to those in the store.
-func (s *sums) store(ctx context.Context, tx *sql.Tx) error {
+// store adds the sums to those in the store, of at most so many names a bucket.
+func (s *sums) store(ctx context.Context, tx *sql.Tx, most int) error {
 	traffic, err := tx.PrepareContext(ctx, addTraffic)
 	if err != nil {
 		return err
@@ -154,7 +153,7 @@ func (s *sums) store(ctx context.Context, tx *sql.Tx) error {
 			if err := tx.QueryRowContext(ctx, countTalker, k.span, k.start, k.kind).Scan(&n); err != nil {
 				return err
 			}
-			room[g] = maxTalkers - n
+			room[g] = most - n
 		}
 		var name any = k.name
 		if k.kind == kindClient {

@@ -61,7 +61,7 @@ var nameBy = map[string]func(*Record) string{
 func TestTrafficIsTheSumOfTheRecords(t *testing.T) {
 	b := openBoth(t, Config{File: "access.log", Format: "json"})
 	now := time.Now()
-	for _, r := range varied(3000, now) {
+	for _, r := range varied(800, now) {
 		b.log.Write(&r)
 	}
 	b.restart()
@@ -107,7 +107,7 @@ func TestTrafficIsTheSumOfTheRecords(t *testing.T) {
 func TestTrafficLimit(t *testing.T) {
 	b := openBoth(t, Config{File: "access.log", Format: "json"})
 	now := time.Now()
-	for _, r := range varied(3000, now) {
+	for _, r := range varied(800, now) {
 		b.log.Write(&r)
 	}
 	b.restart()
@@ -133,9 +133,12 @@ func TestTrafficLimit(t *testing.T) {
 
 // Names of one hour do not grow without bound, and the sums stay right.
 func TestTalkersAreBounded(t *testing.T) {
+	defer func(before bounds) { defaultBounds = before }(defaultBounds)
+	defaultBounds = bounds{open: 40, kept: 10}
+	maxTalkers, maxKept := defaultBounds.open, defaultBounds.kept
 	b := openBoth(t, Config{})
 	hour := time.Now().Add(-2 * time.Hour).Truncate(time.Hour)
-	for i := range maxTalkers + 500 {
+	for i := range maxTalkers + 50 {
 		b.log.Write(&Record{ID: ID(i + 1), Time: hour.Add(time.Second), Host: fmt.Sprintf("h%d.example", i), Service: "other", Action: policy.Forward, Down: int64(i)})
 	}
 	b.restart() // which trims, as the hour is over
@@ -149,7 +152,7 @@ func TestTalkersAreBounded(t *testing.T) {
 		return len(got.Rows) == maxKept+1
 	}
 	await(t, "the hour to be trimmed", trimmed)
-	n := int64(maxTalkers + 500)
+	n := int64(maxTalkers + 50)
 	if want := (Sum{Requests: n, Down: n * (n - 1) / 2}); got.Total() != want {
 		t.Errorf("sum %v, want %v", got.Total(), want)
 	}
@@ -159,7 +162,7 @@ func TestTalkersAreBounded(t *testing.T) {
 	}
 	b.restart()
 	await(t, "the hour to be trimmed again", trimmed)
-	if got.Total().Requests != n+maxKept+1 {
+	if got.Total().Requests != n+int64(maxKept)+1 {
 		t.Errorf("sum %v", got.Total())
 	}
 }

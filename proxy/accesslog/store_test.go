@@ -118,11 +118,14 @@ func TestStoreFollowsTheLog(t *testing.T) {
 			b := openBoth(t, c.cfg)
 			var want []ID
 			for round := range 3 {
-				for _, r := range eachSecond(100) {
-					r.ID += ID(round * 100)
+				for _, r := range eachSecond(20) {
+					r.ID += ID(round * 20)
 					r.Time = r.Time.Add(time.Duration(round) * time.Hour)
 					b.log.Write(&r)
 					want = append(want, r.ID)
+				}
+				if err := b.log.Flush(); err != nil {
+					t.Fatal(err)
 				}
 				await(t, "the records", func() bool { return len(b.ids()) == len(want) })
 				b.restart()
