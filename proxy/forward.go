@@ -176,6 +176,7 @@ type forwarded struct {
 	// What cut the answer's body short: the destination, or the client.
 	bodyErr, clientErr error
 	uploadErr          error // what cut the request's body short; guarded by mu
+	uploading          bool  // the request's body has not come to its end; guarded by mu
 
 	// The transport may read the body after it has answered, and goproxy may
 	// relay one direction of a WebSocket after it has given up the other.
@@ -251,9 +252,11 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, s
 	if r.ContentLength == 0 {
 		out.Body = http.NoBody
 	} else {
-		out.Body = &requestBody{r.Body, fx, out}
+		out.Body = &requestBody{r.Body, fx, out, r.ContentLength}
+		fx.uploading = true
 		// Else net/http takes the body from the transport when an answer begins,
-		// and the transport closes the connection that the answer comes on.
+		// and the transport closes the connection that the answer comes on. That
+		// what is left of a body is no request is then responseWriter's to see to.
 		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
 
@@ -339,11 +342,19 @@ type requestBody struct {
 	io.ReadCloser
 	fx *forwarded
 	to *http.Request // that the body is sent with
+	// What is still to come; below 0 at the start: as long as it takes.
+	left int64
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.fx.up(int64(n))
+	b.left -= int64(n)
+	if err == io.EOF || b.left == 0 {
+		b.fx.mu.Lock()
+		b.fx.uploading = false
+		b.fx.mu.Unlock()
+	}
 	if err == io.EOF {
 		cleanTrailer(b.to.Trailer)
 	} else if err != nil {
@@ -359,6 +370,13 @@ type uploadError struct{ error }
 
 func (e *uploadError) Error() string { return "read the request's body: " + e.error.Error() }
 func (e *uploadError) Unwrap() error { return e.error }
+
+// amidUpload reports whether the end of the request's body has not been seen.
+func (fx *forwarded) amidUpload() bool {
+	fx.mu.Lock()
+	defer fx.mu.Unlock()
+	return fx.uploading
+}
 
 func (fx *forwarded) up(n int64) {
 	fx.mu.Lock()

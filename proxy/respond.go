@@ -29,7 +29,8 @@ func (w *responseWriter) WriteHeader(status int) {
 	if status >= 200 || status == http.StatusSwitchingProtocols {
 		w.status = status
 	}
-	if status >= 200 && w.fx.s.Draining() {
+	// Where a body ends that is broken, or still comes, nobody knows for sure.
+	if status >= 200 && (w.fx.s.Draining() || w.fx.amidUpload()) {
 		w.Header().Set("Connection", "close")
 	}
 	// net/http adds these where they are missing; the destination did not.
