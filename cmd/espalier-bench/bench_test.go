@@ -257,7 +257,7 @@ func TestBadUsage(t *testing.T) {
 }
 
 // small makes the bench quick; what it measures then means nothing.
-var small = []string{"-peers", "goproxy", "-rounds", "1", "-duration", "100ms", "-count", "50", "-concurrency", "4", "-streams", "2", "-idle", "50", "-quiet", "100ms"}
+var small = []string{"-peers", "goproxy", "-rounds", "1", "-duration", "100ms", "-count", "50", "-inspected", "8", "-concurrency", "4", "-streams", "2", "-idle", "50", "-quiet", "100ms"}
 
 func TestAllScenariosAgainstGoproxy(t *testing.T) {
 	if testing.Short() {

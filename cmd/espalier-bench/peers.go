@@ -88,7 +88,7 @@ var peers = []peer{
 		name: "goproxy", fds: 6, source: "./cmd/espalier-bench/goproxy",
 		note:    "as shipped, served by net/http, no log",
 		config:  func(w where) ([]string, error) { return []string{w.listen}, nil },
-		inspect: func(w where) ([]string, error) { return []string{w.listen, labDomain}, nil },
+		inspect: func(w where) ([]string, error) { return []string{w.listen, labDomain, w.lab.origin}, nil },
 	},
 }
 

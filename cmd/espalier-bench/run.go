@@ -106,7 +106,7 @@ func (b *bench) sample(ctx context.Context, p *peer, sc scenario) (v values, err
 
 	bd := &bed{addr: addr, direct: p.direct, pid: pid, proc: b.proc, origin: o, load: b.load}
 	bd.load.idle = b.idleFor(p)
-	if sc.name != "idle" && b.load.beside > 0 {
+	if sc.name != "idle" && !sc.intercepts && b.load.beside > 0 {
 		held, err := bd.openIdle(ctx, b.load.beside)
 		defer closeAll(held)
 		if err != nil {
