@@ -117,8 +117,9 @@ type session struct {
 	name  policy.Target    // what TLS named in place of x.target; zero: nothing else
 	cert  *tls.Certificate // nil: not TLS
 	hello *inspect.Hello
-	since time.Time   // the end of the handshake
-	asked atomic.Bool // a request has come
+	alert tls.AlertError // that ended the handshake, if it was not encrypted
+	since time.Time      // the end of the handshake
+	asked atomic.Bool    // a request has come
 
 	once sync.Once
 }
@@ -238,8 +239,9 @@ func (ses *session) openTLS() error {
 	conn := tls.Server(ses, ses.st.tls)
 	_ = ses.SetDeadline(time.Now().Add(helloTimeout))
 	if err := conn.Handshake(); err != nil {
-		if reason, sure := inspect.Refusal(err); reason != "" {
+		if reason, sure := inspect.Refusal(err, ses.alert); reason != "" {
 			ses.refused(reason, sure)
+			return fmt.Errorf("TLS handshake with the client: %s", reason)
 		}
 		return fmt.Errorf("TLS handshake with the client: %w", err)
 	}
@@ -298,7 +300,13 @@ func (ses *session) tunnel(d policy.Decision) error {
 // Read reads what was read before, and then from the client.
 func (ses *session) Read(p []byte) (int, error) {
 	if len(ses.unread) == 0 {
-		return ses.Conn.Read(p)
+		n, err := ses.Conn.Read(p)
+		if ses.since.IsZero() { // in the handshake
+			if alert, ok := inspect.PlainAlert(p[:n]); ok {
+				ses.alert = alert
+			}
+		}
+		return n, err
 	}
 	n := copy(p, ses.unread)
 	if ses.unread = ses.unread[n:]; len(ses.unread) == 0 {

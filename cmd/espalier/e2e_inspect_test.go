@@ -1,7 +1,29 @@
 package main
 
 import (
+	"bufio"
+	"context"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"espalier/policy"
+	"espalier/proxy/inspect"
 )
 
 // initCA makes a CA in the data directory of a process that does not run yet, and
@@ -12,4 +34,327 @@ func (p *process) initCA() string {
 		p.t.Fatalf("espalier ca init: exit status %d\n%s", code, stderr)
 	}
 	return filepath.Join(p.data, "ca", "ca.crt")
+}
+
+// shop is an HTTPS site with a certificate for example.com and 127.0.0.1 that it
+// has from nobody whom the system trusts.
+type shop struct {
+	*httptest.Server
+	root string // file
+	port int
+	told chan report
+}
+
+// A report is what the shop's page found out in a browser.
+type report struct {
+	Protocol string // that the page came by
+	Hello    string // fetched
+	Echo     string // of a WebSocket
+	Error    string
+}
+
+const shopPage = `<!doctype html><title>shop</title><script>
+(async () => {
+	const r = {Protocol: performance.getEntriesByType("navigation")[0].nextHopProtocol}
+	try {
+		r.Hello = await (await fetch("/hello", {method: "POST", body: "x".repeat(100000)})).text()
+		r.Echo = await new Promise((done, fail) => {
+			const ws = new WebSocket("wss://" + location.host + "/ws")
+			ws.onopen = () => ws.send("ping")
+			ws.onmessage = m => { done(m.data); ws.close() }
+			ws.onerror = () => fail("WebSocket")
+		})
+	} catch (e) { r.Error = String(e) }
+	await fetch("/told", {method: "POST", body: JSON.stringify(r)})
+})()
+</script>`
+
+func newShop(t *testing.T) *shop {
+	t.Helper()
+	s := &shop{told: make(chan report, 1)}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		io.WriteString(w, shopPage)
+	})
+	mux.HandleFunc("/hello", func(w http.ResponseWriter, r *http.Request) {
+		n, _ := io.Copy(io.Discard, r.Body)
+		fmt.Fprintf(w, "hello by %s, %d bytes", r.Proto, n)
+	})
+	mux.HandleFunc("/told", func(w http.ResponseWriter, r *http.Request) {
+		var x report
+		if err := json.NewDecoder(r.Body).Decode(&x); err == nil {
+			s.told <- x
+		}
+	})
+	mux.HandleFunc("/ws", echoWebSocket)
+	s.Server = httptest.NewUnstartedServer(mux)
+	s.EnableHTTP2 = true
+	var cert tls.Certificate
+	cert, s.root = selfSigned(t, "example.com", "*.example.com", "127.0.0.1")
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	s.port = s.Listener.Addr().(*net.TCPAddr).Port
+	return s
+}
+
+// echoWebSocket sends a short text message back (RFC 6455).
+func echoWebSocket(w http.ResponseWriter, r *http.Request) {
+	sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	conn, in, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusUpgradeRequired)
+		return
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
+		base64.StdEncoding.EncodeToString(sum[:]))
+	head := make([]byte, 6)
+	if _, err := io.ReadFull(in, head); err != nil || head[1] < 0x80 || head[1] > 0x80+125 {
+		return
+	}
+	text := make([]byte, head[1]-0x80)
+	if _, err := io.ReadFull(in, text); err != nil {
+		return
+	}
+	for i := range text {
+		text[i] ^= head[2+i%4]
+	}
+	_, _ = conn.Write(append([]byte{0x81, byte(len(text))}, text...))
+	_, _ = io.Copy(io.Discard, in) // until the client is done
+}
+
+// intercepting starts a proxy that intercepts all it may, with the shop behind
+// example.com; it returns the file of the CA's root.
+func (s *shop) intercepting(t *testing.T) (p *process, root string) {
+	t.Helper()
+	p = prepare(t, "egress: {allow: [loopback], hosts: {example.com: 127.0.0.1, \"*.example.com\": 127.0.0.1}}\n"+
+		"inspect: {mode: all, roots: ["+s.root+"]}\n")
+	root = p.initCA()
+	p.start()
+	return p, root
+}
+
+func TestCurlIsIntercepted(t *testing.T) {
+	need(t, "curl")
+	s := newShop(t)
+	p, root := s.intercepting(t)
+	for _, tt := range []struct{ name, args, host, want string }{
+		{"HTTP/1.1", "--http1.1", "example.com", "1.1 0"},
+		{"HTTP/2", "--http2", "example.com", "2 0"},
+		{"TLS 1.2", "--http2 --tls-max 1.2", "example.com", "2 0"},
+		{"an address", "--http1.1", "127.0.0.1", "1.1 0"},
+		{"without the CA", "--http1.1 --cacert " + s.root, "strange.example.com", "0 60"}, // does not trust
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			args := append([]string{"--silent", "--proxy", "http://" + p.proxy, "--cacert", root, "--data", "abc",
+				"--write-out", "\n%{http_version} %{exitcode}"}, strings.Fields(tt.args)...)
+			stdout, _, _ := outputOf(t, exec.Command("curl", append(args, fmt.Sprintf("https://%s:%d/hello?x=1", tt.host, s.port))...))
+			body, how, _ := strings.Cut(stdout, "\n")
+			if how != tt.want || strings.HasSuffix(how, " 0") && body != "hello by HTTP/2.0, 3 bytes" {
+				t.Errorf("%q, %s, want %s", body, how, tt.want)
+			}
+		})
+	}
+	p.await("the records", func() bool {
+		n := 0
+		list, _ := p.records()
+		for _, r := range list {
+			if r.Method == http.MethodPost && r.Action == policy.Inspect && r.Status == 200 && r.Up == 3 && r.Down == 26 &&
+				r.URL == fmt.Sprintf("https://%s:%d/hello", r.Host, s.port) {
+				n++
+			}
+		}
+		return n == 4
+	})
+	if up := p.metric(`espalier_bytes_total{direction="up",service="other"}`); up != 4*3 {
+		t.Errorf("%v bytes are counted", up)
+	}
+}
+
+// Apple's hosts show their own certificate to a client that would be intercepted.
+func TestCurlSeesAppleUntouched(t *testing.T) {
+	need(t, "curl")
+	addr := ownLoopback(t, 443)
+	cert, file := selfSigned(t, "gs.apple.com")
+	listen(t, addr+":443", overTLS(cert, func(c net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\napple")
+		}
+	}))
+	p := prepare(t, "egress: {allow: [loopback], hosts: {\"*.apple.com\": "+addr+"}}\ninspect: {mode: all}\n")
+	p.initCA()
+	p.start()
+	stdout, stderr, code := outputOf(t, exec.Command("curl", "--silent", "--show-error", "--proxy", "http://"+p.proxy, "--cacert", file, "https://gs.apple.com/"))
+	if stdout != "apple" || code != 0 {
+		t.Errorf("%q, exit status %d: %s", stdout, code, stderr)
+	}
+	if r := p.record("gs.apple.com"); r.Action != policy.Tunnel || r.Rule != policy.RuleApple {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A browser that trusts the CA uses a site as it does without the proxy.
+func TestChromiumIsIntercepted(t *testing.T) {
+	need(t, "chromium")
+	need(t, "certutil")
+	s := newShop(t)
+	p, root := s.intercepting(t)
+	for _, tt := range []struct{ name, flag, protocol string }{
+		{"HTTP/2", "--enable-features=", "h2"},
+		{"HTTP/1.1", "--disable-http2", "http/1.1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			home, err := os.MkdirTemp("", "chromium")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer os.RemoveAll(home)
+			db := filepath.Join(home, ".pki", "nssdb")
+			if err := os.MkdirAll(db, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			for _, args := range [][]string{
+				{"-N", "--empty-password"},
+				{"-A", "-n", "espalier", "-t", "C,,", "-i", root},
+			} {
+				if out, err := exec.Command("certutil", append([]string{"-d", "sql:" + db}, args...)...).CombinedOutput(); err != nil {
+					t.Fatalf("certutil: %v\n%s", err, out)
+				}
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+			defer cancel()
+			var out lockedBuffer
+			cmd := exec.CommandContext(ctx, "chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+				"--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+				"--user-data-dir="+filepath.Join(home, "profile"), "--proxy-server=http://"+p.proxy, tt.flag,
+				fmt.Sprintf("https://example.com:%d/", s.port))
+			cmd.Env = append(os.Environ(), "HOME="+home, "XDG_CONFIG_HOME="+home, "XDG_CACHE_HOME="+home)
+			cmd.Stdout, cmd.Stderr = &out, &out
+			cmd.WaitDelay = time.Second
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan struct{})
+			go func() { defer close(ended); _ = cmd.Wait() }()
+			want := report{Protocol: tt.protocol, Hello: "hello by HTTP/2.0, 100000 bytes", Echo: "ping"}
+			select {
+			case got := <-s.told:
+				if got != want {
+					t.Errorf("%+v, want %+v", got, want)
+				}
+			case <-ended:
+				t.Errorf("chromium ended:\n%s", out.String())
+			case <-ctx.Done():
+				t.Errorf("chromium says nothing:\n%s", out.String())
+			}
+			cancel()
+			<-ended
+		})
+	}
+	p.await("the record of a WebSocket", func() bool {
+		list, _ := p.records()
+		for _, r := range list {
+			if strings.HasSuffix(r.URL, "/ws") && r.Status == 101 && r.Action == policy.Inspect && r.Up > 0 && r.Down > 0 {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// A client that knows its server's certificate gets through at its third try, and
+// an administrator has the last word.
+func TestPinnedClients(t *testing.T) {
+	need(t, "curl")
+	s := newShop(t)
+	p, _ := s.intercepting(t)
+	spki, err := x509.MarshalPKIXPublicKey(s.Certificate().PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pin := sha256.Sum256(spki)
+	apps := map[string][]string{
+		"app.example.com":    {"--cacert", s.root},                                                                     // an alert in the handshake
+		"pinned.example.com": {"--insecure", "--pinnedpubkey", "sha256//" + base64.StdEncoding.EncodeToString(pin[:])}, // closes behind it
+	}
+	try := func(host string) int {
+		t.Helper()
+		args := append([]string{"--silent", "--output", os.DevNull, "--proxy", "http://" + p.proxy}, apps[host]...)
+		_, _, code := outputOf(t, exec.Command("curl", append(args, fmt.Sprintf("https://%s:%d/", host, s.port))...))
+		return code
+	}
+	for host := range apps {
+		if codes := []int{try(host), try(host), try(host)}; codes[0] == 0 || codes[1] == 0 || codes[2] != 0 {
+			t.Errorf("%s: exit status %v of curl, want two failures and a success", host, codes)
+		}
+	}
+
+	exceptions := func() map[string]inspect.Exception {
+		t.Helper()
+		stdout, stderr, code := p.run("inspect", "exceptions", "list", "--json")
+		var list []inspect.Exception
+		if err := json.Unmarshal([]byte(stdout), &list); err != nil || code != 0 {
+			t.Fatalf("%v\n%s%s", err, stdout, stderr)
+		}
+		all := map[string]inspect.Exception{}
+		for _, x := range list {
+			all[x.Host] = x
+		}
+		return all
+	}
+	for host := range apps {
+		if x := exceptions()[host]; x.State != inspect.Automatic || x.Everybody || len(x.Clients) != 1 || x.Reason == "" || x.Until.IsZero() {
+			t.Errorf("%s: %+v", host, x)
+		}
+		p.await("the exception in explain", func() bool { // it reads the file
+			stdout, _, _ := p.run("explain", "--client", "127.0.0.1", fmt.Sprintf("%s:%d", host, s.port))
+			return strings.Contains(stdout, policy.RuleException)
+		})
+	}
+	if n := p.metric(`espalier_inspect_exceptions{state="automatic"}`); n != 2 {
+		t.Errorf("espalier_inspect_exceptions: %v", n)
+	}
+	if n := strings.Count(p.stderr.String(), "a client refuses interception of a host"); n != 2 {
+		t.Errorf("%d messages in the log", n)
+	}
+	p.await("the records", func() bool {
+		failed, passed := 0, 0
+		list, _ := p.records()
+		for _, r := range list {
+			if r.Rule == policy.RuleException && r.Action == policy.Tunnel {
+				passed++
+			} else if r.Error != "" {
+				failed++
+			}
+		}
+		return failed == 4 && passed == 2
+	})
+
+	// The administrator decides.
+	for _, tt := range []struct {
+		do   string
+		want bool // it gets through
+	}{{"refuse", false}, {"accept", true}, {"forget", false}} {
+		if stdout, stderr, code := p.run("inspect", "exceptions", tt.do, "app.example.com"); code != 0 {
+			t.Errorf("%s: exit status %d\n%s%s", tt.do, code, stdout, stderr)
+		}
+		if got := try("app.example.com") == 0; got != tt.want {
+			t.Errorf("after %s it gets through: %v", tt.do, got)
+		}
+	}
+	stdout, _, _ := p.run("inspect", "exceptions")
+	if !strings.Contains(stdout, "pinned.example.com") || strings.Contains(stdout, "app.example.com") {
+		t.Errorf("espalier inspect exceptions:\n%s", stdout)
+	}
+
+	// What is known survives a restart.
+	p.signal(os.Interrupt)
+	p.exits(0)
+	p.start()
+	if code := try("pinned.example.com"); code != 0 {
+		t.Errorf("after a restart: exit status %d", code)
+	}
 }

@@ -40,6 +40,7 @@ var (
 const MaxHello = 16 << 10
 
 const (
+	recordAlert      = 21
 	recordHandshake  = 22
 	messageHello     = 1
 	extServerName    = 0

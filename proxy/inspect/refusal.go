@@ -42,12 +42,31 @@ func alerts(codes ...tls.AlertError) map[string]bool {
 	return m
 }
 
+// PlainAlert returns the alert that b ends with, in a record of its own that is
+// not encrypted. OpenSSL sends it so in TLS 1.3, where it refuses a certificate
+// before it has set its keys; crypto/tls can only tell that it cannot decrypt it.
+func PlainAlert(b []byte) (tls.AlertError, bool) {
+	const size = recordHeader + 2
+	if len(b) < size {
+		return 0, false
+	}
+	b = b[len(b)-size:]
+	if b[0] != recordAlert || b[1] != 3 || b[3] != 0 || b[4] != 2 || b[5] != 1 && b[5] != 2 {
+		return 0, false
+	}
+	return tls.AlertError(b[6]), true
+}
+
 // Refusal says how a client has refused a certificate, where err is what the
-// handshake with it failed with; it is empty where the failure is another. Unless
-// sure the client may have had another reason.
-func Refusal(err error) (reason string, sure bool) {
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
+// handshake with it failed with, and plain the alert that PlainAlert saw in it, 0
+// for none. It is empty where the failure is another. Unless sure the client may
+// have had another reason.
+func Refusal(err error, plain tls.AlertError) (reason string, sure bool) {
+	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "remote error" || plain != 0) {
 		text := op.Err.Error()
+		if plain != 0 {
+			text = plain.Error()
+		}
 		if otherAlerts[text] {
 			return "", false
 		}
