@@ -133,7 +133,7 @@ func TestDefault(t *testing.T) {
 		Inspect: policy.InspectConfig{Mode: "none", Exempt: []string{}, Unknown: "tunnel", Roots: []string{}, Pinned: policy.Pinned{For: 24 * time.Hour}},
 		Presets: policy.Presets{SafeSearch: []string{}, GoogleDomains: []string{}, Microsoft: policy.Microsoft{Tenants: []string{}}},
 		PAC: pac.Config{
-			Proxies: []string{}, Internal: []string{}, WPAD: true, Sites: map[string]pac.Site{},
+			Proxies: []string{}, Internal: []string{}, WPAD: true, Probe: true, Sites: map[string]pac.Site{},
 			Routes: pac.Routes{
 				Apple: []string{"proxy", "direct"}, AppleUnmarked: []string{"proxy", "direct"},
 				Internal: []string{"direct"}, Default: []string{"proxy"},
@@ -267,7 +267,7 @@ func TestEnvironmentAndFlagsBad(t *testing.T) {
 		{name: "below a duration", set: "proxy.idle_timeout.x=1", want: "flag --set proxy.idle_timeout.x: proxy.idle_timeout is a single value"},
 		{name: "element of a list", set: "proxy.listen[0]=:1", want: "flag --set proxy.listen[0]: a flag sets a list as a whole: --set proxy.listen=…"},
 		{name: "in a section of names", set: "pac.sites.gym.client=10.0.0.0/8",
-			want: "flag --set pac.sites.gym.client: unknown key; did you mean clients? (allowed: clients, internal, proxies, routes)"},
+			want: "flag --set pac.sites.gym.client: unknown key; did you mean clients? (allowed: clients, internal, proxies, routes, token)"},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			var o Options

@@ -3,6 +3,7 @@
 package pac
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -18,14 +19,22 @@ type Config struct {
 	// Proxies are host:port, in order; empty means the address that the script
 	// was fetched from, with the proxy's port.
 	Proxies []string `koanf:"proxies"`
+	// Spread gives each client an order of its own of the proxies; see PAC.Order.
+	Spread bool `koanf:"spread"`
+	// Probe watches whether the proxies take connections, and names last those
+	// that do not.
+	Probe bool `koanf:"probe"`
 	// Routes say where each kind of destination goes.
 	Routes Routes `koanf:"routes"`
 	// Internal are domains (themselves and the names below) and CIDR blocks
 	// that stay inside. They come before Apple's: the administrator's own word
 	// beats the catalogue.
 	Internal []string `koanf:"internal"`
-	// WPAD serves the script at /wpad.dat and /wpad.da too.
+	// WPAD serves the script at /wpad.dat and /wpad.da too. That excludes Token.
 	WPAD bool `koanf:"wpad"`
+	// Token makes the paths of scripts unguessable: /proxy-TOKEN.pac in place of
+	// /proxy.pac, /pac/NAME-TOKEN.pac in place of /pac/NAME.pac. It is a secret.
+	Token string `koanf:"token"`
 	// Sites differ from the rest, by name.
 	Sites map[string]Site `koanf:"sites"`
 }
@@ -51,6 +60,8 @@ type Site struct {
 	Proxies  []string `koanf:"proxies"`
 	Routes   Routes   `koanf:"routes"`
 	Internal []string `koanf:"internal"`
+	// Token makes the path unguessable: /pac/NAME-TOKEN.pac.
+	Token string `koanf:"token"`
 }
 
 // General is the name under which the values outside sites are counted and
@@ -67,7 +78,13 @@ func (c Config) Validate() error {
 	errs := checkProxies("proxies", c.Proxies)
 	errs = append(errs, c.Routes.check("routes", true)...)
 	errs = append(errs, checkInternal("internal", c.Internal)...)
+	if err := checkToken("token", c.Token); err != nil {
+		errs = append(errs, err)
+	} else if c.Token != "" && c.WPAD {
+		errs = append(errs, errors.New("token: wpad serves the script to whoever asks all the same; set pac.wpad to false"))
+	}
 	owners := map[netip.Prefix]string{} // prefix: key of the site that has it
+	paths := map[string]string{}        // path: site
 	for _, name := range slices.Sorted(maps.Keys(c.Sites)) {
 		site, key := c.Sites[name], "sites."+name
 		if name == General {
@@ -79,6 +96,14 @@ func (c Config) Validate() error {
 		errs = append(errs, checkProxies(key+".proxies", site.Proxies)...)
 		errs = append(errs, site.Routes.check(key+".routes", false)...)
 		errs = append(errs, checkInternal(key+".internal", site.Internal)...)
+		if err := checkToken(key+".token", site.Token); err != nil {
+			errs = append(errs, err)
+		}
+		path := sitePath(name, cmp.Or(site.Token, c.Token))
+		if other, taken := paths[path]; taken {
+			errs = append(errs, fmt.Errorf("%s.token: makes the same path of it that sites.%s has; choose another", key, other))
+		}
+		paths[path] = name
 	}
 	return errors.Join(errs...)
 }
@@ -90,6 +115,38 @@ func isSiteName(s string) bool {
 		}
 	}
 	return s != "" && len(s) <= 63
+}
+
+// A token has at least minToken characters, which is 80 bits where they are
+// random hexadecimal digits.
+const minToken, maxToken = 20, 128
+
+// checkToken never shows the token.
+func checkToken(key, token string) error {
+	if token == "" {
+		return nil
+	}
+	for i := 0; i < len(token); i++ {
+		if c := token[i]; !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
+			return fmt.Errorf("%s: has a character that is not allowed (allowed: a-z, A-Z, 0-9, - and _)", key)
+		}
+	}
+	if len(token) < minToken || len(token) > maxToken {
+		return fmt.Errorf("%s: has %d characters (allowed: %d to %d; `openssl rand -hex 16` makes a good one)", key, len(token), minToken, maxToken)
+	}
+	return nil
+}
+
+// generalPath and sitePath are where scripts are served.
+func generalPath(token string) string { return "/" + withToken("proxy", token) + ".pac" }
+
+func sitePath(site, token string) string { return "/pac/" + withToken(site, token) + ".pac" }
+
+func withToken(name, token string) string {
+	if token == "" {
+		return name
+	}
+	return name + "-" + token
 }
 
 // check checks every list; complete makes an empty one an error.

@@ -77,6 +77,15 @@ func TestValidate(t *testing.T) {
 			`sites.b.clients[0]: "private" stands at sites.a.clients[1] too, so there is no saying which site its clients are of`,
 			`sites.b.clients[1]: "10.1.0.0/16" stands at sites.a.clients[0] too, so there is no saying which site its clients are of`,
 		}},
+		{"tokens", Config{Routes: standard, WPAD: true, Token: "0123456789abcdef0123", Sites: map[string]Site{
+			"a": {Token: "short"}, "b": {Token: "with a blank, and long enough"}, "c": {Token: "c-0123456789abcdef0123"},
+			"c-c": {},
+		}}, []string{
+			`token: wpad serves the script to whoever asks all the same; set pac.wpad to false`,
+			"sites.a.token: has 5 characters (allowed: 20 to 128; `openssl rand -hex 16` makes a good one)",
+			`sites.b.token: has a character that is not allowed (allowed: a-z, A-Z, 0-9, - and _)`,
+			`sites.c-c.token: makes the same path of it that sites.c has; choose another`,
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := ""

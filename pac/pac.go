@@ -1,6 +1,9 @@
 package pac
 
 import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -22,7 +25,11 @@ type PAC struct {
 	sites    map[string]*site // the general values are ""
 	clients  []clientNet
 	wpad     bool
+	spread   bool
+	probed   []string
 	modified time.Time
+	paths    map[[sha256.Size]byte]string // digest of a path: site
+	general  [sha256.Size]byte            // digest of the path where the client's address decides
 
 	mu    sync.RWMutex
 	cache map[string]*Script
@@ -45,6 +52,7 @@ type site struct {
 	choice  [classes]int    // route numbers in the script
 	hops    [][]string      // the script's routes, by number
 	table   []byte          // the script but for its routes
+	path    string
 }
 
 // A Class is a kind of destination; every class has a route. A higher class
@@ -76,6 +84,8 @@ func Compile(cfg Config, apple *catalog.Set) (*PAC, error) {
 		apple:    apple,
 		sites:    map[string]*site{},
 		wpad:     cfg.WPAD,
+		spread:   cfg.Spread,
+		paths:    map[[sha256.Size]byte]string{},
 		modified: time.Now(),
 		cache:    map[string]*Script{},
 	}
@@ -105,7 +115,21 @@ func Compile(cfg Config, apple *catalog.Set) (*PAC, error) {
 		}
 		s.numberRoutes()
 		s.table = s.writeTable(apple)
+		if name == "" {
+			s.path = generalPath(cfg.Token)
+			p.general = sha256.Sum256([]byte(s.path))
+		} else {
+			s.path = sitePath(name, cmp.Or(c.Token, cfg.Token))
+			p.paths[sha256.Sum256([]byte(s.path))] = name
+		}
 		p.sites[name] = s
+	}
+	if cfg.Probe {
+		for _, s := range p.sites {
+			p.probed = append(p.probed, s.proxies...)
+		}
+		slices.Sort(p.probed)
+		p.probed = slices.Compact(p.probed)
 	}
 	slices.SortFunc(p.clients, func(a, b clientNet) int { return b.prefix.Bits() - a.prefix.Bits() })
 	return p, nil
@@ -127,8 +151,30 @@ func (s *site) numberRoutes() {
 // Modified is when p was compiled.
 func (p *PAC) Modified() time.Time { return p.modified }
 
-// WPAD reports whether the script is to be served at the WPAD paths too.
-func (p *PAC) WPAD() bool { return p.wpad }
+// Path returns where the site's script is served, with its token; of the general
+// values where the client's address decides. It is empty where there is no such
+// site.
+func (p *PAC) Path(site string) string {
+	if s := p.sites[site]; s != nil {
+		return s.path
+	}
+	return ""
+}
+
+// At returns whose script is served to client at path; ok is false where none
+// is. How long that takes says nothing about tokens: digests are compared.
+func (p *PAC) At(path string, client netip.Addr) (site string, ok bool) {
+	// The latter is what some DHCP clients make of option 252.
+	if p.wpad && (path == "/wpad.dat" || path == "/wpad.da") {
+		return p.SiteFor(client), true
+	}
+	digest := sha256.Sum256([]byte(path))
+	if digest == p.general {
+		return p.SiteFor(client), true
+	}
+	site, ok = p.paths[digest]
+	return site, ok
+}
 
 // Sites returns the names of the configured sites, sorted.
 func (p *PAC) Sites() []string {
@@ -140,7 +186,7 @@ func (p *PAC) Sites() []string {
 func (p *PAC) HasSite(name string) bool { return name != "" && p.sites[name] != nil }
 
 // ByClient reports whether the site depends on the client's address.
-func (p *PAC) ByClient() bool { return len(p.clients) > 0 }
+func (p *PAC) ByClient() bool { return len(p.clients) > 0 || p.spread }
 
 // SiteFor returns the site that has client, by the longest prefix; "" where none
 // has, which names the general values. An IPv4-mapped address counts as what it
@@ -170,6 +216,53 @@ func (p *PAC) Proxies(site, fetched string) []string {
 		return nil
 	}
 	return []string{fetched}
+}
+
+// Probed returns the proxies whose state is to be watched, for Order: all that
+// are configured, none where pac.probe is off. It must not be modified.
+func (p *PAC) Probed() []string { return p.probed }
+
+// Order returns the order in which client is to try proxies, which are not
+// modified: those come last that up says no of, otherwise they are as they were.
+// A nil up says yes of all.
+//
+// Where pac.spread is set, a client has an order of its own, by a digest of its
+// address and each proxy (rendezvous hashing): every proxy comes first for an
+// even share of the clients, the clients of one that fails go to all the others,
+// and one that is added or removed changes nothing else. It stays as long as the
+// client's address does, and is the same wherever the script is made. An invalid
+// address has the configured order.
+func (p *PAC) Order(proxies []string, client netip.Addr, up func(proxy string) bool) []string {
+	if len(proxies) < 2 {
+		return proxies
+	}
+	type place struct {
+		down   bool
+		digest [sha256.Size]byte
+		proxy  string
+	}
+	places := make([]place, len(proxies))
+	for i, proxy := range proxies {
+		places[i] = place{down: up != nil && !up(proxy), proxy: proxy}
+		if p.spread && client.IsValid() {
+			address := client.As16()
+			places[i].digest = sha256.Sum256(append(address[:], proxy...))
+		}
+	}
+	slices.SortStableFunc(places, func(a, b place) int {
+		if a.down != b.down {
+			if a.down {
+				return 1
+			}
+			return -1
+		}
+		return bytes.Compare(a.digest[:], b.digest[:])
+	})
+	order := make([]string, len(places))
+	for i := range places {
+		order[i] = places[i].proxy
+	}
+	return order
 }
 
 // Class says what kind of destination t is at a site, by the general values

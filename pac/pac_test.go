@@ -43,6 +43,108 @@ func TestSiteFor(t *testing.T) {
 	}
 }
 
+func TestAt(t *testing.T) {
+	const secret, other = "0123456789abcdef0123", "abcdefghij-KLMNOPQR_"
+	open := Config{WPAD: true, Routes: standard, Sites: map[string]Site{
+		"a": {Clients: []string{"10.0.0.0/8"}}, "b": {Token: secret},
+	}}
+	closed := Config{Token: other, Routes: standard, Sites: map[string]Site{
+		"a": {Clients: []string{"10.0.0.0/8"}}, "b": {Token: secret},
+	}}
+	const none = "none"
+	for _, c := range []struct {
+		name string
+		cfg  Config
+		want map[string]string // path: site
+	}{
+		{"open", open, map[string]string{
+			"/proxy.pac": "a", "/wpad.dat": "a", "/wpad.da": "a", "/pac/a.pac": "a",
+			"/pac/b.pac": none, "/pac/b-" + secret + ".pac": "b", "/pac/b-" + secret: none,
+			"/pac/b-" + secret[1:] + ".pac": none, "/pac/a-" + secret + ".pac": none, "/pac/b-.pac": none,
+			"/proxy-.pac": none, "/pac/.pac": none, "": none,
+		}},
+		{"closed", closed, map[string]string{
+			"/proxy.pac": none, "/wpad.dat": none, "/wpad.da": none, "/pac/a.pac": none, "/pac/b.pac": none,
+			"/proxy-" + other + ".pac": "a", "/pac/a-" + other + ".pac": "a", "/pac/b-" + secret + ".pac": "b",
+			"/pac/b-" + other + ".pac": none, "/proxy-" + strings.ToLower(other) + ".pac": none, "/proxy-" + secret + ".pac": none,
+		}},
+	} {
+		p := compile(t, c.cfg, policy.Apple{Wide: true})
+		for path, want := range c.want {
+			site, ok := p.At(path, netip.MustParseAddr("10.1.2.3"))
+			if !ok {
+				site = none
+			}
+			if site != want {
+				t.Errorf("%s: At(%q) = %q, want %q", c.name, path, site, want)
+			}
+		}
+		for _, site := range append(p.Sites(), "") {
+			if _, ok := p.At(p.Path(site), netip.Addr{}); !ok {
+				t.Errorf("%s: nothing is at Path(%q) = %q", c.name, site, p.Path(site))
+			}
+		}
+	}
+}
+
+func TestOrder(t *testing.T) {
+	abc := []string{"a:1", "b:1", "c:1"}
+	client := netip.MustParseAddr("192.0.2.7")
+	down := func(names ...string) func(string) bool {
+		return func(proxy string) bool { return !slices.Contains(names, proxy) }
+	}
+	p := compile(t, Config{Routes: standard}, policy.Apple{})
+	for _, c := range []struct {
+		proxies, down []string
+		want          string
+	}{
+		{abc, nil, "a:1 b:1 c:1"},
+		{abc, []string{"a:1"}, "b:1 c:1 a:1"},
+		{abc, []string{"a:1", "b:1"}, "c:1 a:1 b:1"},
+		{abc, abc, "a:1 b:1 c:1"},
+		{abc[:1], abc, "a:1"},
+		{nil, nil, ""},
+	} {
+		if got := strings.Join(p.Order(c.proxies, client, down(c.down...)), " "); got != c.want {
+			t.Errorf("Order(%q) with %q down = %q, want %q", c.proxies, c.down, got, c.want)
+		}
+	}
+
+	p = compile(t, Config{Routes: standard, Spread: true}, policy.Apple{})
+	if got := p.Order(abc, netip.Addr{}, nil); !slices.Equal(got, abc) {
+		t.Errorf("without an address: %q", got)
+	}
+	if got, want := p.Order(abc, netip.MustParseAddr("::ffff:192.0.2.7"), nil), p.Order(abc, client, nil); !slices.Equal(got, want) {
+		t.Errorf("an IPv4-mapped address has the order %q, the address itself %q", got, want)
+	}
+	if !slices.Equal(abc, []string{"a:1", "b:1", "c:1"}) {
+		t.Errorf("the argument was modified: %q", abc)
+	}
+	// Every order is as frequent as every other, so that load and what a failure
+	// adds to it are even.
+	const clients = 6000
+	count := map[string]int{}
+	for i := range clients {
+		client := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
+		order := p.Order(abc, client, nil)
+		count[strings.Join(order, " ")]++
+		if without := p.Order(abc[:2], client, nil); !slices.Equal(without, slices.DeleteFunc(slices.Clone(order), func(s string) bool { return s == "c:1" })) {
+			t.Fatalf("%s: %q, but %q without c:1", client, order, without)
+		}
+		if got := p.Order(abc, client, down(order[0])); got[0] != order[1] || got[2] != order[0] {
+			t.Fatalf("%s: %q, but %q with the first down", client, order, got)
+		}
+	}
+	for order, n := range count {
+		if n < clients/6*9/10 || n > clients/6*11/10 {
+			t.Errorf("%d of %d clients have the order %s", n, clients, order)
+		}
+	}
+	if len(count) != 6 {
+		t.Errorf("the orders are %v", count)
+	}
+}
+
 func TestRoute(t *testing.T) {
 	p := compile(t, sites, policy.Apple{Wide: true})
 	const fetched = "192.0.2.1:3128"

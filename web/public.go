@@ -16,10 +16,11 @@ import (
 	"go.uber.org/zap"
 
 	"espalier/pac"
+	"espalier/pac/health"
 )
 
-// Public is the handler of the public listeners: the PAC script at /proxy.pac,
-// /wpad.dat, /wpad.da and /pac/SITE.pac, the root of the interception CA at /ca.crt,
+// Public is the handler of the public listeners: the PAC script where pac.PAC
+// says, the root of the interception CA at /ca.crt,
 // and /healthz and /readyz. It answers to GET and HEAD, under any Host, from
 // memory, and never with a redirect.
 type Public struct {
@@ -37,6 +38,8 @@ type PublicSource struct {
 	// ports. Where pac.proxies is empty, scripts name the one that the client
 	// can reach; see pac.Fetched.
 	Proxy []netip.AddrPort
+	// Health says which proxies take no connections; scripts name them last.
+	Health *health.Prober
 	// Root returns the certificate that devices must trust, nil where there is no
 	// interception CA.
 	Root func() *x509.Certificate
@@ -71,15 +74,11 @@ func (p *Public) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	script := p.source.PAC()
-	switch r.URL.Path {
-	case "/proxy.pac":
-		p.serveScript(w, r, script, script.SiteFor(peer(r)))
+	if site, ok := script.At(r.URL.Path, peer(r)); ok {
+		p.serveScript(w, r, script, site)
 		return
-	case "/wpad.dat", "/wpad.da": // the latter is what some DHCP clients make of option 252
-		if script.WPAD() {
-			p.serveScript(w, r, script, script.SiteFor(peer(r)))
-			return
-		}
+	}
+	switch r.URL.Path {
 	case "/ca.crt":
 		if root := p.source.Root(); root != nil {
 			serveRoot(w, r, root)
@@ -95,12 +94,6 @@ func (p *Public) serve(w http.ResponseWriter, r *http.Request) {
 		}
 		plain(w, http.StatusOK, "ok")
 		return
-	}
-	if name, ok := strings.CutPrefix(r.URL.Path, "/pac/"); ok {
-		if name, ok = strings.CutSuffix(name, ".pac"); ok && script.HasSite(name) {
-			p.serveScript(w, r, script, name)
-			return
-		}
 	}
 	plain(w, http.StatusNotFound, "there is nothing at this path")
 }
@@ -133,8 +126,12 @@ func plain(w http.ResponseWriter, status int, text string) {
 
 // scriptAge is how long a script may be used without asking again: short, since
 // it is the way to lead devices away from a proxy, and long enough that a page
-// with a hundred hosts asks once.
-const scriptAge = 5 * time.Minute
+// with a hundred hosts asks once. Where there are several proxies to lead devices
+// to, soonAge is.
+const (
+	scriptAge = 5 * time.Minute
+	soonAge   = time.Minute
+)
 
 // serveScript answers with the script of site, which exists; "" is the general
 // one.
@@ -153,21 +150,28 @@ func (p *Public) serveScript(w http.ResponseWriter, r *http.Request, from *pac.P
 		}
 		proxies = from.Proxies(site, fetched)
 	}
-	script, err := from.Script(site, proxies)
+	age, modified := scriptAge, from.Modified()
+	if len(proxies) > 1 {
+		age = soonAge
+		if changed := p.source.Health.Changed(); changed.After(modified) {
+			modified = changed
+		}
+	}
+	script, err := from.Script(site, from.Order(proxies, peer(r), p.source.Health.Up))
 	if err != nil {
 		plain(w, http.StatusInternalServerError, err.Error())
 		return
 	}
 	h := w.Header()
 	h.Set("ETag", script.ETag)
-	h.Set("Last-Modified", from.Modified().UTC().Format(http.TimeFormat))
+	h.Set("Last-Modified", modified.UTC().Format(http.TimeFormat))
 	// Private, since the answer depends on who asks and by which address.
-	h.Set("Cache-Control", "private, max-age="+strconv.Itoa(int(scriptAge/time.Second)))
-	h.Set("Expires", time.Now().Add(scriptAge).UTC().Format(http.TimeFormat))
+	h.Set("Cache-Control", "private, max-age="+strconv.Itoa(int(age/time.Second)))
+	h.Set("Expires", time.Now().Add(age).UTC().Format(http.TimeFormat))
 	h.Set("Vary", "Accept-Encoding")
 	// The date says nothing to a device that moved from one site to another.
 	byDate := !from.ByClient() || strings.HasPrefix(r.URL.Path, "/pac/")
-	if notModified(r.Header, script.ETag, from.Modified(), byDate) {
+	if notModified(r.Header, script.ETag, modified, byDate) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}

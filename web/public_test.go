@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -23,6 +24,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"espalier/pac"
+	"espalier/pac/health"
 	"espalier/policy"
 	"espalier/proxy/hello"
 )
@@ -49,12 +51,13 @@ func publicPAC(t testing.TB, cfg pac.Config) *pac.PAC {
 // A publicStage is a public server on loopback.
 type publicStage struct {
 	*Public
-	addr  string
-	pac   atomic.Pointer[pac.PAC]
-	root  atomic.Pointer[x509.Certificate]
-	ready atomic.Pointer[error]
-	logs  *observer.ObservedLogs
-	hello *hello.Listener
+	addr   string
+	pac    atomic.Pointer[pac.PAC]
+	root   atomic.Pointer[x509.Certificate]
+	ready  atomic.Pointer[error]
+	logs   *observer.ObservedLogs
+	health *health.Prober
+	hello  *hello.Listener
 }
 
 var anyAddress = []netip.AddrPort{netip.MustParseAddrPort("[::]:3128")}
@@ -62,12 +65,13 @@ var anyAddress = []netip.AddrPort{netip.MustParseAddrPort("[::]:3128")}
 func newPublicStage(t *testing.T, cfg pac.Config, proxy []netip.AddrPort, listen string) *publicStage {
 	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
-	s := &publicStage{logs: logs}
+	s := &publicStage{logs: logs, health: health.New()}
 	s.pac.Store(publicPAC(t, cfg))
 	s.Public = NewPublic(PublicSource{
-		PAC:   s.pac.Load,
-		Proxy: proxy,
-		Root:  s.root.Load,
+		PAC:    s.pac.Load,
+		Proxy:  proxy,
+		Health: s.health,
+		Root:   s.root.Load,
 		Ready: func() error {
 			if err := s.ready.Load(); err != nil {
 				return *err
@@ -121,6 +125,45 @@ func (s *publicStage) doAt(t *testing.T, addr, head string) (*http.Response, str
 }
 
 const hostLine = " HTTP/1.1\nHost: x"
+
+// A proxy that takes no connections stands last, at once and for those too who
+// ask whether anything has changed.
+func TestPublicNamesFailedProxiesLast(t *testing.T) {
+	open, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	shut, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := shut.Addr().String(), open.Addr().String()
+	s := newPublicStage(t, pac.Config{Proxies: []string{a, b}, Probe: true}, nil, "127.0.0.1:0")
+	resp, body := s.do(t, "GET /proxy.pac"+hostLine)
+	if !strings.Contains(body, `"PROXY `+a+`; PROXY `+b+`"`) || resp.Header.Get("Cache-Control") != "private, max-age=60" {
+		t.Errorf("with both open: %s\n%s", resp.Header, body)
+	}
+	etag, modified := resp.Header.Get("ETag"), resp.Header.Get("Last-Modified")
+	shut.Close()
+	s.health.Watch(s.pac.Load().Probed())
+	watching, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); s.health.Run(watching) }()
+	for deadline := time.Now().Add(time.Minute); s.health.Up(a) && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	stop()
+	<-done
+	if _, body := s.do(t, "GET /proxy.pac"+hostLine); !strings.Contains(body, `"PROXY `+b+`; PROXY `+a+`"`) {
+		t.Errorf("with the first closed: %s", body)
+	}
+	for _, header := range []string{"If-None-Match: " + etag, "If-Modified-Since: " + modified} {
+		if resp, _ := s.do(t, "GET /proxy.pac"+hostLine+"\n"+header); resp.StatusCode != 200 {
+			t.Errorf("%s: status %d", header, resp.StatusCode)
+		}
+	}
+}
 
 func TestPublicPaths(t *testing.T) {
 	s := newPublicStage(t, pac.Config{WPAD: true, Sites: map[string]pac.Site{

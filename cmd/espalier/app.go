@@ -20,6 +20,7 @@ import (
 
 	"espalier/configs"
 	"espalier/pac"
+	"espalier/pac/health"
 	"espalier/policy/auth"
 	"espalier/policy/lists"
 	"espalier/proxy"
@@ -61,6 +62,7 @@ type app struct {
 	reloading sync.Mutex // one at a time
 	current   atomic.Pointer[configs.Loaded]
 	script    atomic.Pointer[pac.PAC]
+	health    *health.Prober // of the proxies that the script names
 	ca        atomic.Pointer[caInForce]
 	reload    atomic.Pointer[web.Reload]
 }
@@ -68,7 +70,7 @@ type app struct {
 // newApp opens everything that l names. Where it fails nothing stays open.
 func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFunc) (_ *app, err error) {
 	cfg := l.Config
-	a := &app{options: options, data: cfg.Data, started: time.Now(), cancel: cancel, traffic: traffic.New()}
+	a := &app{options: options, data: cfg.Data, started: time.Now(), cancel: cancel, traffic: traffic.New(), health: health.New()}
 	if a.node, err = os.Hostname(); err != nil {
 		return nil, fmt.Errorf("this machine's name, which stands in access records: %w", err)
 	}
@@ -106,7 +108,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 
 	source := web.Source{Status: a.status, Services: a.traffic.Snapshot, Exceptions: a.exceptions, Log: a.log}
 	public := web.NewPublic(web.PublicSource{
-		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Root: a.caRoot, Ready: a.ready, Log: a.log,
+		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Health: a.health, Root: a.caRoot, Ready: a.ready, Log: a.log,
 	})
 	collectors := []prometheus.Collector{
 		a.traffic, a.lists, a.access, a.server, a.auth.Collector(), public.Collector(),
@@ -134,6 +136,7 @@ func (a *app) apply(l *configs.Loaded, made *compiled) {
 	}
 	a.auth = made.state.Auth
 	a.script.Store(made.pac)
+	a.health.Watch(made.pac.Probed())
 	a.ca.Store(&made.ca)
 	a.exceptions.SetDuration(l.Config.Inspect.Pinned.For)
 	_ = a.level.UnmarshalText([]byte(l.Config.Log.Level)) // validated
@@ -197,6 +200,7 @@ func (a *app) serve(ctx context.Context) error {
 	var background sync.WaitGroup
 	background.Go(func() { a.feedWatchdog(living) })
 	background.Go(func() { a.watchCA(living) })
+	background.Go(func() { a.health.Run(living) })
 	background.Go(func() {
 		a.exceptions.Keep(living, a.data, func(err error) {
 			a.log.Error("the exceptions from interception could not be saved", zap.Error(err))
@@ -231,6 +235,10 @@ func (a *app) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	a.release()
+	// The script is to name this proxy last as soon as its listeners are closed,
+	// which Shutdown does first.
+	closed := time.AfterFunc(100*time.Millisecond, a.health.Hurry)
+	defer closed.Stop()
 	if cut := a.server.Shutdown(ctx); cut > 0 {
 		a.log.Warn("tunnels were still open after proxy.drain_timeout and are cut", zap.Int("tunnels", cut))
 	}
@@ -329,7 +337,7 @@ func (a *app) pacURL() string {
 	if err != nil {
 		return ""
 	}
-	return "http://" + at + "/proxy.pac"
+	return "http://" + at + a.script.Load().Path("")
 }
 
 // addresses are all that the process listens on.

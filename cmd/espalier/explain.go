@@ -214,7 +214,7 @@ func (e *explainer) explain(arg, user string, groups []string) (*explanation, er
 		x.pacUnknown = err
 		return x, nil
 	}
-	x.PAC, err = e.pac.Route(site, e.pac.Proxies(site, fetched), t)
+	x.PAC, err = e.pac.Route(site, e.pac.Order(e.pac.Proxies(site, fetched), e.client, nil), t)
 	return x, err
 }
 

@@ -22,7 +22,7 @@ func pacCommand(load func(*cobra.Command) (*configs.Config, error)) *cobra.Comma
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(pacShow(load), pacEval(load))
+	cmd.AddCommand(pacShow(load), pacEval(load), pacURLs(load))
 	return cmd
 }
 
@@ -78,6 +78,34 @@ func pacEval(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command 
 	return cmd
 }
 
+func pacURLs(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+	return &cobra.Command{
+		Use:   "urls",
+		Short: "Print where the script of each site is to be had, secrets and all",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			compiled, err := compilePAC(cfg)
+			if err != nil {
+				return err
+			}
+			base, err := publicURL(cfg)
+			if err != nil {
+				return usage(err)
+			}
+			t := table{head: []string{"SITE", "URL"}}
+			t.add(cell{text: "by address"}, cell{text: base + compiled.Path("")})
+			for _, site := range compiled.Sites() {
+				t.add(cell{text: site}, cell{text: base + compiled.Path(site)})
+			}
+			return t.write(newScreen(cmd.OutOrStdout()))
+		},
+	}
+}
+
 // A pacAnswer is what the script answers when called with URL and Host.
 type pacAnswer struct {
 	URL    string `json:"url"`
@@ -126,18 +154,14 @@ func (c *pacClient) script(cmd *cobra.Command, load func(*cobra.Command) (*confi
 	if err != nil {
 		return nil, err
 	}
-	p, err := policy.New(policy.Config{Apple: cfg.Apple})
+	compiled, err := compilePAC(cfg)
 	if err != nil {
-		return nil, usage(err)
-	}
-	compiled, err := pac.Compile(cfg.PAC, p.Apple())
-	if err != nil {
-		return nil, usage(fmt.Errorf("pac: %w", err))
+		return nil, err
 	}
 	site := c.site
+	var client netip.Addr
 	if c.client != "" {
-		client, err := netip.ParseAddr(c.client)
-		if err != nil {
+		if client, err = netip.ParseAddr(c.client); err != nil {
 			return nil, usage(fmt.Errorf("--client: %q is no IP address", c.client))
 		}
 		site = compiled.SiteFor(client)
@@ -156,7 +180,7 @@ func (c *pacClient) script(cmd *cobra.Command, load func(*cobra.Command) (*confi
 		proxies = compiled.Proxies(site, fetched)
 		fmt.Fprintf(cmd.ErrOrStderr(), "note: pac.proxies is empty, so devices are given the address that they fetch the script from; here that is %s\n", fetched)
 	}
-	script, err := compiled.Script(site, proxies)
+	script, err := compiled.Script(site, compiled.Order(proxies, client, nil))
 	if err != nil {
 		return nil, usage(err)
 	}
@@ -166,18 +190,46 @@ func (c *pacClient) script(cmd *cobra.Command, load func(*cobra.Command) (*confi
 	return script, nil
 }
 
+// compilePAC makes what scripts are made from.
+func compilePAC(cfg *configs.Config) (*pac.PAC, error) {
+	p, err := policy.New(policy.Config{Apple: cfg.Apple})
+	if err != nil {
+		return nil, usage(err)
+	}
+	compiled, err := pac.Compile(cfg.PAC, p.Apple())
+	if err != nil {
+		return nil, usage(fmt.Errorf("pac: %w", err))
+	}
+	return compiled, nil
+}
+
 // fetchedProxy is the host:port of the proxy for a client that fetches the
 // script at this machine's first address.
 func fetchedProxy(cfg *configs.Config) (string, error) {
-	var listen []netip.AddrPort
-	for _, s := range cfg.Proxy.Listen {
+	return pac.Fetched(netip.Addr{}, listenAddrs(cfg.Proxy.Listen))
+}
+
+// publicURL is the URL of web.public for a client that reaches this machine by its
+// first address.
+func publicURL(cfg *configs.Config) (string, error) {
+	at, err := pac.Fetched(netip.Addr{}, listenAddrs(cfg.Web.Public))
+	if err != nil {
+		return "", errors.New("web.public: names no IPv4 address that devices can reach")
+	}
+	return "http://" + at, nil
+}
+
+// listenAddrs are the addresses of a configuration's listeners.
+func listenAddrs(list []string) []netip.AddrPort {
+	var addrs []netip.AddrPort
+	for _, s := range list {
 		host, port, err := net.SplitHostPort(s)
 		if err == nil && host == "" {
 			s = net.JoinHostPort("::", port)
 		}
 		if a, err := netip.ParseAddrPort(s); err == nil {
-			listen = append(listen, a)
+			addrs = append(addrs, a)
 		}
 	}
-	return pac.Fetched(netip.Addr{}, listen)
+	return addrs
 }

@@ -127,6 +127,7 @@ type summary struct {
 	config, data string
 	proxy, pac   string
 	why          string // there is no PAC URL
+	secret       bool   // of the PAC URL a part is left out
 	console      string
 }
 
@@ -137,6 +138,9 @@ func (a *app) summary() summary {
 	}
 	if s.config == "" {
 		s.config = "embedded default"
+	}
+	if t := cfg.PAC.Token; t != "" { // what is printed here ends up in the journal
+		s.pac, s.secret = strings.ReplaceAll(s.pac, t, "TOKEN"), true
 	}
 	switch {
 	case s.pac != "":
@@ -164,6 +168,9 @@ func (s summary) write(to screen) error {
 	if s.pac != "" {
 		row("PAC URL", bold, s.pac)
 		row("", dim, "give it to your MDM: Global HTTP Proxy, type Automatic")
+		if s.secret {
+			row("", dim, "with pac.token for TOKEN, as `espalier status` shows it")
+		}
 	} else {
 		row("PAC URL", yellow, "none: "+s.why)
 	}
