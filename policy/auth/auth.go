@@ -20,6 +20,7 @@ type User struct {
 	// directory, whatever case it was typed in.
 	Name   string
 	Groups []string // must not be modified
+	Role   string   // empty where users have none; see OpenRoles
 }
 
 // ErrWrong says that there is no such user, or that the password is wrong; which
@@ -116,12 +117,46 @@ func Open(cfg Config, before *Auth, log *zap.Logger) (*Auth, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
+	a.share(before)
+	return a, nil
+}
+
+// OpenRoles reads a file of "name:hash[:role]" lines. Who has no role there has
+// the first of roles. before is as with Open. Errors name file and line, joined.
+func OpenRoles(file string, roles []string, before *Auth) (*Auth, error) {
+	users, err := openHTPasswd(file, roles...)
+	if err != nil {
+		return nil, err
+	}
+	a := &Auth{users: users}
+	a.share(before)
+	return a, nil
+}
+
+// share takes over what before has learnt; nil is nothing.
+func (a *Auth) share(before *Auth) {
 	if before != nil {
 		a.shared = before.shared
 	} else {
 		a.shared = newShared()
 	}
-	return a, nil
+}
+
+// Users is how many stand in the file.
+func (a *Auth) Users() int {
+	if a.users == nil {
+		return 0
+	}
+	return len(a.users.users)
+}
+
+// Entry is what the file has behind a user's name. Where that changes, so has the
+// password or the role.
+func (a *Auth) Entry(name string) (entry string, ok bool) {
+	if !a.users.has(name) {
+		return "", false
+	}
+	return a.users.users[name].text, true
 }
 
 // split takes joined errors apart.
@@ -297,6 +332,9 @@ func (c *check) run() (u User, err error) {
 	names := []string{c.name}
 	if c.inFile {
 		u = User{Name: c.name}
+		if c.users.has(c.name) {
+			u.Role = c.users.users[c.name].role
+		}
 		if c.users == nil || !c.users.verify(c.name, c.password) {
 			err = ErrWrong
 		}

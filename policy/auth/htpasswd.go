@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -21,13 +22,15 @@ type htpasswd struct {
 }
 
 type account struct {
-	text string // the hash as it stands in the file
+	text string // what stands behind the name in the file
+	role string // empty: lines have none
 	hash
 }
 
-// openHTPasswd reads a file of users. Errors begin with the file and line,
-// joined.
-func openHTPasswd(file string) (*htpasswd, error) {
+// openHTPasswd reads a file of users. Where there are roles a line may end in one
+// of them; the first is that of lines without. Errors begin with the file and
+// line, joined.
+func openHTPasswd(file string, roles ...string) (*htpasswd, error) {
 	u := &htpasswd{users: map[string]account{}}
 	err := eachLine(file, func(line string) error {
 		name, text, ok := strings.Cut(line, ":")
@@ -37,11 +40,21 @@ func openHTPasswd(file string) (*htpasswd, error) {
 		if _, twice := u.users[name]; twice {
 			return fmt.Errorf("user %q stands twice", name)
 		}
+		a := account{text: text}
+		if len(roles) > 0 {
+			a.role = roles[0]
+			if rest, role, ok := strings.Cut(text, ":"); ok {
+				if text, a.role = rest, role; !slices.Contains(roles, role) {
+					return fmt.Errorf("user %q has the role %q (allowed: %s)", name, role, strings.Join(roles, ", "))
+				}
+			}
+		}
 		h, err := parseHash(text)
 		if err != nil {
 			return fmt.Errorf("user %q has %w", name, err)
 		}
-		u.users[name] = account{text, h}
+		a.hash = h
+		u.users[name] = a
 		if u.decoy == nil || h.work() > u.decoy.work() {
 			u.decoy = h
 		}

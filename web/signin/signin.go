@@ -1,0 +1,59 @@
+// Package signin tells who may use the console and its API: users of a file, who
+// get sessions, and scripts, which have tokens. It knows nothing of HTTP.
+package signin
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"espalier/policy/auth"
+)
+
+// A Role says what somebody may do.
+type Role string
+
+const (
+	Viewer Role = "viewer" // sees everything but secrets
+	Admin  Role = "admin"  // changes things too
+)
+
+// May reports whether somebody with role r may do what needs role need.
+func (r Role) May(need Role) bool { return r == Admin || r == Viewer && need == Viewer }
+
+// ParseRole reads a role as users write it.
+func ParseRole(s string) (Role, error) {
+	if r := Role(s); r == Viewer || r == Admin {
+		return r, nil
+	}
+	return "", fmt.Errorf("%q is no role (allowed: viewer, admin)", s)
+}
+
+// Who has asked, and what they may do.
+type Who struct {
+	Name string // of the user, or of the token
+	Role Role
+	// CSRF is what requests of this session that change something must repeat. It
+	// is empty for a token: no browser sends that by itself.
+	CSRF string
+
+	valid func() bool
+}
+
+// Valid reports whether who asked may still, for answers that last. It does not
+// count as activity.
+func (w *Who) Valid() bool { return w.valid == nil || w.valid() }
+
+// OpenUsers reads the console's users, an htpasswd file with lines of
+// "name:hash[:role]"; without a role somebody is a viewer. A file that is not
+// there has no users. What before has learnt of passwords and of guessing stays
+// known; before is nil at the start. Errors name file and line, joined.
+func OpenUsers(file string, before *auth.Auth) (*auth.Auth, error) {
+	roles := []string{string(Viewer), string(Admin)}
+	users, err := auth.OpenRoles(file, roles, before)
+	if errors.Is(err, fs.ErrNotExist) {
+		return auth.OpenRoles(os.DevNull, roles, before)
+	}
+	return users, err
+}
