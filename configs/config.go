@@ -7,10 +7,12 @@
 package configs
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -80,6 +82,9 @@ type TLSFiles struct {
 	Cert string `koanf:"cert"`
 	Key  string `koanf:"key"`
 }
+
+// Enabled reports whether there is a certificate to serve TLS with.
+func (c TLSConfig) Enabled() bool { return len(c.ACME.Domains) > 0 || c.Files.Cert != "" }
 
 // Validate checks the values; it does not touch the files. Errors begin with
 // the key, joined.
@@ -153,8 +158,16 @@ func (c *Config) validate(isSet func(key string) bool) error {
 	errs = append(errs, split(policy.ValidateRules(c.Rules, c.Lists, c.Inspect.Mode))...)
 	errs = append(errs, split(policy.ValidatePresets(c.Presets, c.Inspect.Mode))...)
 	errs = append(errs, c.clashes(isSet)...)
+	for _, i := range c.Web.BeyondLoopback() {
+		if !c.TLS.Enabled() {
+			errs = append(errs, fmt.Errorf("web.admin[%d]: %q reaches beyond loopback, where passwords must not go without TLS (configure tls, or listen on 127.0.0.1 and come through an SSH tunnel)", i, c.Web.Admin[i]))
+		}
+	}
 	return errors.Join(errs...)
 }
+
+// UsersFile is the file of the console's users.
+func (c *Config) UsersFile() string { return cmp.Or(c.Web.Users, filepath.Join(c.Data, "users")) }
 
 func isListName(s string) bool {
 	for _, c := range s {

@@ -3,6 +3,7 @@ package configs
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"espalier/policy/auth"
 	"espalier/policy/catalog"
 	"espalier/proxy/inspect"
+	"espalier/web/signin"
 )
 
 // A fileKey is a key whose value is the name of a file that is read.
@@ -99,6 +101,7 @@ func (l *Loaded) checkFiles() []error {
 			}
 		}
 	}
+	errs = append(errs, l.checkUsers()...)
 	if users {
 		_, err := auth.Open(l.Config.Auth, nil, nil) // names the keys itself
 		errs = append(errs, split(err)...)
@@ -108,6 +111,26 @@ func (l *Loaded) checkFiles() []error {
 			if err := readable(file); err != nil {
 				errs = append(errs, fmt.Errorf("lists.%s.file: %s %w", name, file, err))
 			}
+		}
+	}
+	return errs
+}
+
+// checkUsers checks the console's users. Those in the data directory may be for
+// the eyes of the process only.
+func (l *Loaded) checkUsers() []error {
+	c := l.Config
+	users, err := signin.OpenUsers(c.UsersFile(), nil)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil // readable has named it where it was asked for
+	}
+	var errs []error
+	for _, e := range split(err) {
+		errs = append(errs, fmt.Errorf("web.users: %w", e))
+	}
+	for _, i := range c.Web.BeyondLoopback() {
+		if err == nil && users.Users() == 0 {
+			errs = append(errs, fmt.Errorf("web.admin[%d]: %q reaches beyond loopback, and %s has no users (make one with `espalier passwd --role admin NAME`)", i, c.Web.Admin[i], c.UsersFile()))
 		}
 	}
 	return errs
@@ -141,6 +164,9 @@ func (l *Loaded) files(file string) []string {
 		if *f.name != "" {
 			names = append(names, *f.name)
 		}
+	}
+	if c := l.Config; c.Web.Users == "" {
+		names = append(names, c.UsersFile())
 	}
 	return names
 }

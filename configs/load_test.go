@@ -147,7 +147,7 @@ func TestDefault(t *testing.T) {
 			Store: accesslog.StoreConfig{Path: filepath.Join(data, "espalier.db"), Keep: 90 * 24 * time.Hour, MaxSize: 4e9},
 		},
 		TLS: TLSConfig{ACME: ACMEConfig{Domains: []string{}}},
-		Web: web.Config{Public: []string{":8080"}, Admin: []string{"127.0.0.1:8081"}},
+		Web: web.Config{Public: []string{":8080"}, Admin: []string{"127.0.0.1:8081"}, Hosts: []string{}},
 	}
 	if !reflect.DeepEqual(l.Config, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", l.Config, want)

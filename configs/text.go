@@ -22,7 +22,7 @@ func isText(t reflect.Type) bool {
 // parseText parses a text of such a type.
 func parseText(t reflect.Type, text string) (any, error) {
 	if t == durationType {
-		return parseDuration(text)
+		return ParseDuration(text)
 	}
 	v := reflect.New(t)
 	if err := v.Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text)); err != nil {
@@ -31,9 +31,9 @@ func parseText(t reflect.Type, text string) (any, error) {
 	return v.Elem().Interface(), nil
 }
 
-// parseDuration parses a Go duration, which may begin with whole days: 90s,
+// ParseDuration parses a Go duration, which may begin with whole days: 90s,
 // 24h, 30d, 1d12h. A number other than 0 needs a unit.
-func parseDuration(s string) (time.Duration, error) {
+func ParseDuration(s string) (time.Duration, error) {
 	const example = "a duration such as 30s, 5m, 24h or 30d"
 	if s == "0" {
 		return 0, nil
@@ -64,7 +64,7 @@ func parseDuration(s string) (time.Duration, error) {
 	return total, nil
 }
 
-// formatDuration writes d as parseDuration reads it, as short as may be.
+// formatDuration writes d as ParseDuration reads it, as short as may be.
 func formatDuration(d time.Duration) string {
 	if day := 24 * time.Hour; d > day && d%day == 0 {
 		return strconv.FormatInt(int64(d/day), 10) + "d"

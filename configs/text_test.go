@@ -40,7 +40,7 @@ func TestParseDuration(t *testing.T) {
 		{text: "106751d24h", err: `"106751d24h" is no duration (wanted: ` + example + ")"},
 		{text: "1w", err: `"1w" is no duration (wanted: ` + example + ")"},
 	} {
-		got, err := parseDuration(x.text)
+		got, err := ParseDuration(x.text)
 		if got != x.want || fmt.Sprint(err) != cmp.Or(x.err, "<nil>") {
 			t.Errorf("%q: got %v, %v; want %v, %s", x.text, got, err, x.want, cmp.Or(x.err, "<nil>"))
 		}
@@ -54,7 +54,7 @@ func TestFormatDurationReadsBack(t *testing.T) {
 			d = d.Truncate(24 * time.Hour)
 		}
 		text := formatDuration(d)
-		if got, err := parseDuration(text); got != d || err != nil {
+		if got, err := ParseDuration(text); got != d || err != nil {
 			t.Fatalf("%v is written %s and read %v, %v", d, text, got, err)
 		}
 	})

@@ -15,7 +15,6 @@ var withoutEffect = []struct {
 }{
 	{key: "proxy.tls_listen", message: "has no effect yet: the proxy does not listen with TLS"},
 	{key: "tls", message: "has no effect yet: nothing is served with TLS"},
-	{key: "web.users", message: "has no effect yet: the console asks nobody for a password, so let web.admin be reached by administrators only"},
 }
 
 var index = regexp.MustCompile(`\[\d+\]`)

@@ -11,34 +11,53 @@ import (
 	"espalier/policy"
 	"espalier/policy/catalog"
 	"espalier/web/console"
+	"espalier/web/signin"
 )
 
-// NewAdmin returns the handler of the admin listeners: the console at /, the
-// API below /api/v1/, and /metrics. It changes nothing and answers only to GET
-// and HEAD, for localhost or the listener's own address.
-func NewAdmin(s Source) http.Handler {
+// NewAdmin returns the handler of the admin listeners: the console at /, the API
+// below /api/v1, and /metrics, for whoever has signed in or sends a token. It
+// answers for localhost, the listener's own address and the names of Hosts only,
+// and lets no page of others change anything. /metrics needs no token where a
+// program on this machine asks.
+func NewAdmin(c Control) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{ErrorLog: zap.NewStdLog(s.Log)}))
-	mux.HandleFunc("/api/v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, "application/json", s.status())
-	})
-	mux.HandleFunc("/api/v1/services", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, "application/json", s.services())
-	})
-	mux.HandleFunc("/api/v1/inspect/exceptions", s.exceptions)
-	mux.HandleFunc("/assets/{file}", console.ServeAsset)
-	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) {
-		var page bytes.Buffer
-		if err := console.Render(&page, overview(s.status(), s.Services(), time.Now())); err != nil {
+	g := &gate{desk: c.Desk, log: c.Log}
+	page := func(path string, role signin.Role, serve http.HandlerFunc) {
+		handle(mux, path, method{"GET", g.require(role, serve)})
+	}
+	handleAPI(mux, g, c.endpoints())
+	metrics := promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{ErrorLog: zap.NewStdLog(c.Log)}).ServeHTTP
+	handle(mux, "/metrics", method{"GET", func(w http.ResponseWriter, r *http.Request) {
+		if fromHere(r) {
+			metrics(w, r)
+			return
+		}
+		g.require(signin.Viewer, metrics)(w, r)
+	}})
+	handle(mux, "/assets/{file}", method{"GET", console.ServeAsset})
+	handle(mux, "/signin", method{"GET", g.showSignIn}, method{"POST", g.signIn})
+	handle(mux, "/signout", method{"POST", g.require(signin.Viewer, g.signOut)})
+	handle(mux, "/setup", method{"GET", g.showSetup}, method{"POST", g.setUp})
+	page("/{$}", signin.Viewer, func(w http.ResponseWriter, r *http.Request) {
+		var text bytes.Buffer
+		view := overview(c.status(), c.Services(), time.Now())
+		view.User = user(r)
+		if err := console.Render(&text, view); err != nil {
 			panic(err)
 		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.Write(page.Bytes())
+		w.Write(text.Bytes())
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, http.StatusNotFound, "There is nothing at this path. The console is at /, the metrics are at /metrics.")
 	})
-	return recovered(s.Log, secured(ownHost(readOnly(mux))))
+	return recovered(c.Log, secured(ownHost(c.Hosts, ownOrigin(bounded(mux)))))
+}
+
+// user is who looks at a page.
+func user(r *http.Request) console.User {
+	who := whoAsks(r)
+	return console.User{Name: who.Name, Role: string(who.Role), Admin: who.Role.May(signin.Admin), CSRF: who.CSRF}
 }
 
 // Services is the answer of /api/v1/services: what was counted since the

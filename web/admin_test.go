@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -18,7 +19,9 @@ import (
 	"espalier/policy"
 	"espalier/policy/catalog"
 	"espalier/policy/lists"
+	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
+	"espalier/web/signin"
 )
 
 // testStatus is what the process of these tests says of itself.
@@ -31,15 +34,48 @@ func testStatus() Status {
 	}
 }
 
-// adminServer serves the admin handler for a status and counters.
+// adminServer serves the admin handler for a status and counters, to a client
+// that sends the token of an admin.
 func adminServer(t *testing.T, status func() Status, counters *traffic.Counters) *httptest.Server {
 	t.Helper()
-	srv := httptest.NewServer(NewAdmin(Source{
-		Status: status, Services: counters.Snapshot, Log: zap.NewNop(),
-		Metrics: NewRegistry("v1.2.3", func() Reload { return status().Reload }, counters),
-	}))
+	c := testControl()
+	c.Status, c.Services = status, counters.Snapshot
+	c.Metrics = NewRegistry("v1.2.3", func() Reload { return status().Reload }, counters)
+	return serveAdmin(t, c)
+}
+
+func serveAdmin(t *testing.T, c Control) *httptest.Server {
+	t.Helper()
+	dir := t.TempDir()
+	token, err := signin.CreateToken(dir, "test", signin.Admin, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	users, err := signin.OpenUsers(os.DevNull, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Exceptions, err = inspect.OpenExceptions(dir); err != nil {
+		t.Fatal(err)
+	}
+	c.Desk = signin.NewDesk(dir)
+	c.Desk.SetUsers(os.DevNull, users)
+	srv := httptest.NewServer(NewAdmin(c))
 	t.Cleanup(srv.Close)
+	srv.Client().Transport = bearer{token, srv.Client().Transport}
 	return srv
+}
+
+// bearer sends a token with every request.
+type bearer struct {
+	token string
+	next  http.RoundTripper
+}
+
+func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+b.token)
+	return b.next.RoundTrip(r)
 }
 
 // get fetches path, as the Host where one is given.
@@ -50,7 +86,9 @@ func get(t *testing.T, srv *httptest.Server, method, path, host string) (*http.R
 		t.Fatal(err)
 	}
 	req.Host = host
-	resp, err := srv.Client().Do(req)
+	client := *srv.Client()
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +121,8 @@ func TestAdminPaths(t *testing.T) {
 		{"GET", "/nothing", 404, "text/plain; charset=utf-8"},
 		{"POST", "/", 405, "text/plain; charset=utf-8"},
 		{"DELETE", "/metrics", 405, "text/plain; charset=utf-8"},
+		{"GET", "/signout", 405, "text/plain; charset=utf-8"},
+		{"GET", "/signin", 303, "text/html; charset=utf-8"},
 		{"OPTIONS", "/", 405, "text/plain; charset=utf-8"},
 	} {
 		t.Run(tt.method+" "+tt.path, func(t *testing.T) {
@@ -98,7 +138,7 @@ func TestAdminPaths(t *testing.T) {
 					t.Errorf("%s: %q", name, got)
 				}
 			}
-			if csp := resp.Header.Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'none'; style-src 'self';") || strings.Contains(csp, "unsafe") {
+			if csp := resp.Header.Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'none'; script-src 'self'; style-src 'self';") || strings.Contains(csp, "unsafe") {
 				t.Errorf("policy %q", csp)
 			}
 			if resp.Header.Get("Set-Cookie") != "" || resp.Header.Get("Access-Control-Allow-Origin") != "" {
@@ -110,7 +150,7 @@ func TestAdminPaths(t *testing.T) {
 					t.Errorf("%v: %s", err, body)
 				}
 			}
-			if tt.status == 405 && resp.Header.Get("Allow") != "GET, HEAD" {
+			if tt.status == 405 && resp.Header.Get("Allow") != "GET, HEAD" && tt.path != "/signout" {
 				t.Errorf("Allow: %q", resp.Header.Get("Allow"))
 			}
 		})
@@ -133,17 +173,17 @@ func TestRebindingIsRefused(t *testing.T) {
 	}
 }
 
-func TestIsOwnHost(t *testing.T) {
+func TestIsAddress(t *testing.T) {
 	local := &net.TCPAddr{IP: net.ParseIP("192.0.2.10"), Port: 8081}
 	for host, want := range map[string]bool{
 		"192.0.2.10": true, "192.0.2.10:8081": true, "192.0.2.10:9": true, "[::ffff:192.0.2.10]:8081": true,
 		"192.0.2.11": false, "": false, ":8081": false, "proxy.school.example": false,
 	} {
-		if got := isOwnHost(host, local); got != want {
+		if got := isAddress(hostOf(&http.Request{Host: host}), local); got != want {
 			t.Errorf("%q: %v", host, got)
 		}
 	}
-	if isOwnHost("192.0.2.10", nil) {
+	if isAddress("192.0.2.10", nil) {
 		t.Error("an address is the listener's although the listener is not known")
 	}
 }
@@ -222,10 +262,9 @@ func TestMetrics(t *testing.T) {
 
 func TestPanicIsAnswered(t *testing.T) {
 	core, ops := observer.New(zap.ErrorLevel)
-	srv := httptest.NewServer(NewAdmin(Source{
-		Status: func() Status { panic("no status") }, Services: traffic.New().Snapshot, Log: zap.New(core), Metrics: NewRegistry("", noReload),
-	}))
-	defer srv.Close()
+	c := testControl()
+	c.Status, c.Log = func() Status { panic("no status") }, zap.New(core)
+	srv := serveAdmin(t, c)
 	for _, path := range []string{"/", "/api/v1/status"} {
 		if resp, body := get(t, srv, "GET", path, ""); resp.StatusCode != 500 || strings.Contains(body, "no status") {
 			t.Errorf("%s: %d %s", path, resp.StatusCode, body)

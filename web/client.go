@@ -67,6 +67,14 @@ func (c *ControlClient) Drain(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, "/drain", nil)
 }
 
+// SetupLink asks for a link that lets a browser make the console's first user.
+// Where there are users already the error is a *Problem.
+func (c *ControlClient) SetupLink(ctx context.Context) (SetupLink, error) {
+	var link SetupLink
+	err := c.do(ctx, http.MethodPost, "/setup", &link)
+	return link, err
+}
+
 func (c *ControlClient) do(ctx context.Context, method, path string, answer any) error {
 	req, err := http.NewRequestWithContext(ctx, method, "http://espalier"+path, nil)
 	if err != nil {

@@ -17,9 +17,12 @@ type Config struct {
 	Public []string `koanf:"public"`
 	// Admin are the addresses of the console, the API and the metrics.
 	Admin []string `koanf:"admin"`
-	// Users is an htpasswd file of the console's users; empty means that the
-	// console is open to whoever reaches it, which is refused beyond loopback.
+	// Users is the file of the console's users, with lines of "name:hash[:role]";
+	// empty means users in the data directory, which need not be there.
 	Users string `koanf:"users"`
+	// Hosts are names that the console is reached by, beside localhost and the
+	// addresses that it listens on. It answers for no other.
+	Hosts []string `koanf:"hosts"`
 }
 
 // Validate checks the values; whether two listeners share an address is for the
@@ -32,14 +35,39 @@ func (c Config) Validate() error {
 		}
 	}
 	for i, s := range c.Admin {
-		host, err := listenHost(s)
-		if err != nil {
+		if _, err := listenHost(s); err != nil {
 			errs = append(errs, fmt.Errorf("admin[%d]: %w", i, err))
-		} else if c.Users == "" && !host.Unmap().IsLoopback() {
-			errs = append(errs, fmt.Errorf("admin[%d]: %q reaches beyond loopback, where anybody could use the console (name its users in web.users, or listen on 127.0.0.1)", i, s))
+		}
+	}
+	for i, s := range c.Hosts {
+		if _, _, err := policy.ParseHost(s); err != nil {
+			errs = append(errs, fmt.Errorf("hosts[%d]: %q is no host name: %w", i, s, err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// BeyondLoopback are the indexes of those of Admin that others than this machine
+// can reach.
+func (c Config) BeyondLoopback() []int {
+	var list []int
+	for i, s := range c.Admin {
+		if host, err := listenHost(s); err == nil && !host.Unmap().IsLoopback() {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// HostNames are Hosts as requests name them.
+func (c Config) HostNames() []string {
+	var list []string
+	for _, s := range c.Hosts {
+		if host, _, err := policy.ParseHost(s); err == nil {
+			list = append(list, host)
+		}
+	}
+	return list
 }
 
 // listenHost returns the address part of a listen address; the unspecified

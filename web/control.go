@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -19,53 +18,45 @@ const controlSocket = "espalier.sock"
 // ControlPath is where a process with that data directory is controlled.
 func ControlPath(dataDir string) string { return filepath.Join(dataDir, controlSocket) }
 
-// Control is what the local control socket can do beside what it shows. Reload
-// reads the configuration again and returns why it was not taken over, a
-// problem a line. RefreshLists reads the list of that name from its source now,
-// all where it is empty, and returns what went wrong, a list a line. Drain starts draining and returns at once. Both may be called
-// several times, by several goroutines.
+// Control is what the control socket and administrators can do beside what
+// Source shows. All may be called several times, by several goroutines.
 type Control struct {
 	Source
-	Reload       func() error
+	// Reload reads the configuration again and returns why it was not taken over,
+	// a problem a line.
+	Reload func() error
+	// RefreshLists reads the list of that name from its source now, all where it is
+	// empty, and returns what went wrong, a list a line.
 	RefreshLists func(ctx context.Context, name string) error
-	Drain        func()
+	// Drain starts draining and returns at once.
+	Drain func()
+	// SetupLink returns the URL that lets a browser make the console's first user,
+	// good once and until then; signin.ErrUsers where there are users.
+	SetupLink func() (url string, until time.Time, err error)
 }
 
-// NewControl returns the handler of the control socket: GET /status and
-// /inspect/exceptions, POST /reload, /lists/refresh?name=LIST, /drain and
-// /inspect/exceptions/{do}. Whoever may open the socket may use all of it.
+// NewControl returns the handler of the control socket: the endpoints of the API,
+// and POST /setup. Whoever may open the socket may use all of it.
 func NewControl(c Control) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, "application/json", c.status())
-	})
-	mux.HandleFunc("GET /inspect/exceptions", c.exceptions)
-	mux.HandleFunc("POST /inspect/exceptions/{do}", c.changeException)
-	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, _ *http.Request) {
-		if err := c.Reload(); err != nil {
-			writeProblem(w, http.StatusUnprocessableEntity, "the configuration was not taken over; the one before stays in force",
-				strings.Split(err.Error(), "\n")...)
+	for _, e := range c.endpoints() {
+		mux.HandleFunc(e.method+" "+e.path, e.serve)
+	}
+	mux.HandleFunc("POST /setup", func(w http.ResponseWriter, _ *http.Request) {
+		url, until, err := c.SetupLink()
+		if err != nil {
+			writeProblem(w, http.StatusConflict, err.Error())
 			return
 		}
-		w.WriteHeader(http.StatusNoContent)
-	})
-	mux.HandleFunc("POST /lists/refresh", func(w http.ResponseWriter, r *http.Request) {
-		// It may take longer than other answers. The end of the time to read would
-		// be taken for the client's going away.
-		conn := http.NewResponseController(w)
-		_, _ = conn.SetReadDeadline(time.Time{}), conn.SetWriteDeadline(time.Time{})
-		if err := c.RefreshLists(r.Context(), r.URL.Query().Get("name")); err != nil {
-			writeProblem(w, http.StatusBadGateway, "not every list was read anew; what was loaded before stays in force",
-				strings.Split(err.Error(), "\n")...)
-			return
-		}
-		w.WriteHeader(http.StatusNoContent)
-	})
-	mux.HandleFunc("POST /drain", func(w http.ResponseWriter, _ *http.Request) {
-		c.Drain()
-		w.WriteHeader(http.StatusAccepted)
+		writeJSON(w, http.StatusOK, "application/json", SetupLink{url, until})
 	})
 	return recovered(c.Log, mux)
+}
+
+// SetupLink is the answer of POST /setup on the control socket.
+type SetupLink struct {
+	URL   string    `json:"url"`
+	Until time.Time `json:"until"`
 }
 
 // ErrRunning says that a process answers at the control socket.

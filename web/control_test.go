@@ -10,12 +10,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
 	"espalier/proxy/traffic"
+	"espalier/web/signin"
 )
 
 // shortDir is a directory whose path leaves room for a socket's name.
@@ -44,9 +46,13 @@ func serveControl(t *testing.T, dir string, c Control) (stop func()) {
 
 func testControl() Control {
 	return Control{
-		Source: Source{Status: testStatus, Services: traffic.New().Snapshot, Metrics: prometheus.NewRegistry(), Log: zap.NewNop()},
+		Source: Source{
+			Status: testStatus, Services: traffic.New().Snapshot, Metrics: prometheus.NewRegistry(),
+			Hosts: func() []string { return []string{"console.school.example"} }, Log: zap.NewNop(),
+		},
 		Reload: func() error { return nil }, Drain: func() {},
 		RefreshLists: func(context.Context, string) error { return nil },
+		SetupLink:    func() (string, time.Time, error) { return "", time.Time{}, signin.ErrUsers },
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"go.uber.org/zap"
@@ -14,8 +15,8 @@ import (
 func secured(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; "+
-			"base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "+
+			"connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
@@ -27,52 +28,57 @@ func secured(next http.Handler) http.Handler {
 }
 
 // ownHost refuses requests for a host that is not this machine: a page whose
-// name was pointed here (DNS rebinding) shall not read the console.
-func ownHost(next http.Handler) http.Handler {
+// name was pointed here (DNS rebinding) shall not read the console. names are
+// further ones that it is reached by.
+func ownHost(names func() []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-		if !isOwnHost(r.Host, local) {
+		if host := hostOf(r); !isLoopbackHost(host) && !isAddress(host, local) && !slices.Contains(names(), host) {
 			refuse(w, r, http.StatusMisdirectedRequest, fmt.Sprintf(
-				"The console does not answer to the host %q, only to localhost and to the address that it listens on. "+
-					"Open it by that address, for example through an SSH tunnel to localhost.", r.Host))
+				"The console does not answer to the host %q, only to localhost, to the address that it listens on, and to the names in web.hosts. "+
+					"Open it by one of these, for example through an SSH tunnel to localhost.", r.Host))
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// isOwnHost reports whether the Host header names the loopback, or the address
-// at which the connection arrived.
-func isOwnHost(host string, local net.Addr) bool {
+// hostOf is the host that a request is for, without port, brackets and a dot at
+// the end, in lower case.
+func hostOf(r *http.Request) string {
+	host := r.Host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+}
+
+// isLoopbackHost reports whether a host is the loopback by name or address.
+func isLoopbackHost(host string) bool {
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
 		return true
 	}
-	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
-	if err != nil {
-		return false
-	}
-	addr = addr.Unmap().WithZone("")
-	if addr.IsLoopback() {
-		return true
-	}
-	tcp, ok := local.(*net.TCPAddr)
-	return ok && tcp.AddrPort().Addr().Unmap().WithZone("") == addr
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
 }
 
-// readOnly refuses every method that could change something.
-func readOnly(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
-			refuse(w, r, http.StatusMethodNotAllowed, "Only GET and HEAD are allowed.")
-			return
+// isAddress reports whether a host is the address of a socket.
+func isAddress(host string, local net.Addr) bool {
+	addr, err := netip.ParseAddr(host)
+	tcp, ok := local.(*net.TCPAddr)
+	return err == nil && ok && tcp.AddrPort().Addr().Unmap().WithZone("") == addr.Unmap().WithZone("")
+}
+
+// fromHere reports whether a program on this machine asks by a name of the
+// loopback, and not a reverse proxy for somebody elsewhere.
+func fromHere(r *http.Request) bool {
+	for _, h := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via"} {
+		if r.Header.Get(h) != "" {
+			return false
 		}
-		next.ServeHTTP(w, r)
-	})
+	}
+	return peer(r).Unmap().IsLoopback() && isLoopbackHost(hostOf(r))
 }
 
 // refuse answers with text, the API with a Problem.

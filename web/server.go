@@ -20,7 +20,7 @@ func PublicServer(p *Public) *http.Server {
 
 // AdminServer returns a server of the admin listeners. Its listeners should be
 // wrapped by hello.NewListener.
-func AdminServer(s Source) *http.Server { return server(NewAdmin(s), s.Log) }
+func AdminServer(c Control) *http.Server { return server(NewAdmin(c), c.Log) }
 
 // ControlServer returns a server of the control socket.
 func ControlServer(c Control) *http.Server { return server(NewControl(c), c.Source.Log) }

@@ -11,6 +11,7 @@ import (
 	"espalier/policy/lists"
 	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
+	"espalier/web/signin"
 )
 
 // A Source is where the admin pages and the control socket learn what they
@@ -22,7 +23,11 @@ type Source struct {
 	Metrics  prometheus.Gatherer
 	// Exceptions are the hosts whose clients refuse interception.
 	Exceptions *inspect.Exceptions
-	Log        *zap.Logger
+	// Desk tells who may use the admin listeners, and Hosts by which names they are
+	// reached, in lower case.
+	Desk  *signin.Desk
+	Hosts func() []string
+	Log   *zap.Logger
 }
 
 // Status is what a running process says of itself, in /api/v1/status and in

@@ -29,6 +29,7 @@ import (
 	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
 	"espalier/web"
+	"espalier/web/signin"
 )
 
 // app is the running process: the parts, wired.
@@ -51,6 +52,7 @@ type app struct {
 	access     *accesslog.Log
 	store      *accesslog.Store // nil: none is configured
 	exceptions *inspect.Exceptions
+	desk       *signin.Desk // who may use the console
 	traffic    *traffic.Counters
 	auth       *auth.Auth // of the configuration in force; replaced while reloading
 	lists      *lists.Lists
@@ -93,6 +95,10 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 		return nil, fmt.Errorf("data: %w", err)
 	}
 	a.lists = newLists(cfg, a.log)
+	if err := encrypted(a.adminOn); err != nil {
+		return nil, usage(err)
+	}
+	a.desk = signin.NewDesk(cfg.Data)
 	made, err := a.compile(cfg)
 	if err != nil {
 		return nil, usage(err)
@@ -106,7 +112,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	a.server = proxy.New(cfg.Proxy, a.access, a.log, a.traffic)
 	a.apply(l, made)
 
-	source := web.Source{Status: a.status, Services: a.traffic.Snapshot, Exceptions: a.exceptions, Log: a.log}
+	source := web.Source{Status: a.status, Services: a.traffic.Snapshot, Exceptions: a.exceptions, Desk: a.desk, Hosts: a.consoleNames, Log: a.log}
 	public := web.NewPublic(web.PublicSource{
 		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Health: a.health, Root: a.caRoot, Ready: a.ready, Log: a.log,
 	})
@@ -119,8 +125,11 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	}
 	source.Metrics = web.NewRegistry(programVersion(), func() web.Reload { return *a.reload.Load() }, collectors...)
 	a.public = web.PublicServer(public)
-	a.admin = web.AdminServer(source)
-	a.control = web.ControlServer(web.Control{Source: source, Reload: a.reloadConfig, RefreshLists: a.lists.Refresh, Drain: cancel})
+	control := web.Control{
+		Source: source, Reload: a.reloadConfig, RefreshLists: a.lists.Refresh, Drain: cancel, SetupLink: a.setupLink,
+	}
+	a.admin = web.AdminServer(control)
+	a.control = web.ControlServer(control)
 	if _, err = a.takeControl(); err != nil && !(a.handover() && errors.Is(err, web.ErrRunning)) {
 		return nil, fmt.Errorf("data: %w", err)
 	}
@@ -138,6 +147,7 @@ func (a *app) apply(l *configs.Loaded, made *compiled) {
 	a.script.Store(made.pac)
 	a.health.Watch(made.pac.Probed())
 	a.ca.Store(&made.ca)
+	a.desk.SetUsers(l.Config.UsersFile(), made.users)
 	a.exceptions.SetDuration(l.Config.Inspect.Pinned.For)
 	_ = a.level.UnmarshalText([]byte(l.Config.Log.Level)) // validated
 	a.current.Store(l)

@@ -16,6 +16,7 @@ import (
 	"espalier/policy/catalog"
 	"espalier/proxy/inspect"
 	"espalier/web"
+	"espalier/web/signin"
 )
 
 // caDir is where the interception CA lives.
@@ -27,7 +28,8 @@ type caInForce struct {
 	rows []catalog.Row
 }
 
-// compile is compile with the CA, which only the process itself needs to read.
+// compile is compile with the CA and the console's users, which only the process
+// itself needs to read.
 func (a *app) compile(cfg *configs.Config) (*compiled, error) {
 	made, err := compile(cfg, a.addresses(), kept{a.exceptions, a.auth, a.lists}, a.log)
 	if err != nil {
@@ -49,6 +51,9 @@ func (a *app) compile(cfg *configs.Config) (*compiled, error) {
 		}
 	}
 	made.state.Exceptions = a.exceptions
+	if made.users, err = signin.OpenUsers(cfg.UsersFile(), a.desk.Users()); err != nil {
+		return nil, fmt.Errorf("web.users: %w", err)
+	}
 	return made, nil
 }
 

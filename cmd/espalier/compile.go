@@ -24,7 +24,9 @@ type compiled struct {
 	state *proxy.State
 	pac   *pac.PAC
 	lists *lists.Version
-	ca    caInForce // set by app.compile
+	// Set by app.compile: what only the process itself needs to read.
+	ca    caInForce
+	users *auth.Auth // of the console
 }
 
 // kept is what outlives a configuration, and is used by the next.

@@ -49,16 +49,7 @@ func (p *process) said(text string) int { return strings.Count(p.stderr.String()
 // page is the console's first page.
 func (p *process) page() string {
 	p.t.Helper()
-	resp, err := http.Get("http://" + p.admin + "/")
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return string(b)
+	return p.console("/")
 }
 
 const (
@@ -112,6 +103,7 @@ func TestFullDisk(t *testing.T) {
 			p := prepare(t, diskConfig)
 			disk.prepare(t, p)
 			p.start()
+			p.page() // while there is room for its token
 			_, _, tunnel := p.connect(at.String())
 			client := p.client()
 			must := func(err error) {

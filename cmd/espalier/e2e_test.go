@@ -24,6 +24,7 @@ import (
 
 	"espalier/proxy/accesslog"
 	"espalier/web"
+	"espalier/web/signin"
 )
 
 // patience bounds every wait in these tests; none of them takes that long unless
@@ -86,6 +87,7 @@ type process struct {
 	err    error
 
 	proxy, public, admin string
+	token                string // of the API, once console was called
 }
 
 // lockedBuffer is read while a process writes to it.
@@ -288,6 +290,32 @@ func (p *process) metric(series string) float64 {
 		p.t.Fatal(err)
 	}
 	return 0
+}
+
+// console is what the console answers at a path to whoever may see it.
+func (p *process) console(path string) string {
+	p.t.Helper()
+	if p.token == "" {
+		var err error
+		if p.token, err = signin.CreateToken(p.data, "test", signin.Viewer, 0); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	req, err := http.NewRequest(http.MethodGet, "http://"+p.admin+path, nil)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+p.token)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(b)
 }
 
 // records reads the access log; bad is the number of lines that are none.

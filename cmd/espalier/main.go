@@ -53,6 +53,7 @@ Start it with "espalier run"; without a configuration file it runs on defaults.`
 		runCommand(), validateCommand(), explainCommand(), passwdCommand(), versionCommand(),
 		catalogCommand(), pacCommand(loadedConfig), caCommand(loadedConfig), inspectCommand(dataDir),
 		statusCommand(dataDir), listsCommand(dataDir), reloadCommand(dataDir), drainCommand(dataDir),
+		setupCommand(dataDir), tokenCommand(dataDir),
 	)
 	setExits(root)
 	return root

@@ -12,21 +12,30 @@ import (
 	"golang.org/x/term"
 
 	"espalier/policy/auth"
+	"espalier/web/signin"
 )
 
 func passwdCommand() *cobra.Command {
 	var useBcrypt bool
+	var role string
 	cmd := &cobra.Command{
 		Use:   "passwd NAME",
 		Short: "Print a line for a file of users",
-		Long: `Prints "NAME:hash", a line for the files of auth.htpasswd and web.users. The
-password is asked for on a terminal, or is the first line of standard input.`,
-		Example: `  espalier passwd alice >> users`,
-		Args:    cobra.ExactArgs(1),
+		Long: `Prints "NAME:hash", a line for the file of auth.htpasswd, and with --role
+"NAME:hash:ROLE", for that of web.users. The password is asked for on a terminal,
+or is the first line of standard input.`,
+		Example: `  espalier passwd alice >> users
+  espalier passwd --role admin alice >> espalier-data/users`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			// A wrong name is told before the question.
 			if _, err := auth.Line(args[0], "x", useBcrypt); err != nil {
 				return usage(err)
+			}
+			if role != "" {
+				if _, err := signin.ParseRole(role); err != nil {
+					return usage(fmt.Errorf("--role: %w", err))
+				}
 			}
 			password, err := readPassword(cmd)
 			if err != nil {
@@ -36,11 +45,15 @@ password is asked for on a terminal, or is the first line of standard input.`,
 			if err != nil {
 				return err
 			}
+			if role != "" {
+				line += ":" + role
+			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), line)
 			return err
 		},
 	}
 	cmd.Flags().BoolVar(&useBcrypt, "bcrypt", false, "hash with bcrypt, for other programs, in place of argon2id")
+	cmd.Flags().StringVar(&role, "role", "", "what a user of the console may do: viewer or admin")
 	return cmd
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/signal"
 	"slices"
@@ -129,6 +128,7 @@ type summary struct {
 	why          string // there is no PAC URL
 	secret       bool   // of the PAC URL a part is left out
 	console      string
+	setup        string // link that makes the console's first user; empty where there are users
 }
 
 func (a *app) summary() summary {
@@ -149,12 +149,9 @@ func (a *app) summary() summary {
 	default:
 		s.why = "devices cannot reach the addresses of web.public"
 	}
-	if len(a.adminOn) > 0 {
-		at := a.adminOn[0].Addr().(*net.TCPAddr)
-		s.console = "http://" + at.String() + "/"
-		if at.IP.IsUnspecified() {
-			s.console = fmt.Sprintf("http://localhost:%d/", at.Port)
-		}
+	s.console = a.consoleURL()
+	if s.console != "" && !a.desk.HasUsers() {
+		s.setup, _, _ = a.setupLink()
 	}
 	return s
 }
@@ -180,6 +177,10 @@ func (s summary) write(to screen) error {
 	}
 	if s.console != "" {
 		row("Console", plain, s.console)
+	}
+	if s.setup != "" {
+		row("", bold, s.setup)
+		row("", dim, "open this once, within the hour, to make the console's first user")
 	}
 	row("Configuration", plain, s.config)
 	row("State", plain, s.data)

@@ -39,6 +39,7 @@ var contentTypes = map[string]string{".css": "text/css; charset=utf-8", ".svg": 
 
 // Overview is what the first page shows, ready for reading.
 type Overview struct {
+	User          User
 	Version, Node string
 	Now, Started  time.Time
 	Uptime        string
@@ -55,6 +56,15 @@ type Overview struct {
 	Services                    []Service // those with traffic, the most bytes first
 	Quiet                       []Service // the others
 	Actions                     []Action
+}
+
+// User is who looks at the page.
+type User struct {
+	Name, Role string
+	Admin      bool
+	// CSRF is what a form repeats in its field csrf, and a script in the header
+	// X-CSRF-Token. It is empty for API tokens.
+	CSRF string
 }
 
 // Listener is an address that the process listens at.

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"espalier/configs"
+	"espalier/web/signin"
+)
+
+// tokenCommand is `espalier token`.
+func tokenCommand(dataDir dataDirOf) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "token",
+		Short: "Make, list and revoke the API tokens of scripts",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(tokenCreate(dataDir), tokenList(dataDir), tokenRevoke(dataDir))
+	return cmd
+}
+
+func tokenCreate(dataDir dataDirOf) *cobra.Command {
+	var name, role, expires string
+	cmd := &cobra.Command{
+		Use:   "create --name NAME",
+		Short: "Print a new token",
+		Long: `Prints a new token, which is not kept and cannot be shown again. A script sends
+it to the console's address as "Authorization: Bearer TOKEN". A running espalier
+takes it at once.`,
+		Example: `  espalier token create --name prometheus
+  espalier token create --name deploy --role admin --expires 90d`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := signin.ParseRole(role)
+			if err != nil {
+				return usage(fmt.Errorf("--role: %w", err))
+			}
+			var lifetime time.Duration
+			if expires != "" {
+				if lifetime, err = configs.ParseDuration(expires); err == nil && lifetime <= 0 {
+					err = errors.New("must be in the future")
+				}
+				if err != nil {
+					return usage(fmt.Errorf("--expires: %w", err))
+				}
+			}
+			dir, err := dataDir(cmd)
+			if err != nil {
+				return err
+			}
+			token, err := signin.CreateToken(dir, name, r, lifetime)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), token)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&name, "name", "", "`NAME` to know it by")
+	cmd.Flags().StringVar(&role, "role", string(signin.Viewer), "viewer, or admin, which may change things")
+	cmd.Flags().StringVar(&expires, "expires", "", "how long it is good for, such as 90d; without, for ever")
+	_ = cmd.MarkFlagRequired("name") // it exists
+	return cmd
+}
+
+func tokenList(dataDir dataDirOf) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the tokens, without what would let anybody use them",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := dataDir(cmd)
+			if err != nil {
+				return err
+			}
+			tokens, err := signin.ReadTokens(dir)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				type listed struct {
+					Name    string      `json:"name"`
+					Role    signin.Role `json:"role"`
+					Created time.Time   `json:"created"`
+					Expires time.Time   `json:"expires,omitzero"`
+				}
+				list := []listed{}
+				for _, t := range tokens {
+					list = append(list, listed{t.Name, t.Role, t.Created, t.Expires})
+				}
+				e := json.NewEncoder(cmd.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(list)
+			}
+			t := table{head: []string{"NAME", "ROLE", "CREATED", "EXPIRES"}}
+			for _, x := range tokens {
+				expires := cell{text: "never"}
+				if !x.Expires.IsZero() {
+					expires.text = local(x.Expires)
+				}
+				if x.Expired(time.Now()) {
+					expires = cell{text: "expired", as: red}
+				}
+				t.add(cell{text: x.Name}, cell{text: string(x.Role)}, cell{text: local(x.Created)}, expires)
+			}
+			return t.write(newScreen(cmd.OutOrStdout()))
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	return cmd
+}
+
+func tokenRevoke(dataDir dataDirOf) *cobra.Command {
+	return &cobra.Command{
+		Use:   "revoke NAME",
+		Short: "End a token at once",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir, err := dataDir(cmd)
+			if err != nil {
+				return err
+			}
+			if err := signin.RevokeToken(dir, args[0]); err != nil {
+				return fmt.Errorf("%q: %w", args[0], err)
+			}
+			return nil
+		},
+	}
+}

@@ -1,0 +1,125 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"espalier/web/signin"
+)
+
+// maxBody bounds what an admin request may carry.
+const maxBody = 64 << 10
+
+// A gate lets those through who may.
+type gate struct {
+	desk *signin.Desk
+	log  *zap.Logger
+}
+
+type whoKey struct{}
+
+// whoAsks is who was let through a gate.
+func whoAsks(r *http.Request) *signin.Who { return r.Context().Value(whoKey{}).(*signin.Who) }
+
+// require lets requests through of whoever has a role, and of those that change
+// something only what is no forgery. It stands around the handler of each path,
+// not in front of all, so that no way of writing a path leads past it.
+func (g *gate) require(role signin.Role, next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		who, err := g.identify(r)
+		switch {
+		case err != nil:
+			g.log.Error("the tokens of the API cannot be told", zap.Error(err))
+			refuse(w, r, http.StatusServiceUnavailable, "Tokens cannot be checked now; the log of the process says why.")
+		case who == nil:
+			g.turnAway(w, r)
+		case !who.Role.May(role):
+			refuse(w, r, http.StatusForbidden, "The role "+string(who.Role)+" does not allow this; it takes the role "+string(role)+".")
+		case changes(r) && !who.Confirms(csrfOf(r)):
+			refuse(w, r, http.StatusForbidden, "The request does not come from a page of this session: the header X-CSRF-Token or the field csrf is wrong or missing.")
+		default:
+			if changes(r) {
+				g.log.Info("a request to the console", zap.String("who", who.Name), zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Stringer("from", peer(r)))
+			}
+			next(w, r.WithContext(context.WithValue(r.Context(), whoKey{}, who)))
+		}
+	}
+}
+
+// identify returns who asks, by token or else by session; nil where that is
+// nobody.
+func (g *gate) identify(r *http.Request) (*signin.Who, error) {
+	if auth := r.Header.Get("Authorization"); auth != "" {
+		scheme, token, _ := strings.Cut(auth, " ")
+		if !strings.EqualFold(scheme, "Bearer") {
+			return nil, nil
+		}
+		return g.desk.Token(strings.TrimSpace(token))
+	}
+	// Pages of others make browsers ask too, on this machine's other ports even
+	// with the cookie. What they may do is lead here.
+	if site := r.Header.Get("Sec-Fetch-Site"); (site == "cross-site" || site == "same-site") && r.Header.Get("Sec-Fetch-Mode") != "navigate" {
+		return nil, nil
+	}
+	for _, id := range sessionIDs(r) {
+		if who := g.desk.Continue(id); who != nil {
+			return who, nil
+		}
+	}
+	return nil, nil
+}
+
+// turnAway asks whoever is not known to sign in.
+func (g *gate) turnAway(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case strings.HasPrefix(r.URL.Path, "/api/") || changes(r) || r.URL.Path == "/metrics":
+		w.Header().Set("WWW-Authenticate", `Bearer realm="Espalier"`)
+		text := "Sign in, or send a token (`espalier token create`) as Authorization: Bearer."
+		if !g.desk.HasUsers() {
+			text += " The console has no users yet: `espalier setup` prints a link to make the first."
+		}
+		refuse(w, r, http.StatusUnauthorized, text)
+	case r.Header.Get("Sec-Fetch-Site") == "cross-site":
+		// The cookie does not come along where a page of another site leads here. It
+		// does once this page asks for the same again.
+		comeAgain(w, r)
+	default:
+		http.Redirect(w, r, signInPath(r.URL.RequestURI()), http.StatusSeeOther)
+	}
+}
+
+// changes reports whether a request may change something.
+func changes(r *http.Request) bool {
+	return r.Method != http.MethodGet && r.Method != http.MethodHead
+}
+
+func csrfOf(r *http.Request) string {
+	if h := r.Header.Get("X-CSRF-Token"); h != "" {
+		return h
+	}
+	return r.PostFormValue("csrf")
+}
+
+// bounded limits what handlers read of a request.
+func bounded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// ownOrigin refuses what pages of others would change, as browsers tell by
+// Sec-Fetch-Site and Origin.
+func ownOrigin(next http.Handler) http.Handler {
+	protection := http.NewCrossOriginProtection()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := protection.Check(r); err != nil {
+			refuse(w, r, http.StatusForbidden, "The request comes from a page that is not the console's own.")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
