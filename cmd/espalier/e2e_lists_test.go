@@ -194,13 +194,7 @@ rules:
 	if stdout, _, _ := p.run("explain", "games.example"); !strings.Contains(stdout, "list ads has games.example") {
 		t.Errorf("explain:\n%s", stdout)
 	}
-	resp, err := http.Get("http://" + p.admin + "/")
-	if err != nil {
-		t.Fatal(err)
-	}
-	page, _ := io.ReadAll(resp.Body)
-	resp.Body.Close()
-	if !bytes.Contains(page, []byte("/ads.txt")) || !bytes.Contains(page, []byte("1 entries")) || bytes.Contains(page, []byte("geheim")) {
+	if page := p.console("/"); !strings.Contains(page, "/ads.txt") || !strings.Contains(page, "1 entries") || strings.Contains(page, "geheim") {
 		t.Errorf("the console shows\n%s", page)
 	}
 }
