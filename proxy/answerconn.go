@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"espalier/proxy/head"
 )
@@ -35,8 +36,9 @@ var (
 // was sent, and not a byte behind their end: net/http is lenient, and takes what
 // follows an answer for the next one's. It carries no TLS.
 type answerConn struct {
-	*net.TCPConn
-	peek func() (n int, err error)
+	net.Conn
+	peek  func() (n int, err error)
+	stall time.Duration // for a portion of a body, either way
 
 	mu       sync.Mutex
 	expected bool // a request was sent, and its final answer has not begun
@@ -47,10 +49,13 @@ type answerConn struct {
 	ready    int // bytes of buf that may be handed out
 	body     head.Body
 	switched bool // it is no HTTP any more
+	bounded  bool // reading has a deadline; for whoever reads
 	err      error
 }
 
-func newAnswerConn(c *net.TCPConn) *answerConn { return &answerConn{TCPConn: c, peek: newPeek(c)} }
+func newAnswerConn(c *net.TCPConn, stall time.Duration) *answerConn {
+	return &answerConn{Conn: c, peek: newPeek(c), stall: stall}
+}
 
 // expect announces that a request of method is about to be sent. What has come
 // before it is no answer.
@@ -79,7 +84,8 @@ func (c *answerConn) Read(p []byte) (int, error) {
 		if !more {
 			return n, err
 		}
-		n, err = c.TCPConn.Read(p)
+		c.bound()
+		n, err = c.Conn.Read(p)
 		c.mu.Lock()
 		if k := c.direct(p[:n]); k > 0 {
 			c.mu.Unlock()
@@ -93,6 +99,25 @@ func (c *answerConn) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+}
+
+// bound limits how long the next bytes of a body may take. http.Transport does
+// that for a head.
+func (c *answerConn) bound() {
+	c.mu.Lock()
+	inBody := !c.body.Done() && !c.switched
+	c.mu.Unlock()
+	if inBody {
+		_ = c.SetReadDeadline(time.Now().Add(c.stall))
+	} else if c.bounded {
+		_ = c.SetReadDeadline(time.Time{})
+	}
+	c.bounded = inBody
+}
+
+func (c *answerConn) Write(p []byte) (int, error) {
+	_ = c.SetWriteDeadline(time.Now().Add(c.stall))
+	return c.Conn.Write(p)
 }
 
 // direct takes what was read, and returns how much of it goes on as it is.

@@ -63,14 +63,14 @@ func newTransport(st *State, t times) *http.Transport {
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			dial := st.Dialer.DialContext
 			fx, _ := ctx.Value(forwardedKey{}).(*forwarded)
-			if t, ok := elsewhere(ctx); ok {
-				dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return st.Dialer.Dial(ctx, t) }
+			if at, ok := elsewhere(ctx); ok {
+				dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return st.Dialer.Dial(ctx, at) }
 			}
 			c, err := dial(ctx, network, addr)
 			if err != nil || fx == nil || fx.secure {
 				return c, err
 			}
-			return newAnswerConn(c.(*net.TCPConn)), nil
+			return newAnswerConn(c.(*net.TCPConn), t.stall), nil
 		},
 		TLSClientConfig: &tls.Config{
 			RootCAs: st.Roots, ClientSessionCache: tls.NewLRUClientSessionCache(1024),
@@ -171,6 +171,7 @@ type forwarded struct {
 	secure    bool // inside TLS
 	viaParent bool // egress.parent is set, and whoever wants a sign-in is a parent
 	w         *responseWriter
+	got       bool        // a connection
 	conn      *answerConn // the last one asked; nil: none
 	interim   interim
 	// What cut the answer's body short: the destination, or the client.
@@ -211,9 +212,9 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, s
 	var asked time.Time
 	ctx := context.WithValue(r.Context(), forwardedKey{}, fx)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GetConn: func(string) { asked = time.Now() },
+		GetConn: func(string) { asked, fx.got = time.Now(), false },
 		GotConn: func(info httptrace.GotConnInfo) {
-			x.rec.Upstream = addrPort(info.Conn)
+			x.rec.Upstream, fx.got = addrPort(info.Conn), true
 			if c, ok := info.Conn.(*answerConn); ok {
 				fx.conn = c
 				c.expect(r.Method)
@@ -324,8 +325,7 @@ func (fx *forwarded) refusal(err error) *http.Response {
 		err = upload // whatever the transport made of it
 	} else if bad := fx.conn.fault(); bad != nil {
 		err = bad
-	} else if opErr := (*net.OpError)(nil); isTimeout(err) &&
-		!(errors.As(err, &opErr) && opErr.Op == "dial") && !errors.Is(err, context.DeadlineExceeded) {
+	} else if fx.got && isTimeout(err) {
 		err = fmt.Errorf("%w: %w", errReplyTimeout, err)
 	}
 	fx.failed(err)

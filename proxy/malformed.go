@@ -60,6 +60,7 @@ type watchedConn struct {
 	body    head.Body
 	line    bool  // the request line at the start of buf was checked
 	taken   bool  // hijacked: nothing is looked at any more
+	gone    bool  // the client, or it took too long, within a head
 	err     error // ends reading
 
 	// Guarded by phase: written before it becomes complete.
@@ -167,6 +168,7 @@ func (c *watchedConn) fill(p []byte) error {
 	if n > 0 {
 		return nil // an error comes again
 	}
+	c.gone = err != nil && c.phase.Load() == expecting
 	return err
 }
 
@@ -251,11 +253,11 @@ func (c *watchedConn) Write(p []byte) (int, error) {
 		return c.Conn.Write(p)
 	}
 	_ = c.SetWriteDeadline(time.Now().Add(c.s.times.stall))
-	if c.phase.Load() == handling {
-		return c.Conn.Write(p)
+	if c.gone {
+		return 0, net.ErrClosed // half a head is worth no answer
 	}
-	c.phase.Store(handling)
-	if c.method == "" {
+	phase := c.phase.Swap(handling)
+	if phase == handling || phase == expecting || c.method == "" {
 		return c.Conn.Write(p)
 	}
 	var addr netip.Addr

@@ -353,6 +353,7 @@ func (e *quickExchange) refuse(err error) outcome {
 	if !e.isHead {
 		b.WriteString(body)
 	}
+	_ = e.SetWriteDeadline(time.Now().Add(e.s.times.stall))
 	_, werr := e.Write(b.Bytes())
 	e.x.finish(r.status)
 	if werr != nil || e.close {

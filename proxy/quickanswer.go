@@ -226,7 +226,7 @@ func (e *quickExchange) writeHead(r head.Response, closes bool) {
 // only while it takes no time to speak of.
 const (
 	firstPortion = 256 << 10
-	largePortion = 4 << 20
+	largePortion = 1 << 20
 )
 
 // rest relays n bytes of a body, or all until the destination closes.
@@ -256,8 +256,11 @@ func (e *quickExchange) rest(o *originConn, n int64, untilClose bool) error {
 		case err != nil:
 			return err
 		}
-		if time.Since(began) < 100*time.Millisecond {
+		switch took := time.Since(began); {
+		case took < 100*time.Millisecond:
 			part = min(2*part, largePortion)
+		case took > time.Second:
+			part = firstPortion
 		}
 	}
 	return nil

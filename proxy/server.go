@@ -1,5 +1,24 @@
 // Package proxy is the proxy itself: it takes requests, asks the policy, and
 // tunnels, forwards or refuses.
+//
+// Nobody, client or destination, can hold the proxy up for ever. The phases of a
+// connection and what bounds them:
+//
+//	a PROXY header to arrive                      5 s
+//	a TLS hello on the plain port                 refused at its first byte, closed in 0.2 s
+//	a request's head to arrive                    20 s, 64 KB, 200 lines
+//	the next request on a kept connection         2 min, and 20 s from its first bytes
+//	a name to be looked up, and to connect        egress.connect_timeout
+//	a destination's 100 Continue                  1 s, then the body is sent
+//	a destination's answer to begin, and its head 5 min, 64 KB, 200 lines, 10 interim answers
+//	a portion of a body, sent or received         5 min, on either side
+//	what surrounds chunks                         1 KB of an extension, 16 KB of trailers
+//	a tunnel or WebSocket without a byte          proxy.idle_timeout
+//	a tunnel of which one side has closed         5 min
+//	a connection kept to a destination            1.5 min
+//
+// What is sent and received inside an intercepted connection has the bounds that
+// intercept.go lists.
 package proxy
 
 import (
