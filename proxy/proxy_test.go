@@ -42,7 +42,8 @@ type setup struct {
 	clients        []string
 	hosts          map[string]string
 	dns            []string
-	guarded        bool // egress.allow is empty
+	guarded        bool     // egress.allow is empty
+	allow          []string // egress.allow, in place of loopback
 	connectTimeout time.Duration
 	relay          string
 	rules          []policy.Rule
@@ -154,6 +155,9 @@ func (r *rig) state(c setup) *State {
 	out := egress.Config{Hosts: c.hosts, DNS: c.dns, Allow: []string{"loopback"}, ConnectTimeout: c.connectTimeout, Parent: c.parent}
 	if c.guarded {
 		out.Allow = nil
+	}
+	if c.allow != nil {
+		out.Allow = c.allow
 	}
 	if c.connectTimeout == 0 {
 		out.ConnectTimeout = limit
