@@ -52,6 +52,7 @@ Start it with "espalier run"; without a configuration file it runs on defaults.`
 	root.AddCommand(
 		runCommand(), validateCommand(), explainCommand(), passwdCommand(), versionCommand(),
 		catalogCommand(), pacCommand(loadedConfig), caCommand(loadedConfig), inspectCommand(dataDir),
+		logsCommand(loadedConfig), trafficCommand(loadedConfig),
 		statusCommand(dataDir), listsCommand(dataDir), reloadCommand(dataDir), drainCommand(dataDir),
 		setupCommand(dataDir), tokenCommand(dataDir),
 	)

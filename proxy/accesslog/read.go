@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"net/netip"
 	"time"
@@ -45,6 +47,36 @@ func Read(r io.Reader, f func(*Record) error) (bad int, err error) {
 			return bad, err
 		}
 	}
+}
+
+// ReadAll calls f with every record of the access log in JSON at path, those in
+// its rotated files first. The error is fs.ErrNotExist where there is none.
+func ReadAll(path string, f func(*Record) error) error {
+	paths, err := logFiles(path)
+	if err != nil {
+		return err
+	}
+	for _, p := range paths {
+		in, closer, err := OpenFile(p)
+		if errors.Is(err, fs.ErrNotExist) && p != path {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		_, err = Read(in, f)
+		closer()
+		if err != nil {
+			return fmt.Errorf("%s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// OpenFile opens a file of the log for reading, one that was compressed too.
+func OpenFile(path string) (io.Reader, func() error, error) {
+	in, _, closer, err := openLog(path)
+	return in, closer, err
 }
 
 // UnmarshalJSON parses a line that Write made in the format json. Unknown fields

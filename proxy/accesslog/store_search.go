@@ -15,23 +15,6 @@ import (
 	"espalier/policy"
 )
 
-// A Filter says which records are wanted: those that meet all that is set. The
-// zero value is all records.
-type Filter struct {
-	From, To time.Time     // From <= time < To; zero: without bound
-	Client   netip.Prefix  // addresses in it; the zero Prefix: any
-	User     string        // exactly
-	Host     string        // a name and all below it, "*.name" only those, an address
-	Service  string        // id from the catalogue
-	Action   policy.Action //
-	Rule     string        // exactly
-	// StatusMin and StatusMax bound the status, both inclusive; 0 is no bound.
-	StatusMin, StatusMax int
-	Error                string        // part of the error, in any case; "*": any error
-	MinBytes             int64         // up and down together
-	MinDuration          time.Duration //
-}
-
 // A Cursor is a place between the records of a search, in the order of time. The
 // zero Cursor is before the first.
 type Cursor struct {
@@ -216,8 +199,7 @@ func (f *Filter) conditions() []condition {
 		add("records_user", true, "user = ? AND user <> ''", f.User)
 	}
 	if f.Host != "" {
-		host, below := strings.CutPrefix(strings.ToLower(f.Host), "*.")
-		from := storedHost(strings.TrimSuffix(host, "."))
+		from, below := storedPattern(f.Host)
 		switch {
 		case strings.HasPrefix(from, "!"):
 			add("records_host", true, "host = ?", from)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -230,6 +231,11 @@ func TestSearch(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			if got := idsOf(t, b.store, c.f); !reflect.DeepEqual(got, c.want) {
 				t.Errorf("got %v, want %v", got, c.want)
+			}
+			for i := range list {
+				if got := c.f.Match(&list[i]); got != slices.Contains(c.want, list[i].ID) {
+					t.Errorf("match of %v: %v", list[i].ID, got)
+				}
 			}
 			page, err := b.store.Search(t.Context(), c.f, Range{})
 			if err != nil || len(page.Records) != len(c.want) {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -100,6 +102,35 @@ func (s *Store) Traffic(ctx context.Context, q TrafficQuery) (*Traffic, error) {
 		if t.Step == 0 {
 			t.Rows[i].Time = t.From
 		}
+	}
+	t.limit(q.Limit)
+	return t, nil
+}
+
+// SumUp makes of records, which are those of the window, what Traffic would of a
+// store. There are no steps.
+func SumUp(q TrafficQuery, records iter.Seq2[*Record, error]) (*Traffic, error) {
+	sums := map[string]*Sum{}
+	for r, err := range records {
+		if err != nil {
+			return nil, err
+		}
+		name := r.Service
+		switch q.By {
+		case ByAction:
+			name = string(r.Action)
+		case ByHost:
+			name = r.Host
+		case ByClient:
+			if name = ""; r.Client.IsValid() {
+				name = r.Client.String()
+			}
+		}
+		addTo(sums, name, sumOf(r))
+	}
+	t := &Traffic{From: q.From, To: q.To}
+	for _, name := range slices.Sorted(maps.Keys(sums)) {
+		t.Rows = append(t.Rows, TrafficRow{q.From, name, *sums[name]})
 	}
 	t.limit(q.Limit)
 	return t, nil

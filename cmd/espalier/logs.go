@@ -1,0 +1,363 @@
+package main
+
+import (
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"espalier/configs"
+	"espalier/policy"
+	"espalier/proxy/accesslog"
+)
+
+// logsFlags are the flags of `espalier logs` that make its filter.
+var logsFlags = []struct{ name, key, usage string }{
+	{"since", "since", "from a `TIME` on: 15m, 2h, 3d ago, today, yesterday, 14:30, 2026-01-31, RFC 3339"},
+	{"until", "until", "up to a `TIME`"},
+	{"service", "service", "of a `SERVICE`, such as push"},
+	{"client", "client", "of a `CLIENT`: an address or a CIDR block"},
+	{"user", "user", "of a `USER`"},
+	{"host", "host", "for a `HOST` and all names below it; *.NAME is only those"},
+	{"action", "action", "with an `ACTION`: tunnel, forward, inspect, deny, challenge, error"},
+	{"rule", "rule", "that a `RULE` decided"},
+	{"status", "status", "with a `STATUS`: 404, 5xx, 400-499"},
+	{"error", "error", "with an error that holds a `TEXT`; * is any error"},
+	{"min-bytes", "min_bytes", "with at least so much traffic, `SIZE` such as 10MB"},
+	{"min-duration", "min_duration", "that took at least so long, `DURATION` such as 30s"},
+}
+
+// logsCommand is `espalier logs`.
+func logsCommand(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+	var asJSON, asCSV, follow bool
+	limit := 100
+	values := map[string]*string{}
+	cmd := &cobra.Command{
+		Use:   "logs",
+		Short: "Search the access log",
+		Long: `Searches the access log, whether espalier runs or not. What is asked for by
+several flags must hold together. Records stand with the newest last.
+
+The store is searched (log.store.path), or the log's JSON files where there is
+none.`,
+		Example: `  espalier logs --since 1h --host icloud.com
+  espalier logs --since today --action deny --client 10.1.0.0/16
+  espalier logs --since yesterday --status 5xx --limit 0 --csv >errors.csv
+  espalier logs -f --service push`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 0 {
+				return usage(errors.New("--limit: must not be negative"))
+			}
+			get := func(key string) string { return *values[key] }
+			f, err := accesslog.ParseFilter(get, time.Now())
+			if err != nil {
+				return usage(flagErrors(err))
+			}
+			if follow && !f.To.IsZero() {
+				return usage(errors.New("--until: cannot stand beside --follow"))
+			}
+			cfg, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			r, err := openRecords(cfg)
+			if err != nil {
+				return err
+			}
+			defer r.close()
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			out := newRecordWriter(cmd.OutOrStdout(), asJSON, asCSV)
+			err = showRecords(ctx, r, f, limit, follow, out, cmd.ErrOrStderr())
+			if ctx.Err() != nil { // interrupted
+				return nil
+			}
+			return err
+		},
+	}
+	for _, flag := range logsFlags {
+		values[flag.key] = cmd.Flags().String(flag.name, "", flag.usage)
+	}
+	cmd.Flags().IntVar(&limit, "limit", limit, "show the newest `N`; 0 shows all")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each record")
+	cmd.Flags().BoolVar(&asCSV, "csv", false, "print CSV")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new records as they come")
+	cmd.MarkFlagsMutuallyExclusive("json", "csv")
+	cmd.AddCommand(logsImportCommand(load))
+	return cmd
+}
+
+// flagErrors names flags in place of keys.
+func flagErrors(err error) error {
+	lines := strings.Split(err.Error(), "\n")
+	for i, line := range lines {
+		key, rest, _ := strings.Cut(line, ":")
+		lines[i] = "--" + strings.ReplaceAll(key, "_", "-") + ":" + rest
+	}
+	return errors.New(strings.Join(lines, "\n"))
+}
+
+// showRecords writes the newest records of f, and new ones as they come where
+// follow is set.
+func showRecords(ctx context.Context, r *records, f accesslog.Filter, limit int, follow bool, out recordWriter, stderr io.Writer) error {
+	if follow && r.store == nil {
+		return errors.New("--follow needs the store (log.store.path), which has not been made yet")
+	}
+	var place accesslog.Place
+	var err error
+	if follow {
+		if place, err = r.store.Last(ctx); err != nil {
+			return err
+		}
+	}
+	more := false
+	if limit == 0 {
+		for rec, err := range r.all(ctx, f) {
+			if err != nil {
+				return err
+			}
+			if err := out.write(rec); err != nil {
+				return err
+			}
+		}
+	} else {
+		var list []accesslog.Record
+		if list, more, err = r.newest(ctx, f, limit); err != nil {
+			return err
+		}
+		for i := range list {
+			if err := out.write(&list[i]); err != nil {
+				return err
+			}
+		}
+	}
+	if err := out.flush(); err != nil {
+		return err
+	}
+	if more && !follow {
+		fmt.Fprintf(stderr, "these are the newest %d; --limit 0 shows all\n", limit)
+	}
+	for follow {
+		list, next, err := r.store.Since(ctx, f, place)
+		if err != nil {
+			return err
+		}
+		for i := range list {
+			if err := out.write(&list[i]); err != nil {
+				return err
+			}
+		}
+		if err := out.flush(); err != nil {
+			return err
+		}
+		place = next
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return nil
+}
+
+// A recordWriter prints records.
+type recordWriter interface {
+	write(*accesslog.Record) error
+	flush() error
+}
+
+func newRecordWriter(w io.Writer, asJSON, asCSV bool) recordWriter {
+	switch {
+	case asJSON:
+		enc := json.NewEncoder(w)
+		enc.SetEscapeHTML(false)
+		return jsonRecords{enc}
+	case asCSV:
+		return &csvRecords{w: csv.NewWriter(w)}
+	}
+	return &lineRecords{s: newScreen(w)}
+}
+
+type jsonRecords struct{ *json.Encoder }
+
+func (j jsonRecords) write(r *accesslog.Record) error { return j.Encode(r) }
+func (j jsonRecords) flush() error                    { return nil }
+
+// csvRecords writes the fields of the JSON form. A text that a spreadsheet would
+// take for a formula has an apostrophe in front: clients choose some of them.
+type csvRecords struct {
+	w     *csv.Writer
+	begun bool
+}
+
+func (c *csvRecords) write(r *accesslog.Record) error {
+	if err := c.begin(); err != nil {
+		return err
+	}
+	row := []string{
+		r.Time.UTC().Format("2006-01-02T15:04:05.000Z"), r.ID.String(), r.Node, "", r.User, r.Method, r.Host,
+		strconv.Itoa(int(r.Port)), r.URL, r.Service, string(r.Action), r.Rule, strconv.Itoa(r.Status),
+		strconv.FormatInt(r.Up, 10), strconv.FormatInt(r.Down, 10),
+		strconv.FormatFloat(float64(r.Duration.Microseconds())/1000, 'f', -1, 64),
+		strconv.FormatFloat(float64(r.Connect.Microseconds())/1000, 'f', -1, 64), "", r.Agent, r.Error,
+	}
+	if r.Client.IsValid() {
+		row[3] = r.Client.String()
+	}
+	if r.Upstream.IsValid() {
+		row[17] = r.Upstream.String()
+	}
+	for i, text := range row {
+		if text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
+			row[i] = "'" + text
+		}
+	}
+	return c.w.Write(row)
+}
+
+func (c *csvRecords) begin() error {
+	if c.begun {
+		return nil
+	}
+	c.begun = true
+	return c.w.Write([]string{
+		"time", "id", "node", "client", "user", "method", "host", "port", "url", "service", "action", "rule", "status",
+		"up", "down", "duration_ms", "connect_ms", "upstream", "agent", "error",
+	})
+}
+
+func (c *csvRecords) flush() error {
+	if err := c.begin(); err != nil {
+		return err
+	}
+	c.w.Flush()
+	return c.w.Error()
+}
+
+// lineRecords writes a line each, in columns of fixed width, so that those that
+// come later fit below.
+type lineRecords struct {
+	s     screen
+	begun bool
+}
+
+var logColumns = []struct {
+	name  string
+	width int
+	right bool
+}{
+	{"TIME", 19, false}, {"CLIENT", 15, false}, {"ACTION", 9, false}, {"CODE", 4, true},
+	{"BYTES", 7, true}, {"TOOK", 6, true}, {"SERVICE", 15, false}, {"DESTINATION", 0, false},
+}
+
+var actionStyles = map[policy.Action]style{
+	policy.Tunnel: green, policy.Forward: green, policy.Inspect: plain,
+	policy.Deny: yellow, policy.Challenge: yellow, policy.Error: red,
+}
+
+func (l *lineRecords) write(r *accesslog.Record) error {
+	if !l.begun {
+		l.begun = true
+		head := make([]cell, len(logColumns))
+		for i, c := range logColumns {
+			head[i] = cell{c.name, bold}
+		}
+		if err := l.line(head); err != nil {
+			return err
+		}
+	}
+	client := ""
+	if r.Client.IsValid() {
+		client = r.Client.String()
+	}
+	to, why := destination(r)
+	return l.line([]cell{
+		{local(r.Time), dim}, {client, plain}, {string(r.Action), actionStyles[r.Action]}, {strconv.Itoa(r.Status), plain},
+		{bytesText(r.Up + r.Down), plain}, {durationText(r.Duration), plain}, {r.Service, plain}, {to, plain}, why,
+	})
+}
+
+// destination is where a record went, and what else there is to say of it.
+func destination(r *accesslog.Record) (to string, why cell) {
+	to = r.URL
+	if to == "" {
+		to = r.Host
+		if strings.Contains(to, ":") {
+			to = "[" + to + "]"
+		}
+		to += ":" + strconv.Itoa(int(r.Port))
+	}
+	if r.User != "" {
+		to += " by " + r.User
+	}
+	switch {
+	case r.Error != "":
+		return to, cell{r.Error, red}
+	case !slices.Contains([]string{policy.RuleApple, policy.RuleDefault, policy.RuleAuth}, r.Rule):
+		return to, cell{"rule " + r.Rule, dim}
+	}
+	return to, cell{}
+}
+
+// line writes cells; the last ones have no width of their own, and are cut to what
+// a terminal has left.
+func (l *lineRecords) line(cells []cell) error {
+	var b strings.Builder
+	used := 0
+	for i, c := range cells {
+		text := onLine(c.text)
+		if text == "" && i >= len(logColumns)-1 {
+			continue
+		}
+		if used > 0 {
+			b.WriteString("  ")
+			used += 2
+		}
+		n := len([]rune(text))
+		if i < len(logColumns)-1 {
+			width := logColumns[i].width
+			blanks := strings.Repeat(" ", max(width-n, 0))
+			if logColumns[i].right {
+				b.WriteString(blanks + l.s.paint(c.as, text))
+			} else {
+				b.WriteString(l.s.paint(c.as, text) + blanks)
+			}
+			used += max(n, width)
+			continue
+		}
+		if l.s.width > 0 {
+			if text = cut(text, max(l.s.width-used, minLast)); i == len(cells)-1 && l.s.width-used < minLast {
+				break
+			}
+		}
+		b.WriteString(l.s.paint(c.as, text))
+		used += len([]rune(text))
+	}
+	_, err := io.WriteString(l.s, strings.TrimRight(b.String(), " ")+"\n")
+	return err
+}
+
+func (l *lineRecords) flush() error { return nil }
+
+// onLine replaces what a terminal would act on: clients choose hosts and agents.
+func onLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"espalier/configs"
+	"espalier/proxy/accesslog"
+)
+
+// logsImportCommand is `espalier logs import`.
+func logsImportCommand(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+	return &cobra.Command{
+		Use:   "import FILE...",
+		Short: "Put the records of JSON files into the store",
+		Long: `Puts the records of access logs in JSON, also compressed by gzip, into the store.
+Records that it has are passed over, so that a file may be imported again. So are
+records from before the oldest that the store keeps: it has counted them already.
+
+The log's own files need no import: the store reads them by itself. It may be done
+while espalier runs.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			if cfg.Log.Store.Path == "" {
+				return usage(fmt.Errorf("log.store.path: is empty, so there is no store"))
+			}
+			store, err := accesslog.OpenStore(cfg.Log.Store, cfg.Data, zap.NewNop())
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			for _, path := range args {
+				in, closer, err := accesslog.OpenFile(path)
+				if err != nil {
+					return err
+				}
+				n, err := store.Import(cmd.Context(), in)
+				closer()
+				if err != nil {
+					return fmt.Errorf("%s: %w", path, err)
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %d imported, %d known, %d too old, %d no records\n", path, n.Stored, n.Known, n.Old, n.Bad)
+			}
+			return nil
+		},
+	}
+}
