@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"espalier/pac/health"
 	"espalier/policy"
 	"espalier/policy/catalog"
 	"espalier/policy/lists"
@@ -322,6 +323,8 @@ func TestOverviewPage(t *testing.T) {
 		"The interception CA needs attention", "<li>the CA expires in 7 days &lt;soon&gt;</li>")
 	contains("in trouble", bad, false, "<script", "<b>")
 
+	st.PACProxies = []health.Status{{Proxy: "a.example:3128", Up: true}, {Proxy: "b.example:3128", Since: time.Now(), Error: "connection <refused>"}}
+	st.PACFetches = []PACFetches{{Site: "north", Agent: "apple", Count: 1234, Last: time.Now().Add(-time.Minute)}}
 	st.Lists = []lists.Status{
 		{Name: "ads", Source: "https://lists.example/ads", Entries: 1_234_567, BadLines: 1200, Loaded: time.Now().Add(-2 * time.Hour)},
 		{Name: "old", Source: "https://lists.example/old", Entries: 2, Loaded: time.Now().Add(-99 * time.Hour), Stale: true, Error: "no <answer>"},
@@ -329,6 +332,9 @@ func TestOverviewPage(t *testing.T) {
 	}
 	listed := page()
 	contains("lists", listed, true, "1,234,567 entries", "1,200 bad lines", "2 h 0 min ago", "4 d 3 h ago", "Stale</span>", "no &lt;answer&gt;", "Matches nothing yet", "/etc/new.txt")
+	contains("PAC", listed, true, "Not every proxy of the PAC script", "<code>b.example:3128</code>", "connection &lt;refused&gt;", "site north", "1,234", "1 min 0 s ago")
+	contains("PAC", listed, false, "a.example")
+	contains("without fetches", busy, false, "Not every proxy", "Who fetches")
 	contains("without lists", busy, false, "Lists</h2>", "Matches nothing yet")
 
 	st.AccessLog = AccessLog{Lost: 12}

@@ -52,6 +52,14 @@ func overview(st Status, services []traffic.Snapshot, now time.Time) console.Ove
 		}
 		page.Lists = append(page.Lists, view)
 	}
+	for _, p := range st.PACProxies {
+		if !p.Up {
+			page.ProxiesDown = append(page.ProxiesDown, console.ProxyDown{Proxy: p.Proxy, Since: p.Since, Error: p.Error})
+		}
+	}
+	for _, f := range st.PACFetches {
+		page.Fetches = append(page.Fetches, console.Fetches{Site: f.Site, Agent: f.Agent, Count: count(f.Count), Last: f.Last, LastAgo: ago(now.Sub(f.Last))})
+	}
 	for _, l := range st.Listeners {
 		page.Listeners = append(page.Listeners, console.Listener(l))
 	}

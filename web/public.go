@@ -26,6 +26,7 @@ import (
 type Public struct {
 	source   PublicSource
 	requests *prometheus.CounterVec
+	fetches  fetchLog
 	handler  http.Handler
 }
 
@@ -51,7 +52,7 @@ type PublicSource struct {
 
 // NewPublic returns the handler.
 func NewPublic(s PublicSource) *Public {
-	p := &Public{source: s, requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+	p := &Public{source: s, fetches: fetchLog{counts: map[fetchKey]*PACFetches{}}, requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "espalier_pac_requests_total",
 		Help: "Requests for the PAC script, by site; default is outside sites.",
 	}, []string{"site"})}
@@ -62,6 +63,9 @@ func NewPublic(s PublicSource) *Public {
 
 // Collector returns espalier_pac_requests_total. Its sites are configured ones.
 func (p *Public) Collector() prometheus.Collector { return p.requests }
+
+// Fetches says who has fetched the script since the start.
+func (p *Public) Fetches() []PACFetches { return p.fetches.list() }
 
 // ServeHTTP implements http.Handler.
 func (p *Public) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.handler.ServeHTTP(w, r) }
@@ -141,6 +145,7 @@ func (p *Public) serveScript(w http.ResponseWriter, r *http.Request, from *pac.P
 		label = pac.General
 	}
 	p.requests.WithLabelValues(label).Inc()
+	p.fetches.add(label, r.UserAgent(), time.Now())
 	proxies := from.Proxies(site, "")
 	if proxies == nil {
 		fetched, err := pac.Fetched(local(r), p.source.Proxy)

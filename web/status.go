@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"espalier/pac/health"
 	"espalier/policy/lists"
 	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
@@ -48,6 +49,11 @@ type Status struct {
 	// Proxy is the host:port that the script names first; empty where there is
 	// none.
 	Proxy string `json:"proxy"`
+	// PACProxies are those of the configuration that are probed; never null in
+	// JSON.
+	PACProxies []health.Status `json:"pac_proxies"`
+	// PACFetches say who has fetched the script; never null in JSON.
+	PACFetches []PACFetches `json:"pac_fetches"`
 	// Tunnels are open now.
 	Tunnels   int64     `json:"tunnels"`
 	Reload    Reload    `json:"reload"`
@@ -101,6 +107,12 @@ func (s Source) status() Status {
 	st.UptimeSeconds = int64(time.Since(st.Started).Seconds())
 	if st.Listeners == nil {
 		st.Listeners = []Listener{}
+	}
+	if st.PACProxies == nil {
+		st.PACProxies = []health.Status{}
+	}
+	if st.PACFetches == nil {
+		st.PACFetches = []PACFetches{}
 	}
 	if st.Lists == nil {
 		st.Lists = []lists.Status{}

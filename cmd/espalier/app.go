@@ -58,6 +58,7 @@ type app struct {
 	lists      *lists.Lists
 	server     *proxy.Server
 	public     *http.Server
+	fetches    func() []web.PACFetches
 	admin      *http.Server
 	control    *http.Server
 
@@ -124,7 +125,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 		collectors = append(collectors, a.store)
 	}
 	source.Metrics = web.NewRegistry(programVersion(), func() web.Reload { return *a.reload.Load() }, collectors...)
-	a.public = web.PublicServer(public)
+	a.public, a.fetches = web.PublicServer(public), public.Fetches
 	control := web.Control{
 		Source: source, Reload: a.reloadConfig, RefreshLists: a.lists.Refresh, Drain: cancel, SetupLink: a.setupLink,
 	}
@@ -313,7 +314,7 @@ func (a *app) status() web.Status {
 		Reload: *a.reload.Load(), PACURL: a.pacURL(), Proxy: a.proxyAddress(),
 		CA: a.ca.Load().status(time.Now()),
 	}
-	st.Lists = a.lists.Status()
+	st.Lists, st.PACProxies, st.PACFetches = a.lists.Status(), a.health.Status(), a.fetches()
 	h := a.access.Health()
 	st.AccessLog = web.AccessLog{Since: h.Since, Lost: h.Lost}
 	if h.Err != nil {

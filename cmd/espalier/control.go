@@ -91,6 +91,18 @@ func writeStatus(s screen, st web.Status) error {
 	if st.Proxy != "" {
 		row("Proxy", plain, st.Proxy)
 	}
+	for _, p := range st.PACProxies {
+		if !p.Up {
+			row("", red, p.Proxy+" takes no connections since "+local(p.Since)+", so that it stands last: "+p.Error)
+		}
+	}
+	for i, f := range st.PACFetches {
+		name := ""
+		if i == 0 {
+			name = "PAC fetched"
+		}
+		row(name, plain, fmt.Sprintf("%s by %s, site %s, last %s", plural(int(f.Count), "time", "times"), f.Agent, f.Site, local(f.Last)))
+	}
 	row("Open tunnels", plain, strconv.FormatInt(st.Tunnels, 10))
 	width := 0
 	for _, l := range st.Listeners {

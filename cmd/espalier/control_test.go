@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"espalier/pac/health"
 	"espalier/policy/lists"
 	"espalier/proxy/traffic"
 	"espalier/web"
@@ -67,6 +68,10 @@ func TestStatusCommand(t *testing.T) {
 	failed := runningStatus
 	failed.PACURL, failed.Draining = "", true
 	failed.AccessLog = web.AccessLog{Error: "no space left on device", Since: time.Now(), Lost: 12}
+	failed.PACProxies = []health.Status{{Proxy: "a.example:3128", Up: true}, {Proxy: "b.example:3128", Since: time.Now(), Error: "refused"}}
+	failed.PACFetches = []web.PACFetches{
+		{Site: "default", Agent: "apple", Count: 2, Last: time.Now()}, {Site: "north", Agent: "none", Count: 1, Last: time.Now()},
+	}
 	failed.Lists = []lists.Status{
 		{Name: "ads", Entries: 12, BadLines: 1, Loaded: time.Now()},
 		{Name: "old", Entries: 1, BadLines: 2, Loaded: time.Now(), Stale: true, Error: "no answer"},
@@ -88,6 +93,8 @@ func TestStatusCommand(t *testing.T) {
 			"Access log     cannot be written since ", ": no space left on device\n", "Records lost   12 since the start",
 			"Lists          ads, 12 entries, loaded 20", ", 1 bad line: ok\n", "old, 1 entry, loaded 20", ", 2 bad lines: stale: no answer\n",
 			"new: not loaded, matches nothing: /new is a web page, no list\n",
+			"b.example:3128 takes no connections since ", ", so that it stands last: refused\n",
+			"PAC fetched    2 times by apple, site default, last 20", "1 time by none, site north, last 20",
 			"CA             the CA expires in 7 days\n",
 		}},
 	} {

@@ -48,7 +48,9 @@ type Overview struct {
 	Listeners     []Listener
 	Config        Config
 	Lists         []List
-	CA            []string   // what must be done about the interception CA
+	CA            []string // what must be done about the interception CA
+	ProxiesDown   []ProxyDown
+	Fetches       []Fetches  // of the PAC script
 	AccessLog     *AccessLog // nil: it is written, and always was
 
 	Up, Down, Requests, Tunnels string
@@ -98,6 +100,19 @@ type List struct {
 	LoadedAgo    string // empty: not loaded, so that it matches nothing
 	Stale        bool
 	Error        string // of the last try; empty where it succeeded
+}
+
+// ProxyDown is a proxy of the PAC script that takes no connections.
+type ProxyDown struct {
+	Proxy, Error string
+	Since        time.Time
+}
+
+// Fetches are how often a kind of client has fetched the script of a site.
+type Fetches struct {
+	Site, Agent, Count string
+	Last               time.Time
+	LastAgo            string
 }
 
 // Service is a row of the traffic table.
