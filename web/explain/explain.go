@@ -1,0 +1,279 @@
+// Package explain says what happens to a destination, and why: for the command
+// line, the API and the console alike.
+package explain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"espalier/pac"
+	"espalier/policy"
+	"espalier/policy/auth"
+	"espalier/policy/catalog"
+	"espalier/policy/lists"
+	"espalier/proxy/egress"
+)
+
+// An Explanation says what happens to a destination, and why.
+type Explanation struct {
+	Target  string     `json:"target"`
+	Host    string     `json:"host"`
+	Port    uint16     `json:"port"`
+	Client  netip.Addr `json:"client"`
+	User    string     `json:"user"`
+	Groups  []string   `json:"groups,omitempty"`
+	Action  string     `json:"action"`
+	Rule    string     `json:"rule"`
+	Service string     `json:"service"`
+	// List and Entry say what the rule has found the host by, where it has lists.
+	List  string `json:"list,omitempty"`
+	Entry string `json:"entry,omitempty"`
+	// NotLoaded are lists that rules name and that are not to be had here, where
+	// they match nothing.
+	NotLoaded []string `json:"lists_not_loaded,omitempty"`
+	// Dial is the host that is connected to in place of the target.
+	Dial string `json:"dial,omitempty"`
+	// Headers are the names of those that are set on the request. Their values
+	// may be secrets.
+	Headers []string `json:"headers,omitempty"`
+	// Also are services of further rows that cover the destination.
+	Also []string `json:"also"`
+	// Rows are the catalogue's rows for it, the deciding one first.
+	Rows []*catalog.Row `json:"rows"`
+	// PAC is what the script answers; empty where PACUnknown says why that is not
+	// known.
+	PAC        string `json:"pac"`
+	PACUnknown string `json:"pac_unknown,omitempty"`
+	Why        string `json:"why"`
+	Note       string `json:"note,omitempty"`
+}
+
+// An Explainer knows a configuration as far as it decides. It must not be
+// modified; then it is safe for concurrent use.
+type Explainer struct {
+	Policy *policy.Policy
+	Rules  []policy.Rule // of Policy
+	Auth   *auth.Auth
+	Lists  *lists.Version
+	Dialer *egress.Dialer
+	PAC    *pac.PAC
+	// Proxy are the addresses of the plain proxy's listeners, and Clients
+	// proxy.clients.
+	Proxy   []netip.AddrPort
+	Clients []string
+	// Unreadable is why the exceptions from interception are not known; nil where
+	// they are.
+	Unreadable error
+}
+
+// allowed is a client that proxy.clients allows.
+func (e *Explainer) allowed() netip.Addr {
+	nets, _ := policy.ParseNetworks(e.Clients)
+	if len(nets) == 0 {
+		return netip.Addr{}
+	}
+	client := nets[0].Addr()
+	if client.IsLoopback() || nets[0].Bits() < client.BitLen() {
+		client = client.Next()
+	}
+	return client
+}
+
+// A Question is about a destination. The zero Client is one that is allowed.
+type Question struct {
+	Target string // URL or host:port; a host alone is meant as https
+	Client netip.Addr
+	User   string   // who has signed in; empty: nobody
+	Groups []string // of User, beside those of the file
+}
+
+// Explain answers a question. The error says what is wrong with its target.
+func (e *Explainer) Explain(q Question) (*Explanation, error) {
+	arg, client, user := q.Target, q.Client.Unmap().WithZone(""), q.User
+	if !client.IsValid() {
+		client = e.allowed()
+	}
+	scheme, rest, isURL := strings.Cut(arg, "://")
+	connect := true
+	port := uint16(443)
+	authority := arg
+	if isURL {
+		authority = rest
+		if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+			authority = rest[:i]
+		}
+		authority = authority[strings.LastIndexByte(authority, '@')+1:]
+		switch strings.ToLower(scheme) {
+		case "https", "wss":
+		case "http", "ws":
+			port, connect = 80, false
+		default:
+			return nil, errors.New("only http, https, ws and wss URLs reach a proxy")
+		}
+	}
+	t, err := policy.ParseTarget(authority, port)
+	if err != nil {
+		return nil, err
+	}
+	groups := slices.Concat(q.Groups, e.Auth.FileGroups(user))
+	d := e.Policy.Decide(&policy.Request{Target: t, Client: client, User: user, Groups: groups, Connect: connect})
+	x := &Explanation{
+		Target: arg, Host: t.Host, Port: t.Port, Client: client, User: user, Groups: groups,
+		Action: string(d.Action), Rule: d.Rule, Service: d.Service(), Also: []string{},
+		Rows: e.Policy.Apple().All(t.Host, t.Addr, t.Port),
+	}
+	for _, r := range x.Rows {
+		if r.Service != x.Service && !slices.Contains(x.Also, r.Service) {
+			x.Also = append(x.Also, r.Service)
+		}
+	}
+	if x.Rows == nil {
+		x.Rows = []*catalog.Row{}
+	}
+	if d.Action == policy.Inspect && e.Unreadable != nil {
+		x.Note = "whether the host's clients refuse interception is not known: " + e.Unreadable.Error()
+	}
+	if d.Dial != t {
+		x.Dial = d.Dial.Host
+	}
+	for name := range d.Headers() {
+		if !slices.Contains(x.Headers, name) {
+			x.Headers = append(x.Headers, name)
+		}
+	}
+	x.Why = why(d)
+	if !d.Match.OK() {
+		e.askLists(x, t)
+	}
+	if err := e.forbidden(t); err != nil && d.Action != policy.Deny && d.Action != policy.Challenge {
+		d.Action, x.Action, x.Rule, x.Why = policy.Deny, string(policy.Deny), ruleGuard, err.Error()
+	}
+	if note := beyondTheProxy(x.Rows); note != "" && d.Action != policy.Deny {
+		x.Note = note
+	} else if ports := e.otherPorts(t); x.Note == "" && len(ports) > 0 {
+		noun := "port"
+		if len(ports) > 1 {
+			noun = "ports"
+		}
+		x.Note = fmt.Sprintf("the catalogue has %s for %s %s only", t.Host, noun, joined(ports))
+	}
+	site := e.PAC.SiteFor(client)
+	fetched, err := pac.Fetched(netip.Addr{}, e.Proxy)
+	if err != nil && len(e.PAC.Proxies(site, "")) == 0 {
+		x.PACUnknown = err.Error()
+		return x, nil
+	}
+	x.PAC, err = e.PAC.Route(site, e.PAC.Order(e.PAC.Proxies(site, fetched), client, nil), t)
+	return x, err
+}
+
+// askLists says by which list and entry x was decided, and which lists rules ask
+// in vain.
+func (e *Explainer) askLists(x *Explanation, t policy.Target) {
+	all := e.Lists.HostLists()
+	for _, r := range e.Rules {
+		for _, name := range r.When.Lists {
+			if r.Name != x.Rule || x.List != "" {
+				continue
+			}
+			if entry, ok := all[name].Match(t.Host); ok {
+				x.List, x.Entry = name, entry
+				x.Why += fmt.Sprintf(": list %s has %s", name, entry)
+			}
+		}
+	}
+	for _, s := range e.Lists.Status() {
+		named := slices.ContainsFunc(e.Rules, func(r policy.Rule) bool { return slices.Contains(r.When.Lists, s.Name) })
+		if named && s.Loaded.IsZero() {
+			x.NotLoaded = append(x.NotLoaded, s.Name)
+		}
+	}
+}
+
+// ruleGuard is what the proxy's records name where the address guard refuses.
+const ruleGuard = "address-guard"
+
+// forbidden is the address guard's objection to an IP literal. What a name
+// resolves to is only known when it is asked for.
+func (e *Explainer) forbidden(t policy.Target) error {
+	if !t.Addr.IsValid() {
+		return nil
+	}
+	_, err := e.Dialer.Lookup(context.Background(), t)
+	return err
+}
+
+// otherPorts are the ports that the catalogue has t's host for where it does not
+// have it for t's.
+func (e *Explainer) otherPorts(t policy.Target) []uint16 {
+	apple := e.Policy.Apple()
+	has := func(port uint16) bool {
+		return slices.ContainsFunc(apple.All(t.Host, t.Addr, port), func(r *catalog.Row) bool { return len(r.Ports) > 0 })
+	}
+	if has(t.Port) {
+		return nil
+	}
+	var ports []uint16
+	for _, r := range apple.Rows() {
+		for _, p := range r.Ports {
+			if !slices.Contains(ports, p) && has(p) {
+				ports = append(ports, p)
+			}
+		}
+	}
+	slices.Sort(ports)
+	return ports
+}
+
+// why says in a sentence what led to a decision.
+func why(d policy.Decision) string {
+	switch d.Rule {
+	case policy.RuleApple:
+		return fmt.Sprintf("%s is Apple's: its bytes pass untouched, and nobody is asked to sign in", d.Match.Row.Host)
+	case policy.RuleClients:
+		return "the client is outside proxy.clients"
+	case policy.RuleRelay:
+		return "apple.private_relay is block"
+	case policy.RuleAuth:
+		return "nobody has signed in, and auth says who can"
+	case policy.RulePresets:
+		return "presets has a header to set there"
+	case policy.RuleInspect:
+		return "inspect.mode is all, and inspect.exempt does not name the host"
+	case policy.RuleException:
+		return "its clients refuse interception, or an administrator has accepted that they do: `espalier inspect exceptions`"
+	case policy.RuleDefault:
+		return "no rule matches, and nothing else stands against it"
+	}
+	return fmt.Sprintf("rule %q is the first that matches", d.Rule)
+}
+
+// beyondTheProxy says what of a destination's rows a TCP proxy cannot carry.
+func beyondTheProxy(rows []*catalog.Row) string {
+	tcp, udp := false, false
+	for _, r := range rows {
+		if r.Service == catalog.AppleOther {
+			continue // the firewall advice is about both
+		}
+		tcp, udp = tcp || r.TCP(), udp || r.UDP()
+	}
+	switch {
+	case udp && tcp:
+		return "devices use UDP here too, which a TCP proxy cannot carry: the firewall must let it out"
+	case udp:
+		return "this is UDP, which a TCP proxy cannot carry: the firewall must let it out"
+	}
+	return ""
+}
+
+func joined(ports []uint16) string {
+	parts := make([]string, len(ports))
+	for i, p := range ports {
+		parts[i] = fmt.Sprint(p)
+	}
+	return strings.Join(parts, ", ")
+}
