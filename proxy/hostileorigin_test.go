@@ -356,3 +356,94 @@ func TestAsksAgain(t *testing.T) {
 		})
 	}
 }
+
+// What concerns the connection to the origin does not reach the client, and
+// nobody can have that taken out which frames an answer.
+func TestHopByHopOfAnswers(t *testing.T) {
+	const ok = "HTTP/1.1 200 OK\r\n"
+	for _, tt := range []struct {
+		name, answer string
+		want         []string
+	}{
+		{"each header", ok + "Connection: keep-alive\r\nProxy-Connection: keep-alive\r\nKeep-Alive: timeout=5\r\nTE: trailers\r\nUpgrade: h2c\r\n" +
+			"Proxy-Authenticate: Basic\r\nProxy-Authorization: x\r\nProxy-Authentication-Info: x\r\nX: y\r\nContent-Length: 4\r\n\r\n/bad",
+			[]string{"HTTP/1.1 200 OK", "Content-Length: 4", "X: y"}},
+		{"nominated ones", ok + "Connection: x-a,, X-B ,keep-alive\r\nConnection:\tx-c\r\nX-A: 1\r\nX-B: 2\r\nX-C: 3\r\nX-D: 4\r\nContent-Length: 4\r\n\r\n/bad",
+			[]string{"HTTP/1.1 200 OK", "Content-Length: 4", "X-D: 4"}},
+		{"a nominated length", ok + "Connection: Content-Length\r\nContent-Length: 4\r\n\r\n/bad",
+			[]string{"HTTP/1.1 200 OK", "Content-Length: 4"}},
+		{"a WebSocket in an answer that is none", ok + "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 4\r\n\r\n/bad",
+			[]string{"HTTP/1.1 200 OK", "Content-Length: 4"}},
+		{"an upgrade that is required", "HTTP/1.1 426 Upgrade Required\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 4\r\n\r\n/bad",
+			[]string{"HTTP/1.1 426 Upgrade Required", "Content-Length: 4"}},
+		{"an end", ok + "Connection: close\r\nContent-Length: 4\r\n\r\n/bad",
+			[]string{"HTTP/1.1 200 OK", "Content-Length: 4"}},
+		{"HTTP/1.0", "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 4\r\n\r\n/bad",
+			[]string{"HTTP/1.1 200 OK", "Content-Length: 4"}},
+	} {
+		bothAsk(t, func(t *testing.T, r *rig, ask func(fmt.Stringer, string) string) {
+			t.Run(tt.name, func(t *testing.T) {
+				o := newHostile(t, tt.answer, false)
+				c := dial(t, r.listener.Addr().String())
+				c.send(ask(o, "/bad"))
+				head, err := readHead(c.in)
+				if err != nil {
+					t.Fatal(err)
+				}
+				compareLines(t, "client", head, tt.want...)
+				c.expect("/bad")
+				c.send(ask(o, "/after"))
+				if a := c.answer("GET"); a.body != "/after" {
+					t.Errorf("the next answer is %s %q", a.Status, a.body)
+				}
+			})
+		})
+	}
+}
+
+// A connection changes its protocol only to a WebSocket, and only where both
+// sides say so.
+func TestSwitchingProtocols(t *testing.T) {
+	const socket = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+	for _, tt := range []struct {
+		name, fields, answer string
+		want                 int
+	}{
+		{"to a WebSocket", socket, socket + "Keep-Alive: 1\r\nContent-Length: 4\r\n", 101},
+		{"to nothing", socket, "", 502},
+		{"to HTTP/2", socket, "Connection: Upgrade\r\nUpgrade: h2c\r\n", 502},
+		{"that was not asked for", "TE: trailers\r\n", socket, 502},
+		{"to HTTP/2 that was asked for", "Connection: Upgrade\r\nUpgrade: h2c\r\n", "Connection: Upgrade\r\nUpgrade: h2c\r\n", 502},
+		{"from a request with a body", socket + "Content-Length: 2\r\n", socket, 502},
+	} {
+		everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
+			t.Run(tt.name, func(t *testing.T) {
+				o := newHostile(t, "HTTP/1.1 101 Switching Protocols\r\n"+tt.answer+"\r\nraw", true)
+				r := start(t, setup{})
+				c := r.dial()
+				body := ""
+				if strings.Contains(tt.fields, "Content-Length") {
+					body = "ok"
+				}
+				c.send(get(o, "/bad", tt.fields) + body)
+				head, err := readHead(c.in)
+				if err != nil || !strings.HasPrefix(head, fmt.Sprintf("HTTP/1.1 %d ", tt.want)) {
+					t.Fatalf("%q, %v", head, err)
+				}
+				if tt.want == 101 {
+					compareLines(t, "client", head, "HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: websocket")
+					c.expect("raw")
+				} else if strings.Contains(c.rest(), "raw") {
+					t.Error("bytes of another protocol got through")
+				}
+			})
+		})
+	}
+}
+
+// rest ends the sending direction and reads what is left.
+func (c *client) rest() string {
+	_ = c.CloseWrite()
+	b, _ := io.ReadAll(c.in)
+	return string(b)
+}

@@ -51,6 +51,7 @@ type watchedConn struct {
 	net.Conn
 	s     *Server
 	phase atomic.Int32
+	gone  atomic.Bool // the client has left, or took too long, before its head was there
 
 	// What follows is for whoever reads. net/http lets one at a time.
 	buf     []byte // read and not handed out, but for the first early bytes
@@ -60,7 +61,6 @@ type watchedConn struct {
 	body    head.Body
 	line    bool  // the request line at the start of buf was checked
 	taken   bool  // hijacked: nothing is looked at any more
-	gone    bool  // the client, or it took too long, within a head
 	err     error // ends reading
 
 	// Guarded by phase: written before it becomes complete.
@@ -168,7 +168,9 @@ func (c *watchedConn) fill(p []byte) error {
 	if n > 0 {
 		return nil // an error comes again
 	}
-	c.gone = err != nil && c.phase.Load() == expecting
+	if c.phase.Load() == expecting {
+		c.gone.Store(true)
+	}
 	return err
 }
 
@@ -253,11 +255,10 @@ func (c *watchedConn) Write(p []byte) (int, error) {
 		return c.Conn.Write(p)
 	}
 	_ = c.SetWriteDeadline(time.Now().Add(c.s.times.stall))
-	if c.gone {
+	switch phase := c.phase.Swap(handling); {
+	case phase == expecting && c.gone.Load():
 		return 0, net.ErrClosed // half a head is worth no answer
-	}
-	phase := c.phase.Swap(handling)
-	if phase == handling || phase == expecting || c.method == "" {
+	case phase != complete || c.method == "":
 		return c.Conn.Write(p)
 	}
 	var addr netip.Addr

@@ -130,8 +130,9 @@ func appendAddr(b []byte, a netip.Addr) []byte {
 
 // clean cuts s to at most limit bytes and replaces what the JSON encoder would
 // pass on although some readers of lines or terminals act on it: DEL, the C1
-// controls (NEL ends a line), and the line and paragraph separators. Other
-// controls, quotes and invalid UTF-8 are escaped by the JSON encoder.
+// controls (NEL ends a line), the line and paragraph separators, and what turns
+// the direction of text round. Other controls, quotes and invalid UTF-8 are
+// escaped by the JSON encoder.
 func clean(s string, limit int) string {
 	if len(s) > limit {
 		for limit > 0 && !utf8.RuneStart(s[limit]) {
@@ -142,7 +143,7 @@ func clean(s string, limit int) string {
 	for i := range len(s) {
 		if s[i] >= 0x7f {
 			return strings.Map(func(r rune) rune {
-				if r >= 0x7f && r <= 0x9f || r == '\u2028' || r == '\u2029' {
+				if r >= 0x7f && r <= 0x9f || r >= '\u2028' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069' {
 					return utf8.RuneError
 				}
 				return r
