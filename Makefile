@@ -15,6 +15,7 @@ run: ## start it on the embedded defaults
 	$(GO) run ./cmd/espalier run
 
 test: deps check unit ## all that must pass before a change lands
+	@.ci/fuzz 2s fresh
 
 deps: ## what the tests need, by package name
 	@.ci/deps
@@ -30,13 +31,11 @@ unit:
 	$(GO) test -race -timeout 20m ./...
 
 FUZZTIME ?= 30s
-fuzz: ## every fuzz target for FUZZTIME
-	@for pkg in $$($(GO) list ./...); do \
-		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
-			echo "$$pkg $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg || exit 1; \
-		done; \
-	done
+fuzz: ## every fuzz target for FUZZTIME; an input that fails is left under testdata/fuzz
+	@.ci/fuzz $(FUZZTIME)
+
+corpus: ## keep what fuzzing has found here as seeds for every test run
+	@.ci/corpus
 
 SOAK ?= 10m
 soak: ## all kinds of traffic and faults for SOAK; ledger, records and counters agree, nothing grows

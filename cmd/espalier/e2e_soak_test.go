@@ -490,8 +490,16 @@ rules:
 	}
 	s.p.write(good)
 	s.p.signal(syscall.SIGHUP) // also closes connections that are kept
+	var stays string
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(stays)
+		}
+	})
 	s.p.await("what was open to be closed", func() bool {
-		return s.p.metric(goroutines) <= goroutinesBefore+10 && s.sample().fds <= before.fds+10
+		n, fds := s.p.metric(goroutines), s.sample().fds
+		stays = fmt.Sprintf("%v goroutines and %v descriptors, before %v and %v", n, fds, goroutinesBefore, before.fds)
+		return n <= goroutinesBefore+10 && fds <= before.fds+10
 	})
 	s.balance(t)
 	flat(t, samples)
