@@ -37,6 +37,10 @@ func (e *LookupError) Unwrap() error { return e.Err }
 // contrast to a name server that failed.
 func (e *LookupError) NotFound() bool { return errors.Is(e.Err, errNotFound) }
 
+// NoAddress reports whether the name is known to exist, and has no address. The
+// system's resolver does not tell.
+func (e *LookupError) NoAddress() bool { return errors.Is(e.Err, errNoAddress) }
+
 // A Dialer reaches targets. It is safe for concurrent use.
 type Dialer struct {
 	parents []*Parent // in the order of preference; empty: destinations are reached directly

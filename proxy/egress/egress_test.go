@@ -285,6 +285,8 @@ func TestLookupError(t *testing.T) {
 		switch q.Question[0].Name {
 		case "none.example.":
 			return reply(q, dns.RcodeNameError)
+		case "empty.example.":
+			return reply(q, dns.RcodeSuccess)
 		case "silent.example.":
 			return nil
 		}
@@ -296,7 +298,8 @@ func TestLookupError(t *testing.T) {
 		notFound, timeout bool
 		text              string
 	}{
-		{"none.example", true, false, "look up none.example: no such name, or it has no address"},
+		{"none.example", true, false, "look up none.example: no such name"},
+		{"empty.example", true, false, "look up empty.example: the name has no address"},
 		{"broken.example", false, false, "look up broken.example: name server NS: answers SERVFAIL"},
 		{"silent.example", false, true, "look up silent.example: "},
 	}
@@ -308,7 +311,7 @@ func TestLookupError(t *testing.T) {
 		}
 		netErr := net.Error(nil)
 		timeout := errors.Is(err, context.DeadlineExceeded) || errors.As(err, &netErr) && netErr.Timeout()
-		if lookup.NotFound() != tt.notFound || timeout != tt.timeout || lookup.Host != tt.host ||
+		if lookup.NotFound() != tt.notFound || lookup.NoAddress() != (tt.host == "empty.example") || timeout != tt.timeout || lookup.Host != tt.host ||
 			!strings.HasPrefix(strings.ReplaceAll(err.Error(), ns.addr, "NS"), tt.text) {
 			t.Errorf("%s: not found %v, timeout %v, %v", tt.host, lookup.NotFound(), timeout, err)
 		}

@@ -29,8 +29,19 @@ const (
 	negativeTTL = 10 * time.Second
 )
 
-// errNotFound says that a name has no address.
-var errNotFound = errors.New("no such name, or it has no address")
+// errNotFound says that a name has no address. The system's resolver does not
+// tell why; the other two do, and are errNotFound too.
+var (
+	errNotFound  = errors.New("no such name, or it has no address")
+	errNoName    = error(notFound("no such name"))
+	errNoAddress = error(notFound("the name has no address"))
+)
+
+// notFound is an errNotFound that says more.
+type notFound string
+
+func (e notFound) Error() string        { return string(e) }
+func (e notFound) Is(target error) bool { return target == errNotFound }
 
 // systemResolver asks the way every other program on the machine does.
 type systemResolver struct{}
@@ -122,7 +133,7 @@ func (r *dnsResolver) lookup(ctx context.Context, name string) ([]netip.Addr, ti
 			return nil, 0, a.err
 		}
 	}
-	return nil, min(a4.ttl, a6.ttl), errNotFound
+	return nil, min(a4.ttl, a6.ttl), a4.err
 }
 
 // ask puts one question to the servers in turn.
@@ -201,7 +212,10 @@ func addresses(m *dns.Msg, qtype uint16) answer {
 		}
 	}
 	if len(a.addrs) == 0 {
-		a.ttl, a.err = min(a.ttl, negativeTTL), errNotFound
+		a.ttl, a.err = min(a.ttl, negativeTTL), errNoAddress
+		if m.Rcode == dns.RcodeNameError {
+			a.err = errNoName
+		}
 		for _, rr := range m.Ns {
 			if soa, ok := rr.(*dns.SOA); ok { // RFC 2308, section 5
 				a.ttl = min(a.ttl, seconds(soa.Hdr.Ttl), seconds(soa.Minttl))

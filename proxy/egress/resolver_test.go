@@ -111,13 +111,13 @@ func TestDNSAnswers(t *testing.T) {
 		{"other records beside", byType(list{"x. 5 TXT \"v=1\"", "x. 60 A 192.0.2.1"}, nil), "192.0.2.1", 60 * time.Second},
 		{"TTL 0", byType(list{"x. 0 A 192.0.2.1"}, nil), "192.0.2.1", time.Second},
 		{"TTL of a week", byType(list{"x. 604800 A 192.0.2.1"}, nil), "192.0.2.1", time.Hour},
-		{"no such name", rcode(dns.RcodeNameError), "no such name, or it has no address", 10 * time.Second},
-		{"no such name, SOA", rcode(dns.RcodeNameError, fmt.Sprintf(soa, 600, 5)), "no such name, or it has no address", 5 * time.Second},
-		{"no such name, SOA with a short TTL", rcode(dns.RcodeNameError, fmt.Sprintf(soa, 3, 600)), "no such name, or it has no address", 3 * time.Second},
-		{"no such name, SOA of a day", rcode(dns.RcodeNameError, fmt.Sprintf(soa, 86400, 86400)), "no such name, or it has no address", 10 * time.Second},
-		{"no such name, SOA of nothing", rcode(dns.RcodeNameError, fmt.Sprintf(soa, 0, 0)), "no such name, or it has no address", time.Second},
-		{"no address", rcode(dns.RcodeSuccess, fmt.Sprintf(soa, 600, 7)), "no such name, or it has no address", 7 * time.Second},
-		{"alias to nowhere", rcode(dns.RcodeNameError, "x. 60 CNAME y."), "no such name, or it has no address", 10 * time.Second},
+		{"no such name", rcode(dns.RcodeNameError), "no such name", 10 * time.Second},
+		{"no such name, SOA", rcode(dns.RcodeNameError, fmt.Sprintf(soa, 600, 5)), "no such name", 5 * time.Second},
+		{"no such name, SOA with a short TTL", rcode(dns.RcodeNameError, fmt.Sprintf(soa, 3, 600)), "no such name", 3 * time.Second},
+		{"no such name, SOA of a day", rcode(dns.RcodeNameError, fmt.Sprintf(soa, 86400, 86400)), "no such name", 10 * time.Second},
+		{"no such name, SOA of nothing", rcode(dns.RcodeNameError, fmt.Sprintf(soa, 0, 0)), "no such name", time.Second},
+		{"no address", rcode(dns.RcodeSuccess, fmt.Sprintf(soa, 600, 7)), "the name has no address", 7 * time.Second},
+		{"alias to nowhere", rcode(dns.RcodeNameError, "x. 60 CNAME y."), "no such name", 10 * time.Second},
 		{"IPv6 fails", func(q *dns.Msg, _ string) *dns.Msg {
 			if q.Question[0].Qtype == dns.TypeAAAA {
 				return reply(q, dns.RcodeServerFailure)
@@ -230,8 +230,8 @@ func TestDNSNextServer(t *testing.T) {
 		next  bool // the second server is asked
 	}{
 		{"answers", byType([]string{"x. 60 A 192.0.2.9"}, nil), "[192.0.2.9]", false},
-		{"no such name", func(q *dns.Msg, _ string) *dns.Msg { return reply(q, dns.RcodeNameError) }, errNotFound.Error(), false},
-		{"no address", byType(nil, nil), errNotFound.Error(), false},
+		{"no such name", func(q *dns.Msg, _ string) *dns.Msg { return reply(q, dns.RcodeNameError) }, errNoName.Error(), false},
+		{"no address", byType(nil, nil), errNoAddress.Error(), false},
 		{"fails", func(q *dns.Msg, _ string) *dns.Msg { return reply(q, dns.RcodeServerFailure) }, "[192.0.2.1]", true},
 		{"refuses", func(q *dns.Msg, _ string) *dns.Msg { return reply(q, dns.RcodeRefused) }, "[192.0.2.1]", true},
 		{"answers another question", func(q *dns.Msg, _ string) *dns.Msg {
