@@ -1,0 +1,148 @@
+// Package doctor tries to reach every host of the catalogue, as devices do, and
+// says what is in the way.
+//
+// A Doctor goes two ways: from this machine, as the proxy does, and through a
+// proxy. It looks names up, connects, speaks TLS, HTTP or NTP as the port asks
+// for, and looks whose certificate it is shown. What went wrong is a Problem,
+// with what to do next.
+package doctor
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"espalier/policy"
+	"espalier/policy/catalog"
+	"espalier/proxy/egress"
+)
+
+const (
+	// DefaultTimeout bounds an examination where Doctor.Timeout is 0.
+	DefaultTimeout = 30 * time.Second
+	// parallel is how many hosts are tried at a time.
+	parallel = 64
+	// patience bounds one host, where there is time for that.
+	patience = 5 * time.Second
+)
+
+// Egress is how destinations are reached from this machine; an *egress.Dialer.
+type Egress interface {
+	Lookup(ctx context.Context, t policy.Target) ([]netip.Addr, error)
+	Dial(ctx context.Context, t policy.Target) (net.Conn, error)
+	DialPlain(ctx context.Context, t policy.Target) (net.Conn, *egress.Parent, error)
+}
+
+// A Doctor examines. It is safe for concurrent use while no field is changed.
+type Doctor struct {
+	// Rows are the catalogue's. Those without ports, which stand for whole
+	// blocks, are left out.
+	Rows []catalog.Row
+	// Services are the ids of those to try; empty means all.
+	Services []string
+	Egress   Egress
+	// Proxy is the host:port of the proxy to try beside the direct way; empty
+	// means none.
+	Proxy string
+	// Roots are CAs to believe beside the public ones, in PEM.
+	Roots []byte
+	// Timeout bounds the whole; 0 means DefaultTimeout. Hosts share it: with
+	// many that do not answer each has less time.
+	Timeout time.Duration
+	// Progress is told how many of the attempts are done, one call at a time;
+	// nil: nobody is.
+	Progress func(done, total int)
+
+	ntpPort uint16 // to ask for the time at; 0: that of the row
+}
+
+// Run examines, until all is tried, Timeout is over or ctx ends. What was not
+// tried by then is said in the report.
+func (d *Doctor) Run(ctx context.Context) *Report {
+	began := time.Now()
+	timeout := d.Timeout
+	if timeout <= 0 {
+		timeout = DefaultTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	checks, attempts := d.plan()
+	d.try(ctx, attempts, share(timeout, len(attempts)))
+	r := &Report{Time: began.UTC(), Proxy: d.Proxy, Complete: true, Services: []Service{}}
+	for _, c := range checks {
+		if c.attempt != nil {
+			c.Finding = c.attempt.found
+		}
+		if c.State == "" {
+			r.Complete = false
+			c.State, c.Note = Skipped, noteLate
+		}
+		r.add(c.service, c.Check)
+	}
+	r.Milliseconds = time.Since(began).Milliseconds()
+	return r
+}
+
+// share is the time that each of n attempts may take, so that all fit into
+// timeout with a reserve.
+func share(timeout time.Duration, n int) time.Duration {
+	rounds := max(1, (n+parallel-1)/parallel)
+	return min(patience, timeout*9/10/time.Duration(rounds))
+}
+
+// try makes the attempts, a number of them at a time, and leaves those without a
+// finding that ctx does not let end.
+func (d *Doctor) try(ctx context.Context, attempts []*attempt, each time.Duration) {
+	trust := newTrust(d.Roots)
+	queue := make(chan *attempt)
+	var workers sync.WaitGroup
+	var mu sync.Mutex
+	done := 0
+	report := func(n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		if done += n; d.Progress != nil {
+			d.Progress(done, len(attempts))
+		}
+	}
+	report(0)
+	for range min(parallel, len(attempts)) {
+		workers.Go(func() {
+			for a := range queue {
+				a.found = d.attempt(ctx, a, trust, each)
+				report(1)
+			}
+		})
+	}
+	for _, a := range attempts {
+		queue <- a
+	}
+	close(queue)
+	workers.Wait()
+}
+
+// attempt tries one host. The finding is empty where ctx ended before it was
+// known.
+func (d *Doctor) attempt(ctx context.Context, a *attempt, trust *trust, each time.Duration) Finding {
+	if ctx.Err() != nil {
+		return Finding{}
+	}
+	began := time.Now()
+	part, cancel := context.WithTimeout(ctx, each)
+	defer cancel()
+	p := probe{attempt: a, d: d, trust: trust}
+	found := p.run(part)
+	if found.State != OK && ctx.Err() != nil {
+		return Finding{} // it was cut, and nobody knows
+	}
+	found.Milliseconds = time.Since(began).Milliseconds()
+	return found
+}
+
+// wants reports whether a service is to be tried.
+func (d *Doctor) wants(service string) bool {
+	return len(d.Services) == 0 || slices.Contains(d.Services, service)
+}

@@ -1,0 +1,213 @@
+package doctor
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"time"
+
+	"espalier/proxy/egress"
+)
+
+// A probe makes one attempt.
+type probe struct {
+	*attempt
+	d     *Doctor
+	trust *trust
+}
+
+func (p *probe) run(ctx context.Context) Finding {
+	switch p.protocol {
+	case ntp:
+		return p.ntp(ctx)
+	case plain:
+		return p.http(ctx)
+	}
+	conn, found := p.open(ctx)
+	if conn == nil {
+		return found
+	}
+	defer conn.Close()
+	if p.protocol == tcp {
+		found = good("")
+	} else {
+		found = p.tls(ctx, conn)
+	}
+	found.Address = conn.RemoteAddr().String()
+	return found
+}
+
+// open returns a connection to the target, or why there is none.
+func (p *probe) open(ctx context.Context) (net.Conn, Finding) {
+	if p.way == Through {
+		return p.openThrough(ctx)
+	}
+	conn, err := p.d.Egress.Dial(ctx, p.target)
+	if err != nil {
+		return nil, failed(StepConnect, err)
+	}
+	return conn, Finding{}
+}
+
+// agent names the doctor in the proxy's records.
+const agent = "espalier-doctor"
+
+// openThrough asks the proxy for a tunnel.
+func (p *probe) openThrough(ctx context.Context) (net.Conn, Finding) {
+	conn, found := p.dialProxy(ctx)
+	if conn == nil {
+		return nil, found
+	}
+	resp, err := conn.ask(ctx, fmt.Sprintf("CONNECT %s HTTP/1.1\r\nHost: %[1]s\r\nUser-Agent: %s\r\n\r\n", p.target, agent), http.MethodConnect)
+	if err == nil && resp.StatusCode == http.StatusOK {
+		return conn, Finding{}
+	}
+	conn.Close()
+	if err != nil {
+		found = failed(StepProxy, fmt.Errorf("no answer to CONNECT: %w", err))
+		if found.Problem != TimedOut { // which may be the destination's fault
+			found.By = "the proxy " + p.d.Proxy
+		}
+		return nil, found
+	}
+	return nil, refusedBy(p.d.Proxy, resp)
+}
+
+func (p *probe) dialProxy(ctx context.Context) (*answering, Finding) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", p.d.Proxy)
+	if err != nil {
+		return nil, broken(StepProxy, ProxyDown, "the proxy "+p.d.Proxy, err.Error())
+	}
+	return newAnswering(conn), Finding{}
+}
+
+// tls shakes hands on conn, and looks at whose certificate it is shown.
+func (p *probe) tls(ctx context.Context, conn net.Conn) Finding {
+	var chain []*x509.Certificate
+	asked := false
+	config := &tls.Config{
+		ServerName:         p.target.Host,
+		InsecureSkipVerify: true, // p.trust judges, for it has more to say
+		VerifyConnection: func(state tls.ConnectionState) error {
+			chain = state.PeerCertificates
+			return nil
+		},
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			asked = true
+			return &tls.Certificate{}, nil
+		},
+	}
+	if p.protocol == tlsH2 {
+		config.NextProtos = []string{"h2"}
+	}
+	client := tls.Client(conn, config)
+	err := client.HandshakeContext(ctx)
+	if len(chain) > 0 {
+		if found := p.trust.judge(chain, p.target.Host, time.Now()); found.State != OK || err == nil {
+			if found.State == OK && p.protocol == tlsH2 && client.ConnectionState().NegotiatedProtocol != "h2" {
+				return broken(StepTLS, NoHTTP2, "", "")
+			}
+			return found
+		} else if asked && isAlert(err) {
+			// Without a device's certificate this is as far as anybody comes.
+			return found
+		}
+	}
+	return failed(StepTLS, err)
+}
+
+// http asks for a page without TLS. Any answer will do that comes from the host
+// itself.
+func (p *probe) http(ctx context.Context) Finding {
+	var conn *answering
+	var parent *egress.Parent
+	var found Finding
+	url := "/"
+	if p.target.Host == captiveHost {
+		url = "/hotspot-detect.html"
+	}
+	headers := "Host: " + p.target.Host + "\r\nUser-Agent: " + agent + "\r\nConnection: close\r\n"
+	if p.way == Through {
+		if conn, found = p.dialProxy(ctx); conn == nil {
+			return found
+		}
+		url = "http://" + p.target.Host + url
+	} else {
+		c, via, err := p.d.Egress.DialPlain(ctx, p.target)
+		if err != nil {
+			return failed(StepConnect, err)
+		}
+		if conn, parent = newAnswering(c), via; parent != nil {
+			url = "http://" + p.target.Host + url
+			if auth := parent.ProxyAuthorization(); auth != "" {
+				headers += "Proxy-Authorization: " + auth + "\r\n"
+			}
+		}
+	}
+	defer conn.Close()
+	resp, err := conn.ask(ctx, "GET "+url+" HTTP/1.1\r\n"+headers+"\r\n", http.MethodGet)
+	switch {
+	case err != nil:
+		found = failed(StepHTTP, err)
+	case p.way == Through && ownAnswer(resp):
+		found = refusedBy(p.d.Proxy, resp)
+	case parent != nil && ownAnswer(resp):
+		found = refusedBy(parent.String(), resp)
+	default:
+		found = judgeHTTP(p.target.Host, resp)
+	}
+	found.Address = conn.RemoteAddr().String()
+	return found
+}
+
+// answering is a connection that an HTTP answer is read from, and then whatever
+// follows.
+type answering struct {
+	net.Conn
+	limit *io.LimitedReader
+	buf   *bufio.Reader
+}
+
+// maxHead bounds the head of an answer.
+const maxHead = 64 << 10
+
+func newAnswering(conn net.Conn) *answering {
+	limit := &io.LimitedReader{R: conn, N: maxHead}
+	return &answering{conn, limit, bufio.NewReader(limit)}
+}
+
+func (c *answering) Read(p []byte) (int, error) { return c.buf.Read(p) }
+
+// ask sends a request and reads the answer's head. What was read until ctx ends
+// stays good.
+func (c *answering) ask(ctx context.Context, request, method string) (*http.Response, error) {
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = c.SetDeadline(deadline)
+	}
+	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
+	if _, err := io.WriteString(c.Conn, request); err != nil {
+		return nil, err
+	}
+	for {
+		resp, err := http.ReadResponse(c.buf, &http.Request{Method: method})
+		if err != nil {
+			if c.limit.N == 0 {
+				err = errLongHead
+			}
+			return nil, err
+		}
+		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
+			c.limit.N = math.MaxInt64
+			return resp, nil
+		}
+	}
+}
+
+var errLongHead = errors.New("the head of the answer is too long")
