@@ -207,9 +207,9 @@ func (c *watchedConn) look() bool {
 	end := head.End(c.buf, c.scanned)
 	if !c.line {
 		// What begins with no request line is not waited for.
-		if line, _, ok := bytes.Cut(c.buf, []byte("\n")); ok {
+		if i := bytes.IndexByte(c.buf[c.scanned:], '\n'); i >= 0 {
 			c.line = true
-			if method, err := head.CheckRequestLine(bytes.TrimSuffix(line, []byte("\r"))); err != nil {
+			if method, err := head.CheckRequestLine(bytes.TrimSuffix(c.buf[:c.scanned+i], []byte("\r"))); err != nil {
 				c.refuse(method, err)
 				if c.refused.Status == http.StatusBadRequest && c.method != http.MethodConnect {
 					c.method = "" // no request, but a scanner's noise
@@ -219,7 +219,7 @@ func (c *watchedConn) look() bool {
 		}
 	}
 	c.scanned = len(c.buf)
-	if max(end, len(c.buf)) > head.MaxBytes && (end == 0 || end > head.MaxBytes) {
+	if end > head.MaxBytes || end == 0 && len(c.buf) > head.MaxBytes {
 		method, _, _ := bytes.Cut(c.buf[:earlyBytes*4], []byte(" "))
 		c.refuse(method, &head.Error{Status: http.StatusRequestHeaderFieldsTooLarge, Why: fmt.Sprintf("it is longer than %d bytes", head.MaxBytes)})
 		return true
