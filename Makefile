@@ -45,7 +45,7 @@ bench: ## the comparison with other proxies, and the Go benchmarks; as root, on 
 	$(GO) build -o espalier-bench ./cmd/espalier-bench
 	./espalier-bench --install --rounds 5 --markdown docs/bench.md
 	./espalier-bench --user nobody --beside 1000 --peers espalier,squid,goproxy --scenarios bulk-down,bulk-up --markdown docs/bench-user.md
-	./espalier-bench --idle 9500 --peers espalier,haproxy --scenarios idle --rounds 1
+	./espalier-bench --idle 8500 --peers espalier,haproxy --scenarios idle --rounds 1
 	$(GO) test -run '^$$' -bench . -benchmem ./policy/... ./pac/... ./proxy/...
 
 # The same commit gives the same bytes.

@@ -30,6 +30,10 @@ type Config struct {
 	// MaxTunnels bounds open tunnels; 0 means what the limit of file
 	// descriptors allows, with a reserve.
 	MaxTunnels int `koanf:"max_tunnels"`
+	// MaxTunnelsPerClient bounds the open tunnels of a client's address, of IPv6
+	// of its network of 64 bits; 0 means three quarters of what the limit of file
+	// descriptors allows.
+	MaxTunnelsPerClient int `koanf:"max_tunnels_per_client"`
 	// DrainTimeout is how long open tunnels may go on after the listener has
 	// closed; 0 means none.
 	DrainTimeout time.Duration `koanf:"drain_timeout"`
@@ -73,6 +77,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxTunnels < 0 {
 		errs = append(errs, errors.New("max_tunnels: must not be negative"))
+	}
+	if c.MaxTunnelsPerClient < 0 {
+		errs = append(errs, errors.New("max_tunnels_per_client: must not be negative"))
 	}
 	if c.DrainTimeout < 0 {
 		errs = append(errs, errors.New("drain_timeout: must not be negative"))

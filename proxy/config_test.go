@@ -18,7 +18,7 @@ func TestConfigValidate(t *testing.T) {
 			*c = Config{
 				Listen: []string{":3128", "192.0.2.1:3128", "[2001:db8::1]:3128", ":0", ":0", "127.0.0.1:0", "127.0.0.1:0"}, TLSListen: []string{":3129", ":0"},
 				Clients: []string{"loopback", "private", "198.51.100.0/24", "2001:db8::1"}, ProxyProtocol: []string{"192.0.2.7"},
-				IdleTimeout: time.Hour, MaxTunnels: 7, DrainTimeout: time.Second,
+				IdleTimeout: time.Hour, MaxTunnels: 7, MaxTunnelsPerClient: 3, DrainTimeout: time.Second,
 			}
 		}, ""},
 		{"only TLS", func(c *Config) { c.Listen, c.TLSListen = nil, []string{":3129"} }, ""},
@@ -37,6 +37,7 @@ func TestConfigValidate(t *testing.T) {
 		{"load balancers", func(c *Config) { c.ProxyProtocol = []string{"x"} }, `proxy_protocol[0]: "x"` + noBlock},
 		{"idle timeout", func(c *Config) { c.IdleTimeout = 0 }, "idle_timeout: must be positive, not 0s"},
 		{"tunnels", func(c *Config) { c.MaxTunnels = -1 }, "max_tunnels: must not be negative"},
+		{"tunnels of a client", func(c *Config) { c.MaxTunnelsPerClient = -1 }, "max_tunnels_per_client: must not be negative"},
 		{"drain timeout", func(c *Config) { c.DrainTimeout = -1 }, "drain_timeout: must not be negative"},
 		{"all of them, in order", func(c *Config) {
 			*c = Config{Listen: []string{"x"}, TLSListen: []string{"y"}, Clients: []string{"x"}, ProxyProtocol: []string{"y"}, IdleTimeout: -1, MaxTunnels: -1, DrainTimeout: -1}

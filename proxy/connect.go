@@ -35,9 +35,8 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, x *exchange) {
 		s.answer(w, x, *refuse)
 		return
 	}
-	if s.tunnels.Len()+int(s.intercepted.sessions.Load()) >= s.max {
-		x.failed(errors.New("as many tunnels as proxy.max_tunnels allows are open"))
-		s.answer(w, x, refuseFull)
+	if err := s.limits.admitTunnel(x, d.Match.OK()); err != nil {
+		s.fail(w, x, err)
 		return
 	}
 	if d.Action == policy.Inspect {

@@ -25,6 +25,8 @@ type exchange struct {
 	groups []string    // of the user
 
 	finished bool
+
+	counted admitted // by limits, until release
 }
 
 // begin starts the account of a request.
@@ -57,6 +59,9 @@ func (x *exchange) failed(err error) {
 		x.refuse(ruleGuard, err.Error())
 		return
 	}
+	if e := limited(err); e != nil {
+		x.s.limits.turnedAway(e.reason)
+	}
 	x.rec.Action, x.rec.Error = policy.Error, err.Error()
 }
 
@@ -64,6 +69,7 @@ func (x *exchange) failed(err error) {
 // its service is known counts as other.
 func (x *exchange) finish(status int) {
 	x.finished = true
+	x.release()
 	x.rec.Time = time.Now()
 	x.rec.Duration = x.rec.Time.Sub(x.start)
 	x.rec.Status = status
@@ -88,6 +94,9 @@ func (x *exchange) TunnelDone(stats tunnel.Stats) {
 	}
 	x.finish(http.StatusOK)
 }
+
+// TunnelDropped implements tunnel.Owner.
+func (x *exchange) TunnelDropped() { x.release() }
 
 // recordURL is what a record keeps of a URL: no query, no fragment, no
 // credentials, for these hold what is nobody's business.

@@ -158,6 +158,10 @@ func (s *Server) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 		s.answer(w, x, *refuse)
 		return
 	}
+	if err := s.limits.admit(x, aRequest, d.Match.OK()); err != nil {
+		s.fail(w, x, err)
+		return
+	}
 	s.forward.serve(w, r, x, st, &d)
 }
 

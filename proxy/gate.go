@@ -30,7 +30,7 @@ func (g *gate) Route(client netip.AddrPort, r head.Request) (route tunnel.Route,
 		}
 	}()
 	target, err := policy.ParseTarget(string(r.Target), 0)
-	if err != nil || s.tunnels.Len() >= s.max {
+	if err != nil {
 		return tunnel.Route{}, false
 	}
 	st := s.state.Load()
@@ -46,6 +46,9 @@ func (g *gate) Route(client netip.AddrPort, r head.Request) (route tunnel.Route,
 	x.to(target)
 	x.decided(d)
 	x.rec.Upstream = addr
+	if s.limits.admit(x, aTunnel, d.Match.OK()) != nil {
+		return tunnel.Route{}, false
+	}
 	return tunnel.Route{Addr: addr, Service: s.traffic.Service(d.Service()), Owner: x}, true
 }
 

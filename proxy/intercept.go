@@ -38,13 +38,12 @@ const (
 // in plain. CONNECTs that hold neither TLS nor HTTP are tunnelled or ended, as
 // the policy says.
 type interceptor struct {
-	s        *Server
-	http     *http.Server
-	conns    *handedListener
-	start    sync.Once
-	serving  sync.WaitGroup
-	opening  handlers     // until the requests inside can be served
-	sessions atomic.Int64 // open
+	s       *Server
+	http    *http.Server
+	conns   *handedListener
+	start   sync.Once
+	serving sync.WaitGroup
+	opening handlers // until the requests inside can be served
 }
 
 func newInterceptor(s *Server) *interceptor {
@@ -137,7 +136,6 @@ func (s *Server) intercept(w http.ResponseWriter, x *exchange, st *State, d poli
 		ses.unread = make([]byte, n)
 		_, _ = buffered.Reader.Read(ses.unread) // buffered bytes cannot fail
 	}
-	i.sessions.Add(1)
 	i.opening.enter()
 	defer i.opening.leave()
 	i.opening.take(client)
@@ -289,7 +287,7 @@ func (ses *session) tunnel(d policy.Decision) error {
 	}
 	x.rec.Upstream = addrPort(upstream)
 	_ = ses.SetDeadline(time.Time{})
-	ses.once.Do(func() { ses.i.sessions.Add(-1) }) // the record is the tunnel's
+	ses.once.Do(func() {}) // the record is the tunnel's
 	s.tunnels.Start(tunnel.Tunnel{
 		Client: ses.Conn, Upstream: upstream, Head: ses.unread,
 		Service: s.traffic.Service(d.Service()), Owner: x,
@@ -327,7 +325,6 @@ func (ses *session) CloseWrite() error {
 func (ses *session) Close() error {
 	err := ses.Conn.Close()
 	ses.once.Do(func() {
-		ses.i.sessions.Add(-1)
 		ses.doubt()
 		if !ses.x.finished {
 			ses.x.finish(http.StatusOK)

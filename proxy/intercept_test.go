@@ -447,7 +447,7 @@ func TestInterceptPinned(t *testing.T) {
 				c := r.connected(site.at("example.com"))
 				err := tt.try(r, c)
 				c.Close()
-				await(t, "the end of the session", func() bool { return r.server.intercepted.sessions.Load() == 0 })
+				await(t, "the end of the session", func() bool { return r.server.limits.tunnels.Load() == 0 })
 				if err == nil {
 					if try != 3 {
 						t.Errorf("it succeeds at try %d", try)
@@ -507,7 +507,7 @@ func TestInterceptShutdownCuts(t *testing.T) {
 	if _, err := io.ReadAll(resp.Body); err == nil {
 		t.Error("the answer was not cut")
 	}
-	if n := r.server.intercepted.sessions.Load(); n != 0 {
+	if n := r.server.limits.tunnels.Load(); n != 0 {
 		t.Errorf("%d sessions are left", n)
 	}
 }

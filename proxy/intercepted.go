@@ -91,6 +91,10 @@ func (i *interceptor) serve(w http.ResponseWriter, r *http.Request) {
 		// The client has looked its server up by itself.
 		d.Dial = ses.d.Dial
 	}
+	if err := s.limits.admit(x, aRequest, false); err != nil {
+		s.fail(w, x, err)
+		return
+	}
 	r.URL.Scheme = scheme
 	s.forward.serve(w, r, x, st, &d)
 }

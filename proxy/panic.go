@@ -25,11 +25,3 @@ func (s *Server) panicked(x *exchange, fault any) {
 
 var panicsDesc = prometheus.NewDesc("espalier_panics_total",
 	"Panics in handlers, each a mistake in Espalier; the log has their stacks.", nil, nil)
-
-// Describe implements prometheus.Collector.
-func (s *Server) Describe(ch chan<- *prometheus.Desc) { ch <- panicsDesc }
-
-// Collect implements prometheus.Collector.
-func (s *Server) Collect(ch chan<- prometheus.Metric) {
-	ch <- prometheus.MustNewConstMetric(panicsDesc, prometheus.CounterValue, float64(s.panics.Load()))
-}

@@ -130,6 +130,13 @@ func (p *pool) put(o *originConn) {
 	}
 }
 
+// len is the number of idle connections.
+func (p *pool) len() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.total
+}
+
 func (p *pool) keep(t policy.Target, list []*originConn) {
 	if len(list) == 0 {
 		delete(p.idle, t)

@@ -55,6 +55,7 @@ type setup struct {
 	users          map[string]string // name: password
 	auth           auth.Config       // beside users
 	maxTunnels     int
+	perClient      int      // proxy.max_tunnels_per_client
 	balancers      []string // proxy.proxy_protocol
 	logFormat      string   // of the access log, in place of json; there are no records then
 	shared         bool     // the listening socket
@@ -67,7 +68,7 @@ type setup struct {
 
 // rig is a running Server.
 type rig struct {
-	t        *testing.T
+	t        testing.TB
 	server   *Server
 	listener net.Listener
 	counters *traffic.Counters
@@ -99,7 +100,7 @@ func everyWay(t *testing.T, test func(t *testing.T, start func(*testing.T, setup
 // opaque hides from Serve that a listener is one of TCP.
 type opaque struct{ net.Listener }
 
-func start(t *testing.T, c setup, netHTTP bool) *rig {
+func start(t testing.TB, c setup, netHTTP bool) *rig {
 	t.Helper()
 	core, ops := observer.New(zapcore.InfoLevel)
 	logger := zap.New(core)
@@ -110,7 +111,7 @@ func start(t *testing.T, c setup, netHTTP bool) *rig {
 	if r.log, err = accesslog.Open(accesslog.Config{File: r.path, Format: cmp.Or(c.logFormat, "json")}, dir, "test", logger); err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{IdleTimeout: time.Hour, MaxTunnels: c.maxTunnels, ProxyProtocol: c.balancers}
+	cfg := Config{IdleTimeout: time.Hour, MaxTunnels: c.maxTunnels, MaxTunnelsPerClient: c.perClient, ProxyProtocol: c.balancers}
 	r.server = New(cfg, r.log, logger, r.counters)
 	if c.prepare != nil {
 		c.prepare(r.server)
@@ -173,7 +174,7 @@ func (r *rig) state(c setup) *State {
 }
 
 // openUsers returns nil where c has nobody.
-func openUsers(t *testing.T, c setup) *auth.Auth {
+func openUsers(t testing.TB, c setup) *auth.Auth {
 	t.Helper()
 	cfg := c.auth
 	if c.users == nil && cfg == (auth.Config{}) {
@@ -200,7 +201,7 @@ func openUsers(t *testing.T, c setup) *auth.Auth {
 }
 
 // stop waits until every request and tunnel has ended, and returns all records.
-// What the counters say must be what the records say.
+// What the counters say must be what the records say, and nothing stays counted.
 func (r *rig) stop() []accesslog.Record {
 	r.t.Helper()
 	r.once.Do(func() {
@@ -220,11 +221,15 @@ func (r *rig) stop() []accesslog.Record {
 		}
 		r.records = readRecords(r.t, r.path)
 		r.compareCounters()
+		m := r.server.limits
+		if t, p, c := m.tunnels.Load(), m.requests.Load(), m.clients.len(); t != 0 || p != 0 || c != 0 {
+			r.t.Errorf("%d tunnels, %d plain requests and %d clients stay counted", t, p, c)
+		}
 	})
 	return r.records
 }
 
-func readRecords(t *testing.T, path string) (list []accesslog.Record) {
+func readRecords(t testing.TB, path string) (list []accesslog.Record) {
 	t.Helper()
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -298,7 +303,7 @@ func (r *rig) snapshot(service string) traffic.Snapshot {
 }
 
 // await waits until cond holds.
-func await(t *testing.T, what string, cond func() bool) {
+func await(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	for end := time.Now().Add(limit); !cond(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
@@ -310,7 +315,7 @@ func await(t *testing.T, what string, cond func() bool) {
 // client is a connection to a proxy, spoken to byte by byte.
 type client struct {
 	*net.TCPConn
-	t  *testing.T
+	t  testing.TB
 	in *bufio.Reader
 }
 
@@ -319,7 +324,7 @@ func (r *rig) dial() *client {
 	return dial(r.t, r.listener.Addr().String())
 }
 
-func dial(t *testing.T, addr string) *client {
+func dial(t testing.TB, addr string) *client {
 	t.Helper()
 	c, err := net.DialTimeout("tcp", addr, limit)
 	if err != nil {
@@ -327,6 +332,10 @@ func dial(t *testing.T, addr string) *client {
 	}
 	_ = c.SetDeadline(time.Now().Add(limit))
 	t.Cleanup(func() { c.Close() })
+	return asClient(t, c)
+}
+
+func asClient(t testing.TB, c net.Conn) *client {
 	return &client{c.(*net.TCPConn), t, bufio.NewReader(c)}
 }
 

@@ -170,7 +170,9 @@ func (c *quickClient) wait() bool {
 		return false
 	}
 	_ = c.SetReadDeadline(time.Now().Add(c.s.times.keepAlive))
+	c.s.room.Enter(c.TCPConn)
 	n, err := c.Read(c.buf[:])
+	c.s.room.Leave(c.TCPConn)
 	c.n = n
 	c.mu.Lock()
 	c.waiting = false
@@ -213,6 +215,10 @@ func (c *quickClient) request() bool {
 	x.decided(d)
 	bare, _, _ := bytes.Cut(path, []byte("?"))
 	x.rec.URL = recordURL("http", string(authority), string(bare))
+	if c.s.limits.admit(x, aRequest, d.Match.OK()) != nil {
+		c.giveUp() // it says so
+		return false
+	}
 	c.x = x
 
 	_ = c.SetDeadline(time.Time{})
@@ -220,6 +226,7 @@ func (c *quickClient) request() bool {
 		request: r, authority: authority, path: path}
 	switch e.run(st, target) {
 	case handOver:
+		x.release()
 		if !c.giveUp() {
 			x.failed(tunnel.ErrShutdown)
 			x.finish(0)
@@ -343,7 +350,7 @@ func (e *quickExchange) refuse(err error) outcome {
 	}
 	h := http.Header{}
 	body := e.x.tell(r, h)
-	if e.close {
+	if e.close = e.close || r.isLimit(); e.close {
 		h.Set("Connection", "close")
 	}
 	var b bytes.Buffer

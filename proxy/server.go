@@ -46,6 +46,7 @@ import (
 	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
 	"espalier/proxy/tunnel"
+	"espalier/proxy/waiting"
 )
 
 // State is what a reload replaces. Requests under way and open tunnels keep the
@@ -92,7 +93,8 @@ type Server struct {
 	ops     *zap.Logger
 	traffic *traffic.Counters
 	tunnels tunnel.Engine
-	max     int // open tunnels
+	limits  *limits
+	room    *waiting.Room // of connections on which nothing is asked
 	times   times
 	lbs     *balancers // nil: none
 
@@ -104,6 +106,10 @@ type Server struct {
 	handlers    handlers
 	panics      atomic.Uint64
 	draining    atomic.Bool
+	relieving   atomic.Bool
+	watching    sync.Once       // for overload
+	alive       context.Context // until the end of Shutdown
+	ended       context.CancelFunc
 	serving     sync.WaitGroup
 	mu          sync.Mutex
 	stops       []stops
@@ -115,13 +121,18 @@ type Server struct {
 func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Counters) *Server {
 	s := &Server{
 		cfg: cfg, log: log, ops: ops, traffic: counters,
-		tunnels: tunnel.New(tunnel.Config{Idle: cfg.IdleTimeout, HalfClosed: defaultTimes.halfClosed}),
-		times:   defaultTimes,
-		max:     cfg.MaxTunnels,
+		times: defaultTimes, limits: newLimits(cfg),
 	}
-	if s.max == 0 {
-		s.max = defaultMaxTunnels()
-	}
+	s.alive, s.ended = context.WithCancel(context.Background())
+	m := s.limits
+	turned := func() { m.turnedAway(shedWaiting) }
+	s.room = waiting.NewRoom(m.maxWaiting, turned)
+	m.overload = overload{ops: ops, start: time.Now(), relieve: s.relieve, idle: s.idle}
+	s.tunnels = tunnel.New(tunnel.Config{
+		Idle: cfg.IdleTimeout, HalfClosed: s.times.halfClosed,
+		MaxWaiting: m.maxWaiting, Descriptors: m.descriptors, MaxScarce: m.maxScarce,
+		Turned: turned, Short: m.ranShort,
+	})
 	s.lbs = newBalancers(cfg.ProxyProtocol, ops)
 	s.quick.s = s
 	s.forward = newForwarder(s)
@@ -134,7 +145,7 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 		// OPTIONS * is answered like every other request, by the handler.
 		DisableGeneralOptionsHandler: true,
 		ConnContext:                  keepConn,
-		ConnState:                    nextRequest,
+		ConnState:                    s.connState,
 		ErrorLog:                     zap.NewStdLog(ops.WithOptions(zap.IncreaseLevel(zap.WarnLevel))),
 	}
 	return s
@@ -210,6 +221,7 @@ func (s *Server) serve(l net.Listener, shared bool) error {
 		pause = stop // clients should find the port closed
 	}
 	defer stop()
+	s.watching.Do(func() { go s.limits.watch(s.alive.Done()) })
 	s.mu.Lock()
 	s.stops = append(s.stops, stops{pause, stop})
 	s.shared = s.shared || shared
@@ -262,6 +274,7 @@ func (s *Server) Shutdown(ctx context.Context) (cut int) {
 	s.handlers.shutdown(ctx)
 	quick.Wait()
 	cut = s.tunnels.Shutdown(ctx)
+	s.ended()
 	s.state.Load().transport.CloseIdleConnections()
 	return cut
 }

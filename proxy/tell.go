@@ -21,6 +21,10 @@ func (x *exchange) tell(r refusal, h http.Header) string {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Proxy-Status", proxyName+"; error="+r.proxyError)
+	if r.isLimit() {
+		h.Set("Retry-After", "10")
+		h.Set("Connection", "close")
+	}
 	var body string
 	if page.Wanted(strings.Join(x.asked["Accept"], ",")) {
 		p := page.Page{

@@ -27,7 +27,7 @@ var actionMeanings = map[policy.Action]string{
 func overview(st Status, services []traffic.Snapshot, now time.Time) console.Overview {
 	page := console.Overview{
 		Version: st.Version, Node: st.Node, Now: now, Started: st.Started, Uptime: ago(now.Sub(st.Started)),
-		Draining: st.Draining, PACURL: st.PACURL, Proxy: st.Proxy,
+		Draining: st.Draining, Overloaded: st.Overloaded, PACURL: st.PACURL, Proxy: st.Proxy,
 		Config: console.Config{
 			File: st.Reload.File, OK: st.Reload.OK, Problems: st.Reload.Problems,
 			Tried: st.Reload.Time, TriedAgo: ago(now.Sub(st.Reload.Time)),

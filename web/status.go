@@ -41,8 +41,11 @@ type Status struct {
 	// UptimeSeconds is filled in from Started.
 	UptimeSeconds int64 `json:"uptime_seconds"`
 	// Draining is set from the moment that no new connections are taken.
-	Draining  bool       `json:"draining"`
-	Listeners []Listener `json:"listeners"`
+	Draining bool `json:"draining"`
+	// Overloaded says which limit is near, while requests for what is not Apple's
+	// are turned away for it; otherwise it is empty.
+	Overloaded string     `json:"overloaded"`
+	Listeners  []Listener `json:"listeners"`
 	// PACURL is what devices are given; empty where nothing that they can reach
 	// serves the script.
 	PACURL string `json:"pac_url"`

@@ -97,6 +97,7 @@ func espalierConfig(w where) ([]string, error) {
 proxy:
   listen: [%q]
   clients: [loopback]
+  max_tunnels_per_client: 1000000
 egress:
   allow: ["127.0.0.0/8"]
 web:

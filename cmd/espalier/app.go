@@ -78,6 +78,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 		return nil, fmt.Errorf("this machine's name, which stands in access records: %w", err)
 	}
 	a.log, a.level = newLogger(cfg.Log.Level)
+	limitMemory(a.log)
 	defer func() {
 		if err != nil {
 			a.closeAll()
@@ -126,6 +127,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	}
 	source.Metrics = web.NewRegistry(programVersion(), func() web.Reload { return *a.reload.Load() }, collectors...)
 	a.public, a.fetches = web.PublicServer(public), public.Fetches
+	a.public.ConnState = a.server.Room().ConnState
 	control := web.Control{
 		Source: source, Reload: a.reloadConfig, RefreshLists: a.lists.Refresh, Drain: cancel, SetupLink: a.setupLink,
 	}
@@ -303,6 +305,9 @@ func (a *app) ready() error {
 	if a.server.Draining() {
 		return errors.New("draining")
 	}
+	if why := a.server.Overloaded(); why != "" {
+		return errors.New("overloaded: " + why)
+	}
 	return nil
 }
 
@@ -310,7 +315,7 @@ func (a *app) ready() error {
 func (a *app) status() web.Status {
 	st := web.Status{
 		Version: programVersion(), Node: a.node, Started: a.started,
-		Draining: a.server.Draining(), Tunnels: int64(a.server.Tunnels()),
+		Draining: a.server.Draining(), Overloaded: a.server.Overloaded(), Tunnels: int64(a.server.Tunnels()),
 		Reload: *a.reload.Load(), PACURL: a.pacURL(), Proxy: a.proxyAddress(),
 		CA: a.ca.Load().status(time.Now()),
 	}

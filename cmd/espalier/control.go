@@ -80,6 +80,8 @@ func writeStatus(s screen, st web.Status) error {
 	state, as := "running", green
 	if st.Draining {
 		state, as = "draining", yellow
+	} else if st.Overloaded != "" {
+		state, as = "overloaded", yellow
 	}
 	up := time.Duration(st.UptimeSeconds) * time.Second
 	fmt.Fprintf(&b, "%s  %s for %s  %s\n", s.paint(bold, st.Node), s.paint(as, state), up, s.paint(dim, st.Version))
@@ -104,6 +106,9 @@ func writeStatus(s screen, st web.Status) error {
 		row(name, plain, fmt.Sprintf("%s by %s, site %s, last %s", plural(int(f.Count), "time", "times"), f.Agent, f.Site, local(f.Last)))
 	}
 	row("Open tunnels", plain, strconv.FormatInt(st.Tunnels, 10))
+	if st.Overloaded != "" {
+		row("Overloaded", yellow, "requests for what is not Apple's are refused: "+st.Overloaded)
+	}
 	width := 0
 	for _, l := range st.Listeners {
 		width = max(width, len(l.Purpose))

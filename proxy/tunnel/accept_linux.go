@@ -154,6 +154,9 @@ func (w *worker) accept(at int) {
 			// spin. It rests until the next hurry.
 			_ = epollCtl(w.epoll, unix.EPOLL_CTL_DEL, int32(ln.fd), nil)
 			w.engine.startHurrying()
+			if w.engine.cfg.Short != nil {
+				w.engine.cfg.Short()
+			}
 			return
 		}
 	}
@@ -175,7 +178,10 @@ func (w *worker) greet(fd int32, from netip.AddrPort, g Gate) {
 			w.slots.put(i)
 			return
 		}
+		w.reading++
+		w.waiting = append(w.waiting, turn{slot: i, gen: s.gen})
 		w.engine.wait()
+		w.turnAway(fd)
 	case err != nil || n == 0:
 		closeFD(fd)
 	default:
@@ -197,15 +203,53 @@ func (w *worker) readHead(i uint32) {
 	fd, from, g := s.fd[client], m.addr, m.gate
 	_ = epollCtl(w.epoll, unix.EPOLL_CTL_DEL, fd, nil)
 	w.engine.pending.Add(-1)
+	w.reading--
 	w.slots.put(i)
 	w.ask(fd, from, g, w.buf[:n])
+}
+
+// turnAway closes the clients that have waited longest for their own head, while
+// there are too many of them. fd is the descriptor of the newest.
+func (w *worker) turnAway(fd int32) {
+	cfg := &w.engine.cfg
+	limit := cfg.MaxWaiting
+	if w.scarce(fd) {
+		limit = min(limit, cfg.MaxScarce)
+	}
+	if limit == 0 {
+		return
+	}
+	for limit = max(limit/len(w.engine.workers), 1); w.reading > limit; {
+		first := w.waiting[0]
+		w.waiting = w.waiting[1:]
+		if s, _ := w.slots.at(first.slot); s.gen == first.gen {
+			w.drop(first.slot)
+			if cfg.Turned != nil {
+				cfg.Turned()
+			}
+		}
+	}
+}
+
+// forget takes out of waiting who has asked or is gone.
+func (w *worker) forget() {
+	w.waiting = slices.DeleteFunc(w.waiting, func(t turn) bool {
+		s, _ := w.slots.at(t.slot)
+		return s.gen != t.gen
+	})
+}
+
+// scarce reports whether fd is beyond Config.Descriptors.
+func (w *worker) scarce(fd int32) bool {
+	limit := w.engine.cfg.Descriptors
+	return limit > 0 && int(fd) >= limit
 }
 
 // ask asks the gate about a client's first bytes b, and connects. fd is in no
 // epoll set.
 func (w *worker) ask(fd int32, from netip.AddrPort, g Gate, b []byte) {
 	h, ok := head.ParseRequest(b)
-	if !ok || string(h.Method) != "CONNECT" {
+	if !ok || string(h.Method) != "CONNECT" || w.scarce(fd) {
 		handOver(fd, g, b, nil)
 		return
 	}
@@ -216,6 +260,10 @@ func (w *worker) ask(fd int32, from netip.AddrPort, g Gate, b []byte) {
 	}
 	began := w.engine.cfg.clock()
 	upfd, err := connect(r.Addr)
+	if upfd >= 0 && w.scarce(upfd) {
+		closeFD(upfd)
+		err = unix.EMFILE
+	}
 	if err != nil && err != unix.EINPROGRESS {
 		handOver(fd, g, b, r.Owner)
 		return
@@ -314,6 +362,8 @@ func (w *worker) drop(i uint32) {
 	owner := m.owner
 	if s.phase == connecting {
 		closeFD(s.fd[upstream])
+	} else {
+		w.reading--
 	}
 	w.engine.pending.Add(-1)
 	w.slots.put(i)
@@ -339,6 +389,9 @@ func handOver(fd int32, g Gate, b []byte, o Owner) {
 			o.TunnelDone(Stats{Err: fmt.Errorf("hand over the client: %w", err)})
 		}
 		return
+	}
+	if o != nil {
+		o.TunnelDropped()
 	}
 	tcp := c.(*net.TCPConn)
 	_ = tcp.SetKeepAliveConfig(keepAlive) // net.FileConn sets its own, 15 s apart

@@ -51,6 +51,9 @@ func (d *door) Route(client netip.AddrPort, r head.Request) (Route, bool) {
 	return Route{Addr: d.to, Service: d.service, Owner: d.ends}, true
 }
 
+// locate sends what is routed to the stage.
+func (d *door) locate() { d.to = netip.MustParseAddrPort(d.ln.Addr().String()) }
+
 func (d *door) Serve(c *net.TCPConn, unread []byte) { d.served <- Replay(c, unread) }
 
 // newDoor returns a gate that an engine accepts for, and its address. set changes
@@ -62,11 +65,12 @@ func newDoor(t *testing.T, set ...func(*door)) (d *door, addr string, stop func(
 	if err != nil {
 		t.Fatal(err)
 	}
-	d = &door{stage: s, to: netip.MustParseAddrPort(s.ln.Addr().String()), ends: make(owner, 100), served: make(chan net.Conn, 100)}
+	d = &door{stage: s, ends: make(owner, 100), served: make(chan net.Conn, 100)}
+	d.locate()
 	for _, f := range set {
 		f(d)
 	}
-	_, stopAccept, err := s.engine.(Acceptor).Accept(ln.(*net.TCPListener), d)
+	_, stopAccept, err := d.engine.(Acceptor).Accept(ln.(*net.TCPListener), d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -368,6 +372,58 @@ func TestPipesAreClosed(t *testing.T) {
 	client.Close()
 	end.wait(t)
 	waitFor(t, "closed pipes", func() bool { return !e.pipes.any() })
+}
+
+// Clients that ask for nothing push each other out, the first first, and nobody
+// who asks.
+func TestWaitingClientsAreBounded(t *testing.T) {
+	cfg := patient
+	turned := make(chan struct{}, 10)
+	cfg.MaxWaiting, cfg.Turned = 2, func() { turned <- struct{}{} }
+	d, addr, _ := newDoor(t, func(d *door) { d.stage = newStage(t, newLoop(cfg, 1)) }, (*door).locate)
+	var silent [4]*net.TCPConn
+	for i := range silent {
+		silent[i] = dial(t, addr)
+		waitFor(t, "the client", func() bool {
+			return d.engine.(*loop).pending.Load() == int64(min(i+1, 2)) && len(turned) == max(i-1, 0)
+		})
+	}
+	expectEOF(t, silent[0])
+	expectEOF(t, silent[1])
+	for _, c := range silent[2:] {
+		say(t, c, connectHead)
+		expect(t, c, string(established))
+		origin, err := d.ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		origin.Close()
+		d.ends.wait(t)
+	}
+	e := d.engine.(*loop)
+	waitFor(t, "nobody to be remembered", func() bool { return e.pending.Load() == 0 })
+	e.workers[0].forget() // nothing happens any more, so that nobody else looks
+	if w := e.workers[0]; w.reading != 0 || len(w.waiting) != 0 {
+		t.Errorf("%d clients are awaited, %d remembered", w.reading, len(w.waiting))
+	}
+}
+
+// Where descriptors are short a client is served and not routed, and those that
+// say nothing have less room.
+func TestScarceDescriptors(t *testing.T) {
+	cfg := patient
+	cfg.MaxWaiting, cfg.MaxScarce, cfg.Descriptors = 100, 1, 1
+	d, addr, _ := newDoor(t, func(d *door) { d.stage = newStage(t, newLoop(cfg, 1)) }, (*door).locate)
+	first := dial(t, addr)
+	waitFor(t, "the client", func() bool { return d.engine.(*loop).pending.Load() == 1 })
+	second := dial(t, addr)
+	expectEOF(t, first)
+	say(t, second, connectHead)
+	served := <-d.served
+	defer served.Close()
+	_ = served.SetDeadline(time.Now().Add(limit))
+	expect(t, served, connectHead)
 }
 
 func TestManyClientsAtOnce(t *testing.T) {

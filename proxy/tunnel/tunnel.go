@@ -26,8 +26,13 @@ type Tunnel struct {
 }
 
 // An Owner is told once when its tunnel has ended and both connections are
-// closed. TunnelDone must not block: the engine waits for it.
-type Owner interface{ TunnelDone(Stats) }
+// closed. Its methods must not block: the engine waits for them.
+type Owner interface {
+	TunnelDone(Stats)
+	// TunnelDropped is called in place of TunnelDone where a Route comes to
+	// nothing, before its client goes to Gate.Serve.
+	TunnelDropped()
+}
 
 // Stats tell how a tunnel went.
 type Stats struct {
@@ -57,8 +62,8 @@ type Engine interface {
 type Gate interface {
 	// Route is asked about a CONNECT of the strict common form. It must not
 	// block, and it must not keep r. Where it returns false, or connecting does not
-	// succeed at once, the client goes to Serve as if Route had never been asked:
-	// what it prepared is dropped.
+	// succeed at once, the client goes to Serve as if Route had never been asked,
+	// after TunnelDropped.
 	Route(client netip.AddrPort, r head.Request) (Route, bool)
 	// Serve takes over a connection, and what was read from it. It must not
 	// block. Replay puts both together.
@@ -95,6 +100,21 @@ type Config struct {
 	Idle time.Duration
 	// HalfClosed is the same for a tunnel of which one side has closed.
 	HalfClosed time.Duration
+
+	// MaxWaiting bounds the clients of an Acceptor that have not asked for
+	// anything; past it those that have waited longest are closed. 0: no bound.
+	MaxWaiting int
+	// Descriptors is the number that the descriptors of an Acceptor's clients and
+	// destinations stay below; 0: no bound. Clients whose descriptor is not below
+	// are not routed but served, and when more than MaxScarce of them wait, those
+	// that have waited longest are closed.
+	Descriptors, MaxScarce int
+	// Turned is told of each client that is closed for these bounds, in a worker:
+	// it must not block. nil: nobody is.
+	Turned func()
+	// Short is told, likewise, that a client could not be accepted because there
+	// were no descriptors. The listener rests then.
+	Short func()
 
 	// In place of scanInterval and coarse, for tests.
 	scan time.Duration

@@ -28,6 +28,8 @@ type worker struct {
 	pipes     pipes
 	listeners []*listener
 	ready     []turn // directions that had more to do than their budget
+	waiting   []turn // clients whose head has not come, the first first; some are gone
+	reading   int    // of them that are there
 	now       int64
 	again     bool // there may be events that raise no further news
 	stopped   bool
@@ -280,6 +282,7 @@ func (w *worker) drainInbox() {
 			w.pipes.shrink()
 		case msgHurry:
 			w.expire()
+			w.forget()
 			w.resumeListeners()
 		case msgStop:
 			w.stopped = true

@@ -44,6 +44,7 @@ type Overview struct {
 	Now, Started  time.Time
 	Uptime        string
 	Draining      bool
+	Overloaded    string // why; empty where it is not
 	PACURL, Proxy string // empty where there is none
 	Listeners     []Listener
 	Config        Config

@@ -1,0 +1,30 @@
+package proxy
+
+import (
+	"net/netip"
+	"testing"
+
+	"espalier/proxy/head"
+)
+
+// What the short way asks before it connects.
+func BenchmarkRoute(b *testing.B) {
+	r := start(b, setup{}, true)
+	g := &gate{s: r.server}
+	h, ok := head.ParseRequest([]byte("CONNECT 127.0.0.1:443 HTTP/1.1\r\nHost: 127.0.0.1:443\r\nUser-Agent: x\r\n\r\n"))
+	if !ok {
+		b.Fatal("not for the short way")
+	}
+	client := netip.MustParseAddrPort("127.0.0.1:1234")
+	b.ReportAllocs()
+	b.ResetTimer()
+	for b.Loop() {
+		route, ok := g.Route(client, h)
+		if !ok {
+			b.Fatal("not routed")
+		}
+		if o, ok := route.Owner.(interface{ TunnelDropped() }); ok {
+			o.TunnelDropped()
+		}
+	}
+}

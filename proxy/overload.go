@@ -1,0 +1,183 @@
+package proxy
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"runtime/metrics"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"espalier/proxy/waiting"
+)
+
+// While the proxy is overloaded, new requests for what is not Apple's are turned
+// away with 503, so that Apple's have the rest of the room. The listener stays
+// open: devices would take a refused connection for a sign to use the next proxy
+// of their script for everything, Apple's included, all at once, and long after
+// this one has recovered.
+//
+// It begins where something stands above nine tenths of its limit, and ends where
+// nothing stands above eight.
+type overload struct {
+	now    atomic.Pointer[string] // why; nil: not overloaded
+	mu     sync.Mutex
+	since  time.Time
+	short  atomic.Int64 // when descriptors last ran out, on the clock of start; 0: never
+	memory memory
+	ops    *zap.Logger
+	// relieve closes what is kept for later only: idle connections. It must not
+	// block.
+	relieve func()
+	idle    func() int // their number, roughly
+	start   time.Time
+}
+
+const (
+	// overloadInterval is how often the proxy looks whether it is overloaded.
+	overloadInterval = time.Second
+	// shortageLasts is how long descriptors count as short after they were.
+	shortageLasts = 5 * time.Second
+)
+
+func high(limit int64) int64 { return limit - limit/10 }
+func low(limit int64) int64  { return limit - limit/5 }
+
+// because says why the proxy is overloaded, "" where it is not.
+func (o *overload) because() string {
+	if s := o.now.Load(); s != nil {
+		return *s
+	}
+	return ""
+}
+
+// ranShort notes that descriptors have come to the reserve.
+func (m *limits) ranShort() {
+	o := &m.overload
+	o.short.Store(max(int64(time.Since(o.start)), 1))
+	o.relieve()
+	if o.because() == "" {
+		m.look()
+	}
+}
+
+// look enters and leaves the overload.
+func (m *limits) look() {
+	o := &m.overload
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	before := o.because()
+	bound := high
+	if before != "" {
+		bound = low
+	}
+	tunnels, requests := m.tunnels.Load(), m.requests.Load()
+	busy := m.busy()
+	if before == "" && busy+int64(o.idle()) >= high(int64(m.descriptors)) {
+		o.relieve()
+	}
+	short := o.short.Load()
+	used, allowed := o.memory.read()
+	why := ""
+	switch {
+	case short > 0 && int64(time.Since(o.start))-short < int64(shortageLasts):
+		why = errDescriptors.text
+	case tunnels > bound(m.maxTunnels):
+		why = fmt.Sprintf("open tunnels come near proxy.max_tunnels, %d", m.maxTunnels)
+	case requests > bound(m.maxRequests):
+		why = fmt.Sprintf("plain requests come near their limit, %d", m.maxRequests)
+	case busy > bound(int64(m.descriptors)):
+		why = "open files come near their limit (LimitNOFILE=, ulimit -n)"
+	case used > bound(allowed):
+		why = fmt.Sprintf("memory comes near its limit, %d MB (GOMEMLIMIT, or nine tenths of the control group's)", allowed>>20)
+	}
+	switch {
+	case why != "" && before == "":
+		o.since = time.Now()
+		o.now.Store(&why)
+		o.ops.Warn("overloaded: requests for what is not Apple's are refused until it eases", zap.String("because", why))
+	case why == "" && before != "":
+		o.now.Store(nil)
+		o.ops.Info("no longer overloaded", zap.Duration("after", time.Since(o.since).Round(time.Millisecond)))
+	}
+}
+
+// watch looks for overload until stop is closed.
+func (m *limits) watch(stop <-chan struct{}) {
+	tick := time.NewTicker(overloadInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			m.look()
+		case <-stop:
+			return
+		}
+	}
+}
+
+// memory reads what the process needs of memory. The zero value is ready.
+type memory struct{ samples []metrics.Sample }
+
+// read returns the bytes in use and the limit of them (GOMEMLIMIT). What the
+// collector can free does not count, for it fills any limit in between.
+func (r *memory) read() (used, limit int64) {
+	limit = debug.SetMemoryLimit(-1)
+	if limit == math.MaxInt64 {
+		return 0, limit
+	}
+	if r.samples == nil {
+		for _, name := range []string{
+			"/gc/heap/live:bytes", "/memory/classes/total:bytes", "/memory/classes/heap/released:bytes",
+			"/memory/classes/heap/objects:bytes", "/memory/classes/heap/unused:bytes", "/memory/classes/heap/free:bytes",
+		} {
+			r.samples = append(r.samples, metrics.Sample{Name: name})
+		}
+	}
+	metrics.Read(r.samples)
+	value := func(i int) int64 { return int64(r.samples[i].Value.Uint64()) }
+	rest := value(1)
+	for i := 2; i < len(r.samples); i++ {
+		rest -= value(i)
+	}
+	return value(0) + max(rest, 0), limit
+}
+
+// relieve closes connections that are kept for later only, as many as help soon.
+// It does not block.
+func (s *Server) relieve() {
+	if !s.relieving.CompareAndSwap(false, true) {
+		return
+	}
+	go func() {
+		defer s.relieving.Store(false)
+		s.room.Shed(s.room.Len()/2 + 1)
+		s.quick.pool.closeIdle()
+		if st := s.state.Load(); st != nil {
+			st.transport.CloseIdleConnections()
+		}
+	}()
+}
+
+// idle is the number of connections that relieve could close, but for those of
+// the general way to destinations.
+func (s *Server) idle() int { return s.room.Len() + s.quick.pool.len() }
+
+// connState is http.Server.ConnState.
+func (s *Server) connState(c net.Conn, state http.ConnState) {
+	nextRequest(c, state)
+	s.room.ConnState(c, state)
+}
+
+// Overloaded says why new requests for what is not Apple's are turned away, ""
+// where they are not.
+func (s *Server) Overloaded() string { return s.limits.overload.because() }
+
+// Room is where connections wait that have not asked for anything. What else the
+// process serves should wait there too: the longest wait is the first to end.
+func (s *Server) Room() *waiting.Room { return s.room }
