@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -248,7 +249,7 @@ func (c *csvRecords) flush() error {
 }
 
 // lineRecords writes a line each, in columns of fixed width, so that those that
-// come later fit below.
+// come later fit below. The last one is never cut: it may be what matters.
 type lineRecords struct {
 	s     screen
 	begun bool
@@ -258,9 +259,10 @@ var logColumns = []struct {
 	name  string
 	width int
 	right bool
+	least int // the width of a terminal from which it is shown
 }{
-	{"TIME", 19, false}, {"CLIENT", 15, false}, {"ACTION", 9, false}, {"CODE", 4, true},
-	{"BYTES", 7, true}, {"TOOK", 6, true}, {"SERVICE", 15, false}, {"DESTINATION", 0, false},
+	{name: "TIME", width: 14}, {name: "CLIENT", width: 15}, {name: "ACTION", width: 9}, {name: "CODE", width: 4, right: true},
+	{name: "BYTES", width: 7, right: true}, {name: "TOOK", width: 6, right: true, least: 90}, {name: "SERVICE", width: 15, least: 110},
 }
 
 var actionStyles = map[policy.Action]style{
@@ -271,11 +273,11 @@ var actionStyles = map[policy.Action]style{
 func (l *lineRecords) write(r *accesslog.Record) error {
 	if !l.begun {
 		l.begun = true
-		head := make([]cell, len(logColumns))
-		for i, c := range logColumns {
-			head[i] = cell{c.name, bold}
+		var head []cell
+		for _, c := range logColumns {
+			head = append(head, cell{c.name, bold})
 		}
-		if err := l.line(head); err != nil {
+		if err := l.line(append(head, cell{"DESTINATION", bold})); err != nil {
 			return err
 		}
 	}
@@ -285,7 +287,7 @@ func (l *lineRecords) write(r *accesslog.Record) error {
 	}
 	to, why := destination(r)
 	return l.line([]cell{
-		{local(r.Time), dim}, {client, plain}, {string(r.Action), actionStyles[r.Action]}, {strconv.Itoa(r.Status), plain},
+		{r.Time.Local().Format("01-02 15:04:05"), dim}, {client, plain}, {string(r.Action), actionStyles[r.Action]}, {strconv.Itoa(r.Status), plain},
 		{bytesText(r.Up + r.Down), plain}, {durationText(r.Duration), plain}, {r.Service, plain}, {to, plain}, why,
 	})
 }
@@ -312,39 +314,26 @@ func destination(r *accesslog.Record) (to string, why cell) {
 	return to, cell{}
 }
 
-// line writes cells; the last ones have no width of their own, and are cut to what
-// a terminal has left.
+// line writes the cells of logColumns, and behind them others.
 func (l *lineRecords) line(cells []cell) error {
 	var b strings.Builder
-	used := 0
 	for i, c := range cells {
 		text := onLine(c.text)
-		if text == "" && i >= len(logColumns)-1 {
+		if i >= len(logColumns) {
+			b.WriteString(l.s.paint(c.as, text) + "  ")
 			continue
 		}
-		if used > 0 {
-			b.WriteString("  ")
-			used += 2
-		}
-		n := len([]rune(text))
-		if i < len(logColumns)-1 {
-			width := logColumns[i].width
-			blanks := strings.Repeat(" ", max(width-n, 0))
-			if logColumns[i].right {
-				b.WriteString(blanks + l.s.paint(c.as, text))
-			} else {
-				b.WriteString(l.s.paint(c.as, text) + blanks)
-			}
-			used += max(n, width)
+		column := logColumns[i]
+		if l.s.width > 0 && l.s.width < column.least {
 			continue
 		}
-		if l.s.width > 0 {
-			if text = cut(text, max(l.s.width-used, minLast)); i == len(cells)-1 && l.s.width-used < minLast {
-				break
-			}
+		blanks := strings.Repeat(" ", max(column.width-utf8.RuneCountInString(text), 0))
+		if column.right {
+			b.WriteString(blanks + l.s.paint(c.as, text))
+		} else {
+			b.WriteString(l.s.paint(c.as, text) + blanks)
 		}
-		b.WriteString(l.s.paint(c.as, text))
-		used += len([]rune(text))
+		b.WriteString("  ")
 	}
 	_, err := io.WriteString(l.s, strings.TrimRight(b.String(), " ")+"\n")
 	return err

@@ -61,10 +61,10 @@ var nameBy = map[string]func(*Record) string{
 func TestTrafficIsTheSumOfTheRecords(t *testing.T) {
 	b := openBoth(t, Config{File: "access.log", Format: "json"})
 	now := time.Now()
-	for _, r := range varied(800, now) {
+	for _, r := range varied(300, now) {
 		b.log.Write(&r)
 	}
-	b.restart()
+	b.settle(300)
 	for _, w := range []struct {
 		name     string
 		from, to time.Duration // before now
@@ -107,10 +107,10 @@ func TestTrafficIsTheSumOfTheRecords(t *testing.T) {
 func TestTrafficLimit(t *testing.T) {
 	b := openBoth(t, Config{File: "access.log", Format: "json"})
 	now := time.Now()
-	for _, r := range varied(800, now) {
+	for _, r := range varied(300, now) {
 		b.log.Write(&r)
 	}
-	b.restart()
+	b.settle(300)
 	all, err := b.store.Traffic(t.Context(), TrafficQuery{From: now.Add(-24 * time.Hour), By: ByHost, Step: time.Hour})
 	if err != nil {
 		t.Fatal(err)

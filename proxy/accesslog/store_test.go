@@ -79,6 +79,21 @@ func (b *logAndStore) restart() {
 	b.open()
 }
 
+// settle waits until so many records are stored.
+func (b *logAndStore) settle(n int) {
+	b.t.Helper()
+	if err := b.log.Flush(); err != nil {
+		b.t.Fatal(err)
+	}
+	await(b.t, "the records", func() bool {
+		var stored int
+		if err := b.store.read.QueryRow("SELECT count(*) FROM records").Scan(&stored); err != nil {
+			b.t.Fatal(err)
+		}
+		return stored == n
+	})
+}
+
 // ids returns those of all stored records, the oldest first.
 func (b *logAndStore) ids() []ID {
 	b.t.Helper()
@@ -97,11 +112,12 @@ func idsOf(t *testing.T, s *Store, f Filter) []ID {
 	return ids
 }
 
-// eachSecond is the records 1 to n, a second apart.
+// eachSecond is the records 1 to n, a second apart, of yesterday.
 func eachSecond(n int) []Record {
 	list := make([]Record, n)
+	start := time.Now().Add(-24 * time.Hour).Truncate(time.Hour)
 	for i := range list {
-		list[i] = Record{ID: ID(i + 1), Time: time.Unix(1_700_000_000+int64(i), 0), Service: "push", Action: policy.Tunnel, Up: 1, Down: int64(i)}
+		list[i] = Record{ID: ID(i + 1), Time: start.Add(time.Duration(i) * time.Second), Service: "push", Action: policy.Tunnel, Up: 1, Down: int64(i)}
 	}
 	return list
 }
@@ -125,10 +141,7 @@ func TestStoreFollowsTheLog(t *testing.T) {
 					b.log.Write(&r)
 					want = append(want, r.ID)
 				}
-				if err := b.log.Flush(); err != nil {
-					t.Fatal(err)
-				}
-				await(t, "the records", func() bool { return len(b.ids()) == len(want) })
+				b.settle(len(want))
 				b.restart()
 			}
 			if got := b.ids(); !reflect.DeepEqual(got, want) {
@@ -143,7 +156,7 @@ func TestStoreKeepsRecordsAsTheLogHasThem(t *testing.T) {
 	for _, s := range samples {
 		b.log.Write(&s.rec)
 	}
-	b.restart()
+	b.settle(len(samples))
 	f, err := os.Open(filepath.Join(b.dir, "access.log"))
 	if err != nil {
 		t.Fatal(err)
@@ -189,7 +202,7 @@ func TestSearch(t *testing.T) {
 		list[i].ID, list[i].Time = ID(i+1), at.Add(time.Duration(i)*time.Minute)
 		b.log.Write(&list[i])
 	}
-	b.restart()
+	b.settle(len(list))
 	for _, c := range []struct {
 		name string
 		f    Filter
@@ -261,7 +274,7 @@ func TestPagesHaveEveryRecordOnce(t *testing.T) {
 		list[i].Time = list[i].Time.Truncate(time.Minute) // many at a time
 		b.log.Write(&list[i])
 	}
-	b.restart()
+	b.settle(len(list))
 	for _, oldest := range []bool{true, false} {
 		for _, limit := range []int{1, 7, 149, 150} {
 			t.Run(fmt.Sprintf("oldest first %v, %d a page", oldest, limit), func(t *testing.T) {
