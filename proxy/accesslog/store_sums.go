@@ -141,34 +141,43 @@ func (s *sums) store(ctx context.Context, tx *sql.Tx, most int) error {
 		return err
 	}
 	defer talker.Close()
-	type group struct {
-		bucket
-		kind string
+	listed, err := tx.PrepareContext(ctx, hasTalker)
+	if err != nil {
+		return err
 	}
-	room := map[group]int{}
-	for k, sum := range s.talkers {
-		g := group{k.bucket, k.kind}
-		if _, ok := room[g]; !ok {
-			var n int
-			if err := tx.QueryRowContext(ctx, countTalker, k.span, k.start, k.kind).Scan(&n); err != nil {
-				return err
-			}
-			room[g] = most - n
+	defer listed.Close()
+	room := map[talkerKey]int{} // by a key without name
+	for k := range s.talkers {
+		k.name = ""
+		room[k]--
+	}
+	for k := range room {
+		var n int
+		if err := tx.QueryRowContext(ctx, countTalker, k.span, k.start, k.kind).Scan(&n); err != nil {
+			return err
 		}
+		if room[k] += most - n; room[k] < 0 { // perhaps not for all
+			room[k] = max(most-n, 0)
+		} else {
+			delete(room, k)
+		}
+	}
+	for k, sum := range s.talkers {
 		var name any = k.name
 		if k.kind == kindClient {
 			name = []byte(k.name)
 		}
-		if room[g] < len(s.talkers) { // not sure that there is room for all
-			listed := 0
-			err := tx.QueryRowContext(ctx, hasTalker, k.span, k.start, k.kind, name).Scan(&listed)
-			if err != nil && !errors.Is(err, sql.ErrNoRows) {
-				return err
-			}
+		group := k
+		group.name = ""
+		if left, bounded := room[group]; bounded {
+			is := 0
+			err := listed.QueryRowContext(ctx, k.span, k.start, k.kind, name).Scan(&is)
 			switch {
-			case listed == 1:
-			case room[g] > 0:
-				room[g]--
+			case err == nil:
+			case !errors.Is(err, sql.ErrNoRows):
+				return err
+			case left > 0:
+				room[group]--
 			default:
 				name = otherName
 			}
