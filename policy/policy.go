@@ -92,6 +92,8 @@ type Decision struct {
 	// Dial is where to connect to for what passes: the target, or the host that a
 	// preset has in its place. The names in TLS and HTTP are the target's still.
 	Dial Target
+	// HideURL is set where the rule that matches keeps the URL out of records.
+	HideURL bool
 
 	ruleHeaders, presetHeaders []header
 }
@@ -189,7 +191,9 @@ func (p *Policy) Decide(r *Request) Decision {
 	}
 	relay := p.relay && isRelay(r.Target.Host)
 	if d.Match.OK() || relay {
-		switch rule := p.firstNaming(r, &d); {
+		rule := p.firstNaming(r, &d)
+		d.HideURL = rule != nil && rule.hideURL
+		switch {
 		case rule != nil && rule.then == thenDeny:
 			d.Action, d.Rule = Deny, rule.name
 		case relay:
@@ -200,6 +204,7 @@ func (p *Policy) Decide(r *Request) Decision {
 		return d
 	}
 	rule, ask := p.first(r, &d)
+	d.HideURL = rule != nil && rule.hideURL
 	switch {
 	case ask:
 		d.Action, d.Rule = Challenge, RuleAuth

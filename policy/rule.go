@@ -28,6 +28,9 @@ type Rule struct {
 	// Headers are set on requests that are forwarded or intercepted. The
 	// headers that frame a message or belong to one connection are not allowed.
 	Headers map[string]string `koanf:"headers"`
+	// HideURL keeps the URL out of the records of what the rule matches; they have
+	// the host.
+	HideURL bool `koanf:"hide_url"`
 }
 
 // When holds the conditions of a rule. Each holds where any of its values
@@ -73,6 +76,7 @@ type rule struct {
 	hours    []hours
 	services []string
 	headers  []header
+	hideURL  bool
 }
 
 // match reports whether every condition but users and groups holds.
@@ -184,7 +188,7 @@ func compileRule(r *Rule, lists map[string]HostList, inspectMode string) (rule, 
 		fail("then: %q is unknown (allowed: deny, allow, inspect, tunnel)", r.Then)
 	}
 	c := rule{
-		name: r.Name, then: r.Then,
+		name: r.Name, then: r.Then, hideURL: r.HideURL,
 		names:    len(r.When.Hosts) > 0 || len(r.When.Services) > 0,
 		ports:    slices.Clone(r.When.Ports),
 		services: slices.Clone(r.When.Services),

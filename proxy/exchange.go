@@ -23,6 +23,7 @@ type exchange struct {
 	target policy.Target
 	asked  http.Header // the request's, where a person may read the answer; nil: nobody does
 	groups []string    // of the user
+	hidden bool        // the record does not say the URL
 
 	finished bool
 
@@ -45,6 +46,7 @@ func (x *exchange) to(t policy.Target) {
 // decided notes what the policy said.
 func (x *exchange) decided(d policy.Decision) {
 	x.rec.Service, x.rec.Action, x.rec.Rule = d.Service(), d.Action, d.Rule
+	x.hidden = d.HideURL
 }
 
 // refuse notes a refusal that the proxy itself made, below the policy.
@@ -76,7 +78,12 @@ func (x *exchange) finish(status int) {
 	if x.rec.Service == "" {
 		x.rec.Service = catalog.Other
 	}
-	x.s.traffic.Service(x.rec.Service).Request(x.rec.Action)
+	if x.hidden {
+		x.rec.URL = ""
+	}
+	service := x.s.traffic.Service(x.rec.Service)
+	service.Request(x.rec.Action)
+	service.Recorded(x.rec.Up, x.rec.Down)
 	if x.rec.Connect > 0 {
 		x.s.traffic.Connected(x.rec.Connect)
 	}

@@ -201,7 +201,7 @@ func openUsers(t testing.TB, c setup) *auth.Auth {
 }
 
 // stop waits until every request and tunnel has ended, and returns all records.
-// What the counters say must be what the records say, and nothing stays counted.
+// What the counters say must be what the records say, and nothing stays counted or in flight.
 func (r *rig) stop() []accesslog.Record {
 	r.t.Helper()
 	r.once.Do(func() {
@@ -276,8 +276,8 @@ func (r *rig) compareCounters() {
 		for i, a := range traffic.Actions {
 			got.requests[i] = c.Requests[a]
 		}
-		if got != want[c.Service] || c.Tunnels != 0 {
-			r.t.Errorf("service %s counts %+v and %d open tunnels, the records say %+v", c.Service, got, c.Tunnels, want[c.Service])
+		if got != want[c.Service] || c.Tunnels != 0 || c.UpInFlight != 0 || c.DownInFlight != 0 {
+			r.t.Errorf("service %s counts %+v, %d open tunnels and %d bytes in flight, the records say %+v", c.Service, got, c.Tunnels, c.UpInFlight+c.DownInFlight, want[c.Service])
 		}
 	}
 }

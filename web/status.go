@@ -61,6 +61,8 @@ type Status struct {
 	Tunnels   int64     `json:"tunnels"`
 	Reload    Reload    `json:"reload"`
 	AccessLog AccessLog `json:"access_log"`
+	// Store is nil and not in JSON where none is configured.
+	Store *Store `json:"store,omitempty"`
 	// Lists are those of the configuration; never null in JSON.
 	Lists []lists.Status `json:"lists"`
 	// CA is the interception CA; nil and not in JSON where there is none.
@@ -82,6 +84,18 @@ type AccessLog struct {
 	Since time.Time `json:"since,omitzero"`
 	// Lost is how many records found no room meanwhile, since the start.
 	Lost uint64 `json:"lost"`
+}
+
+// Store says how it goes with the store of access records.
+type Store struct {
+	// Error is why nothing can be stored; empty where it can.
+	Error string `json:"error"`
+	// Since is when that began; zero and not in JSON where Error is empty.
+	Since time.Time `json:"since,omitzero"`
+	// Lag is how many bytes of the access log wait to be stored.
+	Lag int64 `json:"lag"`
+	// Size is that of its files, in bytes.
+	Size int64 `json:"size"`
 }
 
 // A Listener is an address that the process takes connections at.

@@ -325,6 +325,13 @@ func (a *app) status() web.Status {
 	if h.Err != nil {
 		st.AccessLog.Error = h.Err.Error()
 	}
+	if a.store != nil {
+		h := a.store.Health()
+		st.Store = &web.Store{Since: h.Since, Lag: h.Lag, Size: h.Size}
+		if h.Err != nil {
+			st.Store.Error = h.Err.Error()
+		}
+	}
 	for _, on := range []struct {
 		purpose string
 		list    []net.Listener

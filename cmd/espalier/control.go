@@ -152,6 +152,9 @@ func writeStatus(s screen, st web.Status) error {
 		}
 		row(name, as, text+": "+state)
 	}
+	if s := st.Store; s != nil && s.Error != "" {
+		row("Store", red, "records wait in the access log since "+local(s.Since)+": "+s.Error)
+	}
 	if st.CA != nil {
 		for _, w := range st.CA.Warnings {
 			row("CA", yellow, w)

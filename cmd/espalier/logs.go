@@ -74,6 +74,9 @@ none.`,
 			if err != nil {
 				return err
 			}
+			if f, err = cfg.Log.Access.Anonymous(f, cfg.Data); err != nil {
+				return usage(flagErrors(err))
+			}
 			r, err := openRecords(cfg)
 			if err != nil {
 				return err

@@ -20,9 +20,11 @@ type Config struct {
 	// means for ever. Where it is set the file is rotated every day (UTC) as
 	// well, so that no record outlives it by more than two days.
 	Keep time.Duration `koanf:"keep"`
-	// Anonymize leaves out who the client was: addresses are cut to their
-	// network (/24, /48) and users are left empty.
-	Anonymize bool `koanf:"anonymize"`
+	// Anonymize says how far records hide who the client was.
+	Anonymize Anonymize `koanf:"anonymize"`
+	// Rekey is how long a key of pseudonyms is used; 0 means until its file is
+	// removed.
+	Rekey time.Duration `koanf:"rekey"`
 }
 
 // Validate checks the values; it does not touch the file.
@@ -36,6 +38,12 @@ func (c Config) Validate() error {
 	}
 	if c.Keep < 0 {
 		errs = append(errs, errors.New("keep: must not be negative"))
+	}
+	switch {
+	case c.Rekey < 0:
+		errs = append(errs, errors.New("rekey: must not be negative"))
+	case c.Rekey > 0 && c.Anonymize != Pseudonym:
+		errs = append(errs, errors.New("rekey: is for anonymize: pseudonym only"))
 	}
 	return errors.Join(errs...)
 }

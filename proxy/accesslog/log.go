@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -18,8 +17,8 @@ import (
 // A Log writes one line for each record. Its methods are safe for concurrent
 // use. It is a prometheus.Collector of its own counters.
 type Log struct {
-	file      string // the path of a regular file with JSON lines; empty where there is none
-	anonymize bool
+	file      string        // the path of a regular file with JSON lines; empty where there is none
+	anonymize func(*Record) // nil: nobody is hidden
 	node      string
 	log       *zap.Logger
 	lines     sync.Pool // *[]byte
@@ -38,21 +37,26 @@ type sink struct {
 // this instance as it stands in records, log the operational log that hears of
 // trouble with the access log. With an empty cfg.File nothing is written.
 func Open(cfg Config, dir, node string, log *zap.Logger) (*Log, error) {
-	path := cfg.File
-	switch path {
-	case "":
-		return newLog(cfg, node, nil, log), nil
-	case "-":
-		return newLog(cfg, node, stdout{}, log), nil
-	}
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(dir, path)
-	}
-	out, err := openFile(path, cfg, log)
+	anonymize, err := newAnonymizer(cfg, dir, log)
 	if err != nil {
-		return nil, fmt.Errorf("access log %s: %w", path, err)
+		return nil, err
+	}
+	path := cfg.File
+	var out io.WriteCloser
+	switch {
+	case path == "":
+	case path == "-":
+		out = stdout{}
+	default:
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(dir, path)
+		}
+		if out, err = openFile(path, cfg, log); err != nil {
+			return nil, fmt.Errorf("access log %s: %w", path, err)
+		}
 	}
 	l := newLog(cfg, node, out, log)
+	l.anonymize = anonymize
 	if _, regular := out.(*rotating); regular && cfg.Format == "json" {
 		l.file = path
 	}
@@ -60,7 +64,7 @@ func Open(cfg Config, dir, node string, log *zap.Logger) (*Log, error) {
 }
 
 func newLog(cfg Config, node string, out io.WriteCloser, log *zap.Logger) *Log {
-	l := &Log{anonymize: cfg.Anonymize, node: node, log: log}
+	l := &Log{node: node, log: log}
 	l.lines.New = func() any { return new([]byte) }
 	switch {
 	case out == nil:
@@ -104,9 +108,9 @@ func (l *Log) Write(r *Record) {
 	}
 	line := l.lines.Get().(*[]byte)
 	l.total.Add(1)
-	if l.anonymize {
+	if l.anonymize != nil {
 		anonymous := *r
-		anonymous.Client, anonymous.User = network(r.Client), ""
+		l.anonymize(&anonymous)
 		r = &anonymous
 	}
 	for _, s := range l.sinks {
@@ -152,20 +156,6 @@ func (l *Log) Health() Health {
 		all.Lost += h.Lost
 	}
 	return all
-}
-
-// network cuts an address to the network that an anonymous record names.
-func network(a netip.Addr) netip.Addr {
-	a = a.Unmap()
-	bits := 48
-	if a.Is4() {
-		bits = 24
-	}
-	p, err := a.WithZone("").Prefix(bits)
-	if err != nil {
-		return netip.Addr{} // the zero Addr has no network
-	}
-	return p.Addr()
 }
 
 var (

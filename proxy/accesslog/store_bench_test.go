@@ -34,7 +34,7 @@ func fleet(now time.Time, from, n int) []Record {
 	list := make([]Record, n)
 	for i := range list {
 		h := hosts[next(len(hosts))]
-		at := now.Add(-30 * 24 * time.Hour).Add(time.Duration(from+i) * 30 * 24 * time.Hour / benchmarkRecords)
+		at := now.Add(-30 * 24 * time.Hour).Add(time.Duration(from+i) * (30 * 24 * time.Hour / benchmarkRecords))
 		r := &list[i]
 		*r = Record{
 			ID: ID(at.UnixNano()), Time: at, Node: "proxy-1", Client: netip.AddrFrom4([4]byte{10, 1, byte(next(20)), byte(next(250))}),

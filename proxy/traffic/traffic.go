@@ -42,6 +42,7 @@ type Service struct {
 	_        [cacheLine]byte
 	tunnels  atomic.Int64
 	requests [6]atomic.Int64 // by index in Actions
+	recorded [2]atomic.Int64 // bytes up and down of requests that have ended
 	_        [cacheLine]byte
 }
 
@@ -97,14 +98,28 @@ func (s *Service) Request(a policy.Action) {
 	}
 }
 
+// Recorded counts the bytes of a request that has ended, in its record; those
+// that are counted in no record yet are in flight.
+func (s *Service) Recorded(up, down int64) {
+	if up != 0 {
+		s.recorded[0].Add(up)
+	}
+	if down != 0 {
+		s.recorded[1].Add(down)
+	}
+}
+
 // A Snapshot is what the counters of a service stood at. Counters go on while
 // it is taken, so that the sum over services may be of slightly different
 // moments.
 type Snapshot struct {
 	Service  string
-	Up, Down int64                   // bytes of payload, from and to clients
-	Tunnels  int64                   // open now
-	Requests map[policy.Action]int64 // every one of Actions
+	Up, Down int64 // bytes of payload, from and to clients
+	// UpInFlight and DownInFlight are how many of these belong to requests and
+	// tunnels that have not ended, so that no record has them yet.
+	UpInFlight, DownInFlight int64
+	Tunnels                  int64                   // open now
+	Requests                 map[policy.Action]int64 // every one of Actions
 }
 
 // Bytes is the sum of both directions.
@@ -124,10 +139,13 @@ func (s Snapshot) Total() int64 {
 func (c *Counters) Snapshot() []Snapshot {
 	list := make([]Snapshot, 0, len(c.order))
 	for _, s := range c.order {
+		// What has ended is read first, so that nothing is missed in between.
+		up, down := s.recorded[0].Load(), s.recorded[1].Load()
 		snap := Snapshot{
 			Service: s.ID, Up: s.up.Load(), Down: s.down.Load(), Tunnels: s.tunnels.Load(),
 			Requests: make(map[policy.Action]int64, len(Actions)),
 		}
+		snap.UpInFlight, snap.DownInFlight = max(snap.Up-up, 0), max(snap.Down-down, 0)
 		for i, a := range Actions {
 			snap.Requests[a] = s.requests[i].Load()
 		}

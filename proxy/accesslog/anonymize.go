@@ -1,0 +1,257 @@
+package accesslog
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Anonymize says how far records hide who the client was. The zero value hides
+// nobody.
+type Anonymize string
+
+const (
+	// Truncate cuts addresses to their network (/24, /48) and leaves users empty.
+	Truncate Anonymize = "truncate"
+	// Pseudonym replaces addresses and users by others, which stay the same as long
+	// as the key does.
+	Pseudonym Anonymize = "pseudonym"
+)
+
+// UnmarshalText parses false, truncate and pseudonym; true is truncate.
+func (a *Anonymize) UnmarshalText(text []byte) error {
+	switch s := string(text); s {
+	case "false":
+		*a = ""
+	case "true", string(Truncate):
+		*a = Truncate
+	case string(Pseudonym):
+		*a = Pseudonym
+	default:
+		return fmt.Errorf("%q is unknown (allowed: false, truncate, pseudonym)", s)
+	}
+	return nil
+}
+
+// String returns the text that UnmarshalText takes.
+func (a Anonymize) String() string {
+	if a == "" {
+		return "false"
+	}
+	return string(a)
+}
+
+// MarshalText returns String.
+func (a Anonymize) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// newAnonymizer returns what hides a client in a record, nil for nothing. dir is
+// the data directory, where the key of pseudonyms is.
+func newAnonymizer(cfg Config, dir string, log *zap.Logger) (func(*Record), error) {
+	switch cfg.Anonymize {
+	case Truncate:
+		return truncate, nil
+	case Pseudonym:
+		p := &pseudonyms{path: filepath.Join(dir, keyFile), rekey: cfg.Rekey, log: log}
+		if err := p.open(time.Now()); err != nil {
+			return nil, fmt.Errorf("key of pseudonyms: %w", err)
+		}
+		return p.apply, nil
+	}
+	return nil, nil
+}
+
+// Anonymous turns a filter for clients and users into one for what records have in
+// their place, as far as that is possible. dir is the data directory. Filters for
+// what already is a pseudonym, or a network that records keep, stay as they are.
+func (c Config) Anonymous(f Filter, dir string) (Filter, error) {
+	single := f.Client.IsValid() && f.Client.IsSingleIP()
+	switch c.Anonymize {
+	case Truncate:
+		if single {
+			a := network(f.Client.Addr())
+			f.Client = netip.PrefixFrom(a, a.BitLen())
+		}
+		if f.User != "" {
+			return f, errors.New("user: records have none, by log.access.anonymize")
+		}
+	case Pseudonym:
+		if f.User == "" && !f.Client.IsValid() {
+			break
+		}
+		key, _, err := readKey(filepath.Join(dir, keyFile))
+		if err != nil {
+			return f, fmt.Errorf("key of pseudonyms: %w", err)
+		}
+		switch {
+		case single && !pseudonymNetwork.Contains(f.Client.Addr()):
+			f.Client = netip.PrefixFrom(key.addr(f.Client.Addr()), 128)
+		case f.Client.IsValid() && !single:
+			return f, errors.New("client: records have pseudonyms, by log.access.anonymize: they cannot be searched for by network")
+		}
+		if f.User != "" && !strings.HasPrefix(f.User, userPrefix) {
+			f.User = key.user(f.User)
+		}
+	}
+	return f, nil
+}
+
+func truncate(r *Record) { r.Client, r.User = network(r.Client), "" }
+
+// network cuts an address to the network that an anonymous record names.
+func network(a netip.Addr) netip.Addr {
+	a = a.Unmap()
+	bits := 48
+	if a.Is4() {
+		bits = 24
+	}
+	p, err := a.WithZone("").Prefix(bits)
+	if err != nil {
+		return netip.Addr{} // the zero Addr has no network
+	}
+	return p.Addr()
+}
+
+// keyFile holds the key of pseudonyms in hexadecimal digits.
+const keyFile = "pseudonym.key"
+
+// pseudonymNetwork is where pseudonyms of addresses are: the discard prefix (RFC
+// 6666), which no client has.
+var pseudonymNetwork = netip.MustParsePrefix("100::/64")
+
+// userPrefix tells pseudonyms of users from users.
+const userPrefix = "u-"
+
+type pseudonymKey [sha256.Size]byte
+
+func (k *pseudonymKey) sum(kind byte, of []byte) (sum [sha256.Size]byte) {
+	mac := hmac.New(sha256.New, k[:])
+	mac.Write([]byte{kind})
+	mac.Write(of)
+	mac.Sum(sum[:0])
+	return sum
+}
+
+// addr is the pseudonym of an address; the zero Addr has none.
+func (k *pseudonymKey) addr(a netip.Addr) netip.Addr {
+	if !a.IsValid() {
+		return a
+	}
+	b := a.WithZone("").As16()
+	sum := k.sum('a', b[:])
+	p := pseudonymNetwork.Addr().As16()
+	copy(p[8:], sum[:8])
+	return netip.AddrFrom16(p)
+}
+
+// user is the pseudonym of a user; nobody has none.
+func (k *pseudonymKey) user(name string) string {
+	if name == "" {
+		return ""
+	}
+	sum := k.sum('u', []byte(name))
+	return userPrefix + ID(binary.BigEndian.Uint64(sum[:])).String()
+}
+
+// pseudonyms replaces clients and users by pseudonyms. It is safe for concurrent
+// use.
+type pseudonyms struct {
+	path  string
+	rekey time.Duration // 0: never
+	log   *zap.Logger
+
+	key   atomic.Pointer[pseudonymKey]
+	until atomic.Int64 // when the key is replaced, in ns since 1970; 0: never
+	mu    sync.Mutex   // held while it is replaced
+}
+
+func (p *pseudonyms) apply(r *Record) {
+	if until := p.until.Load(); until != 0 && r.Time.UnixNano() >= until {
+		p.replace(r.Time)
+	}
+	key := p.key.Load()
+	r.Client, r.User = key.addr(r.Client), key.user(r.User)
+}
+
+// open reads the key, or makes one where there is none.
+func (p *pseudonyms) open(now time.Time) error {
+	key, made, err := readKey(p.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		made = now
+		key, err = writeKey(p.path)
+	}
+	if err != nil {
+		return err
+	}
+	p.use(key, made)
+	return nil
+}
+
+func (p *pseudonyms) use(key *pseudonymKey, made time.Time) {
+	p.key.Store(key)
+	if p.rekey > 0 {
+		p.until.Store(made.Add(p.rekey).UnixNano())
+	}
+}
+
+// replace makes a new key. Where it cannot be kept it is used all the same: what
+// was promised is that the old one is not.
+func (p *pseudonyms) replace(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now.UnixNano() < p.until.Load() {
+		return // somebody else has
+	}
+	key, err := writeKey(p.path)
+	if err != nil {
+		p.log.Error("the new key of pseudonyms could not be kept; the next start makes another", zap.String("file", p.path), zap.Error(err))
+	}
+	p.use(key, now)
+}
+
+// readKey reads a key, and when it was made.
+func readKey(path string) (*pseudonymKey, time.Time, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	b, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if key := new(pseudonymKey); err == nil && copy(key[:], b) == len(b) && len(b) == len(key) {
+		return key, info.ModTime(), nil
+	}
+	return nil, time.Time{}, fmt.Errorf("%s: no key (wanted: %d hexadecimal digits; remove the file for a new one)", path, 2*len(pseudonymKey{}))
+}
+
+// writeKey makes a new key in the place of the one before. The key is good though
+// writing it fails.
+func writeKey(path string) (*pseudonymKey, error) {
+	key := new(pseudonymKey)
+	rand.Read(key[:])
+	f, err := os.CreateTemp(filepath.Dir(path), keyFile+"*") // with mode 0600
+	if err != nil {
+		return key, err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.WriteString(hex.EncodeToString(key[:]) + "\n")
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	return key, err
+}
