@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"espalier/web"
 )
 
 // Dump writes the configuration in force as YAML that Load reads, with the
@@ -19,6 +21,17 @@ func (l *Loaded) Dump(w io.Writer) error {
 	d := &dumper{w: bufio.NewWriter(w)}
 	d.fields(reflect.ValueOf(l.Config).Elem(), l.root, "", "")
 	return d.w.Flush()
+}
+
+// Settings returns the values in force, as Dump writes them.
+func (l *Loaded) Settings() []web.Setting {
+	var list []web.Setting
+	leaves(reflect.ValueOf(l.Config).Elem(), "", func(key string, v reflect.Value) {
+		if n := l.lookup(key); n != nil { // else it was left out
+			list = append(list, web.Setting{Key: key, Value: flow(v, key), Origin: n.origin()})
+		}
+	})
+	return list
 }
 
 type dumper struct{ w *bufio.Writer }

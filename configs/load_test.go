@@ -323,6 +323,31 @@ func TestTooMuch(t *testing.T) {
 	}
 }
 
+// Settings say of every key what Dump does, and tell no secret.
+func TestSettings(t *testing.T) {
+	l, err := Load(Options{File: "testdata/good/full.yaml"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]web.Setting{}
+	for _, s := range l.Settings() {
+		got[s.Key] = s
+	}
+	for key, want := range map[string]string{
+		"proxy.idle_timeout": "60h  # testdata/good/full.yaml:8",
+		"egress.parent":      `"http://user:xxxxx@proxy.example.org:3128"  # testdata/good/full.yaml:17`,
+		"auth.ldap.password": "xxxxx  # testdata/good/full.yaml:33",
+		"lists.games.url":    `"https://user:xxxxx@lists.example.org/games.txt"  # testdata/good/full.yaml:45`,
+		"rules[0].name":      "no-games  # testdata/good/full.yaml:47",
+		"egress.hosts":       `{"*.lab.example.org": "192.0.2.2, 2001:db8::2", gs.apple.com: "192.0.2.1"}  # testdata/good/full.yaml:12`,
+		"web.hosts":          "[console.school.example]  # testdata/good/full.yaml:90",
+	} {
+		if s := got[key]; s.Value+"  # "+s.Origin != want {
+			t.Errorf("%s: %s  # %s", key, s.Value, s.Origin)
+		}
+	}
+}
+
 // What Dump shows, Load reads back.
 func TestDumpIsAConfiguration(t *testing.T) {
 	for _, name := range glob(t, "testdata/good/*.yaml") {

@@ -63,14 +63,14 @@ func serveAdmin(t *testing.T, c Control) *httptest.Server {
 	c.Desk.SetUsers(os.DevNull, users)
 	srv := httptest.NewServer(NewAdmin(c))
 	t.Cleanup(srv.Close)
-	srv.Client().Transport = bearer{token, srv.Client().Transport}
+	srv.Client().Transport = bearer{token, dir, srv.Client().Transport}
 	return srv
 }
 
 // bearer sends a token with every request.
 type bearer struct {
-	token string
-	next  http.RoundTripper
+	token, dir string // dir is where it is kept
+	next       http.RoundTripper
 }
 
 func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {

@@ -22,12 +22,28 @@ type endpoint struct {
 const apiPrefix = "/api/v1"
 
 func (c Control) endpoints() []endpoint {
+	c.streams = newStreams()
 	return []endpoint{
 		{"GET", "/status", signin.Viewer, func(w http.ResponseWriter, _ *http.Request) {
 			writeJSON(w, http.StatusOK, "application/json", c.status())
 		}},
 		{"GET", "/services", signin.Viewer, func(w http.ResponseWriter, _ *http.Request) {
 			writeJSON(w, http.StatusOK, "application/json", c.services())
+		}},
+		{"GET", "/openapi.json", signin.Viewer, serveOpenAPI},
+		{"GET", "/traffic", signin.Viewer, c.trafficSums},
+		{"GET", "/logs", signin.Viewer, c.logs},
+		{"GET", "/logs/{id}", signin.Viewer, c.logRecord},
+		{"GET", "/events", signin.Viewer, c.events},
+		{"GET", "/explain", signin.Viewer, c.explainURL},
+		{"POST", "/explain", signin.Viewer, c.explainURL},
+		{"GET", "/pac", signin.Viewer, c.pacScript},
+		{"GET", "/pac/eval", signin.Viewer, c.evalPAC},
+		{"GET", "/lists", signin.Viewer, func(w http.ResponseWriter, _ *http.Request) {
+			writeJSON(w, http.StatusOK, "application/json", Lists{c.status().Lists})
+		}},
+		{"GET", "/config", signin.Viewer, func(w http.ResponseWriter, _ *http.Request) {
+			writeJSON(w, http.StatusOK, "application/json", Settings{c.Status().Reload.File, c.Settings()})
 		}},
 		{"GET", "/inspect/exceptions", signin.Viewer, c.exceptions},
 		{"POST", "/inspect/exceptions/{do}", signin.Admin, c.changeException},

@@ -33,6 +33,8 @@ type Control struct {
 	// SetupLink returns the URL that lets a browser make the console's first user,
 	// good once and until then; signin.ErrUsers where there are users.
 	SetupLink func() (url string, until time.Time, err error)
+
+	streams *streams // set by endpoints
 }
 
 // NewControl returns the handler of the control socket: the endpoints of the API,

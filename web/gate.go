@@ -21,8 +21,12 @@ type gate struct {
 
 type whoKey struct{}
 
-// whoAsks is who was let through a gate.
-func whoAsks(r *http.Request) *signin.Who { return r.Context().Value(whoKey{}).(*signin.Who) }
+// whoAsks is who was let through a gate; nil on the control socket, which has
+// none.
+func whoAsks(r *http.Request) *signin.Who {
+	who, _ := r.Context().Value(whoKey{}).(*signin.Who)
+	return who
+}
 
 // require lets requests through of whoever has a role, and of those that change
 // something only what is no forgery. It stands around the handler of each path,

@@ -90,11 +90,16 @@ func refuse(w http.ResponseWriter, r *http.Request, status int, text string) {
 	http.Error(w, text, status)
 }
 
-// recovered answers 500 where a handler panics, and logs why.
+// recovered answers 500 where a handler panics, and logs why. It leaves
+// http.ErrAbortHandler to the server.
 func recovered(log *zap.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
-			if v := recover(); v != nil && v != http.ErrAbortHandler {
+			switch v := recover(); v {
+			case nil:
+			case http.ErrAbortHandler:
+				panic(v)
+			default:
 				log.Error("a request to the console failed", zap.String("path", r.URL.Path), zap.Any("panic", v), zap.Stack("stack"))
 				refuse(w, r, http.StatusInternalServerError, "The console failed; the log of the process says why.")
 			}

@@ -10,13 +10,15 @@ import (
 
 	"espalier/pac/health"
 	"espalier/policy/lists"
+	"espalier/proxy/accesslog"
 	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
+	"espalier/web/explain"
 	"espalier/web/signin"
 )
 
 // A Source is where the admin pages and the control socket learn what they
-// show. All fields must be set. The functions are called for each request, by
+// show. All fields must be set, but where one says what nil means. The functions are called for each request, by
 // several goroutines at a time.
 type Source struct {
 	Status   func() Status
@@ -24,6 +26,12 @@ type Source struct {
 	Metrics  prometheus.Gatherer
 	// Exceptions are the hosts whose clients refuse interception.
 	Exceptions *inspect.Exceptions
+	// Store holds the access records; nil where none is configured.
+	Store *accesslog.Store
+	// Explainer explains the configuration in force.
+	Explainer func() *explain.Explainer
+	// Settings are the values in force, secrets redacted.
+	Settings func() []Setting
 	// Desk tells who may use the admin listeners, and Hosts by which names they are
 	// reached, in lower case.
 	Desk  *signin.Desk

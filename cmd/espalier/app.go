@@ -29,6 +29,7 @@ import (
 	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
 	"espalier/web"
+	"espalier/web/explain"
 	"espalier/web/signin"
 )
 
@@ -65,6 +66,7 @@ type app struct {
 	reloading sync.Mutex // one at a time
 	current   atomic.Pointer[configs.Loaded]
 	script    atomic.Pointer[pac.PAC]
+	explainer atomic.Pointer[explain.Explainer]
 	health    *health.Prober // of the proxies that the script names
 	ca        atomic.Pointer[caInForce]
 	reload    atomic.Pointer[web.Reload]
@@ -114,7 +116,11 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	a.server = proxy.New(cfg.Proxy, a.access, a.log, a.traffic)
 	a.apply(l, made)
 
-	source := web.Source{Status: a.status, Services: a.traffic.Snapshot, Exceptions: a.exceptions, Desk: a.desk, Hosts: a.consoleNames, Log: a.log}
+	source := web.Source{
+		Status: a.status, Services: a.traffic.Snapshot, Exceptions: a.exceptions, Store: a.store,
+		Explainer: a.explainer.Load, Settings: func() []web.Setting { return a.current.Load().Settings() },
+		Desk: a.desk, Hosts: a.consoleNames, Log: a.log,
+	}
 	public := web.NewPublic(web.PublicSource{
 		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Health: a.health, Root: a.caRoot, Ready: a.ready, Log: a.log,
 	})
@@ -148,6 +154,9 @@ func (a *app) apply(l *configs.Loaded, made *compiled) {
 	}
 	a.auth = made.state.Auth
 	a.script.Store(made.pac)
+	explainer := made.explainer(l.Config, addrPorts(a.proxyOn))
+	explainer.Up = a.health.Up
+	a.explainer.Store(explainer)
 	a.health.Watch(made.pac.Probed())
 	a.ca.Store(&made.ca)
 	a.desk.SetUsers(l.Config.UsersFile(), made.users)

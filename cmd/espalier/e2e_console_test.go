@@ -135,3 +135,53 @@ func TestConsole(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	p.exits(0)
 }
+
+// The API with the real program: what went through is found again, explained, and
+// seen as it happens; secrets of the configuration are not.
+func TestAPI(t *testing.T) {
+	need(t, "curl")
+	at := listen(t, "127.0.0.1:0", echo)
+	p := launch(t, "egress: {allow: [127.0.0.0/8]}\nlists: {ads: {url: \"http://u:geheim@127.0.0.1:1/ads.txt\"}}\npac: {proxies: [\"proxy.example:3128\"]}\n")
+	if got := p.console("/api/v1/openapi.json"); !strings.Contains(got, `"3.1.0"`) {
+		t.Error(got)
+	}
+	watch := exec.Command("curl", "-sSN", "--noproxy", "*", "--max-time", "15", "-H", "Authorization: Bearer "+p.token, "http://"+p.admin+"/api/v1/events?tail=1")
+	events := new(lockedBuffer)
+	watch.Stdout = events
+	if err := watch.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = watch.Process.Kill(); _ = watch.Wait() }()
+	p.await("the first event", func() bool { return strings.Contains(events.String(), "event: traffic") })
+
+	status, _, c := p.connect(at.String())
+	if err := pingPong(c, "hello"); status != 200 || err != nil {
+		t.Fatalf("%d, %v", status, err)
+	}
+	c.Close()
+	p.await("the record among the events", func() bool {
+		return regexp.MustCompile(`event: records\ndata: .*"host":"127\.0\.0\.1"`).MatchString(events.String())
+	})
+	id := p.record("127.0.0.1").ID.String()
+	for path, want := range map[string]string{
+		"/api/v1/logs?since=1h&client=127.0.0.0/8": `"id": "` + id,
+		"/api/v1/logs/" + id:                       `"host": "127.0.0.1"`,
+		"/api/v1/logs?format=csv":                  id + ",",
+		"/api/v1/traffic?since=1h":                 `"up": 5`,
+		"/api/v1/explain?url=gs.apple.com":         `"rule": "apple"`,
+		"/api/v1/pac/eval?url=gs.apple.com":        `"host": "gs.apple.com"`,
+		"/api/v1/config":                           "http://u:xxxxx@127.0.0.1:1/ads.txt",
+		"/api/v1/lists":                            `"name": "ads"`,
+	} {
+		if got := p.console(path); !strings.Contains(got, want) || strings.Contains(got, "geheim") {
+			t.Errorf("%s: %s is missing in\n%s", path, want, got)
+		}
+	}
+	// The socket of the commands has the same, for whoever may open it.
+	out, _, code := outputOf(t, exec.Command("curl", "-sS", "--unix-socket", filepath.Join(p.data, "espalier.sock"), "http://x/logs/"+id))
+	if code != 0 || !strings.Contains(out, id) {
+		t.Errorf("%d %s", code, out)
+	}
+	p.signal(syscall.SIGTERM)
+	p.exits(0)
+}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -190,7 +189,7 @@ func newRecordWriter(w io.Writer, asJSON, asCSV bool) recordWriter {
 		enc.SetEscapeHTML(false)
 		return jsonRecords{enc}
 	case asCSV:
-		return &csvRecords{w: csv.NewWriter(w)}
+		return csvRecords{accesslog.NewCSVWriter(w)}
 	}
 	return &lineRecords{s: newScreen(w)}
 }
@@ -200,56 +199,10 @@ type jsonRecords struct{ *json.Encoder }
 func (j jsonRecords) write(r *accesslog.Record) error { return j.Encode(r) }
 func (j jsonRecords) flush() error                    { return nil }
 
-// csvRecords writes the fields of the JSON form. A text that a spreadsheet would
-// take for a formula has an apostrophe in front: clients choose some of them.
-type csvRecords struct {
-	w     *csv.Writer
-	begun bool
-}
+type csvRecords struct{ *accesslog.CSVWriter }
 
-func (c *csvRecords) write(r *accesslog.Record) error {
-	if err := c.begin(); err != nil {
-		return err
-	}
-	row := []string{
-		r.Time.UTC().Format("2006-01-02T15:04:05.000Z"), r.ID.String(), r.Node, "", r.User, r.Method, r.Host,
-		strconv.Itoa(int(r.Port)), r.URL, r.Service, string(r.Action), r.Rule, strconv.Itoa(r.Status),
-		strconv.FormatInt(r.Up, 10), strconv.FormatInt(r.Down, 10),
-		strconv.FormatFloat(float64(r.Duration.Microseconds())/1000, 'f', -1, 64),
-		strconv.FormatFloat(float64(r.Connect.Microseconds())/1000, 'f', -1, 64), "", r.Agent, r.Error,
-	}
-	if r.Client.IsValid() {
-		row[3] = r.Client.String()
-	}
-	if r.Upstream.IsValid() {
-		row[17] = r.Upstream.String()
-	}
-	for i, text := range row {
-		if text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
-			row[i] = "'" + text
-		}
-	}
-	return c.w.Write(row)
-}
-
-func (c *csvRecords) begin() error {
-	if c.begun {
-		return nil
-	}
-	c.begun = true
-	return c.w.Write([]string{
-		"time", "id", "node", "client", "user", "method", "host", "port", "url", "service", "action", "rule", "status",
-		"up", "down", "duration_ms", "connect_ms", "upstream", "agent", "error",
-	})
-}
-
-func (c *csvRecords) flush() error {
-	if err := c.begin(); err != nil {
-		return err
-	}
-	c.w.Flush()
-	return c.w.Error()
-}
+func (c csvRecords) write(r *accesslog.Record) error { return c.Write(r) }
+func (c csvRecords) flush() error                    { return c.Flush() }
 
 // lineRecords writes a line each, in columns of fixed width, so that those that
 // come later fit below. The last one is never cut: it may be what matters.

@@ -77,7 +77,7 @@ func ParseFilter(get func(key string) string, now time.Time) (Filter, error) {
 		f.MinBytes = int64(n)
 		return err
 	})
-	parse("min_duration", func(s string) (err error) { f.MinDuration, err = parseDuration(s); return err })
+	parse("min_duration", func(s string) (err error) { f.MinDuration, err = ParseDuration(s); return err })
 	if !f.From.IsZero() && !f.To.IsZero() && !f.From.Before(f.To) {
 		errs = append(errs, fmt.Errorf("until: %s is not after since, %s", f.To.Format(time.RFC3339), f.From.Format(time.RFC3339)))
 	}
@@ -113,8 +113,8 @@ func parseStatus(s string) (low, high int, err error) {
 	return low, high, nil
 }
 
-// parseDuration is time.ParseDuration with days and weeks.
-func parseDuration(s string) (time.Duration, error) {
+// ParseDuration parses a duration as people write it: 90s, 15m, 2h, 3d or 1w.
+func ParseDuration(s string) (time.Duration, error) {
 	bad := fmt.Errorf("%q is no duration (wanted: 90s, 15m, 2h, 3d or 1w)", s)
 	var total time.Duration
 	rest := s
@@ -153,7 +153,7 @@ func ParseTime(s string, now time.Time) (time.Time, error) {
 	case "yesterday":
 		return midnight.AddDate(0, 0, -1), nil
 	}
-	if d, err := parseDuration(s); err == nil {
+	if d, err := ParseDuration(s); err == nil {
 		return now.Add(-d), nil
 	}
 	for _, layout := range []string{"15:04", "15:04:05"} {

@@ -65,6 +65,8 @@ type Explainer struct {
 	// proxy.clients.
 	Proxy   []netip.AddrPort
 	Clients []string
+	// Up reports whether a proxy of the script answers; nil takes it of all.
+	Up func(proxy string) bool
 	// Unreadable is why the exceptions from interception are not known; nil where
 	// they are.
 	Unreadable error
@@ -162,13 +164,36 @@ func (e *Explainer) Explain(q Question) (*Explanation, error) {
 		x.Note = fmt.Sprintf("the catalogue has %s for %s %s only", t.Host, noun, joined(ports))
 	}
 	site := e.PAC.SiteFor(client)
-	fetched, err := pac.Fetched(netip.Addr{}, e.Proxy)
-	if err != nil && len(e.PAC.Proxies(site, "")) == 0 {
+	proxies, err := e.proxies(site, client)
+	if err != nil {
 		x.PACUnknown = err.Error()
 		return x, nil
 	}
-	x.PAC, err = e.PAC.Route(site, e.PAC.Order(e.PAC.Proxies(site, fetched), client, nil), t)
+	x.PAC, err = e.PAC.Route(site, proxies, t)
 	return x, err
+}
+
+// proxies are those that the script of a site names to a client.
+func (e *Explainer) proxies(site string, client netip.Addr) ([]string, error) {
+	proxies := e.PAC.Proxies(site, "")
+	if len(proxies) == 0 {
+		fetched, err := pac.Fetched(netip.Addr{}, e.Proxy)
+		if err != nil {
+			return nil, err
+		}
+		proxies = e.PAC.Proxies(site, fetched)
+	}
+	return e.PAC.Order(proxies, client, e.Up), nil
+}
+
+// Script is the script that a client of a site is given. Where pac.proxies is
+// empty it names this machine's first address.
+func (e *Explainer) Script(site string, client netip.Addr) (script *pac.Script, proxies []string, err error) {
+	if proxies, err = e.proxies(site, client); err != nil {
+		return nil, nil, err
+	}
+	script, err = e.PAC.Script(site, proxies)
+	return script, proxies, err
 }
 
 // askLists says by which list and entry x was decided, and which lists rules ask

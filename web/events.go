@@ -1,0 +1,219 @@
+package web
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"espalier/proxy/accesslog"
+	"espalier/proxy/traffic"
+)
+
+const (
+	// maxStreams bounds the event streams, and maxOwnStreams those of one user or
+	// token.
+	maxStreams    = 64
+	maxOwnStreams = 12
+	// streamInterval is how often events are sent.
+	streamInterval = time.Second
+	// streamPatience is how long a client may take to read them.
+	streamPatience = 10 * time.Second
+	// maxTail bounds the records that one interval tells of.
+	maxTail = 200
+)
+
+// Throughput is an event "traffic": what flowed since the one before.
+type Throughput struct {
+	Time    time.Time `json:"time"`
+	Seconds float64   `json:"seconds"` // since the one before
+	Tunnels int64     `json:"tunnels"` // open now
+	// Services are those with bytes, requests or open tunnels; never null.
+	Services []ServiceThroughput `json:"services"`
+}
+
+// ServiceThroughput is what flowed of one service.
+type ServiceThroughput struct {
+	Service  string `json:"service"`
+	Up       int64  `json:"up"`
+	Down     int64  `json:"down"`
+	Requests int64  `json:"requests"`
+	Tunnels  int64  `json:"tunnels"` // open now
+}
+
+// Records is an event "records": what is new in the access log.
+type Records struct {
+	Records []*accesslog.Record `json:"records"`
+	// Skipped is how many more there were than are told of.
+	Skipped int `json:"skipped"`
+}
+
+// streams counts the event streams that are open.
+type streams struct {
+	interval time.Duration
+
+	mu   sync.Mutex
+	all  int
+	open map[string]int // by name
+}
+
+func newStreams() *streams { return &streams{interval: streamInterval, open: map[string]int{}} }
+
+func (s *streams) enter(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all >= maxStreams || s.open[name] >= maxOwnStreams {
+		return false
+	}
+	s.all++
+	s.open[name]++
+	return true
+}
+
+func (s *streams) leave(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all--
+	if s.open[name]--; s.open[name] == 0 {
+		delete(s.open, name)
+	}
+}
+
+// events is GET /events: server-sent events (HTML, section 9.2), one "traffic" a
+// second and, with tail=1, "records" that a filter wants as they come.
+func (c Control) events(w http.ResponseWriter, r *http.Request) {
+	q, err := query(r, append([]string{"tail"}, accesslog.FilterKeys...)...)
+	if err != nil {
+		writeProblem(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	filter, err := accesslog.ParseFilter(q.Get, time.Now())
+	if v := q.Get("tail"); err == nil && v != "" && v != "1" {
+		err = fmt.Errorf("tail: %q is unknown (allowed: 1)", v)
+	}
+	if err != nil {
+		badRequest(w, err)
+		return
+	}
+	var tail *follower
+	if q.Get("tail") == "1" {
+		if !c.hasStore(w) {
+			return
+		}
+		tail = &follower{store: c.Store, filter: filter}
+		if tail.place, err = c.Store.Last(r.Context()); err != nil {
+			c.storeFailed(w, r, err)
+			return
+		}
+	}
+	name, valid := "", func() bool { return true }
+	if who := whoAsks(r); who != nil {
+		name, valid = who.Name, who.Valid
+	}
+	if !c.streams.enter(name) {
+		w.Header().Set("Retry-After", "10")
+		writeProblem(w, http.StatusServiceUnavailable, "too many event streams are open: close some of the pages that watch")
+		return
+	}
+	defer c.streams.leave(name)
+	c.stream(w, r, tail, valid)
+}
+
+// stream sends events until the client goes or may not look any more.
+func (c Control) stream(w http.ResponseWriter, r *http.Request, tail *follower, valid func() bool) {
+	conn := http.NewResponseController(w)
+	_ = conn.SetReadDeadline(time.Time{}) // its end would be taken for the client's going away
+	send := func(text string) error {
+		_ = conn.SetWriteDeadline(time.Now().Add(streamPatience))
+		if _, err := w.Write([]byte(text)); err != nil {
+			return err
+		}
+		return conn.Flush()
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("X-Accel-Buffering", "no") // for a reverse proxy that would wait for more
+	if send("retry: 3000\n\n") != nil {
+		return
+	}
+	tick := time.NewTicker(c.streams.interval)
+	defer tick.Stop()
+	before, at := c.Services(), time.Now()
+	for {
+		select {
+		case <-r.Context().Done():
+			return
+		case <-tick.C:
+		}
+		if !valid() {
+			return
+		}
+		snap, now := c.Services(), time.Now()
+		text := event("traffic", throughput(before, snap, at, now))
+		before, at = snap, now
+		if tail != nil {
+			found, err := tail.next(r)
+			if err != nil {
+				if r.Context().Err() == nil {
+					c.Log.Warn("the access log cannot be followed", zap.Error(err))
+				}
+			} else if len(found.Records) > 0 {
+				text += event("records", found)
+			}
+		}
+		if send(text) != nil {
+			return
+		}
+	}
+}
+
+// event writes an event with data that is JSON, and so one line.
+func event(name string, data any) string {
+	text, err := json.Marshal(data)
+	if err != nil {
+		panic(err) // a mistake in the program
+	}
+	return "event: " + name + "\ndata: " + string(text) + "\n\n"
+}
+
+// throughput is the difference of two snapshots.
+func throughput(before, now []traffic.Snapshot, at, until time.Time) Throughput {
+	t := Throughput{Time: until.UTC(), Seconds: until.Sub(at).Seconds(), Services: []ServiceThroughput{}}
+	for i, s := range now {
+		x := ServiceThroughput{
+			Service: s.Service, Up: s.Up - before[i].Up, Down: s.Down - before[i].Down,
+			Requests: s.Total() - before[i].Total(), Tunnels: s.Tunnels,
+		}
+		t.Tunnels += x.Tunnels
+		if x != (ServiceThroughput{Service: s.Service}) {
+			t.Services = append(t.Services, x)
+		}
+	}
+	return t
+}
+
+// A follower reads on in the store.
+type follower struct {
+	store  *accesslog.Store
+	filter accesslog.Filter
+	place  accesslog.Place
+}
+
+// next returns what is new. Of more than people can read, the last is told of.
+func (f *follower) next(r *http.Request) (Records, error) {
+	list, place, err := f.store.Since(r.Context(), f.filter, f.place)
+	if err != nil {
+		return Records{}, err
+	}
+	f.place = place
+	var out Records
+	if out.Skipped = max(0, len(list)-maxTail); out.Skipped > 0 {
+		list = list[out.Skipped:]
+	}
+	for i := range list {
+		out.Records = append(out.Records, &list[i])
+	}
+	return out, nil
+}
