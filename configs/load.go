@@ -1,7 +1,9 @@
 package configs
 
 import (
+	"crypto/sha256"
 	_ "embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -45,6 +47,9 @@ type Loaded struct {
 	// Files are the configuration file and the files that it names, to be given
 	// to Watcher.Follow.
 	Files []string
+	// Hash is the SHA-256 of the configuration file in hexadecimal, of Default
+	// where there is none. The environment and flags play no part in it.
+	Hash string
 
 	root *node
 }
@@ -153,6 +158,11 @@ func load(o Options, text []byte) (*Loaded, error) {
 	}
 	l.Warnings = l.warnings()
 	l.Files = l.files(o.File)
+	if o.File == "" {
+		text = []byte(Default)
+	}
+	sum := sha256.Sum256(text)
+	l.Hash = hex.EncodeToString(sum[:])
 	return l, nil
 }
 

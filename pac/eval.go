@@ -11,6 +11,7 @@ import (
 	"espalier/policy"
 
 	"github.com/dop251/goja"
+	"github.com/dop251/goja/parser"
 )
 
 // evalLimit bounds what a script may run for, since one that comes from
@@ -28,11 +29,17 @@ type Evaluator struct {
 // script finds the language and nothing else: none of the functions that
 // browsers offer to PAC scripts, since Espalier's scripts need none.
 func NewEvaluator(script []byte) (*Evaluator, error) {
-	return newEvaluator(script, evalLimit)
+	return newEvaluator(script, evalLimit, nil)
 }
 
-func newEvaluator(script []byte, limit time.Duration) (*Evaluator, error) {
+func newEvaluator(script []byte, limit time.Duration, functions map[string]any) (*Evaluator, error) {
 	e := &Evaluator{vm: goja.New(), limit: limit}
+	e.vm.SetParserOptions(parser.WithDisableSourceMaps) // or a comment makes it read a file
+	for name, f := range functions {
+		if err := e.vm.Set(name, f); err != nil {
+			return nil, fmt.Errorf("script: %s: %w", name, err)
+		}
+	}
 	e.vm.SetMaxCallStackSize(1000)
 	err := e.limited(func() error {
 		_, err := e.vm.RunScript("proxy.pac", string(script))
@@ -78,12 +85,22 @@ func (e *Evaluator) limited(run func() error) error {
 		e.vm.Interrupt("ran longer than " + e.limit.String())
 		close(fired)
 	})
-	err := run()
+	err := guarded(run)
 	if !timer.Stop() {
 		<-fired // or the interrupt would hit the next run
 		e.vm.ClearInterrupt()
 	}
 	return err
+}
+
+// guarded makes an error of a panic, which goja's parser does with some nonsense.
+func guarded(run func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the engine cannot run it: %v", r)
+		}
+	}()
+	return run()
 }
 
 // Eval runs script once for url and host.

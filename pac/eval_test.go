@@ -9,6 +9,7 @@ import (
 func TestEvalFaults(t *testing.T) {
 	for _, c := range []struct{ name, script, want string }{
 		{"syntax", `function (`, "script: SyntaxError"},
+		{"nonsense", `var {a, b: [c, ...r (l`, "script: the engine cannot run it"},
 		{"no function", `var x = 1;`, "script: has no function FindProxyForURL"},
 		{"no string", `function FindProxyForURL() { return 7; }`, "returned 7, which is no string"},
 		{"throws", `function FindProxyForURL() { throw "no"; }`, "script: no at"},
@@ -25,7 +26,7 @@ func TestEvalFaults(t *testing.T) {
 }
 
 func TestEvalEndsEndlessScripts(t *testing.T) {
-	if _, err := newEvaluator([]byte(`for (;;) {}`), time.Millisecond); err == nil || !strings.Contains(err.Error(), "ran longer than 1ms") {
+	if _, err := newEvaluator([]byte(`for (;;) {}`), time.Millisecond, nil); err == nil || !strings.Contains(err.Error(), "ran longer than 1ms") {
 		t.Errorf("an endless outer level: %v", err)
 	}
 	e, err := NewEvaluator([]byte(`function FindProxyForURL(u, h) { while (h == "loop") {} return "DIRECT"; }`))

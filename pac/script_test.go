@@ -53,7 +53,7 @@ func TestScriptAgreesWithPolicy(t *testing.T) {
 		t.Run(e.name, func(t *testing.T) {
 			p := compile(t, e.cfg, e.apple)
 			proxies := []string{"192.0.2.1:3128", "proxy.example:80"}
-			js, err := newEvaluator(script(t, p, "", proxies...).Body, time.Minute)
+			js, err := newEvaluator(script(t, p, "", proxies...).Body, time.Minute, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -198,7 +198,7 @@ func questions(rows []catalog.Row, internal []string) []question {
 // What is no name and no address takes the default route, and nothing throws.
 func TestScriptIsSafeWithNonsense(t *testing.T) {
 	p := compile(t, Config{Routes: distinct, Internal: []string{"0.0.0.0/0", "::/0"}}, policy.Apple{Wide: true})
-	js, err := newEvaluator(script(t, p, "", "192.0.2.1:3128").Body, time.Minute)
+	js, err := newEvaluator(script(t, p, "", "192.0.2.1:3128").Body, time.Minute, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +279,7 @@ func FuzzScript(f *testing.F) {
 	proxies := []string{"192.0.2.1:3128"}
 	for _, e := range engines {
 		p := compile(f, e.cfg, e.apple)
-		v, err := newEvaluator(script(f, p, "", proxies...).Body, time.Minute)
+		v, err := newEvaluator(script(f, p, "", proxies...).Body, time.Minute, nil)
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -21,6 +21,7 @@ import (
 	"espalier/configs"
 	"espalier/pac"
 	"espalier/pac/health"
+	"espalier/pac/history"
 	"espalier/policy/auth"
 	"espalier/policy/lists"
 	"espalier/proxy"
@@ -158,6 +159,9 @@ func (a *app) apply(l *configs.Loaded, made *compiled) {
 	explainer.Up = a.health.Up
 	a.explainer.Store(explainer)
 	a.health.Watch(made.pac.Probed())
+	if err := keepScripts(history.New(a.data), made.pac, addrPorts(a.proxyOn), l.Hash); err != nil {
+		a.log.Warn("the PAC script was not kept in its history", zap.Error(err))
+	}
 	a.ca.Store(&made.ca)
 	a.desk.SetUsers(l.Config.UsersFile(), made.users)
 	a.exceptions.SetDuration(l.Config.Inspect.Pinned.For)

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -22,7 +24,7 @@ func pacCommand(load func(*cobra.Command) (*configs.Config, error)) *cobra.Comma
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(pacShow(load), pacEval(load), pacURLs(load))
+	cmd.AddCommand(pacShow(load), pacEval(load), pacURLs(load), pacCheck(load), pacHistory(load), pacDiff(load))
 	return cmd
 }
 
@@ -147,13 +149,18 @@ func (c *pacClient) addFlags(cmd *cobra.Command) {
 	cmd.MarkFlagsMutuallyExclusive("site", "client")
 }
 
-// script makes the script. Where it names this machine's address for want of
-// another, it says so on standard error.
+// script makes the script of the configuration that load returns.
 func (c *pacClient) script(cmd *cobra.Command, load func(*cobra.Command) (*configs.Config, error)) (*pac.Script, error) {
 	cfg, err := load(cmd)
 	if err != nil {
 		return nil, err
 	}
+	return c.scriptOf(cmd, cfg)
+}
+
+// scriptOf makes the script. Where it names this machine's address for want of
+// another, it says so on standard error.
+func (c *pacClient) scriptOf(cmd *cobra.Command, cfg *configs.Config) (*pac.Script, error) {
 	compiled, err := compilePAC(cfg)
 	if err != nil {
 		return nil, err
@@ -188,6 +195,22 @@ func (c *pacClient) script(cmd *cobra.Command, load func(*cobra.Command) (*confi
 		fmt.Fprintf(cmd.ErrOrStderr(), "note: the script has %d bytes; keep it below %d, for devices have hung on large ones\n", n, pac.MaxSize)
 	}
 	return script, nil
+}
+
+// pacSamples are URLs that tell apart what cfg does.
+func pacSamples(cfg *configs.Config) ([]string, error) {
+	p, err := policy.New(policy.Config{Apple: cfg.Apple})
+	if err != nil {
+		return nil, usage(err)
+	}
+	patterns := slices.Clone(cfg.PAC.Internal)
+	for _, name := range slices.Sorted(maps.Keys(cfg.PAC.Sites)) {
+		patterns = append(patterns, cfg.PAC.Sites[name].Internal...)
+	}
+	for _, r := range cfg.Rules {
+		patterns = append(patterns, r.When.Hosts...)
+	}
+	return pac.Samples(p.Apple().Rows(), patterns), nil
 }
 
 // compilePAC makes what scripts are made from.

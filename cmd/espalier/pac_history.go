@@ -1,0 +1,85 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"espalier/configs"
+	"espalier/pac"
+	"espalier/pac/history"
+)
+
+func pacHistory(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "history [ID]",
+		Short: "List the scripts that were in force, or print one",
+		Long: `List the scripts that were in force, the newest first: for each site one whenever
+it changed, up to a thousand. ID begins the digest of the script, as the ETag does
+that it is served with; CONFIG begins the SHA-256 of the configuration file. An order
+of proxies that is a client's own, or due to one that failed, makes no new script.
+
+With an ID, the script is printed.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			store := history.New(cfg.Data)
+			if len(args) > 0 {
+				script, err := store.Find(args[0])
+				if err != nil {
+					return err
+				}
+				_, err = cmd.OutOrStdout().Write(script)
+				return err
+			}
+			entries, err := store.List()
+			if err != nil {
+				return err
+			}
+			slices.Reverse(entries)
+			if asJSON {
+				if entries == nil {
+					entries = []history.Entry{}
+				}
+				e := json.NewEncoder(cmd.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(entries)
+			}
+			t := table{head: []string{"ID", "SINCE", "SITE", "CONFIG", "BYTES"}, right: []int{4}}
+			for _, e := range entries {
+				t.add(cell{text: e.ID}, cell{text: local(e.Time)}, cell{text: e.Site}, cell{text: e.Config}, cell{text: strconv.FormatInt(e.Size, 10)})
+			}
+			return t.write(newScreen(cmd.OutOrStdout()))
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	return cmd
+}
+
+// keepScripts keeps the script of each site in the history, with the proxies in
+// the order of the configuration. config is Loaded.Hash.
+func keepScripts(store history.Store, from *pac.PAC, listen []netip.AddrPort, config string) error {
+	fetched, _ := pac.Fetched(netip.Addr{}, listen)
+	var errs []error
+	for _, site := range append(from.Sites(), "") {
+		script, err := from.Script(site, from.Proxies(site, fetched))
+		if errors.Is(err, pac.ErrNoProxy) {
+			continue // there is no address that devices reach
+		}
+		if err == nil {
+			_, err = store.Keep(time.Now(), cmp.Or(site, pac.General), config, script.Body)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}

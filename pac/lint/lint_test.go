@@ -1,0 +1,220 @@
+package lint
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"espalier/pac"
+	"espalier/policy"
+)
+
+const whole = `function FindProxyForURL(url, host) { return "DIRECT"; }`
+
+func list(found []Finding) string {
+	var b strings.Builder
+	for _, f := range found {
+		fmt.Fprintln(&b, f)
+	}
+	return b.String()
+}
+
+// What each fault is called, and where it is. The line begins at 1:1; whole is
+// on the next.
+func TestCheckFindsFaults(t *testing.T) {
+	for script, want := range map[string]string{
+		// Syntax after ES3.
+		"let a = 1;":                 "1:1: error: let is not ES3",
+		"const a = 1;":               "1:1: error: const is not ES3",
+		"var a = `x`;":               "1:9: error: a template is not ES3",
+		"var f = () => 1;":           "1:9: error: => is not ES3",
+		"var a = [1, ];":             "1:11: error: a comma with nothing behind",
+		"var a = {x: 1,};":           "1:14: error: a comma with nothing behind",
+		"var a = {get x() { }};":     "1:14: error: a get property is not ES3",
+		"var x, a = {x};":            "1:13: error: a property without a value",
+		`var a = {["x"]: 1};`:        "error: a computed property name",
+		"var a = {default: 1};":      "1:10: error: the property name default without quotes",
+		"var a = {}; a.class = 1;":   "1:15: error: the property name class",
+		"for (var a of []) {}":       "1:1: error: for … of",
+		"for (let a in []) {}":       "error: let or const is not ES3",
+		"for (let a = 1; ;) {break}": "error: let is not ES3",
+		"class A {}":                 "1:1: error: class is not ES3",
+		"var {a} = {};":              "1:5: error: taking an object apart",
+		"var [a] = [];":              "1:5: error: taking an array apart",
+		"var a; a?.b;":               "error: ?. is not ES3",
+		"var a = 2 ** 2;":            "error: ** is not ES3",
+		"var a = null ?? 2;":         "error: ?? is not ES3",
+		"var a; a ??= 2;":            "error: ??= is not ES3",
+		"var a = 0b1;":               "1:9: error: the number 0b1",
+		"var a = /x/y;":              "1:9: error: the regular expression /x/y",
+		"function f(a = 1) {}":       "error: the default of a parameter",
+		"function f(...a) {}":        "error: ... is not ES3",
+		"var a = [...[]];":           "error: ... is not ES3",
+		"String(1, );":               "1:9: error: a comma",
+		"async function f() {}":      "error: such a function is not ES3",
+		"function *f() {}":           "error: such a function is not ES3",
+		strings.Repeat("[", 1000):    "error: syntax error: more than 500 brackets",
+		"function (":                 "error: syntax error: unexpected",
+		// Names.
+		"var a = JSON;":                        "1:9: error: JSON is not ES3",
+		`"a".trim();`:                          "1:5: warning: trim came after ES3",
+		"window.x;":                            "1:1: error: window is not defined",
+		"frobnicate();":                        "1:1: error: frobnicate is not defined",
+		`eval("1");`:                           "1:1: error: eval runs text",
+		`alert("x");`:                          "1:1: error: alert is not there",
+		`dnsResolve("x");`:                     "1:1: error: dnsResolve looks the name up",
+		`isResolvable("x");`:                   "1:1: error: isResolvable looks",
+		`isInNet("x", "17.0.0.0", "255.0.0");`: "1:1: error: isInNet looks",
+		"myIpAddress();":                       "1:1: error: myIpAddress answers",
+		`shExpMatch("x", "*");`:                "1:1: warning: shExpMatch is slow",
+		"weekdayRange(1);":                     "1:1: warning: weekdayRange",
+		"function FindProxyForURLEx(u, h) {}":  "error: the script declares FindProxyForURLEx",
+		"function shExpMatch(u, h) {}":         "warning: the script declares shExpMatch, which every browser has",
+		"with (String) {}":                     "1:1: error: with makes",
+		// State.
+		"a = 1;":                                        "1:1: error: a is assigned to, but no var",
+		"for (a in {}) {}":                              "1:6: error: a is assigned to",
+		"var a; function f() { a = 1; }":                "1:23: warning: a, which is global, is changed",
+		"var a = 0; function f() { a++; }":              "1:27: warning: a, which is global",
+		"var a; function f() { for (a in {}) {} }":      "1:28: warning: a, which is global",
+		"function f() { return function () { b = 1; }}": "1:37: error: b is assigned to",
+		// Bytes.
+		`var a = "é";`:                    "1:9: error: \"é\" is not ASCII",
+		"var é;":                          "1:5: error: é is not ASCII",
+		"// é":                            "1:4: warning: a character that is not ASCII",
+		"// \x01":                         "1:4: error: the control character 0x1",
+		"\ufeffvar a = 1;":                "1:1: error: a byte order mark",
+		strings.Repeat("// long\n", 1100): "warning: the script has 8857 bytes",
+		strings.Repeat("x", MaxSize):      "error: the script has 262201 bytes; nobody",
+		// Running.
+		"for (;;) {}": "error: script: ran longer",
+		"null.x;":     "error: script: TypeError",
+	} {
+		found := list(Check([]byte(script+"\n"+whole), nil))
+		if !strings.Contains("\n"+found, "\n"+want) && !(strings.HasPrefix(want, "error") && strings.Contains(found, want)) {
+			t.Errorf("%.40q:\n%swant %s", script, found, want)
+		}
+	}
+}
+
+// What no line shows.
+func TestCheckTriesAnswers(t *testing.T) {
+	for body, want := range map[string]string{
+		`return 7;`:    "error: for https://a.example/: script: FindProxyForURL returned 7",
+		`return null;`: "returned null",
+		`if (host == "b.example") { return "DIRECT"; }`: "error: for https://a.example/: script: FindProxyForURL returned undefined",
+		`return "";`:                 `error: for https://a.example/ it answers "": it is empty`,
+		`return "PROXY a";`:          "missing port",
+		`return "PROXY [::1]:80";`:   "IPv6 literal",
+		`return "HTTPS a:1";`:        `warning: for https://a.example/ it answers "HTTPS a:1": Apple's devices`,
+		`throw "no";`:                "error: for https://a.example/: script: no",
+		`return Math.random() + "";`: "warning: for https://a.example/ it answers",
+	} {
+		script := "function FindProxyForURL(url, host) { " + body + " }"
+		if found := list(Check([]byte(script), []string{"a.example", "b.example", "c.example", "d.example", "e.example"})); !strings.Contains(found, want) {
+			t.Errorf("%s\n%swant %s", body, found, want)
+		}
+	}
+	for script, want := range map[string]string{
+		"var {a, b: [c, ...r (l": "error: syntax error: this is no script\n",
+		"":                       "error: the script declares no FindProxyForURL\nerror: script: has no function FindProxyForURL\n",
+		`function FindProxyForURL(a) { return "DIRECT"; }`: "1:10: error: FindProxyForURL has 1 parameters in place of url and host\n",
+	} {
+		if found := list(Check([]byte(script), []string{"a.example"})); found != want {
+			t.Errorf("%s:\n%swant\n%s", script, found, want)
+		}
+	}
+}
+
+// What ordinary ES3 looks like.
+func TestCheckPassesES3(t *testing.T) {
+	const script = `
+/* A script as people write them. */
+var proxy = "PROXY proxy.example:3128", direct = {"class": "DIRECT", x: [1, 2]}, seen;
+seen = /^(www|ftp)\./i;
+function under(host, domain) {
+  try {
+    return host == domain || dnsDomainIs(host, "." + domain);
+  } catch (e) {
+    return e === null;
+  }
+}
+function FindProxyForURL(url, host) {
+  var i, names = ["a.example", "b.example"], inner = function again(n) { return n ? again(n - 1) : typeof nowhere; };
+  host = host.toLowerCase();
+  outer: for (i = 0; i < names.length; i++) {
+    if (under(host, names[i])) {
+      continue outer;
+    }
+  }
+  for (var key in direct) {
+    if (key == "nothing" && inner(2) == arguments.length) { return direct[key]; }
+  }
+  switch (String(url).substring(0, 5)) {
+  case "https":
+    return seen.test(host) ? proxy + "; DIRECT" : proxy;
+  default:
+    return isPlainHostName(host) ? direct["class"] : proxy;
+  }
+}
+`
+	if found := Check([]byte(script), []string{"a.example", "http://b.example/", "intranet"}); len(found) > 0 {
+		t.Errorf("faults in what has none:\n%s", list(found))
+	}
+	if found := Check([]byte(strings.ReplaceAll(script, "\n", "\r\n")), nil); len(found) > 0 {
+		t.Errorf("faults with line ends of Windows:\n%s", list(found))
+	}
+}
+
+// Espalier's own scripts have no fault whatever the configuration, and lines that
+// people can read.
+func TestCheckPassesOwnScripts(t *testing.T) {
+	both, last := []string{"proxy", "direct"}, []string{"direct", "proxy"}
+	for name, cfg := range map[string]pac.Config{
+		"default": {Routes: pac.Routes{Apple: both, AppleUnmarked: both, Internal: []string{"direct"}, Default: []string{"proxy"}}},
+		"alike":   {Routes: pac.Routes{Apple: both, AppleUnmarked: both, Internal: both, Default: both}},
+		"distinct": {Routes: pac.Routes{Apple: both, AppleUnmarked: last, Internal: []string{"direct"}, Default: []string{"proxy"}},
+			Internal: []string{"corp.example", "constructor", "local", "10.0.0.0/8", "fd00::/8", "192.168.6.0/23"}},
+	} {
+		for _, wide := range []bool{true, false} {
+			p, err := policy.New(policy.Config{Apple: policy.Apple{Wide: wide, Extra: []string{"cdn.example:443,8443", "198.51.100.0/25:443"}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			compiled, err := pac.Compile(cfg, p.Apple())
+			if err != nil {
+				t.Fatal(err)
+			}
+			script, err := compiled.Script("", []string{"192.0.2.1:3128", "proxy.example:3128"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if found := Check(script.Body, pac.Samples(p.Apple().Rows(), cfg.Internal)); len(found) > 0 {
+				t.Errorf("%s, wide %v:\n%s", name, wide, list(found))
+			}
+			for _, line := range strings.Split(string(script.Body), "\n") {
+				if len(line) > 120 {
+					t.Errorf("%s: a line of %d characters: %s", name, len(line), line)
+				}
+			}
+		}
+	}
+}
+
+// No script, however broken, makes Check panic.
+func FuzzCheck(f *testing.F) {
+	f.Add(whole)
+	f.Add("var {a, b: [c, ...d]} = {}; for (let [x] of y) { class Z { static #p = `${x}` } } async () => await 1;")
+	f.Add("a: for (var i in x) { continue a; } switch (1) { case 1: default: } with (a) b?.[c] ?? d;")
+	f.Add("\ufeff// \x00\n//# sourceMappingURL=/etc/hostname\n")
+	f.Fuzz(func(t *testing.T, script string) {
+		if strings.Contains(script, "for") || strings.Contains(script, "while") || strings.Contains(script, "function") {
+			script += "\nthrow 1;" // most endless ones take a second each
+		}
+		for _, found := range Check([]byte(script), nil) {
+			if found.Message == "" || found.Severity != Error && found.Severity != Warning {
+				t.Errorf("%+v", found)
+			}
+		}
+	})
+}
