@@ -284,6 +284,9 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, s
 		fx.ended = true
 		fx.mu.Unlock()
 		x.finish(fx.w.status)
+		if f.s.state.Load() != st { // a reload came before the transport was asked
+			st.transport.CloseIdleConnections()
+		}
 		if fault != nil {
 			panic(http.ErrAbortHandler)
 		}

@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/elazarl/goproxy"
 
 	"espalier/policy"
 	"espalier/proxy/tunnel"
@@ -459,6 +462,37 @@ func reloadClosesKeptConnections(t *testing.T, general bool) {
 	c.send(get(o, "/", ""))
 	if a := c.answer("GET"); a.StatusCode != 403 {
 		t.Errorf("a kept connection got past the address guard: %s", a.Status)
+	}
+}
+
+// A reload between the decision and the connection keeps none either, by rules
+// that are not in force any more.
+func TestReloadAmidRequest(t *testing.T) {
+	closed := make(chan struct{})
+	o := newOrigin(t, func(c net.Conn) {
+		in := bufio.NewReader(c)
+		if _, err := readHead(in); err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		_, _ = in.ReadByte()
+		close(closed)
+	})
+	var r *rig
+	reload := func(req *http.Request, _ *goproxy.ProxyCtx) (*http.Request, *http.Response) {
+		r.server.Apply(r.state(setup{}))
+		return req, nil
+	}
+	r = start(t, setup{prepare: func(s *Server) { s.forward.proxy.OnRequest().DoFunc(reload) }}, true)
+	c := r.dial()
+	c.send("POST http://" + o.String() + "/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+	if a := c.answer("POST"); a.body != "ok" {
+		t.Fatalf("%s %q", a.Status, a.body)
+	}
+	select {
+	case <-closed:
+	case <-time.After(limit):
+		t.Error("the destination's connection is kept")
 	}
 }
 

@@ -276,8 +276,6 @@ func TestPanicIsAnswered(t *testing.T) {
 	}
 }
 
-func noReload() Reload { return Reload{} }
-
 func TestOverviewPage(t *testing.T) {
 	st := testStatus()
 	c := traffic.New()

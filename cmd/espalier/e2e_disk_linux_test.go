@@ -52,12 +52,6 @@ func (p *process) page() string {
 	return p.console("/")
 }
 
-const (
-	logFailing  = "espalier_access_log_failing"
-	recordsLost = "espalier_access_records_lost_total"
-	recordsAll  = "espalier_access_records_total"
-)
-
 // With a full disk traffic goes on, what is lost is counted, shown and reported,
 // and writing resumes when there is room.
 func TestFullDisk(t *testing.T) {

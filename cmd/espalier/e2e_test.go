@@ -318,6 +318,13 @@ func (p *process) console(path string) string {
 	return string(b)
 }
 
+// Series of the access log.
+const (
+	logFailing  = "espalier_access_log_failing"
+	recordsLost = "espalier_access_records_lost_total"
+	recordsAll  = "espalier_access_records_total"
+)
+
 // records reads the access log; bad is the number of lines that are none.
 func (p *process) records() (list []accesslog.Record, bad int) {
 	p.t.Helper()

@@ -119,7 +119,7 @@ func TestCurlThroughTheTunnel(t *testing.T) {
 	}
 	rec := p.record(pushHost)
 	if rec.Service != "push" || rec.Action != policy.Tunnel || rec.Rule != policy.RuleApple || rec.Port != pushPort || rec.Status != 200 ||
-		rec.Method != "CONNECT" || !strings.HasPrefix(rec.Agent, "curl/") || rec.Down < int64(len(body)) || rec.Up == 0 || rec.Error != "" {
+		rec.Method != "CONNECT" || !strings.HasPrefix(rec.Agent, "curl/") || rec.Down < int64(len(body)) || rec.Up == 0 { // curl may leave before TLS has ended
 		t.Errorf("record %+v", rec)
 	}
 	if counted := p.metric(down); counted != float64(rec.Down) {
