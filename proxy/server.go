@@ -245,8 +245,8 @@ func (s *Server) Draining() bool { return s.draining.Load() }
 // Shutdown closes the listeners first, so that devices turn to the next proxy of
 // their PAC script, and connections that wait for a request; where ServeShared
 // was called these have a second for it, and are closed after the answer. Then it
-// lets requests and tunnels come to their end. What is left when ctx ends is cut;
-// cut is the number of tunnels among it.
+// lets requests and tunnels come to their end. What is left when ctx ends is cut,
+// tunnels partly before, see cutInOrder; cut is the number of tunnels among it.
 func (s *Server) Shutdown(ctx context.Context) (cut int) {
 	s.mu.Lock()
 	s.draining.Store(true)
@@ -264,6 +264,7 @@ func (s *Server) Shutdown(ctx context.Context) (cut int) {
 	for _, l := range list {
 		l.stop()
 	}
+	cutBefore := s.cutInOrder(ctx)
 	var quick sync.WaitGroup
 	quick.Go(func() { s.quick.shutdown(ctx) })
 	if s.http.Shutdown(ctx) != nil {
@@ -273,7 +274,7 @@ func (s *Server) Shutdown(ctx context.Context) (cut int) {
 	s.intercepted.shutdown(ctx)
 	s.handlers.shutdown(ctx)
 	quick.Wait()
-	cut = s.tunnels.Shutdown(ctx)
+	cut = s.tunnels.Shutdown(ctx) + cutBefore()
 	s.ended()
 	s.state.Load().transport.CloseIdleConnections()
 	return cut

@@ -7,8 +7,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/websocket"
 
@@ -193,6 +196,34 @@ func TestShutdownCuts(t *testing.T) {
 		}
 		if fmt.Sprint(got) != "map[error:1 forward:1 tunnel:1]" {
 			t.Errorf("records %+v", r.records)
+		}
+	})
+}
+
+// Of the tunnels that are left those of push are cut last.
+func TestShutdownCutsPushLast(t *testing.T) {
+	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
+		at := newOriginAt(t, fmt.Sprintf("127.78.%d.%d:5223", os.Getpid()>>8&0xff, os.Getpid()&0xff), echo)
+		r := start(t, setup{hosts: map[string]string{"courier.push.apple.com": at.Addr().String()}})
+		for _, target := range []string{"courier.push.apple.com:5223", "courier.push.apple.com:5223", at.String(), "courier.push.apple.com:5223"} {
+			c := r.dial()
+			c.send(connectTo(target) + "a")
+			c.expect(established + "a")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if cut := <-r.shutdown(ctx); cut != 4 {
+			t.Errorf("%d tunnels were cut, want 4", cut)
+		}
+		var got []string
+		for _, rec := range r.stop() {
+			if !strings.Contains(rec.Error, "shutdown") {
+				t.Errorf("record %+v", rec)
+			}
+			got = append(got, rec.Service)
+		}
+		if want := []string{"other", "push", "push", "push"}; !slices.Equal(got, want) {
+			t.Errorf("cut in the order %v, want %v", got, want)
 		}
 	})
 }

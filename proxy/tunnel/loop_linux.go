@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"context"
+	"espalier/proxy/traffic"
 	"net"
 	"runtime"
 	"runtime/debug"
@@ -146,6 +147,13 @@ func (e *loop) Shutdown(ctx context.Context) (cut int) {
 	e.postAll(msgStop) // ends what is left
 	e.running.Wait()
 	return cut + e.portable.Shutdown(ctx)
+}
+
+func (e *loop) Cut(pick func(*traffic.Service) bool) {
+	for _, w := range e.workers {
+		w.post(message{kind: msgCut, pick: pick})
+	}
+	e.portable.Cut(pick)
 }
 
 // Timeouts of clients that are no tunnel yet.

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"espalier/proxy/traffic"
 )
 
 // relay is the portable Engine: two goroutines a tunnel.
@@ -180,6 +182,16 @@ func (e *relay) expire() {
 		return
 	}
 	e.scan.Reset(e.cfg.scanInterval())
+}
+
+func (e *relay) Cut(pick func(*traffic.Service) bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for p := range e.open {
+		if cause := p.cause.Load(); (cause == nil || *cause != ErrShutdown) && pick(p.Service) {
+			p.cut(ErrShutdown)
+		}
+	}
 }
 
 func (e *relay) Shutdown(ctx context.Context) (cut int) {

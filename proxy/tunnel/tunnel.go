@@ -56,6 +56,10 @@ type Engine interface {
 	// are left, with ErrShutdown, and returns their number. New tunnels may be
 	// started until then, but none may be accepted any more.
 	Shutdown(ctx context.Context) (cut int)
+	// Cut ends, with ErrShutdown, the open tunnels that pick names by their
+	// service. It does not wait for that. pick may be called by several goroutines
+	// at once.
+	Cut(pick func(*traffic.Service) bool)
 }
 
 // A Gate decides about clients that an engine accepts by itself.

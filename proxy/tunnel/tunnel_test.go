@@ -394,6 +394,17 @@ func TestShutdown(t *testing.T) {
 			}
 			end.wait(t)
 		})
+		t.Run("leaves what Cut does not pick", func(t *testing.T) {
+			s := newStage(t, newEngine(patient))
+			client, upstream, end := s.open("")
+			s.engine.Cut(func(service *traffic.Service) bool { return service != s.service })
+			say(t, client, "still here")
+			expect(t, upstream, "still here")
+			s.engine.Cut(func(service *traffic.Service) bool { return service == s.service })
+			if st := end.wait(t); !errors.Is(st.Err, ErrShutdown) || st.Up != 10 {
+				t.Errorf("the tunnel ended with %+v", st)
+			}
+		})
 		t.Run("cuts what is left", func(t *testing.T) {
 			s := newStage(t, newEngine(patient))
 			client, _, end := s.open("")

@@ -45,6 +45,7 @@ type message struct {
 	service  *traffic.Service
 	owner    Owner
 	listener *listener
+	pick     func(*traffic.Service) bool
 }
 
 type kind uint8
@@ -56,6 +57,7 @@ const (
 	msgUnlisten
 	msgTick  // look for timeouts, and give back what is not needed
 	msgHurry // look for timeouts, and accept again
+	msgCut   // end the tunnels that pick names
 	msgStop  // end the worker and what it has
 )
 
@@ -284,6 +286,12 @@ func (w *worker) drainInbox() {
 			w.expire()
 			w.forget()
 			w.resumeListeners()
+		case msgCut:
+			w.each(func(i uint32, s *slot) {
+				if _, x := w.slots.at(i); s.phase == relaying && m.pick(x.service) {
+					w.end(i, ErrShutdown)
+				}
+			})
 		case msgStop:
 			w.stopped = true
 		}
