@@ -24,7 +24,7 @@ func pacCommand(load func(*cobra.Command) (*configs.Config, error)) *cobra.Comma
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(pacShow(load), pacEval(load), pacURLs(load), pacCheck(load), pacHistory(load), pacDiff(load))
+	cmd.AddCommand(pacShow(load), pacEval(load), pacURLs(load), pacCheck(load), pacHistory(load), pacDiff(load), pacDHCP(load))
 	return cmd
 }
 

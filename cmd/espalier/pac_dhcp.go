@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"espalier/configs"
+	"espalier/pac/wpad"
+)
+
+func pacDHCP(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+	var format, url, domain string
+	cmd := &cobra.Command{
+		Use:   "dhcp",
+		Short: "Print what tells DHCP clients where the script is",
+		Long: `Print what tells DHCP clients where the script is (option 252, WPAD), ready for the
+configuration of a DHCP server. With --domain also the DNS record of wpad.DOMAIN,
+for clients that look there.
+
+Devices ask for WPAD only where their proxy is set to automatic without a URL.
+docs/wpad.md says what is to be considered: whoever answers first can lead clients
+anywhere, so prefer a profile with the PAC URL.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			if url == "" {
+				if url, err = wpadURL(cfg); err != nil {
+					return usage(err)
+				}
+			}
+			text, err := wpad.DHCP(format, url)
+			if err == nil && domain != "" {
+				var record string
+				record, err = wpad.DNS(format, url, domain)
+				text += "\n" + record
+			}
+			if err != nil {
+				return usage(err)
+			}
+			if domain != "" && !slices.ContainsFunc(cfg.Web.Public, onPort80) {
+				fmt.Fprintln(cmd.ErrOrStderr(), "note: those that ask DNS come to port 80, which is not in web.public")
+			}
+			_, err = fmt.Fprint(cmd.OutOrStdout(), text)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", wpad.Formats[0], "for the `SERVER` "+strings.Join(wpad.Formats, ", "))
+	cmd.Flags().StringVar(&url, "url", "", "the script's `URL`, in place of /wpad.dat at this machine's address")
+	cmd.Flags().StringVar(&domain, "domain", "", "the `DOMAIN` of the clients")
+	return cmd
+}
+
+// wpadURL is where this machine serves the script for WPAD.
+func wpadURL(cfg *configs.Config) (string, error) {
+	if !cfg.PAC.WPAD {
+		return "", errors.New("pac.wpad is false, so that nothing is at /wpad.dat; set it to true, or give --url")
+	}
+	base, err := publicURL(cfg)
+	if err != nil {
+		return "", fmt.Errorf("%w; give --url", err)
+	}
+	return base + "/wpad.dat", nil
+}
+
+func onPort80(listen string) bool {
+	_, port, err := net.SplitHostPort(listen)
+	return err == nil && port == "80"
+}
