@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -78,18 +77,19 @@ func fleetStore(b *testing.B) *Store {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { s.Close() })
-	if last, err := s.Last(b.Context()); err != nil || last.seq > 0 {
-		if err != nil {
-			b.Fatal(err)
-		}
-		return s
+	last, err := s.Last(b.Context())
+	if err != nil {
+		b.Fatal(err)
 	}
 	const at = 3000
 	now := time.Now()
-	for from := 0; from < benchmarkRecords; from += at {
+	for from := 0; from < benchmarkRecords && last.seq == 0; from += at {
 		if _, err := s.insert(b.Context(), batch{records: fleet(now, from, min(at, benchmarkRecords-from))}, nil); err != nil {
 			b.Fatal(err)
 		}
+	}
+	if err := s.tidy(b.Context()); err != nil {
+		b.Fatal(err)
 	}
 	return s
 }
@@ -110,10 +110,30 @@ func BenchmarkStoreInsert(b *testing.B) {
 		n += at
 	}
 	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "records/s")
-	info, err := os.Stat(filepath.Join(s.path))
-	if err == nil {
-		b.ReportMetric(float64(info.Size())/float64(n), "B/record")
+}
+
+// Retention, without its pauses.
+func BenchmarkStoreRemove(b *testing.B) {
+	s, err := OpenStore(testStore, b.TempDir(), nop)
+	if err != nil {
+		b.Fatal(err)
 	}
+	defer s.Close()
+	now := time.Now()
+	from := 0
+	for b.Loop() {
+		b.StopTimer()
+		list := fleet(now, from, removeAtOnce+1)
+		if _, err := s.insert(b.Context(), batch{records: list}, nil); err != nil {
+			b.Fatal(err)
+		}
+		from += removeAtOnce
+		b.StartTimer()
+		if _, err := s.removeOldest(b.Context(), 1<<61); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(from)/b.Elapsed().Seconds(), "records/s")
 }
 
 func BenchmarkStoreSearch(b *testing.B) {

@@ -275,28 +275,52 @@ func ends(p netip.Prefix) (low, high []byte) {
 	return low, high
 }
 
-// many is from how many matches on an index does not help a search.
-const many = 10_000
+// Of indexes it is asked whether they give fewer records than this; where all
+// give more, and several could be used, a second time.
+const (
+	many     = 10_000
+	veryMany = 100_000
+)
 
-// search asks the indexes how many records each would give, and takes the one
-// that gives the fewest. Where all give many, it goes through the records in the
-// order of time.
+// chooseIndex asks the indexes how many records each would give, and returns the
+// one that gives the fewest. Where all give many, it is one in the order of time,
+// in which enough are found soon.
+func chooseIndex(ctx context.Context, db *sql.DB, list []condition) (string, error) {
+	list = slices.DeleteFunc(slices.Clone(list), func(c condition) bool { return c.index == "" })
+	for _, limit := range []int{many, veryMany} {
+		index, fewest := "", limit
+		for _, c := range list {
+			var n int
+			query := fmt.Sprintf("SELECT count(*) FROM (SELECT 1 FROM records INDEXED BY %s WHERE %s LIMIT %d)", c.index, c.sql, limit)
+			if err := db.QueryRowContext(ctx, query, c.args...).Scan(&n); err != nil {
+				return "", err
+			}
+			if n < fewest {
+				index, fewest = c.index, n
+			}
+		}
+		if index != "" {
+			return index, nil
+		}
+		if len(list) < 2 {
+			break
+		}
+	}
+	// Equality with a value is better than all records of a time.
+	best := "records_time"
+	for _, c := range list {
+		if c.sorted && c.index != "records_time" {
+			best = c.index
+		}
+	}
+	return best, nil
+}
+
 func search(ctx context.Context, db *sql.DB, f Filter, r Range) (Page, error) {
 	list := f.conditions()
-	best, index, fewest := -1, "records_time", many
-	for i, c := range list {
-		if c.index == "" {
-			continue
-		}
-		var n int
-		err := db.QueryRowContext(ctx, fmt.Sprintf("SELECT count(*) FROM (SELECT 1 FROM records INDEXED BY %s WHERE %s LIMIT %d)", c.index, c.sql, many), c.args...).Scan(&n)
-		if err != nil {
-			return Page{}, err
-		}
-		// Of those that give many, one in the order of time may still stop early.
-		if n < fewest || n == many && fewest == many && c.sorted && (best < 0 || list[best].index == "records_time") {
-			best, index, fewest = i, c.index, n
-		}
+	index, err := chooseIndex(ctx, db, list)
+	if err != nil {
+		return Page{}, err
 	}
 	var where []string
 	var args []any

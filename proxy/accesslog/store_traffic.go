@@ -29,7 +29,7 @@ var Dimensions = []string{ByService, ByAction, ByHost, ByClient}
 //
 // Sums are kept by the minute for 48 h (services and actions only), by the hour
 // for 90 days and by the day (UTC) for two years; the finest that reaches back to
-// From is used.
+// From is used; for hosts and clients of more than eight days, the day.
 type TrafficQuery struct {
 	// From and To are widened to whole buckets. A zero To is now.
 	From, To time.Time
@@ -171,11 +171,15 @@ func nameOf(stored any) string {
 	return ""
 }
 
+// longTalkers is from which time on hosts and clients are summed up by the day:
+// each hour has other ones.
+const longTalkers = 8 * 24 * time.Hour
+
 // chooseSpan returns the finest buckets that are kept from a time on, and no finer
 // than is of use.
 func chooseSpan(now, from time.Time, step time.Duration, talkers bool) span {
 	for i, s := range spans {
-		if talkers && !s.talker || from.Before(now.Add(-s.keep)) {
+		if talkers && (!s.talker || s.length < 24*time.Hour && from.Before(now.Add(-longTalkers))) || from.Before(now.Add(-s.keep)) {
 			continue
 		}
 		if i+1 < len(spans) && step >= spans[i+1].length && step%spans[i+1].length == 0 && from.Equal(from.Truncate(spans[i+1].length)) {
