@@ -59,7 +59,7 @@ func serveAdmin(t *testing.T, c Control) *httptest.Server {
 	if c.Exceptions, err = inspect.OpenExceptions(dir); err != nil {
 		t.Fatal(err)
 	}
-	c.Desk = signin.NewDesk(dir)
+	c.Desk = signin.NewDesk(dir, time.Now)
 	c.Desk.SetUsers(os.DevNull, users)
 	srv := httptest.NewServer(NewAdmin(c))
 	t.Cleanup(srv.Close)

@@ -55,11 +55,15 @@ func (s Source) logs(w http.ResponseWriter, r *http.Request) {
 	if format != "" && format != "json" && format != "jsonl" && format != "csv" {
 		errs = errors.Join(errs, fmt.Errorf("format: %q is unknown (allowed: json, jsonl, csv)", format))
 	}
+	whole := format == "jsonl" || format == "csv"
+	if whole && (q.Has("limit") || q.Has("cursor")) {
+		errs = errors.Join(errs, fmt.Errorf("format: %s has no pages (leave out limit and cursor)", format))
+	}
 	if errs != nil {
 		badRequest(w, errs)
 		return
 	}
-	if format == "jsonl" || format == "csv" {
+	if whole {
 		s.exportLogs(w, r, format, filter, part.Oldest)
 		return
 	}
@@ -77,8 +81,7 @@ func (s Source) logs(w http.ResponseWriter, r *http.Request) {
 
 // exportLogs answers with every record that is wanted.
 func (s Source) exportLogs(w http.ResponseWriter, r *http.Request, format string, filter accesslog.Filter, oldest bool) {
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // a million records take their time
-	buf := bufio.NewWriterSize(w, 64<<10)
+	buf := bufio.NewWriterSize(patient{w}, 64<<10)
 	enc, table := json.NewEncoder(buf), accesslog.NewCSVWriter(buf)
 	enc.SetEscapeHTML(false)
 	h := w.Header()
@@ -106,6 +109,15 @@ func (s Source) exportLogs(w http.ResponseWriter, r *http.Request, format string
 		_ = table.Flush() // as buf has it
 	}
 	_ = buf.Flush()
+}
+
+// patient writes as long as the client reads, for a million records take their
+// time.
+type patient struct{ http.ResponseWriter }
+
+func (p patient) Write(b []byte) (int, error) {
+	_ = http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Now().Add(readPatience))
+	return p.ResponseWriter.Write(b)
 }
 
 // logRecord is GET /logs/{id}.

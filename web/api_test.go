@@ -375,6 +375,7 @@ func TestLogsAPI(t *testing.T) {
 		{"/logs?order=up", "order: "},
 		{"/logs?cursor=x", "cursor: "},
 		{"/logs?format=xml", "format: "},
+		{"/logs?format=csv&limit=5", "format: csv has no pages"},
 		{"/logs?since=soon", "since: "},
 		{"/logs?status=teapot", "status: "},
 		{"/logs?since=now&until=1h", "until: "},

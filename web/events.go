@@ -3,6 +3,7 @@ package web
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"sync"
 	"time"
@@ -20,8 +21,9 @@ const (
 	maxOwnStreams = 12
 	// streamInterval is how often events are sent.
 	streamInterval = time.Second
-	// streamPatience is how long a client may take to read them.
-	streamPatience = 10 * time.Second
+	// readPatience is how long a client may take to read a piece of an answer that
+	// is long or without end.
+	readPatience = 30 * time.Second
 	// maxTail bounds the records that one interval tells of.
 	maxTail = 200
 )
@@ -127,20 +129,19 @@ func (c Control) stream(w http.ResponseWriter, r *http.Request, tail *follower, 
 	conn := http.NewResponseController(w)
 	_ = conn.SetReadDeadline(time.Time{}) // its end would be taken for the client's going away
 	send := func(text string) error {
-		_ = conn.SetWriteDeadline(time.Now().Add(streamPatience))
-		if _, err := w.Write([]byte(text)); err != nil {
+		if _, err := io.WriteString(patient{w}, text); err != nil {
 			return err
 		}
 		return conn.Flush()
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // for a reverse proxy that would wait for more
+	before, at := c.Services(), time.Now()    // as of the moment that the client knows of
 	if send("retry: 3000\n\n") != nil {
 		return
 	}
 	tick := time.NewTicker(c.streams.interval)
 	defer tick.Stop()
-	before, at := c.Services(), time.Now()
 	for {
 		select {
 		case <-r.Context().Done():

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,13 +26,14 @@ type consoleTest struct {
 	srv     *httptest.Server
 	desk    *signin.Desk
 	data    string
+	clock   atomic.Int64 // nanoseconds that sessions believe to be ahead
 	drained int
 }
 
 func consoleOf(t *testing.T, users ...string) *consoleTest {
 	t.Helper()
 	c := &consoleTest{T: t, data: t.TempDir()}
-	c.desk = signin.NewDesk(c.data)
+	c.desk = signin.NewDesk(c.data, func() time.Time { return time.Now().Add(time.Duration(c.clock.Load())) })
 	c.setUsers(users...)
 	control := testControl()
 	control.Desk = c.desk
@@ -332,6 +334,43 @@ func TestEndedSession(t *testing.T) {
 		if resp, _ := c.send(x, session); resp.StatusCode != 401 {
 			t.Errorf("%s: %s", x.path, resp.Status)
 		}
+	}
+}
+
+func TestExpiredSession(t *testing.T) {
+	c := consoleOf(t, "ann:admin")
+	session, csrf := c.signIn("ann", "")
+	c.clock.Add(int64(time.Hour))
+	for _, x := range []call{{method: "GET", path: "/api/v1/status"}, {"POST", "/api/v1/drain", map[string]string{"X-CSRF-Token": csrf}, nil}} {
+		if resp, _ := c.send(x, session); resp.StatusCode != 401 || c.drained > 0 {
+			t.Errorf("%s: %s", x.path, resp.Status)
+		}
+	}
+	c.signIn("ann", session)
+}
+
+// The setup link is of no use from elsewhere.
+func TestSetupFromElsewhere(t *testing.T) {
+	c := consoleOf(t)
+	link, _, err := c.desk.NewLink()
+	if err != nil {
+		t.Fatal(err)
+	}
+	form := url.Values{"link": {link}, "name": {"eve"}, "password": {password}, "again": {password}}.Encode()
+	for _, req := range []*http.Request{
+		httptest.NewRequest("GET", "http://127.0.0.1/setup?link="+link, nil),
+		httptest.NewRequest("POST", "http://127.0.0.1/setup", strings.NewReader(form)),
+	} {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		req.RemoteAddr = "192.0.2.1:4711"
+		answer := httptest.NewRecorder()
+		c.srv.Config.Handler.ServeHTTP(answer, req)
+		if answer.Code != 410 || c.desk.HasUsers() {
+			t.Errorf("%s: %d", req.Method, answer.Code)
+		}
+	}
+	if c.desk.CheckLink(link) != nil {
+		t.Error("the link is used up")
 	}
 }
 

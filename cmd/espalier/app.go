@@ -103,7 +103,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	if err := encrypted(a.adminOn); err != nil {
 		return nil, usage(err)
 	}
-	a.desk = signin.NewDesk(cfg.Data)
+	a.desk = signin.NewDesk(cfg.Data, time.Now)
 	made, err := a.compile(cfg)
 	if err != nil {
 		return nil, usage(err)

@@ -38,11 +38,11 @@ func newSecret() string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// NewDesk returns a desk without users; see SetUsers. Tokens are kept in the
-// data directory.
-func NewDesk(data string) *Desk {
+// NewDesk returns a desk without users, who are set by SetUsers before anything
+// else is asked but Users. Tokens are kept in the data directory; now is the clock.
+func NewDesk(data string, now func() time.Time) *Desk {
 	return &Desk{
-		now: time.Now, sessions: map[digest]*session{},
+		now: now, sessions: map[digest]*session{},
 		tokens: tokenFile{path: filepath.Join(data, tokensName)},
 	}
 }

@@ -40,7 +40,7 @@ func line(t *testing.T, name, role string) string {
 func desk(t *testing.T, lines ...string) (*Desk, string) {
 	t.Helper()
 	dir := t.TempDir()
-	d := NewDesk(dir)
+	d := NewDesk(dir, time.Now)
 	use(t, d, dir, lines...)
 	return d, dir
 }
@@ -225,7 +225,7 @@ func TestSetupKeepsTheFile(t *testing.T) {
 	if err := os.Symlink(real, file); err != nil {
 		t.Fatal(err)
 	}
-	d := NewDesk(dir)
+	d := NewDesk(dir, time.Now)
 	users, err := OpenUsers(file, nil)
 	if err != nil {
 		t.Fatal(err)
