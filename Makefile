@@ -46,7 +46,7 @@ bench: ## the comparison with other proxies, and the Go benchmarks; as root, on 
 	./espalier-bench --install --rounds 5 --markdown docs/bench.md
 	./espalier-bench --user nobody --beside 1000 --peers espalier,squid,goproxy --scenarios bulk-down,bulk-up --markdown docs/bench-user.md
 	./espalier-bench --idle 8500 --peers espalier,haproxy --scenarios idle --rounds 1
-	$(GO) test -run '^$$' -bench . -benchmem ./policy/... ./pac/... ./proxy/...
+	$(GO) test -run '^$$' -bench . -benchmem ./policy/... ./pac/... ./proxy/... ./web/...
 
 # The same commit gives the same bytes.
 package: ## tarballs for Linux in dist/

@@ -62,7 +62,7 @@ type publicStage struct {
 
 var anyAddress = []netip.AddrPort{netip.MustParseAddrPort("[::]:3128")}
 
-func newPublicStage(t *testing.T, cfg pac.Config, proxy []netip.AddrPort, listen string) *publicStage {
+func newPublicStage(t testing.TB, cfg pac.Config, proxy []netip.AddrPort, listen string) *publicStage {
 	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
 	s := &publicStage{logs: logs, health: health.New()}
@@ -462,6 +462,51 @@ func TestPublicRoot(t *testing.T) {
 	s.root.Store(&x509.Certificate{Raw: []byte("another")})
 	if resp, body := s.do(t, again); resp.StatusCode != 200 || body != "another" {
 		t.Errorf("another root: %d %q", resp.StatusCode, body)
+	}
+}
+
+// BenchmarkPublicServed is the script over connections on loopback that stay open,
+// the clients' work included; not modified where the client has it.
+func BenchmarkPublicServed(b *testing.B) {
+	s := newPublicStage(b, pac.Config{Proxies: []string{"a.example:3128", "b.example:3128"}, Spread: true}, nil, "127.0.0.1:0")
+	resp, err := http.Head("http://" + s.addr + "/proxy.pac")
+	if err != nil {
+		b.Fatal(err)
+	}
+	resp.Body.Close()
+	for _, c := range []struct{ name, header string }{
+		{"whole", ""}, {"gzip", "Accept-Encoding: gzip\r\n"}, {"not-modified", "If-None-Match: " + resp.Header.Get("ETag") + "\r\n"},
+	} {
+		request := "GET /proxy.pac HTTP/1.1\r\nHost: x\r\n" + c.header + "\r\n"
+		b.Run(c.name, func(b *testing.B) {
+			b.SetParallelism(8)
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				conn, err := net.Dial("tcp", s.addr)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				defer conn.Close()
+				in := bufio.NewReader(conn)
+				for pb.Next() {
+					if _, err := io.WriteString(conn, request); err != nil {
+						b.Error(err)
+						return
+					}
+					resp, err := http.ReadResponse(in, nil)
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "req/s")
+		})
 	}
 }
 
