@@ -47,6 +47,8 @@ func (c Control) endpoints() []endpoint {
 		}},
 		{"GET", "/inspect/exceptions", signin.Viewer, c.exceptions},
 		{"POST", "/inspect/exceptions/{do}", signin.Admin, c.changeException},
+		{"GET", "/doctor", signin.Viewer, c.doctorStatus},
+		{"POST", "/doctor", signin.Admin, c.runDoctor},
 		{"POST", "/reload", signin.Admin, func(w http.ResponseWriter, _ *http.Request) {
 			if err := c.Reload(); err != nil {
 				writeProblem(w, http.StatusUnprocessableEntity, "the configuration was not taken over; the one before stays in force",

@@ -11,6 +11,7 @@ import (
 	"espalier/pac/health"
 	"espalier/policy/lists"
 	"espalier/proxy/accesslog"
+	"espalier/proxy/doctor"
 	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
 	"espalier/web/explain"
@@ -32,6 +33,8 @@ type Source struct {
 	Explainer func() *explain.Explainer
 	// Settings are the values in force, secrets redacted.
 	Settings func() []Setting
+	// Doctor examines the way to Apple's hosts.
+	Doctor *doctor.Runner
 	// Desk tells who may use the admin listeners, and Hosts by which names they are
 	// reached, in lower case.
 	Desk  *signin.Desk

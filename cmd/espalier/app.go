@@ -26,6 +26,7 @@ import (
 	"espalier/policy/lists"
 	"espalier/proxy"
 	"espalier/proxy/accesslog"
+	"espalier/proxy/doctor"
 	"espalier/proxy/hello"
 	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
@@ -120,7 +121,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	source := web.Source{
 		Status: a.status, Services: a.traffic.Snapshot, Exceptions: a.exceptions, Store: a.store,
 		Explainer: a.explainer.Load, Settings: func() []web.Setting { return a.current.Load().Settings() },
-		Desk: a.desk, Hosts: a.consoleNames, Log: a.log,
+		Doctor: doctor.NewRunner(a.doctor), Desk: a.desk, Hosts: a.consoleNames, Log: a.log,
 	}
 	public := web.NewPublic(web.PublicSource{
 		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Health: a.health, Root: a.caRoot, Ready: a.ready, Log: a.log,

@@ -50,7 +50,7 @@ Start it with "espalier run"; without a configuration file it runs on defaults.`
 	root.PersistentFlags().StringP("config", "c", "", "configuration `FILE`; without it the embedded default")
 	root.PersistentFlags().StringArray("set", nil, "set one `KEY=VALUE` over the file and the environment")
 	root.AddCommand(
-		runCommand(), validateCommand(), explainCommand(), passwdCommand(), versionCommand(),
+		runCommand(), validateCommand(), explainCommand(), doctorCommand(), passwdCommand(), versionCommand(),
 		catalogCommand(), pacCommand(loadedConfig), caCommand(loadedConfig), inspectCommand(dataDir),
 		logsCommand(loadedConfig), trafficCommand(loadedConfig),
 		statusCommand(dataDir), listsCommand(dataDir), reloadCommand(dataDir), drainCommand(dataDir),

@@ -117,5 +117,10 @@ func refusedBy(proxy string, resp *http.Response) Finding {
 			}
 		}
 	}
+	switch problem {
+	case SignIn, Denied, AddressGuard, ProxyFailed:
+	default:
+		by = "" // it says only what it met itself
+	}
 	return broken(StepProxy, problem, by, detail)
 }

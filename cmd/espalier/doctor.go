@@ -1,0 +1,181 @@
+package main
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"espalier/configs"
+	"espalier/policy"
+	"espalier/policy/catalog"
+	"espalier/proxy/doctor"
+	"espalier/proxy/egress"
+)
+
+// newDoctor returns a doctor of the hosts and the way that a configuration names.
+// self is what the process listens on.
+func newDoctor(cfg *configs.Config, self []netip.AddrPort) (*doctor.Doctor, error) {
+	pol, err := policy.New(policy.Config{Apple: cfg.Apple})
+	if err != nil {
+		return nil, err
+	}
+	dialer, err := egress.New(cfg.Egress, self)
+	if err != nil {
+		return nil, fmt.Errorf("egress: %w", err)
+	}
+	return &doctor.Doctor{Rows: pol.Apple().Rows(), Egress: dialer}, nil
+}
+
+// doctor returns a doctor of the configuration in force and the own proxy.
+func (a *app) doctor() (*doctor.Doctor, error) {
+	d, err := newDoctor(a.current.Load().Config, a.addresses())
+	if err == nil && len(a.proxyOn) > 0 {
+		at := addrPorts(a.proxyOn)[0]
+		d.Proxy = localAddress(at.Addr().String(), strconv.Itoa(int(at.Port())))
+	}
+	return d, err
+}
+
+// localAddress is where a program on this machine reaches a listener.
+func localAddress(host, port string) string {
+	if ip := net.ParseIP(host); host == "" || ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+func doctorCommand() *cobra.Command {
+	var services []string
+	var asJSON, direct bool
+	var through, roots string
+	timeout := doctor.DefaultTimeout
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Reach Apple's hosts from here, and say what is in the way",
+		Long: `Reach every host of the catalogue as devices do, from this machine and then
+through the running proxy, and say what is in the way: names are looked up and
+connected to as egress says, TLS certificates must be of a public CA or Apple's
+own, plain HTTP and NTP must answer.
+
+Wildcards are tried by a member that is known, and skipped otherwise. So is UDP
+other than NTP, which passes no proxy.
+
+The exit status is 1 where a service is broken, or time was over before all had
+been tried.`,
+		Example: `  espalier doctor
+  espalier doctor --service push --service device-management
+  espalier doctor --through proxy.example.org:3128 --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadedConfig(cmd)
+			if err != nil {
+				return err
+			}
+			d, err := newDoctor(cfg, nil)
+			if err != nil {
+				return usage(err)
+			}
+			if d.Timeout = timeout; timeout <= 0 {
+				return usage(errors.New("--timeout: must be positive"))
+			}
+			for _, id := range services {
+				if !catalog.IsService(id) {
+					return usage(fmt.Errorf("--service: %q is unknown (allowed: %s)", id, strings.Join(serviceIDs(), ", ")))
+				}
+			}
+			d.Services = services
+			if roots != "" {
+				if d.Roots, err = os.ReadFile(roots); err != nil {
+					return usage(fmt.Errorf("--roots: %w", err))
+				}
+				if !x509.NewCertPool().AppendCertsFromPEM(d.Roots) {
+					return usage(fmt.Errorf("--roots: %s has no certificate in PEM form", roots))
+				}
+			}
+			note := ""
+			switch {
+			case direct:
+				note = "left out, as --direct says"
+			case through != "":
+				t, err := policy.ParseTarget(through, 0)
+				if err != nil {
+					return usage(fmt.Errorf("--through: %q: %w (wanted: host:port)", through, err))
+				}
+				d.Proxy = t.String()
+			default:
+				d.Proxy, note = runningProxy(cfg)
+			}
+			screen := newScreen(cmd.OutOrStdout())
+			clear := showProgress(newScreen(cmd.ErrOrStderr()), d)
+			r := d.Run(cmd.Context())
+			clear()
+			r.ProxyNote = note
+			if asJSON {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				err = enc.Encode(r)
+			} else {
+				err = writeReport(screen, r)
+			}
+			if err == nil && (r.Broken() > 0 || !r.Complete) {
+				err = &exitError{exitNo, nil}
+			}
+			return err
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringSliceVar(&services, "service", nil, "try this `SERVICE` only; repeatable")
+	flags.BoolVar(&direct, "direct", false, "do not try through a proxy")
+	flags.StringVar(&through, "through", "", "the proxy to try, at `HOST:PORT`; else proxy.listen")
+	flags.StringVar(&roots, "roots", "", "believe the CAs in `FILE` (PEM) beside the public ones")
+	flags.DurationVar(&timeout, "timeout", timeout, "the time for all")
+	flags.BoolVar(&asJSON, "json", false, "write JSON")
+	cmd.MarkFlagsMutuallyExclusive("direct", "through")
+	_ = cmd.RegisterFlagCompletionFunc("service", cobra.FixedCompletions(serviceIDs(), cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+// runningProxy is where the proxy of a configuration listens on this machine, or
+// why it is not tried.
+func runningProxy(cfg *configs.Config) (at, note string) {
+	if len(cfg.Proxy.Listen) == 0 {
+		return "", "proxy.listen is empty"
+	}
+	host, port, err := net.SplitHostPort(cfg.Proxy.Listen[0])
+	if err != nil || port == "0" {
+		return "", "proxy.listen leaves the port open (--through HOST:PORT names it)"
+	}
+	at = localAddress(host, port)
+	conn, err := net.DialTimeout("tcp", at, time.Second)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return "", "nobody listens at " + at + " (proxy.listen): espalier does not run here"
+	}
+	if conn != nil {
+		conn.Close()
+	}
+	return at, ""
+}
+
+// showProgress lets a doctor tell on a terminal how far it is, in one line, until
+// the returned function is called.
+func showProgress(s screen, d *doctor.Doctor) (clear func()) {
+	if s.width == 0 {
+		return func() {}
+	}
+	const start = "\r\x1b[K"
+	d.Progress = func(done, total int) {
+		_, _ = io.WriteString(s, start+cut(fmt.Sprintf("trying Apple's hosts: %d of %d", done, total), s.width))
+	}
+	return func() { _, _ = io.WriteString(s, start) }
+}
