@@ -299,6 +299,23 @@ func TestSkipped(t *testing.T) {
 	}
 }
 
+// The known members are below wildcards that the catalogue has, at ports that it
+// has.
+func TestMembers(t *testing.T) {
+	for host, list := range members {
+		for _, m := range list {
+			if !strings.HasSuffix(m.name, host[1:]) {
+				t.Errorf("%s is not below %s", m.name, host)
+			}
+			for _, port := range m.ports {
+				if !slices.ContainsFunc(catalog.Embedded(), func(r catalog.Row) bool { return r.Host == host && r.HasPort(port) }) {
+					t.Errorf("the catalogue has no %s at port %d", host, port)
+				}
+			}
+		}
+	}
+}
+
 // When time is over, the rest is said not to have been tried, and what was
 // being tried is not blamed.
 func TestDeadline(t *testing.T) {

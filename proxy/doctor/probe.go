@@ -109,18 +109,20 @@ func (p *probe) tls(ctx context.Context, conn net.Conn) Finding {
 	}
 	client := tls.Client(conn, config)
 	err := client.HandshakeContext(ctx)
-	if len(chain) > 0 {
-		if found := p.trust.judge(chain, p.target.Host, time.Now()); found.State != OK || err == nil {
-			if found.State == OK && p.protocol == tlsH2 && client.ConnectionState().NegotiatedProtocol != "h2" {
-				return broken(StepTLS, NoHTTP2, "", "")
-			}
-			return found
-		} else if asked && isAlert(err) {
-			// Without a device's certificate this is as far as anybody comes.
-			return found
-		}
+	if len(chain) == 0 {
+		return failed(StepTLS, err)
 	}
-	return failed(StepTLS, err)
+	found := p.trust.judge(chain, p.target.Host, time.Now())
+	switch {
+	case found.State != OK:
+	case err != nil && !asked:
+		return failed(StepTLS, err)
+	case err != nil:
+		// Without a device's certificate this is as far as anybody comes.
+	case p.protocol == tlsH2 && client.ConnectionState().NegotiatedProtocol != "h2":
+		return broken(StepTLS, NoHTTP2, "", "")
+	}
+	return found
 }
 
 // http asks for a page without TLS. Any answer will do that comes from the host
