@@ -32,6 +32,8 @@ func (c *Config) fileKeys() []fileKey {
 		{"tls.files.cert", &c.TLS.Files.Cert},
 		{"tls.files.key", &c.TLS.Files.Key},
 		{"web.users", &c.Web.Users},
+		{"web.profile.cert", &c.Web.Profile.Cert},
+		{"web.profile.key", &c.Web.Profile.Key},
 	}
 	for i := range c.Inspect.Roots {
 		keys = append(keys, fileKey{fmt.Sprintf("inspect.roots[%d]", i), &c.Inspect.Roots[i]})

@@ -20,6 +20,7 @@ import (
 	"espalier/proxy/accesslog"
 	"espalier/proxy/egress"
 	"espalier/web"
+	"espalier/web/profile"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -147,7 +148,8 @@ func TestDefault(t *testing.T) {
 			Store: accesslog.StoreConfig{Path: filepath.Join(data, "espalier.db"), Keep: 90 * 24 * time.Hour, MaxSize: 4e9},
 		},
 		TLS: TLSConfig{ACME: ACMEConfig{Domains: []string{}}},
-		Web: web.Config{Public: []string{":8080"}, Admin: []string{"127.0.0.1:8081"}, Hosts: []string{}},
+		Web: web.Config{Public: []string{":8080"}, Admin: []string{"127.0.0.1:8081"}, Hosts: []string{},
+			Profile: profile.Config{Organization: "Espalier", Identifier: "espalier"}},
 	}
 	if !reflect.DeepEqual(l.Config, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", l.Config, want)

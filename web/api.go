@@ -39,6 +39,7 @@ func (c Control) endpoints() []endpoint {
 		{"POST", "/explain", signin.Viewer, c.explainURL},
 		{"GET", "/pac", signin.Viewer, c.pacScript},
 		{"GET", "/pac/eval", signin.Viewer, c.evalPAC},
+		{"GET", "/profiles/{file}", signin.Viewer, c.profile},
 		{"GET", "/lists", signin.Viewer, func(w http.ResponseWriter, _ *http.Request) {
 			writeJSON(w, http.StatusOK, "application/json", Lists{c.status().Lists})
 		}},

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 
 	"espalier/policy"
+	"espalier/web/profile"
 )
 
 // Config is the configuration of the web listeners, `web`.
@@ -23,6 +24,8 @@ type Config struct {
 	// Hosts are names that the console is reached by, beside localhost and the
 	// addresses that it listens on. It answers for no other.
 	Hosts []string `koanf:"hosts"`
+	// Profile says in whose name profiles for devices are made.
+	Profile profile.Config `koanf:"profile"`
 }
 
 // Validate checks the values; whether two listeners share an address is for the
@@ -42,6 +45,11 @@ func (c Config) Validate() error {
 	for i, s := range c.Hosts {
 		if _, _, err := policy.ParseHost(s); err != nil {
 			errs = append(errs, fmt.Errorf("hosts[%d]: %q is no host name: %w", i, s, err))
+		}
+	}
+	if err := c.Profile.Validate(); err != nil {
+		for _, e := range err.(interface{ Unwrap() []error }).Unwrap() {
+			errs = append(errs, fmt.Errorf("profile.%w", e))
 		}
 	}
 	return errors.Join(errs...)

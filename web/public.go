@@ -17,11 +17,12 @@ import (
 
 	"espalier/pac"
 	"espalier/pac/health"
+	"espalier/web/profile"
 )
 
 // Public is the handler of the public listeners: the PAC script where pac.PAC
-// says, the root of the interception CA at /ca.crt,
-// and /healthz and /readyz. It answers to GET and HEAD, under any Host, from
+// says, the root of the interception CA at /ca.crt and /ca.mobileconfig, and
+// /healthz and /readyz. It answers to GET and HEAD, under any Host, from
 // memory, and never with a redirect.
 type Public struct {
 	source   PublicSource
@@ -44,6 +45,9 @@ type PublicSource struct {
 	// Root returns the certificate that devices must trust, nil where there is no
 	// interception CA.
 	Root func() *x509.Certificate
+	// RootProfile returns the profile that makes devices know it, nil where there is
+	// none.
+	RootProfile func() []byte
 	// Ready returns why no client should be sent here, nil where nothing speaks
 	// against it. The reason is shown to whoever asks.
 	Ready func() error
@@ -85,7 +89,12 @@ func (p *Public) serve(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/ca.crt":
 		if root := p.source.Root(); root != nil {
-			serveRoot(w, r, root)
+			serveFile(w, r, "application/x-x509-ca-cert", root.Raw) // in DER, as devices install it
+			return
+		}
+	case "/ca.mobileconfig":
+		if data := p.source.RootProfile(); data != nil {
+			serveFile(w, r, profile.ContentType, data)
 			return
 		}
 	case "/healthz":
@@ -102,9 +111,9 @@ func (p *Public) serve(w http.ResponseWriter, r *http.Request) {
 	plain(w, http.StatusNotFound, "there is nothing at this path")
 }
 
-// serveRoot answers with a certificate in DER, as devices install it.
-func serveRoot(w http.ResponseWriter, r *http.Request, root *x509.Certificate) {
-	sum := sha256.Sum256(root.Raw)
+// serveFile answers with data, which is asked for again each time.
+func serveFile(w http.ResponseWriter, r *http.Request, contentType string, data []byte) {
+	sum := sha256.Sum256(data)
 	etag := `"` + hex.EncodeToString(sum[:8]) + `"`
 	h := w.Header()
 	h.Set("ETag", etag)
@@ -113,9 +122,9 @@ func serveRoot(w http.ResponseWriter, r *http.Request, root *x509.Certificate) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	h.Set("Content-Type", "application/x-x509-ca-cert")
-	h.Set("Content-Length", strconv.Itoa(len(root.Raw)))
-	w.Write(root.Raw)
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(len(data)))
+	w.Write(data)
 }
 
 // plain answers with a line of text.

@@ -72,6 +72,12 @@ func newPublicStage(t testing.TB, cfg pac.Config, proxy []netip.AddrPort, listen
 		Proxy:  proxy,
 		Health: s.health,
 		Root:   s.root.Load,
+		RootProfile: func() []byte {
+			if s.root.Load() == nil {
+				return nil
+			}
+			return []byte("<plist/>")
+		},
 		Ready: func() error {
 			if err := s.ready.Load(); err != nil {
 				return *err
@@ -191,6 +197,7 @@ func TestPublicPaths(t *testing.T) {
 		{"GET //proxy.pac", 404, "nothing at this path"},
 		{"GET /PROXY.PAC", 404, "nothing at this path"},
 		{"GET /ca.crt", 404, "nothing at this path"},
+		{"GET /ca.mobileconfig", 404, "nothing at this path"},
 		{"GET /", 404, "nothing at this path"},
 		{"GET /healthz", 200, "ok\n"},
 		{"GET /readyz", 200, "ok\n"},

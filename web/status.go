@@ -31,6 +31,9 @@ type Source struct {
 	Store *accesslog.Store
 	// Explainer explains the configuration in force.
 	Explainer func() *explain.Explainer
+	// Profile makes a profile for devices, of one of profile.Kinds but wifi; site is
+	// one of the PAC script's, or empty.
+	Profile func(kind, site string) ([]byte, error)
 	// Settings are the values in force, secrets redacted.
 	Settings func() []Setting
 	// Doctor examines the way to Apple's hosts.

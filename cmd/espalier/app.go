@@ -68,6 +68,7 @@ type app struct {
 	reloading sync.Mutex // one at a time
 	current   atomic.Pointer[configs.Loaded]
 	script    atomic.Pointer[pac.PAC]
+	made      atomic.Pointer[compiled] // what is in force
 	explainer atomic.Pointer[explain.Explainer]
 	health    *health.Prober // of the proxies that the script names
 	ca        atomic.Pointer[caInForce]
@@ -120,11 +121,11 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 
 	source := web.Source{
 		Status: a.status, Services: a.traffic.Snapshot, Exceptions: a.exceptions, Store: a.store,
-		Explainer: a.explainer.Load, Settings: func() []web.Setting { return a.current.Load().Settings() },
+		Explainer: a.explainer.Load, Profile: a.profile, Settings: func() []web.Setting { return a.current.Load().Settings() },
 		Doctor: doctor.NewRunner(a.doctor), Desk: a.desk, Hosts: a.consoleNames, Log: a.log,
 	}
 	public := web.NewPublic(web.PublicSource{
-		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Health: a.health, Root: a.caRoot, Ready: a.ready, Log: a.log,
+		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Health: a.health, Root: a.caRoot, RootProfile: a.rootProfile, Ready: a.ready, Log: a.log,
 	})
 	collectors := []prometheus.Collector{
 		a.traffic, a.lists, a.access, a.server, a.auth.Collector(), public.Collector(),
@@ -164,6 +165,7 @@ func (a *app) apply(l *configs.Loaded, made *compiled) {
 		a.log.Warn("the PAC script was not kept in its history", zap.Error(err))
 	}
 	a.ca.Store(&made.ca)
+	a.made.Store(made)
 	a.desk.SetUsers(l.Config.UsersFile(), made.users)
 	a.exceptions.SetDuration(l.Config.Inspect.Pinned.For)
 	_ = a.level.UnmarshalText([]byte(l.Config.Log.Level)) // validated
@@ -330,7 +332,7 @@ func (a *app) status() web.Status {
 	st := web.Status{
 		Version: programVersion(), Node: a.node, Started: a.started,
 		Draining: a.server.Draining(), Overloaded: a.server.Overloaded(), Tunnels: int64(a.server.Tunnels()),
-		Reload: *a.reload.Load(), PACURL: a.pacURL(), Proxy: a.proxyAddress(),
+		Reload: *a.reload.Load(), PACURL: a.pacURL(""), Proxy: a.proxyAddress(),
 		CA: a.ca.Load().status(time.Now()),
 	}
 	st.Lists, st.PACProxies, st.PACFetches = a.lists.Status(), a.health.Status(), a.fetches()
@@ -369,12 +371,12 @@ func (a *app) proxyAddress() string {
 
 // pacURL is what the MDM is given: the script at the address that devices reach
 // this machine by.
-func (a *app) pacURL() string {
+func (a *app) pacURL(site string) string {
 	at, err := pac.Fetched(netip.Addr{}, addrPorts(a.publicOn))
 	if err != nil {
 		return ""
 	}
-	return "http://" + at + a.script.Load().Path("")
+	return "http://" + at + a.script.Load().Path(site)
 }
 
 // addresses are all that the process listens on.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"espalier/web/profile"
 	"fmt"
 	"io/fs"
 	"net/netip"
@@ -44,6 +45,14 @@ func (a *app) compile(cfg *configs.Config) (*compiled, error) {
 	if err := needCA(cfg); err != nil {
 		return nil, err
 	}
+	if made.issuer, err = profile.NewIssuer(cfg.Web.Profile); err != nil {
+		return nil, fmt.Errorf("web.profile.%w", err)
+	}
+	if ca != nil {
+		if made.rootProfile, err = made.issuer.Make(profile.Request{Kind: profile.KindCA, Root: ca.Root()}); err != nil {
+			return nil, fmt.Errorf("web.profile: %w", err)
+		}
+	}
 	if intercepts(cfg) {
 		made.state.Leaves, err = inspect.NewLeaves(ca, func(host string, addr netip.Addr) bool { return apple.Match(host, addr, 443).OK() })
 		if err != nil {
@@ -80,6 +89,21 @@ func (a *app) caRoot() *x509.Certificate {
 		return ca.Root()
 	}
 	return nil
+}
+
+// rootProfile is the profile of caRoot.
+func (a *app) rootProfile() []byte { return a.made.Load().rootProfile }
+
+// profile makes a profile for a site, "" for outside sites, of the CA and script
+// in force.
+func (a *app) profile(kind, site string) ([]byte, error) {
+	r := profile.Request{
+		Kind: kind, Site: site, Root: a.caRoot(), PACURL: a.pacURL(site), Proxy: profile.ProxyOptions{CaptiveLogin: true},
+	}
+	if r.PACURL == "" && kind != profile.KindCA {
+		return nil, errors.New("web.public: names no IPv4 address that devices can reach")
+	}
+	return a.made.Load().issuer.Make(r)
 }
 
 // warnings says what must be done about the CA.

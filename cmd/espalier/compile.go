@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"espalier/web/profile"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -25,8 +26,11 @@ type compiled struct {
 	pac   *pac.PAC
 	lists *lists.Version
 	// Set by app.compile: what only the process itself needs to read.
-	ca    caInForce
-	users *auth.Auth // of the console
+	ca caInForce
+	// The maker of profiles, and that of the CA; nil where there is no CA.
+	issuer      *profile.Issuer
+	rootProfile []byte
+	users       *auth.Auth // of the console
 }
 
 // kept is what outlives a configuration, and is used by the next.

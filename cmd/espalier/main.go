@@ -51,7 +51,7 @@ Start it with "espalier run"; without a configuration file it runs on defaults.`
 	root.PersistentFlags().StringArray("set", nil, "set one `KEY=VALUE` over the file and the environment")
 	root.AddCommand(
 		runCommand(), validateCommand(), explainCommand(), doctorCommand(), passwdCommand(), versionCommand(),
-		catalogCommand(), pacCommand(loadedConfig), caCommand(loadedConfig), inspectCommand(dataDir),
+		catalogCommand(), pacCommand(loadedConfig), caCommand(loadedConfig), profileCommand(loadedConfig), inspectCommand(dataDir),
 		logsCommand(loadedConfig), trafficCommand(loadedConfig),
 		statusCommand(dataDir), listsCommand(dataDir), reloadCommand(dataDir), drainCommand(dataDir),
 		setupCommand(dataDir), tokenCommand(dataDir),

@@ -134,7 +134,7 @@ type summary struct {
 func (a *app) summary() summary {
 	cfg := a.current.Load().Config
 	s := summary{
-		config: a.options.File, data: cfg.Data, proxy: a.proxyAddress(), pac: a.pacURL(),
+		config: a.options.File, data: cfg.Data, proxy: a.proxyAddress(), pac: a.pacURL(""),
 	}
 	if s.config == "" {
 		s.config = "embedded default"
