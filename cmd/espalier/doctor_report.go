@@ -81,7 +81,8 @@ type cause struct {
 	by       string
 	ways     string
 	next     string
-	detail   string // empty where each has another
+	detail   string // of the first
+	differ   bool   // others have another
 	services []*causeService
 }
 
@@ -133,9 +134,7 @@ func place(list []*cause, service string, c *doctor.Check, ways string) []*cause
 		list = append(list, &cause{problem: c.Problem, by: c.By, ways: ways, next: c.Next, detail: c.Detail})
 	}
 	o := list[i]
-	if o.detail != c.Detail {
-		o.detail = ""
-	}
+	o.differ = o.differ || o.detail != c.Detail
 	if last := len(o.services) - 1; last < 0 || o.services[last].id != service {
 		o.services = append(o.services, &causeService{id: service})
 	}
@@ -164,7 +163,7 @@ func (c *cause) write(b *strings.Builder, s screen) {
 	for _, line := range s.broken(title+" ("+c.ways+")", 0) {
 		b.WriteString(s.paint(red, line) + "\n")
 	}
-	width := len("detail")
+	width := len("such as")
 	for _, service := range c.services {
 		width = max(width, len(service.id))
 	}
@@ -175,7 +174,9 @@ func (c *cause) write(b *strings.Builder, s screen) {
 			label = ""
 		}
 	}
-	if c.detail != "" {
+	if c.differ {
+		row("such as", plain, c.detail)
+	} else {
 		row("detail", plain, c.detail)
 	}
 	row("next", bold, c.next)

@@ -107,6 +107,9 @@ func broken(step Step, p Problem, by, detail string) Finding {
 // failed says which problem err is, met at step.
 func failed(step Step, err error) Finding {
 	step, problem, by := classify(step, err)
+	if lookup, ok := errors.AsType[*egress.LookupError](err); ok && by == "" {
+		err = lookup.Err // whose name it is stands beside
+	}
 	return broken(step, problem, by, clean(err.Error()))
 }
 
