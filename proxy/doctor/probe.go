@@ -120,7 +120,7 @@ func (p *probe) tls(ctx context.Context, conn net.Conn) Finding {
 	case err != nil:
 		// Without a device's certificate this is as far as anybody comes.
 	case p.protocol == tlsH2 && client.ConnectionState().NegotiatedProtocol != "h2":
-		return broken(StepTLS, NoHTTP2, "", "")
+		return broken(StepTLS, NoHTTP2, "", "the handshake did not agree on h2")
 	}
 	return found
 }
