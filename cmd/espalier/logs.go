@@ -25,18 +25,18 @@ import (
 
 // logsFlags are the flags of `espalier logs` that make its filter.
 var logsFlags = []struct{ name, key, usage string }{
-	{"since", "since", "from a `TIME` on: 15m, 2h, 3d ago, today, yesterday, 14:30, 2026-01-31, RFC 3339"},
+	{"since", "since", "from a `TIME` on"},
 	{"until", "until", "up to a `TIME`"},
 	{"service", "service", "of a `SERVICE`, such as push"},
-	{"client", "client", "of a `CLIENT`: an address or a CIDR block"},
+	{"client", "client", "of a `CLIENT`, address or CIDR block"},
 	{"user", "user", "of a `USER`"},
-	{"host", "host", "for a `HOST` and all names below it; *.NAME is only those"},
-	{"action", "action", "with an `ACTION`: tunnel, forward, inspect, deny, challenge, error"},
+	{"host", "host", "for a `HOST` and all below; *.HOST is only those"},
+	{"action", "action", "with an `ACTION`, such as deny or error"},
 	{"rule", "rule", "that a `RULE` decided"},
 	{"status", "status", "with a `STATUS`: 404, 5xx, 400-499"},
-	{"error", "error", "with an error that holds a `TEXT`; * is any error"},
-	{"min-bytes", "min_bytes", "with at least so much traffic, `SIZE` such as 10MB"},
-	{"min-duration", "min_duration", "that took at least so long, `DURATION` such as 30s"},
+	{"error", "error", "with an error that has a `TEXT`; * is any"},
+	{"min-bytes", "min_bytes", "with at least a `SIZE` such as 10MB"},
+	{"min-duration", "min_duration", "that took at least a `TIME` such as 30s"},
 }
 
 // logsCommand is `espalier logs`.
@@ -49,6 +49,10 @@ func logsCommand(load func(*cobra.Command) (*configs.Config, error)) *cobra.Comm
 		Short: "Search the access log",
 		Long: `Searches the access log, whether espalier runs or not. What is asked for by
 several flags must hold together. Records stand with the newest last.
+
+A time is how long ago (90s, 15m, 2h, 3d, 1w), today, yesterday, 14:30 (the last
+time that it was), 2026-01-31, "2026-01-31 14:30", or RFC 3339. Actions are tunnel,
+forward, inspect, deny, challenge and error.
 
 The store is searched (log.store.path), or the log's JSON files where there is
 none.`,

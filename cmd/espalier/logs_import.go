@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -28,7 +29,7 @@ while espalier runs.`,
 				return err
 			}
 			if cfg.Log.Store.Path == "" {
-				return usage(fmt.Errorf("log.store.path: is empty, so there is no store"))
+				return usage(errors.New("log.store.path: is empty, so there is no store"))
 			}
 			store, err := accesslog.OpenStore(cfg.Log.Store, cfg.Data, zap.NewNop())
 			if err != nil {

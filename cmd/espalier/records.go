@@ -119,8 +119,10 @@ func bytesText(n int64) string {
 // durationText writes a duration in six characters.
 func durationText(d time.Duration) string {
 	switch {
-	case d < 10*time.Second:
+	case d < time.Second:
 		return fmt.Sprintf("%.0fms", float64(d)/1e6)
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.1fs", d.Seconds())
 	case d < 10*time.Minute:
 		return fmt.Sprintf("%.0fs", d.Seconds())
 	case d < 10*time.Hour:

@@ -107,7 +107,7 @@ func parseStatus(s string) (low, high int, err error) {
 	if isRange && err == nil {
 		high, err = strconv.Atoi(to)
 	}
-	if err != nil || low < 1 || high < low || high > 999 {
+	if err != nil || low < 100 || high < low || high > 999 {
 		return 0, 0, fmt.Errorf("%q is no status (wanted: 404, 5xx or 400-499)", s)
 	}
 	return low, high, nil

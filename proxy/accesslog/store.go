@@ -5,11 +5,13 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -106,11 +108,9 @@ func storePath(cfg StoreConfig, dir string) string {
 
 // open opens the databases, and brings their tables up to date.
 func (s *Store) open() (err error) {
-	f, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
+	if err := create(s.path); err != nil {
 		return err
 	}
-	f.Close()
 	write, err := connect(s.path, "_txlock=immediate&_pragma=auto_vacuum(INCREMENTAL)&_pragma=journal_mode(WAL)"+
 		"&_pragma=synchronous(NORMAL)&_pragma=secure_delete(FAST)&_pragma=journal_size_limit(16777216)&_pragma=cache_size(-16384)")
 	if err != nil {
@@ -129,6 +129,27 @@ func (s *Store) open() (err error) {
 	read.SetMaxOpenConns(4)
 	read.SetMaxIdleConns(2)
 	s.write, s.read = write, read
+	return nil
+}
+
+// create makes the file where there is none, for nobody else to read. What root
+// makes, as by `espalier logs import`, belongs to whom the directory does.
+func create(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := os.Stat(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 && owner.Uid != 0 {
+		return f.Chown(int(owner.Uid), int(owner.Gid))
+	}
 	return nil
 }
 
