@@ -51,8 +51,8 @@ func logsCommand(load func(*cobra.Command) (*configs.Config, error)) *cobra.Comm
 several flags must hold together. Records stand with the newest last.
 
 A time is how long ago (90s, 15m, 2h, 3d, 1w), today, yesterday, 14:30 (the last
-time that it was), 2026-01-31, "2026-01-31 14:30", or RFC 3339. Actions are tunnel,
-forward, inspect, deny, challenge and error.
+time that it was), 2026-01-31, "2026-01-31 14:30", or RFC 3339. Actions are
+tunnel, forward, inspect, deny, challenge and error.
 
 The store is searched (log.store.path), or the log's JSON files where there is
 none.`,

@@ -16,12 +16,13 @@ func logsImportCommand(load func(*cobra.Command) (*configs.Config, error)) *cobr
 	return &cobra.Command{
 		Use:   "import FILE...",
 		Short: "Put the records of JSON files into the store",
-		Long: `Puts the records of access logs in JSON, also compressed by gzip, into the store.
-Records that it has are passed over, so that a file may be imported again. So are
-records from before the oldest that the store keeps: it has counted them already.
+		Long: `Puts the records of access logs in JSON, packed with gzip or not, into the
+store. Records that it has are passed over, so that a file may be imported
+again. So are those from before the time up to which it has removed records:
+they are in its sums already.
 
-The log's own files need no import: the store reads them by itself. It may be done
-while espalier runs.`,
+The log's own files need no import: the store reads them by itself. Others may
+be imported while espalier runs.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := load(cmd)
@@ -37,12 +38,12 @@ while espalier runs.`,
 			}
 			defer store.Close()
 			for _, path := range args {
-				in, closer, err := accesslog.OpenFile(path)
+				in, err := accesslog.OpenFile(path)
 				if err != nil {
 					return err
 				}
 				n, err := store.Import(cmd.Context(), in)
-				closer()
+				in.Close()
 				if err != nil {
 					return fmt.Errorf("%s: %w", path, err)
 				}

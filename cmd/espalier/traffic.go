@@ -89,7 +89,7 @@ Sums are kept by the minute for two days (services and actions), by the hour for
 	}
 	cmd.Flags().StringVar(&since, "since", "24h", "from a `TIME` on, as for espalier logs")
 	cmd.Flags().StringVar(&until, "until", "", "up to a `TIME`")
-	cmd.Flags().StringVar(&by, "by", accesslog.ByService, "sum up by service, action, host or client")
+	cmd.Flags().StringVar(&by, "by", accesslog.ByService, "by service, action, host or client")
 	cmd.Flags().IntVar(&limit, "limit", limit, "list the largest `N`; 0 lists all")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd

@@ -57,7 +57,7 @@ func ReadAll(path string, f func(*Record) error) error {
 		return err
 	}
 	for _, p := range paths {
-		in, closer, err := OpenFile(p)
+		in, err := OpenFile(p)
 		if errors.Is(err, fs.ErrNotExist) && p != path {
 			continue // removed meanwhile
 		}
@@ -65,7 +65,7 @@ func ReadAll(path string, f func(*Record) error) error {
 			return err
 		}
 		_, err = Read(in, f)
-		closer()
+		in.Close()
 		if err != nil {
 			return fmt.Errorf("%s: %w", p, err)
 		}
@@ -74,9 +74,12 @@ func ReadAll(path string, f func(*Record) error) error {
 }
 
 // OpenFile opens a file of the log for reading, one that was compressed too.
-func OpenFile(path string) (io.Reader, func() error, error) {
-	in, _, closer, err := openLog(path)
-	return in, closer, err
+func OpenFile(path string) (io.ReadCloser, error) {
+	l, err := openLog(path)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
 }
 
 // UnmarshalJSON parses a line that Write made in the format json. Unknown fields

@@ -1,19 +1,13 @@
 package accesslog
 
 import (
-	"bufio"
-	"compress/gzip"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -24,6 +18,7 @@ import (
 type fileState struct {
 	info   fs.FileInfo
 	unread int64 // bytes
+	broken bool  // it could not be read, which the operational log knows
 }
 
 type fileStates map[string]fileState
@@ -105,6 +100,12 @@ func (s *Store) round(ctx context.Context) error {
 // reopen opens a store that could not be opened, and begins a new one in the place
 // of a damaged one.
 func (s *Store) reopen() error {
+	s.dbs.RLock()
+	good := s.write != nil && !s.damaged.Load()
+	s.dbs.RUnlock()
+	if good {
+		return nil
+	}
 	s.dbs.Lock()
 	defer s.dbs.Unlock()
 	if s.damaged.Load() {
@@ -152,8 +153,10 @@ func (s *Store) catchUp(ctx context.Context) error {
 		}
 		err = s.readFile(ctx, path, info)
 		if broken := (*fileError)(nil); errors.As(err, &broken) {
-			s.log.Error("a file of the access log cannot be read by the store, which lacks the records in it", zap.Error(err))
-			s.files[path] = fileState{info, 0}
+			if !known[path].broken {
+				s.log.Error("a file of the access log cannot be read by the store, which lacks the records in it", zap.Error(err))
+			}
+			s.files[path] = fileState{info: info, broken: true}
 		} else if err != nil {
 			return err
 		}
@@ -166,67 +169,19 @@ type fileError struct{ error }
 
 func (e *fileError) Unwrap() error { return e.error }
 
-// logFiles returns a log's rotated files, the oldest first, and behind them the
-// file itself.
-func logFiles(path string) ([]string, error) {
-	entries, err := os.ReadDir(filepath.Dir(path))
-	if err != nil {
-		return nil, err
-	}
-	ext := filepath.Ext(path)
-	prefix := strings.TrimSuffix(filepath.Base(path), ext) + "-"
-	var list []string
-	for _, e := range entries { // sorted by name, which is by time
-		name := strings.TrimSuffix(e.Name(), ".gz")
-		if strings.HasPrefix(name, prefix) && strings.HasSuffix(name, ext) && len(name) > len(prefix)+len(ext) {
-			list = append(list, filepath.Join(filepath.Dir(path), e.Name()))
-		}
-	}
-	slices.Sort(list)
-	return append(list, path), nil
-}
-
-// openLog opens a file of the log, and sums its first line.
-func openLog(path string) (in io.Reader, first int64, closer func() error, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, 0, nil, err
-	}
-	in = f
-	if strings.HasSuffix(path, ".gz") {
-		if in, err = gzip.NewReader(f); err != nil {
-			f.Close()
-			return nil, 0, nil, err
-		}
-	}
-	r := bufio.NewReaderSize(in, maxLine)
-	line, err := r.Peek(maxLine)
-	if i := slices.Index(line, '\n'); i >= 0 {
-		line, err = line[:i], nil
-	} else if len(line) == maxLine {
-		err = nil
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		f.Close()
-		return nil, 0, nil, err
-	}
-	sum := fnv.New64a()
-	sum.Write(line)
-	if err != nil { // no whole line yet
-		return r, 0, f.Close, nil
-	}
-	return r, int64(sum.Sum64()), f.Close, nil
-}
-
 // readFile stores what of a file is not stored yet.
 func (s *Store) readFile(ctx context.Context, path string, info fs.FileInfo) error {
-	in, first, closer, err := openLog(path)
+	in, err := openLog(path)
 	if err != nil {
 		return &fileError{err}
 	}
-	defer closer()
+	defer in.Close()
+	first, err := in.first()
+	if err != nil {
+		return &fileError{fmt.Errorf("%s: %w", path, err)}
+	}
 	if first == 0 {
-		s.files[path] = fileState{info, 0}
+		s.files[path] = fileState{info: info}
 		return nil
 	}
 	offset, complete, err := s.place(ctx, first)
@@ -234,22 +189,21 @@ func (s *Store) readFile(ctx context.Context, path string, info fs.FileInfo) err
 		return err
 	}
 	known := offset // in the store
-	compressed := strings.HasSuffix(path, ".gz")
 	switch {
 	case complete:
-		s.files[path] = fileState{info, 0}
+		s.files[path] = fileState{info: info}
 		return nil
-	case !compressed && offset > info.Size(): // cut; what is known is not stored twice
+	case !in.compressed && offset > info.Size(): // cut; what is known is not stored twice
 		offset = 0
 	}
-	if !compressed {
-		s.files[path] = fileState{info, info.Size() - offset}
+	if !in.compressed {
+		s.files[path] = fileState{info: info, unread: info.Size() - offset}
 		s.counters.lag(s.files)
 	}
-	if _, err := io.CopyN(io.Discard, in, offset); err != nil {
+	if err := in.skip(offset); err != nil {
 		return &fileError{fmt.Errorf("%s: %w", path, err)}
 	}
-	lines := newLineReader(in)
+	lines := newLineReader(in.Reader)
 	for ended := false; !ended; {
 		began := time.Now()
 		b, err := lines.next(batchSize)
@@ -258,7 +212,7 @@ func (s *Store) readFile(ctx context.Context, path string, info fs.FileInfo) err
 			broken = &fileError{fmt.Errorf("%s: %w", path, err)}
 		}
 		ended = err != nil
-		whole := ended && broken == nil && compressed
+		whole := ended && broken == nil && in.compressed
 		if b.size > 0 || whole {
 			offset += b.size
 			_, err := s.insert(ctx, b, func(tx *sql.Tx) error {
@@ -276,10 +230,10 @@ func (s *Store) readFile(ctx context.Context, path string, info fs.FileInfo) err
 			return broken
 		}
 		unread := int64(0)
-		if !compressed {
+		if !in.compressed {
 			unread = max(info.Size()-offset, 0)
 		}
-		s.files[path] = fileState{info, unread}
+		s.files[path] = fileState{info: info, unread: unread}
 		s.counters.lag(s.files)
 		if !ended { // much is to be stored: leave the processor to others half of the time
 			pause(ctx, time.Since(began))
