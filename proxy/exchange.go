@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
 	"espalier/policy"
 	"espalier/policy/catalog"
 	"espalier/proxy/accesslog"
@@ -60,6 +62,10 @@ func (x *exchange) failed(err error) {
 	if forbidden := (*egress.ForbiddenError)(nil); errors.As(err, &forbidden) {
 		x.refuse(ruleGuard, err.Error())
 		return
+	}
+	if p, ok := errors.AsType[*egress.PanicError](err); ok {
+		x.s.panics.Add(1)
+		x.s.ops.Error("panic on the way to a destination", zap.Any("panic", p.Fault), zap.ByteString("stack", p.Stack))
 	}
 	if e := limited(err); e != nil {
 		x.s.limits.turnedAway(e.reason)

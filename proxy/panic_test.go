@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
 	"espalier/policy"
+	"espalier/proxy/egress"
 )
 
 // A panic of any handler costs the request that met it, which has its record.
@@ -46,4 +48,20 @@ func TestPanics(t *testing.T) {
 			t.Errorf("%d panics counted, in the log %v", n, r.ops.All())
 		}
 	})
+}
+
+// A panic that was met in a goroutine of the look-up counts for each request that
+// it costs.
+func TestPanicOnTheWayToADestination(t *testing.T) {
+	r := start(t, setup{}, false)
+	x := r.server.begin(netip.MustParseAddr("127.0.0.1"), "CONNECT", "")
+	x.failed(&egress.LookupError{Host: "host.example", Err: &egress.PanicError{Fault: "of a test", Stack: []byte("the stack")}})
+	x.finish(502)
+	if rec := r.record(); rec.Action != policy.Error || !strings.Contains(rec.Error, "panic: of a test") {
+		t.Errorf("record %+v", rec)
+	}
+	log := r.ops.FilterMessageSnippet("panic").All()
+	if n := r.server.panics.Load(); n != 1 || len(log) != 1 || log[0].ContextMap()["stack"] != "the stack" {
+		t.Errorf("%d panics counted, in the log %v", n, log)
+	}
 }

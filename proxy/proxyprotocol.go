@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,7 +23,11 @@ type balancers struct {
 	trusted policy.Networks
 	timeout time.Duration // for the header to arrive
 	ops     *zap.Logger
-	told    atomic.Int64 // when a bad header was logged last; Unix seconds
+	// panicked is told of a panic that was met before net/http keeps them to
+	// their connection.
+	panicked func(fault any)
+	mu       sync.Mutex
+	told     time.Time // when a bad header was logged last
 }
 
 // balancerTimeout is how long a load balancer may take to send its header. It
@@ -71,7 +74,7 @@ func (c *balancedConn) header() error {
 		c.client = c.Conn.RemoteAddr()
 		_ = c.SetReadDeadline(time.Now().Add(c.timeout))
 		in := bufio.NewReaderSize(c.Conn, 512)
-		client, err := readHeader(in)
+		client, err := c.readHeader(in)
 		if err != nil {
 			if !left(in, err) {
 				c.tell(err)
@@ -92,7 +95,13 @@ func (c *balancedConn) header() error {
 
 // readHeader reads a PROXY header. The client is nil where it is the load
 // balancer itself, as LOCAL and UNKNOWN say.
-func readHeader(in *bufio.Reader) (client net.Addr, err error) {
+func (b *balancers) readHeader(in *bufio.Reader) (client net.Addr, err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			b.panicked(fault)
+			err = fmt.Errorf("panic: %v", fault)
+		}
+	}()
 	h, err := proxyproto.Read(in)
 	if err != nil {
 		return nil, err
@@ -116,9 +125,13 @@ func left(in *bufio.Reader, err error) bool {
 // tell logs a bad header, one a minute: a load balancer that is set up wrongly
 // makes no other connections.
 func (c *balancedConn) tell(err error) {
-	now := time.Now().Unix()
-	last := c.told.Load()
-	if now-last < 60 || !c.told.CompareAndSwap(last, now) {
+	c.mu.Lock()
+	recent := !c.told.IsZero() && time.Since(c.told) < time.Minute
+	if !recent {
+		c.told = time.Now()
+	}
+	c.mu.Unlock()
+	if recent {
 		return
 	}
 	c.ops.Warn("a connection from an address of proxy.proxy_protocol does not begin with a good PROXY header and is closed (told once a minute)",
@@ -150,10 +163,10 @@ func (c *balancedConn) NetConn() net.Conn {
 func (c *balancedConn) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
 
 // newBalancers returns nil where there are none.
-func newBalancers(list []string, ops *zap.Logger) *balancers {
+func newBalancers(list []string, ops *zap.Logger, panicked func(fault any)) *balancers {
 	if len(list) == 0 {
 		return nil
 	}
 	trusted, _ := policy.ParseNetworks(list) // validated
-	return &balancers{trusted: trusted, timeout: balancerTimeout, ops: ops}
+	return &balancers{trusted: trusted, timeout: balancerTimeout, ops: ops, panicked: panicked}
 }

@@ -4,11 +4,17 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"io"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"espalier/policy"
 )
@@ -212,7 +218,7 @@ func TestProxyProtocolUnwraps(t *testing.T) {
 	defer l.Close()
 	c := dial(t, l.Addr().String())
 	c.send(line4 + "rest")
-	got, err := balancedListener{l, newBalancers([]string{"loopback"}, nil)}.Accept()
+	got, err := balancedListener{l, newBalancers([]string{"loopback"}, nil, nil)}.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +242,7 @@ func FuzzProxyHeader(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		in := bufio.NewReaderSize(bytes.NewReader(b), 512)
-		client, err := readHeader(in)
+		client, err := new(balancers).readHeader(in)
 		if err != nil || client == nil {
 			return
 		}
@@ -245,6 +251,38 @@ func FuzzProxyHeader(f *testing.F) {
 		}
 		if !bytes.HasPrefix(b, []byte("PROXY ")) && !bytes.HasPrefix(b, []byte("\r\n\r\n\x00\r\nQUIT\n")) {
 			t.Errorf("%q was taken for a header", b)
+		}
+	})
+}
+
+// broken is a Reader that bufio panics about.
+type broken struct{}
+
+func (broken) Read([]byte) (int, error) { return -1, nil }
+
+// Its mistakes are met before net/http looks after the connection.
+func TestProxyHeaderPanics(t *testing.T) {
+	panics := 0
+	b := newBalancers([]string{"loopback"}, nil, func(any) { panics++ })
+	if _, err := b.readHeader(bufio.NewReader(broken{})); err == nil || panics != 1 {
+		t.Errorf("%v, after %d panics", err, panics)
+	}
+}
+
+// A load balancer that is set up wrongly is told of once a minute.
+func TestBadHeadersAreToldOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, ops := observer.New(zapcore.InfoLevel)
+		ours, theirs := net.Pipe()
+		defer ours.Close()
+		defer theirs.Close()
+		c := &balancedConn{Conn: ours, balancers: newBalancers([]string{"loopback"}, zap.New(core), nil)}
+		for _, after := range []time.Duration{0, 59 * time.Second, time.Second, 59 * time.Second} {
+			time.Sleep(after)
+			c.tell(io.EOF)
+		}
+		if n := ops.Len(); n != 2 {
+			t.Errorf("told %d times, want 2", n)
 		}
 	})
 }

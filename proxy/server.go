@@ -126,14 +126,15 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 	s.alive, s.ended = context.WithCancel(context.Background())
 	m := s.limits
 	turned := func() { m.turnedAway(shedWaiting) }
+	panicked := func(fault any) { s.panicked(nil, fault) }
 	s.room = waiting.NewRoom(m.maxWaiting, turned)
 	m.overload = overload{ops: ops, start: time.Now(), relieve: s.relieve, idle: s.idle}
 	s.tunnels = tunnel.New(tunnel.Config{
 		Idle: cfg.IdleTimeout, HalfClosed: s.times.halfClosed,
 		MaxWaiting: m.maxWaiting, Descriptors: m.descriptors, MaxScarce: m.maxScarce,
-		Turned: turned, Short: m.ranShort,
+		Turned: turned, Short: m.ranShort, Panicked: panicked,
 	})
-	s.lbs = newBalancers(cfg.ProxyProtocol, ops)
+	s.lbs = newBalancers(cfg.ProxyProtocol, ops, panicked)
 	s.quick.s = s
 	s.forward = newForwarder(s)
 	s.intercepted = newInterceptor(s)
@@ -154,6 +155,7 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 // Apply makes st, which must be new, the state for requests that come from now
 // on.
 func (s *Server) Apply(st *State) {
+	st.Dialer.KeepBelow(s.limits.descriptors)
 	st.transport = newTransport(st, s.times)
 	st.tls = newServerTLS()
 	old := s.state.Swap(st)

@@ -90,7 +90,8 @@ func (c *cache) fill(name string, e *entry) {
 }
 
 // resolve asks the resolver when it is this look-up's turn.
-func (c *cache) resolve(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
+func (c *cache) resolve(ctx context.Context, name string) (_ []netip.Addr, _ time.Duration, err error) {
+	defer kept(&err)
 	select {
 	case c.slots <- struct{}{}:
 		defer func() { <-c.slots }()

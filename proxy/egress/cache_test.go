@@ -1,10 +1,12 @@
 package egress
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -216,5 +218,30 @@ func TestCachePeek(t *testing.T) {
 	}
 	if got := c.peek("none"); got != nil {
 		t.Errorf("no such name: %v", got)
+	}
+}
+
+// A resolver's panic is the error of who waits for it, and of nobody else.
+func TestLookupPanics(t *testing.T) {
+	c := newCache(resolve(func(context.Context, string) ([]netip.Addr, time.Duration, error) { panic("of a test") }), time.Minute)
+	for range 2 {
+		_, err := c.lookup(t.Context(), "host.example")
+		if p, ok := errors.AsType[*PanicError](err); !ok || p.Fault != "of a test" || !bytes.Contains(p.Stack, []byte("TestLookupPanics")) {
+			t.Errorf("error %v", err)
+		}
+	}
+}
+
+// What is remembered expires by the monotonic clock, whatever the other is set
+// to.
+func TestLookupsExpireByTheMonotonicClock(t *testing.T) {
+	c := newCache(resolve(func(context.Context, string) ([]netip.Addr, time.Duration, error) {
+		return []netip.Addr{netip.MustParseAddr("192.0.2.1")}, time.Hour, nil
+	}), time.Minute)
+	if _, err := c.lookup(t.Context(), "host.example"); err != nil {
+		t.Fatal(err)
+	}
+	if at := c.names["host.example"].expires.String(); !strings.Contains(at, "m=") {
+		t.Errorf("expires at %s", at)
 	}
 }

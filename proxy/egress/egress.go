@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -52,6 +54,7 @@ type Dialer struct {
 	v6      bool // IPv6 addresses are tried first
 	self    *self
 	dial    net.Dialer
+	fds     *atomic.Int64 // descriptors have lower numbers; 0: no limit
 	trusted policy.Target // the guard has no say about it
 }
 
@@ -71,6 +74,7 @@ func New(cfg Config, self []netip.AddrPort) (*Dialer, error) {
 		self:    newSelf(self),
 		dial:    net.Dialer{KeepAliveConfig: KeepAlive},
 	}
+	d.fds, d.dial.Control = new(atomic.Int64), d.control
 	d.parents, _ = parseParents(cfg.Parent)
 	d.guard.allow, _ = policy.ParseNetworks(cfg.Allow)
 	for name, list := range cfg.Hosts {
@@ -219,6 +223,28 @@ func (d *Dialer) arrange(addrs []netip.Addr, check func(netip.Addr) error) ([]ne
 	return out[:min(len(out), maxAttempts)], nil
 }
 
+// KeepBelow lets d take no descriptor from number limit on: dialing fails with
+// EMFILE then. So one request whose name has many addresses, or many requests at
+// once, leave the last descriptors to others. It may be called at any time; 0
+// means no limit.
+func (d *Dialer) KeepBelow(limit int) { d.fds.Store(int64(limit)) }
+
+// control is net.Dialer.Control.
+func (d *Dialer) control(_, _ string, c syscall.RawConn) error {
+	limit := d.fds.Load()
+	if limit == 0 {
+		return nil
+	}
+	var short bool
+	if err := c.Control(func(fd uintptr) { short = int64(fd) >= limit }); err != nil {
+		return err
+	}
+	if short {
+		return os.NewSyscallError("socket", syscall.EMFILE)
+	}
+	return nil
+}
+
 // race connects to the first address that answers. A new attempt starts when
 // one fails, or attemptDelay after the last one began.
 func (d *Dialer) race(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
@@ -234,8 +260,12 @@ func (d *Dialer) race(ctx context.Context, addrs []netip.Addr, port uint16) (net
 	results := make(chan result)
 	abandoned := make(chan struct{})
 	defer close(abandoned)
+	dial := func(a netip.Addr) (_ net.Conn, err error) {
+		defer kept(&err)
+		return d.dial.DialContext(ctx, "tcp", netip.AddrPortFrom(a, port).String())
+	}
 	attempt := func(a netip.Addr) {
-		conn, err := d.dial.DialContext(ctx, "tcp", netip.AddrPortFrom(a, port).String())
+		conn, err := dial(a)
 		select {
 		case results <- result{conn, err}:
 		case <-abandoned:

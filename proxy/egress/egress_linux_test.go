@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 
@@ -105,5 +106,21 @@ func TestDialKeepAlive(t *testing.T) {
 		}
 	}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A request whose name has many addresses, of which none answers, leaves the last
+// descriptors to others.
+func TestDialKeepsBelow(t *testing.T) {
+	at := listen(t, "127.0.0.1", 0)
+	d := dialer(t, Config{Allow: []string{"loopback"}})
+	d.KeepBelow(1)
+	_, err := dial(t, d, fmt.Sprintf("127.0.0.1:%d", at.port))
+	if !errors.Is(err, syscall.EMFILE) || at.accepted.Load() != 0 {
+		t.Errorf("%v, %d connections", err, at.accepted.Load())
+	}
+	d.KeepBelow(1 << 30)
+	if _, err := dial(t, d, fmt.Sprintf("127.0.0.1:%d", at.port)); err != nil {
+		t.Error(err)
 	}
 }

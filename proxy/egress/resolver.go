@@ -137,7 +137,8 @@ func (r *dnsResolver) lookup(ctx context.Context, name string) ([]netip.Addr, ti
 }
 
 // ask puts one question to the servers in turn.
-func (r *dnsResolver) ask(ctx context.Context, name string, qtype uint16) answer {
+func (r *dnsResolver) ask(ctx context.Context, name string, qtype uint16) (a answer) {
+	defer kept(&a.err)
 	q := new(dns.Msg)
 	q.SetQuestion(name+".", qtype)
 	q.SetEdns0(1232, false)

@@ -248,14 +248,14 @@ func (w *worker) scarce(fd int32) bool {
 // ask asks the gate about a client's first bytes b, and connects. fd is in no
 // epoll set.
 func (w *worker) ask(fd int32, from netip.AddrPort, g Gate, b []byte) {
-	h, ok := head.ParseRequest(b)
+	h, ok := w.parse(b)
 	if !ok || string(h.Method) != "CONNECT" || w.scarce(fd) {
-		handOver(fd, g, b, nil)
+		w.handOver(fd, g, b, nil)
 		return
 	}
 	r, ok := g.Route(from, h)
 	if !ok {
-		handOver(fd, g, b, nil)
+		w.handOver(fd, g, b, nil)
 		return
 	}
 	began := w.engine.cfg.clock()
@@ -265,7 +265,7 @@ func (w *worker) ask(fd int32, from netip.AddrPort, g Gate, b []byte) {
 		err = unix.EMFILE
 	}
 	if err != nil && err != unix.EINPROGRESS {
-		handOver(fd, g, b, r.Owner)
+		w.handOver(fd, g, b, r.Owner)
 		return
 	}
 	i := w.slots.take()
@@ -290,6 +290,17 @@ func (w *worker) ask(fd int32, from netip.AddrPort, g Gate, b []byte) {
 		return
 	}
 	w.engine.wait()
+}
+
+// parse is head.ParseRequest, of which a panic makes what the general way has to
+// read.
+func (w *worker) parse(b []byte) (r head.Request, ok bool) {
+	defer func() {
+		if w.engine.cfg.caught(recover()) {
+			ok = false
+		}
+	}()
+	return head.ParseRequest(b)
 }
 
 // connect begins to connect. The error is nil, EINPROGRESS, or says why not; the
@@ -335,7 +346,7 @@ func (w *worker) unconnected(i uint32) {
 	fd, g, b, o := s.fd[client], m.gate, m.left[up], m.owner
 	w.engine.pending.Add(-1)
 	w.slots.put(i)
-	handOver(fd, g, b, o)
+	w.handOver(fd, g, b, o)
 }
 
 var established = []byte("HTTP/1.1 200 Connection established\r\n\r\n")
@@ -368,7 +379,7 @@ func (w *worker) drop(i uint32) {
 	w.engine.pending.Add(-1)
 	w.slots.put(i)
 	if owner != nil {
-		owner.TunnelDone(Stats{Err: ErrShutdown}) // it had been decided
+		w.engine.cfg.tell(owner, Stats{Err: ErrShutdown}) // it had been decided
 	}
 }
 
@@ -376,7 +387,7 @@ func (w *worker) drop(i uint32) {
 // in no epoll set: the registration would outlive it in the duplicate. Where
 // descriptors have run out the client finds its connection closed, and the owner
 // that its request may have got is told.
-func handOver(fd int32, g Gate, b []byte, o Owner) {
+func (w *worker) handOver(fd int32, g Gate, b []byte, o Owner) {
 	f := os.NewFile(uintptr(fd), "client")
 	c, err := net.FileConn(f)
 	f.Close()
@@ -386,7 +397,7 @@ func handOver(fd int32, g Gate, b []byte, o Owner) {
 	}
 	if err != nil {
 		if o != nil {
-			o.TunnelDone(Stats{Err: fmt.Errorf("hand over the client: %w", err)})
+			w.engine.cfg.tell(o, Stats{Err: fmt.Errorf("hand over the client: %w", err)})
 		}
 		return
 	}

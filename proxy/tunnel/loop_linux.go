@@ -2,7 +2,6 @@ package tunnel
 
 import (
 	"context"
-	"espalier/proxy/traffic"
 	"net"
 	"runtime"
 	"runtime/debug"
@@ -11,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"espalier/proxy/traffic"
 )
 
 // New returns the Engine of this platform: an event loop for plain TCP, and two
@@ -83,7 +84,7 @@ func (e *loop) Start(t Tunnel) {
 	if err != nil {
 		t.Client.Close()
 		t.Upstream.Close()
-		t.Owner.TunnelDone(Stats{Err: err})
+		e.cfg.tell(t.Owner, Stats{Err: err})
 		return
 	}
 	e.mu.Lock()
@@ -96,7 +97,7 @@ func (e *loop) Start(t Tunnel) {
 	if closed {
 		unix.Close(m.fd[0])
 		unix.Close(m.fd[1])
-		t.Owner.TunnelDone(Stats{Err: ErrShutdown})
+		e.cfg.tell(t.Owner, Stats{Err: ErrShutdown})
 	}
 }
 

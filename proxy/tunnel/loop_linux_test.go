@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"espalier/proxy/head"
+	"espalier/proxy/traffic"
 )
 
 func init() {
@@ -466,4 +467,36 @@ func TestManyClientsAtOnce(t *testing.T) {
 	if cut := d.engine.Shutdown(ctx); cut != 0 {
 		t.Errorf("%d tunnels left", cut)
 	}
+}
+
+// The engine's own mistakes cost one tunnel too.
+func TestWorkerPanicsAreKept(t *testing.T) {
+	cfg := patient
+	faults := make(chan any, 10)
+	cfg.Panicked = func(fault any) { faults <- fault }
+	e := newLoop(cfg, 1).(*loop)
+	s := newStage(t, e)
+	other, otherUpstream, _ := s.open("")
+	client, upstream, end := s.open("")
+	w := e.workers[0]
+	damaged := make(chan struct{})
+	// In the worker: the second tunnel holds a byte in a pipe that it has not.
+	w.post(message{kind: msgCut, pick: func(*traffic.Service) bool {
+		select {
+		case <-damaged:
+		default:
+			w.slots.chunks[0][1].dir[up].held = 1
+			close(damaged)
+		}
+		return false
+	}})
+	<-damaged
+	say(t, client, "x")
+	if st := end.wait(t); st.Err == nil || !strings.Contains(st.Err.Error(), "panic: ") {
+		t.Errorf("the tunnel ended with %+v", st)
+	}
+	expectEOF(t, upstream)
+	<-faults
+	say(t, other, "still here")
+	expect(t, otherUpstream, "still here")
 }

@@ -28,6 +28,7 @@ type relay struct {
 type pair struct {
 	Tunnel
 	clock    func() int64
+	caught   func(fault any) bool
 	up, down atomic.Int64
 	last     atomic.Int64 // when a byte last moved, in nanoseconds since start
 	half     atomic.Bool  // one side has closed
@@ -46,13 +47,13 @@ const smallBuffer = 1 << 10
 var largeBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 func (e *relay) Start(t Tunnel) {
-	p := &pair{Tunnel: t, clock: e.cfg.clock}
+	p := &pair{Tunnel: t, clock: e.cfg.clock, caught: e.cfg.caught}
 	p.last.Store(p.clock())
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
 		p.cut(ErrShutdown)
-		t.Owner.TunnelDone(Stats{Err: ErrShutdown})
+		e.cfg.tell(t.Owner, Stats{Err: ErrShutdown})
 		return
 	}
 	e.open[p] = struct{}{}
@@ -93,7 +94,7 @@ func (e *relay) run(p *pair) {
 	if cause := p.cause.Load(); cause != nil {
 		s.Err = *cause
 	}
-	p.Owner.TunnelDone(s)
+	e.cfg.tell(p.Owner, s)
 
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -113,6 +114,9 @@ func (p *pair) copy(dst, src net.Conn, head []byte, from, to string, count func(
 	defer func() {
 		if large != nil {
 			largeBuffers.Put(large)
+		}
+		if fault := recover(); p.caught(fault) {
+			p.cut(fmt.Errorf("panic: %v", fault))
 		}
 	}()
 	for {

@@ -119,6 +119,10 @@ type Config struct {
 	// Short is told, likewise, that a client could not be accepted because there
 	// were no descriptors. The listener rests then.
 	Short func()
+	// Panicked is told of each panic that was kept from the process, in the
+	// deferred call that did: a tunnel was lost, or an Owner was not told. nil:
+	// nobody is.
+	Panicked func(fault any)
 
 	// In place of scanInterval and coarse, for tests.
 	scan time.Duration
@@ -144,4 +148,18 @@ func (c Config) clock() int64 {
 		return c.now()
 	}
 	return int64(time.Since(start))
+}
+
+// caught reports whether fault is a panic, of which Panicked is told then.
+func (c *Config) caught(fault any) bool {
+	if fault != nil && c.Panicked != nil {
+		c.Panicked(fault)
+	}
+	return fault != nil
+}
+
+// tell tells o of its end. Its panic costs no other tunnel.
+func (c *Config) tell(o Owner, s Stats) {
+	defer func() { c.caught(recover()) }()
+	o.TunnelDone(s)
 }

@@ -643,3 +643,44 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+// clumsy is an Owner that panics.
+type clumsy struct{ owner }
+
+func (c clumsy) TunnelDone(s Stats) {
+	c.owner.TunnelDone(s)
+	panic("of a test")
+}
+
+// A panic costs the tunnel that it was about, and no other.
+func TestPanicsAreKept(t *testing.T) {
+	for name, newEngine := range testEngines {
+		t.Run(name, func(t *testing.T) {
+			cfg := patient
+			faults := make(chan any, 10)
+			cfg.Panicked = func(fault any) { faults <- fault }
+			s := newStage(t, newEngine(cfg))
+			other, otherUpstream, otherEnd := s.open("")
+
+			client, near := s.pair()
+			nearUpstream, upstream := s.pair()
+			end := make(owner, 1)
+			s.engine.Start(Tunnel{Client: near, Upstream: nearUpstream, Service: s.service, Owner: clumsy{end}})
+			say(t, client, "hello")
+			expect(t, upstream, "hello")
+			client.Close()
+			upstream.Close()
+			end.wait(t)
+			if fault := <-faults; fault != "of a test" {
+				t.Errorf("panic %v", fault)
+			}
+
+			say(t, other, "still here")
+			expect(t, otherUpstream, "still here")
+			waitFor(t, "the end of one", func() bool { return s.engine.Len() == 1 })
+			other.Close()
+			otherUpstream.Close()
+			otherEnd.wait(t)
+		})
+	}
+}

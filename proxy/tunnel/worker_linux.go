@@ -202,6 +202,7 @@ func (w *worker) event(ev *unix.EpollEvent) {
 		if s.gen != ev.Pad {
 			return
 		}
+		defer w.guard(i, s.gen)
 		switch s.phase {
 		case reading:
 			w.readHead(i)
@@ -251,10 +252,30 @@ func (w *worker) takeTurns() {
 		t := w.ready[k]
 		if s, _ := w.slots.at(t.slot); s.gen == t.gen {
 			s.dir[t.dir].queued = false
-			w.pump(t.slot, t.dir)
+			w.takeTurn(t)
 		}
 	}
 	w.ready = append(w.ready[:0], w.ready[turns:]...)
+}
+
+func (w *worker) takeTurn(t turn) {
+	defer w.guard(t.slot, t.gen)
+	w.pump(t.slot, t.dir)
+}
+
+// guard, deferred, keeps a panic to the slot that it was about.
+func (w *worker) guard(i uint32, gen int32) {
+	fault := recover()
+	if !w.engine.cfg.caught(fault) {
+		return
+	}
+	switch s, _ := w.slots.at(i); {
+	case s.gen != gen: // it has ended
+	case s.phase == relaying:
+		w.end(i, fmt.Errorf("panic: %v", fault))
+	default:
+		w.drop(i)
+	}
 }
 
 func (w *worker) drainInbox() {
@@ -378,6 +399,6 @@ func (w *worker) end(i uint32, err error) {
 	stats := Stats{Up: s.bytes[up], Down: s.bytes[down], Connect: time.Duration(s.connect), Err: err}
 	service, owner := m.service, m.owner
 	w.slots.put(i)
-	owner.TunnelDone(stats)
+	w.engine.cfg.tell(owner, stats)
 	w.engine.ended(service)
 }
