@@ -23,8 +23,20 @@ func BenchmarkRoute(b *testing.B) {
 		if !ok {
 			b.Fatal("not routed")
 		}
-		if o, ok := route.Owner.(interface{ TunnelDropped() }); ok {
-			o.TunnelDropped()
+		route.Owner.TunnelDropped()
+	}
+}
+
+// What the limits take of that, and give back at the end.
+func BenchmarkAdmit(b *testing.B) {
+	s := &Server{limits: newLimits(Config{})}
+	x := &exchange{s: s}
+	x.rec.Client = netip.MustParseAddr("192.0.2.1")
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := s.limits.admit(x, aTunnel, true); err != nil {
+			b.Fatal(err)
 		}
+		x.release()
 	}
 }
