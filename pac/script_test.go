@@ -17,14 +17,15 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-type engine struct {
+// A variant is a configuration.
+type variant struct {
 	name  string
 	cfg   Config
 	apple policy.Apple
 }
 
-// engines are configurations whose scripts must say what Go says.
-var engines = []engine{
+// variants are configurations whose scripts must say what Go says.
+var variants = []variant{
 	{"default", Config{Routes: standard}, policy.Apple{Wide: true}},
 	{"narrow", Config{Routes: standard}, policy.Apple{}},
 	{"distinct", Config{Routes: distinct}, policy.Apple{Wide: true}},
@@ -48,35 +49,46 @@ var engines = []engine{
 	}}},
 }
 
+// A call is one of FindProxyForURL, and what the policy says to it.
+type call struct{ url, host, want string }
+
+// calls are the script of a variant and what it is asked.
+func (v variant) calls(t testing.TB) (body []byte, list []call) {
+	t.Helper()
+	p := compile(t, v.cfg, v.apple)
+	proxies := []string{"192.0.2.1:3128", "proxy.example:80"}
+	for i, q := range questions(p.apple.Rows(), v.cfg.Internal) {
+		target, err := policy.ParseTarget(q.host, q.port)
+		if q.addr {
+			target, err = parseLiteral(q.host, q.port)
+		}
+		if err != nil {
+			t.Fatalf("question %q: %v", q.host, err)
+		}
+		want, err := p.Route("", proxies, target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		urls := q.urls()
+		list = append(list, call{urls[i%len(urls)], q.host, want})
+	}
+	return script(t, p, "", proxies...).Body, list
+}
+
 func TestScriptAgreesWithPolicy(t *testing.T) {
-	for _, e := range engines {
-		t.Run(e.name, func(t *testing.T) {
-			p := compile(t, e.cfg, e.apple)
-			proxies := []string{"192.0.2.1:3128", "proxy.example:80"}
-			js, err := newEvaluator(script(t, p, "", proxies...).Body, time.Minute, nil)
+	for _, v := range variants {
+		t.Run(v.name, func(t *testing.T) {
+			body, list := v.calls(t)
+			js, err := newEvaluator(body, time.Minute, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			asked := questions(p.apple.Rows(), e.cfg.Internal)
-			if len(asked) < 2000 {
-				t.Errorf("only %d questions", len(asked))
+			if len(list) < 2000 {
+				t.Errorf("only %d questions", len(list))
 			}
-			for i, c := range asked {
-				target, err := policy.ParseTarget(c.host, c.port)
-				if c.addr {
-					target, err = parseLiteral(c.host, c.port)
-				}
-				if err != nil {
-					t.Fatalf("question %q: %v", c.host, err)
-				}
-				want, err := p.Route("", proxies, target)
-				if err != nil {
-					t.Fatal(err)
-				}
-				urls := c.urls()
-				url := urls[i%len(urls)]
-				if got, err := js.FindProxy(url, c.host); err != nil || got != want {
-					t.Errorf("FindProxyForURL(%q, %q) = %q, %v; the policy says %q", url, c.host, got, err, want)
+			for _, c := range list {
+				if got, err := js.FindProxy(c.url, c.host); err != nil || got != c.want {
+					t.Errorf("FindProxyForURL(%q, %q) = %q, %v; the policy says %q", c.url, c.host, got, err, c.want)
 				}
 			}
 		})
@@ -217,10 +229,10 @@ func TestScriptIsSafeWithNonsense(t *testing.T) {
 }
 
 func TestScriptSize(t *testing.T) {
-	for _, e := range engines[:7] {
-		p := compile(t, e.cfg, e.apple)
+	for _, v := range variants[:7] {
+		p := compile(t, v.cfg, v.apple)
 		if n := len(script(t, p, "", "192.0.2.1:3128", "proxy.example:3128").Body); n >= MaxSize {
-			t.Errorf("%s: the script has %d bytes, want less than %d", e.name, n, MaxSize)
+			t.Errorf("%s: the script has %d bytes, want less than %d", v.name, n, MaxSize)
 		}
 	}
 }
@@ -244,14 +256,14 @@ func TestScriptGolden(t *testing.T) {
 }
 
 func TestScriptIsTheSameAgain(t *testing.T) {
-	for _, e := range engines {
-		a := script(t, compile(t, e.cfg, e.apple), "", "192.0.2.1:3128")
-		b := script(t, compile(t, e.cfg, e.apple), "", "192.0.2.1:3128")
+	for _, v := range variants {
+		a := script(t, compile(t, v.cfg, v.apple), "", "192.0.2.1:3128")
+		b := script(t, compile(t, v.cfg, v.apple), "", "192.0.2.1:3128")
 		if !bytes.Equal(a.Body, b.Body) || a.ETag != b.ETag {
-			t.Errorf("%s: two compilations differ", e.name)
+			t.Errorf("%s: two compilations differ", v.name)
 		}
-		if c := script(t, compile(t, e.cfg, e.apple), "", "192.0.2.2:3128"); c.ETag == a.ETag {
-			t.Errorf("%s: scripts with different proxies share the tag %s", e.name, c.ETag)
+		if c := script(t, compile(t, v.cfg, v.apple), "", "192.0.2.2:3128"); c.ETag == a.ETag {
+			t.Errorf("%s: scripts with different proxies share the tag %s", v.name, c.ETag)
 		}
 	}
 }
@@ -263,8 +275,8 @@ func TestScriptLeavesRedundantRowsOut(t *testing.T) {
 		"default":          {"=gs.apple.com", ".itunes.apple.com", ".push.apple.com"},
 		"everything alike": {"apple", "espAdd(["},
 	} {
-		i := slices.IndexFunc(engines, func(e engine) bool { return e.name == name })
-		body := string(script(t, compile(t, engines[i].cfg, engines[i].apple), "", "192.0.2.1:3128").Body)
+		i := slices.IndexFunc(variants, func(v variant) bool { return v.name == name })
+		body := string(script(t, compile(t, variants[i].cfg, variants[i].apple), "", "192.0.2.1:3128").Body)
 		for _, w := range words {
 			if strings.Contains(body, w) {
 				t.Errorf("%s: the script mentions %s, which changes nothing", name, w)
@@ -277,20 +289,20 @@ func FuzzScript(f *testing.F) {
 	var all []*PAC
 	var js []*Evaluator
 	proxies := []string{"192.0.2.1:3128"}
-	for _, e := range engines {
-		p := compile(f, e.cfg, e.apple)
-		v, err := newEvaluator(script(f, p, "", proxies...).Body, time.Minute, nil)
+	for _, v := range variants {
+		p := compile(f, v.cfg, v.apple)
+		eval, err := newEvaluator(script(f, p, "", proxies...).Body, time.Minute, nil)
 		if err != nil {
 			f.Fatal(err)
 		}
-		all, js = append(all, p), append(js, v)
+		all, js = append(all, p), append(js, eval)
 	}
 	schemes := []string{"http", "https", "ws", "wss", "ftp"}
 	f.Add("gs.apple.com", uint16(443), "user:80", "a?b", uint8(1), uint8(0))
 	f.Add("__proto__", uint16(0), "", "", uint8(0), uint8(7))
 	f.Add("[::ffff:17.1.2.3]", uint16(80), "@x", "", uint8(3), uint8(3))
 	f.Add("2620:0:1b00::1", uint16(5223), "", ":1@/", uint8(1), uint8(2))
-	f.Fuzz(func(t *testing.T, host string, port uint16, user, path string, scheme, engine uint8) {
+	f.Fuzz(func(t *testing.T, host string, port uint16, user, path string, scheme, which uint8) {
 		name, addr, err := policy.ParseHost(host)
 		if err != nil {
 			return
@@ -320,13 +332,13 @@ func FuzzScript(f *testing.F) {
 		if path != "" {
 			url += "/" + path
 		}
-		i := int(engine) % len(all)
+		i := int(which) % len(all)
 		want, err := all[i].Route("", proxies, target)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got, err := js[i].FindProxy(url, host); err != nil || got != want {
-			t.Errorf("%s: FindProxyForURL(%q, %q) = %q, %v; the policy says %q", engines[i].name, url, host, got, err, want)
+			t.Errorf("%s: FindProxyForURL(%q, %q) = %q, %v; the policy says %q", variants[i].name, url, host, got, err, want)
 		}
 	})
 }
