@@ -1,7 +1,6 @@
 package web
 
 import (
-	"bytes"
 	"net/http"
 	"time"
 
@@ -9,7 +8,6 @@ import (
 	"go.uber.org/zap"
 
 	"espalier/policy"
-	"espalier/policy/catalog"
 	"espalier/web/console"
 	"espalier/web/signin"
 )
@@ -22,9 +20,6 @@ import (
 func NewAdmin(c Control) http.Handler {
 	mux := http.NewServeMux()
 	g := &gate{desk: c.Desk, log: c.Log}
-	page := func(path string, role signin.Role, serve http.HandlerFunc) {
-		handle(mux, path, method{"GET", g.require(role, serve)})
-	}
 	handleAPI(mux, g, c.endpoints())
 	metrics := promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{ErrorLog: zap.NewStdLog(c.Log)}).ServeHTTP
 	handle(mux, "/metrics", method{"GET", func(w http.ResponseWriter, r *http.Request) {
@@ -38,26 +33,11 @@ func NewAdmin(c Control) http.Handler {
 	handle(mux, "/signin", method{"GET", g.showSignIn}, method{"POST", g.signIn})
 	handle(mux, "/signout", method{"POST", g.require(signin.Viewer, g.signOut)})
 	handle(mux, "/setup", method{"GET", g.showSetup}, method{"POST", g.setUp})
-	page("/{$}", signin.Viewer, func(w http.ResponseWriter, r *http.Request) {
-		var text bytes.Buffer
-		view := overview(c.status(), c.Services(), time.Now())
-		view.User = user(r)
-		if err := console.Render(&text, view); err != nil {
-			panic(err)
-		}
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.Write(text.Bytes())
-	})
+	c.handlePages(mux, g)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, http.StatusNotFound, "There is nothing at this path. The console is at /, the metrics are at /metrics.")
 	})
 	return recovered(c.Log, secured(ownHost(c.Hosts, ownOrigin(bounded(mux)))))
-}
-
-// user is who looks at a page.
-func user(r *http.Request) console.User {
-	who := whoAsks(r)
-	return console.User{Name: who.Name, Role: string(who.Role), Admin: who.Role.May(signin.Admin), CSRF: who.CSRF}
 }
 
 // Services is the answer of /api/v1/services: what was counted since the
@@ -82,19 +62,9 @@ func (s Source) services() Services {
 	answer := Services{Since: s.Status().Started, Services: []Service{}}
 	for _, x := range s.Services() {
 		answer.Services = append(answer.Services, Service{
-			Service: x.Service, Name: serviceName(x.Service),
+			Service: x.Service, Name: console.ServiceName(x.Service),
 			Up: x.Up, Down: x.Down, Tunnels: x.Tunnels, Requests: x.Requests,
 		})
 	}
 	return answer
-}
-
-// serviceName is how people call a service.
-func serviceName(id string) string {
-	for _, s := range catalog.Services {
-		if s.ID == id {
-			return s.Section
-		}
-	}
-	return id
 }

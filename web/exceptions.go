@@ -30,12 +30,20 @@ const (
 
 // changeException is POST /inspect/exceptions/{do}?host=HOST.
 func (c Control) changeException(w http.ResponseWriter, r *http.Request) {
-	host, _, err := policy.ParseHost(r.URL.Query().Get("host"))
-	if err != nil {
-		writeProblem(w, http.StatusBadRequest, "the host is none: "+err.Error())
+	if p := c.decideException(r.PathValue("do"), r.URL.Query().Get("host")); p != nil {
+		writeProblem(w, p.Status, p.Detail)
 		return
 	}
-	do := r.PathValue("do")
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// decideException does one of AcceptException, RefuseException and
+// ForgetException with a host; nil: it is done.
+func (c Control) decideException(do, name string) *Problem {
+	host, _, err := policy.ParseHost(name)
+	if err != nil {
+		return &Problem{Status: http.StatusBadRequest, Detail: "the host is none: " + err.Error()}
+	}
 	switch do {
 	case AcceptException:
 		c.Exceptions.Set(host, inspect.Accepted)
@@ -43,15 +51,13 @@ func (c Control) changeException(w http.ResponseWriter, r *http.Request) {
 		c.Exceptions.Set(host, inspect.Refused)
 	case ForgetException:
 		if !c.Exceptions.Forget(host) {
-			writeProblem(w, http.StatusNotFound, fmt.Sprintf("%s is not among the exceptions", host))
-			return
+			return &Problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("%s is not among the exceptions", host)}
 		}
 	default:
-		writeProblem(w, http.StatusNotFound, fmt.Sprintf("%q cannot be done with an exception", do))
-		return
+		return &Problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("%q cannot be done with an exception", do)}
 	}
 	c.Log.Info("an administrator has decided about interception", zap.String("host", host), zap.String("decision", do))
-	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
 // Exceptions asks for the hosts whose clients refuse interception.

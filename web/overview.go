@@ -2,184 +2,224 @@ package web
 
 import (
 	"cmp"
-	"fmt"
+	"context"
+	"net/http"
+	"net/url"
 	"slices"
-	"strconv"
 	"time"
 
 	"espalier/policy"
 	"espalier/policy/catalog"
+	"espalier/proxy/accesslog"
 	"espalier/proxy/traffic"
 	"espalier/web/console"
 )
 
-// actionMeanings explain actions to whoever has not read the manual.
-var actionMeanings = map[policy.Action]string{
-	policy.Tunnel:    "carried untouched",
-	policy.Forward:   "plain HTTP",
-	policy.Inspect:   "TLS opened",
-	policy.Deny:      "refused by policy",
-	policy.Challenge: "asked to sign in",
-	policy.Error:     "permitted, but failed",
+// overviewPage is GET /.
+func (c Control) overviewPage(r *http.Request, p *console.Page) (any, int) {
+	view := overview(c.status(), c.Services())
+	if c.Store == nil {
+		return view, http.StatusOK
+	}
+	view.HasStore = true
+	if err := c.Store.Health().Err; err != nil {
+		view.StoreError = err.Error()
+	}
+	ctx, cancel := pageTime(r)
+	defer cancel()
+	if err := c.lastDay(ctx, p, &view); err != nil {
+		return c.storeFailedOnPage(r, err)
+	}
+	return view, http.StatusOK
 }
 
-// overview makes the first page of the console.
-func overview(st Status, services []traffic.Snapshot, now time.Time) console.Overview {
+// lastDay adds what the store knows.
+func (s Source) lastDay(ctx context.Context, p *console.Page, view *console.Overview) (err error) {
+	if view.Chart, err = s.servicesChart(ctx, p, "24h"); err != nil {
+		return err
+	}
+	from := p.Now.Add(-24 * time.Hour)
+	if view.Hosts, err = s.top(ctx, accesslog.ByHost, from, "host", 6); err != nil {
+		return err
+	}
+	view.Clients, err = s.top(ctx, accesslog.ByClient, from, "client", 6)
+	return err
+}
+
+// top returns the names with the most bytes, each with a link to its records,
+// and the others behind them.
+func (s Source) top(ctx context.Context, by string, from time.Time, key string, n int) ([]console.Share, error) {
+	t, err := s.Store.Traffic(ctx, accesslog.TrafficQuery{From: from, By: by, Limit: n})
+	if err != nil {
+		return nil, err
+	}
+	var list []console.Share
+	for _, r := range t.Rows {
+		list = append(list, console.Share{
+			Name: r.Name, Link: "/logs?" + url.Values{key: {r.Name}, "since": {"24h"}}.Encode(),
+			Bytes: r.Bytes(), Requests: r.Requests,
+		})
+	}
+	slices.SortStableFunc(list, func(a, b console.Share) int {
+		if (a.Name == "") != (b.Name == "") {
+			return cmp.Compare(b.Name, a.Name)
+		}
+		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(b.Requests, a.Requests))
+	})
+	return list, nil
+}
+
+// overview makes of the process's state what the first page shows.
+func overview(st Status, services []traffic.Snapshot) console.Overview {
 	page := console.Overview{
-		Version: st.Version, Node: st.Node, Now: now, Started: st.Started, Uptime: ago(now.Sub(st.Started)),
-		Draining: st.Draining, Overloaded: st.Overloaded, PACURL: st.PACURL, Proxy: st.Proxy,
+		Started: st.Started, PACURL: st.PACURL, Proxy: st.Proxy, Lists: st.Lists, Tunnels: st.Tunnels,
 		Config: console.Config{
-			File: st.Reload.File, OK: st.Reload.OK, Problems: st.Reload.Problems,
-			Tried: st.Reload.Time, TriedAgo: ago(now.Sub(st.Reload.Time)),
-			Loaded: st.Reload.Loaded, LoadedAgo: ago(now.Sub(st.Reload.Loaded)),
+			File: st.Reload.File, OK: st.Reload.OK, Problems: st.Reload.Problems, Tried: st.Reload.Time, Loaded: st.Reload.Loaded,
 		},
 	}
 	if l := st.AccessLog; l.Error != "" || l.Lost > 0 {
-		page.AccessLog = &console.AccessLog{Error: l.Error, Since: l.Since, Lost: strconv.FormatUint(l.Lost, 10), Some: l.Lost > 0}
+		page.AccessLog = &console.AccessLog{Error: l.Error, Since: l.Since, Lost: int64(l.Lost)}
 	}
 	if st.CA != nil {
 		page.CA = st.CA.Warnings
 	}
 	for _, l := range st.Lists {
-		view := console.List{
-			Name: l.Name, Source: l.Source, Entries: count(int64(l.Entries)), Loaded: l.Loaded, Stale: l.Stale, Error: l.Error,
+		if l.Stale {
+			page.Stale = append(page.Stale, l.Name)
 		}
-		if l.BadLines > 0 {
-			view.BadLines = count(int64(l.BadLines))
-		}
-		if !l.Loaded.IsZero() {
-			view.LoadedAgo = ago(now.Sub(l.Loaded))
-		}
-		page.Lists = append(page.Lists, view)
 	}
-	for _, p := range st.PACProxies {
-		if !p.Up {
-			page.ProxiesDown = append(page.ProxiesDown, console.ProxyDown{Proxy: p.Proxy, Since: p.Since, Error: p.Error})
+	for _, x := range st.PACProxies {
+		if !x.Up {
+			page.ProxiesDown = append(page.ProxiesDown, x)
 		}
 	}
 	for _, f := range st.PACFetches {
-		page.Fetches = append(page.Fetches, console.Fetches{Site: f.Site, Agent: f.Agent, Count: count(f.Count), Last: f.Last, LastAgo: ago(now.Sub(f.Last))})
+		page.Fetches = append(page.Fetches, console.Fetches{Site: f.Site, Agent: f.Agent, Count: f.Count, Last: f.Last})
 	}
 	for _, l := range st.Listeners {
 		page.Listeners = append(page.Listeners, console.Listener(l))
 	}
 
-	var up, down, other, requests int64
 	byAction := map[policy.Action]int64{}
 	for _, s := range services {
-		up, down, requests = up+s.Up, down+s.Down, requests+s.Total()
+		page.Up, page.Down, page.Requests = page.Up+s.Up, page.Down+s.Down, page.Requests+s.Total()
 		if s.Service == catalog.Other {
-			other = s.Bytes()
+			page.Other = s.Bytes()
 		}
 		for a, n := range s.Requests {
 			byAction[a] += n
 		}
 	}
-	bytes := up + down
-	page.Down, page.Up = size(down), size(up)
-	page.Requests, page.Tunnels = count(requests), count(st.Tunnels)
-	if bytes > 0 {
-		page.AppleShare = percent(bytes-other, bytes)
-	}
-
 	services = slices.Clone(services)
 	slices.SortStableFunc(services, func(a, b traffic.Snapshot) int {
 		return cmp.Or(cmp.Compare(b.Bytes(), a.Bytes()), cmp.Compare(b.Total(), a.Total()))
 	})
 	for _, s := range services {
-		view := console.Service{
-			ID: s.Service, Name: serviceName(s.Service), Apple: s.Service != catalog.Other,
-			Share: percent(s.Bytes(), bytes), Width: bar(s.Bytes(), bytes),
-			Up: size(s.Up), Down: size(s.Down), Requests: count(s.Total()), Tunnels: count(s.Tunnels),
-			Errors: count(s.Requests[policy.Error]), Failed: s.Requests[policy.Error] > 0,
-		}
 		if s.Bytes() == 0 && s.Total() == 0 && s.Tunnels == 0 {
-			page.Quiet = append(page.Quiet, view)
-		} else {
-			page.Services = append(page.Services, view)
+			page.Quiet = append(page.Quiet, s.Service)
+			continue
 		}
+		page.Services = append(page.Services, console.Service{
+			ID: s.Service, Apple: s.Service != catalog.Other, Up: s.Up, Down: s.Down,
+			Requests: s.Total(), Tunnels: s.Tunnels, Errors: s.Requests[policy.Error],
+		})
 	}
 	offset := 0.0
 	for _, a := range traffic.Actions {
-		w := width(byAction[a], requests)
-		page.Actions = append(page.Actions, console.Action{
-			ID: string(a), Meaning: actionMeanings[a],
-			Count: count(byAction[a]), Share: percent(byAction[a], requests), Offset: offset, Width: w,
-		})
-		offset += w
+		view := console.Action{ID: string(a), Count: byAction[a], Offset: offset}
+		if page.Requests > 0 {
+			view.Width = 100 * float64(view.Count) / float64(page.Requests)
+		}
+		page.Actions = append(page.Actions, view)
+		offset += view.Width
 	}
 	return page
 }
 
-// width is part of whole in hundredths.
-func width(part, whole int64) float64 {
-	if whole <= 0 {
-		return 0
-	}
-	return 100 * float64(part) / float64(whole)
+// A window is a period that pages show.
+type window struct {
+	name       string
+	long, step time.Duration
 }
 
-// bar is the width of a bar, which something never leaves invisible.
-func bar(part, whole int64) float64 {
-	if part == 0 {
-		return 0
-	}
-	return max(width(part, whole), 0.8)
+var windows = []window{
+	{"1h", time.Hour, time.Minute},
+	{"24h", 24 * time.Hour, 30 * time.Minute},
+	{"7d", 7 * 24 * time.Hour, 3 * time.Hour},
+	{"30d", 30 * 24 * time.Hour, 12 * time.Hour},
+	{"1y", 365 * 24 * time.Hour, 7 * 24 * time.Hour},
 }
 
-// percent never rounds something to nothing, nor a part to the whole.
-func percent(part, whole int64) string {
-	switch p := width(part, whole); {
-	case part == 0 || part == whole && whole > 0:
-		return strconv.FormatFloat(p, 'f', 0, 64) + " %"
-	case p < 0.1:
-		return "< 0.1 %"
-	case p > 99.9:
-		return "> 99.9 %"
-	default:
-		return strconv.FormatFloat(p, 'f', 1, 64) + " %"
+// windowOf is the window of that name, that of a day for others.
+func windowOf(name string) window {
+	for _, w := range windows {
+		if w.name == name {
+			return w
+		}
 	}
+	return windows[1]
 }
 
-// size writes bytes in decimal units, three digits of them.
-func size(n int64) string {
-	if n < 1000 {
-		return strconv.FormatInt(n, 10) + " B"
-	}
-	f, units := float64(n), "kMGTPE"
-	unit := -1
-	for f >= 999.5 && unit < len(units)-1 {
-		f, unit = f/1000, unit+1
-	}
-	digits := 0
-	if f < 9.995 {
-		digits = 2
-	} else if f < 99.95 {
-		digits = 1
-	}
-	return strconv.FormatFloat(f, 'f', digits, 64) + " " + units[unit:unit+1] + "B"
+// from is when a window that ends now begins, at a step's end.
+func (w window) from(now time.Time) time.Time {
+	return now.Add(-w.long).Truncate(min(w.step, time.Hour)).Add(min(w.step, time.Hour))
 }
 
-// count writes n with commas between the thousands.
-func count(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
+// windowsFor offers windows on a page.
+func windowsFor(path string, now window) console.Windows {
+	list := console.Windows{At: path, Now: now.name}
+	for _, w := range windows {
+		list.List = append(list.List, w.name)
 	}
-	return s
+	return list
 }
 
-// ago writes a duration in its two largest units.
-func ago(d time.Duration) string {
-	s := int64(max(d, 0) / time.Second)
-	switch {
-	case s < 60:
-		return fmt.Sprintf("%d s", s)
-	case s < 60*60:
-		return fmt.Sprintf("%d min %d s", s/60, s%60)
-	case s < 24*60*60:
-		return fmt.Sprintf("%d h %d min", s/3600, s/60%60)
-	default:
-		return fmt.Sprintf("%d d %d h", s/86400, s/3600%24)
+// charted is how many services a chart tells apart.
+const charted = 6
+
+// servicesChart is the traffic of the services with the most of it.
+func (s Source) servicesChart(ctx context.Context, p *console.Page, name string) (console.Chart, error) {
+	w := windowOf(name)
+	t, err := s.Store.Traffic(ctx, accesslog.TrafficQuery{From: w.from(p.Now), By: accesslog.ByService, Step: w.step, Limit: charted})
+	if err != nil {
+		return console.Chart{}, err
 	}
+	l := console.Locale(p.Lang)
+	totals := map[string]int64{}
+	for _, r := range t.Rows {
+		totals[r.Name] += r.Bytes()
+	}
+	var names []string
+	for _, x := range catalog.Services {
+		if _, ok := totals[x.ID]; ok {
+			names = append(names, x.ID)
+		}
+	}
+	slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(totals[b], totals[a]) })
+	if _, ok := totals[""]; ok {
+		names = append(names, "")
+	}
+	c := console.Chart{Label: l.T(console.TrafficOfAll), Unit: "bytes", Stacked: true, Times: steps(t)}
+	for i, id := range names {
+		series := console.Series{Name: l.T(console.ServiceName(id)), Colour: i + 1, Values: make([]int64, len(c.Times))}
+		if id == "" {
+			series.Name, series.Colour = l.T(console.AllOthers), 0
+		}
+		for _, r := range t.Rows {
+			if r.Name == id {
+				series.Values[int(r.Time.Sub(t.From)/t.Step)] += r.Bytes()
+			}
+		}
+		c.Series = append(c.Series, series)
+	}
+	return c, nil
+}
+
+// steps are when those of an answer begin.
+func steps(t *accesslog.Traffic) []time.Time {
+	var list []time.Time
+	for at := t.From; at.Before(t.To); at = at.Add(t.Step) {
+		list = append(list, at)
+	}
+	return list
 }

@@ -91,7 +91,7 @@ func (g *gate) showSignIn(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, next, http.StatusSeeOther)
 		return
 	}
-	writePage(w, http.StatusOK, console.SignIn{Next: next, NoUsers: !g.desk.HasUsers()})
+	writePage(w, r, http.StatusOK, console.SignIn{Next: next, NoUsers: !g.desk.HasUsers()})
 }
 
 // signIn is POST /signin.
@@ -107,17 +107,18 @@ func (g *gate) signIn(w http.ResponseWriter, r *http.Request) {
 	// Never with the name, which may be a password.
 	g.log.Warn("a sign-in to the console was refused", zap.Stringer("from", peer(r)), zap.Error(err))
 	status := http.StatusServiceUnavailable
-	page.Problem = "You cannot be signed in now. Try again in a moment."
+	page.Problem = console.NotNow
 	if errors.Is(err, auth.ErrWrong) {
 		status = http.StatusUnauthorized
-		page.Problem = "The user or the password is wrong."
+		page.Problem = console.WrongPassword
 	} else if d, ok := errors.AsType[*auth.DampedError](err); ok {
 		status = http.StatusTooManyRequests
 		seconds := int(math.Ceil(d.Wait.Seconds()))
 		w.Header().Set("Retry-After", strconv.Itoa(seconds))
-		page.Problem = "Too many sign-ins have failed. Try again in " + ago(time.Duration(seconds)*time.Second) + "."
+		l := console.Locale(console.LookOf(r).Lang)
+		page.Problem = l.T(console.Damped, l.Span(time.Duration(seconds)*time.Second))
 	}
-	writePage(w, status, page)
+	writePage(w, r, status, page)
 }
 
 // signOut is POST /signout.
@@ -130,14 +131,14 @@ func (g *gate) signOut(w http.ResponseWriter, r *http.Request) {
 func (g *gate) showSetup(w http.ResponseWriter, r *http.Request) {
 	link := r.URL.Query().Get("link")
 	if !peer(r).Unmap().IsLoopback() || g.desk.CheckLink(link) != nil {
-		g.noSetup(w)
+		g.noSetup(w, r)
 		return
 	}
-	writePage(w, http.StatusOK, console.SignIn{Setup: link})
+	writePage(w, r, http.StatusOK, console.SignIn{Setup: link})
 }
 
-func (g *gate) noSetup(w http.ResponseWriter) {
-	writePage(w, http.StatusGone, console.SignIn{NoUsers: !g.desk.HasUsers(), Problem: "This setup link is not valid any more: it is good once, for an hour, and on this machine only."})
+func (g *gate) noSetup(w http.ResponseWriter, r *http.Request) {
+	writePage(w, r, http.StatusGone, console.SignIn{NoUsers: !g.desk.HasUsers(), Problem: console.LinkIsOver})
 }
 
 // setUp is POST /setup, which makes the first user.
@@ -145,22 +146,22 @@ func (g *gate) setUp(w http.ResponseWriter, r *http.Request) {
 	page := console.SignIn{Setup: r.PostFormValue("link"), Name: strings.TrimSpace(r.PostFormValue("name"))}
 	password := r.PostFormValue("password")
 	if !peer(r).Unmap().IsLoopback() || g.desk.CheckLink(page.Setup) != nil {
-		g.noSetup(w)
+		g.noSetup(w, r)
 		return
 	}
 	if password != r.PostFormValue("again") {
-		page.Problem = "The two passwords differ."
-		writePage(w, http.StatusUnprocessableEntity, page)
+		page.Problem = console.PasswordsVary
+		writePage(w, r, http.StatusUnprocessableEntity, page)
 		return
 	}
 	id, who, err := g.desk.SetUp(page.Setup, page.Name, password)
 	if errors.Is(err, signin.ErrLink) {
-		g.noSetup(w)
+		g.noSetup(w, r)
 		return
 	}
 	if err != nil {
 		page.Problem = strings.ToUpper(err.Error()[:1]) + err.Error()[1:] + "."
-		writePage(w, http.StatusUnprocessableEntity, page)
+		writePage(w, r, http.StatusUnprocessableEntity, page)
 		return
 	}
 	g.log.Info("the console's first user was made", zap.String("who", who.Name))
@@ -169,12 +170,18 @@ func (g *gate) setUp(w http.ResponseWriter, r *http.Request) {
 }
 
 // writePage answers with a page for whoever has not signed in.
-func writePage(w http.ResponseWriter, status int, page console.SignIn) {
+func writePage(w http.ResponseWriter, r *http.Request, status int, page console.SignIn) {
+	page.Look, page.Path = console.LookOf(r), "/signin"
+	if r.Method == http.MethodGet {
+		page.Path = ownPath(r.URL.RequestURI())
+	}
+	page.Problem = console.Locale(page.Lang).T(page.Problem)
 	var text bytes.Buffer
 	if err := page.Render(&text); err != nil {
 		panic(err) // a mistake in the program, answered with 500 by recovered
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Vary", "Accept-Language, Cookie")
 	w.WriteHeader(status)
 	w.Write(text.Bytes())
 }

@@ -1,9 +1,11 @@
 // Package console renders the pages that an administrator looks at: HTML made on
-// the server, with styles of its own, no script, and nothing from elsewhere.
+// the server that can be read without scripts, in the reader's language, with
+// nothing from elsewhere.
 package console
 
 import (
 	"embed"
+	"fmt"
 	"html/template"
 	"io"
 	"net/http"
@@ -14,13 +16,8 @@ import (
 //go:embed assets
 var assets embed.FS
 
-//go:embed overview.html
-var overviewHTML string
-
-var overviewPage = template.Must(template.New("overview").Funcs(template.FuncMap{
-	"utc": func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
-	"iso": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-}).Parse(overviewHTML))
+//go:embed templates
+var templateFiles embed.FS
 
 // ServeAsset serves what the pages refer to, /assets/{file}.
 func ServeAsset(w http.ResponseWriter, r *http.Request) {
@@ -34,31 +31,32 @@ func ServeAsset(w http.ResponseWriter, r *http.Request) {
 	w.Write(content)
 }
 
-// contentTypes does not leave to the system what the styles are served as.
-var contentTypes = map[string]string{".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+// contentTypes does not leave to the system what files are served as.
+var contentTypes = map[string]string{
+	".css": "text/css; charset=utf-8", ".svg": "image/svg+xml",
+	".js": "text/javascript; charset=utf-8", ".txt": "text/plain; charset=utf-8",
+}
 
-// Overview is what the first page shows, ready for reading.
-type Overview struct {
-	User          User
-	Version, Node string
-	Now, Started  time.Time
-	Uptime        string
+// A Page is what all pages have, around what one shows.
+type Page struct {
+	Look
+	Area  string // the entry of the navigation that it belongs to
+	Title string // as the locale has it; empty: the name of the area
+	Path  string // with query
+	User  User
+	// Node and Version are those of the process, and Now its time.
+	Node, Version string
+	Now           time.Time
 	Draining      bool
 	Overloaded    string // why; empty where it is not
-	PACURL, Proxy string // empty where there is none
-	Listeners     []Listener
-	Config        Config
-	Lists         []List
-	CA            []string // what must be done about the interception CA
-	ProxiesDown   []ProxyDown
-	Fetches       []Fetches  // of the PAC script
-	AccessLog     *AccessLog // nil: it is written, and always was
+	ConfigOK      bool
+	Data          any // Overview, Logs, …
+}
 
-	Up, Down, Requests, Tunnels string
-	AppleShare                  string    // of the bytes; empty before the first byte
-	Services                    []Service // those with traffic, the most bytes first
-	Quiet                       []Service // the others
-	Actions                     []Action
+// Look is how a reader wants pages.
+type Look struct {
+	Lang  string // one of Languages
+	Theme string // light or dark; empty: as the system has it
 }
 
 // User is who looks at the page.
@@ -70,71 +68,55 @@ type User struct {
 	CSRF string
 }
 
-// Listener is an address that the process listens at.
-type Listener struct{ Purpose, Address string }
+// An Area is an entry of the navigation.
+type Area struct{ ID, Path, Name string }
 
-// AccessLog is what went wrong with writing access records.
-type AccessLog struct {
-	Error string    // empty: it is written again
-	Since time.Time // of Error
-	Lost  string    // records, since the start
-	Some  bool      // Lost is not 0
+// Areas are those of the navigation, in order.
+var Areas = []Area{
+	{"overview", "/", "Overview"},
+	{"services", "/services", "Services"},
+	{"logs", "/logs", "Access log"},
+	{"policy", "/policy", "Policy"},
+	{"pac", "/pac", "PAC and profiles"},
+	{"inspection", "/inspection", "Inspection"},
+	{"settings", "/settings", "Settings"},
 }
 
-// Config is how the last reading of the configuration went.
-type Config struct {
-	File      string // empty for the embedded default
-	OK        bool
-	Problems  []string
-	Tried     time.Time
-	TriedAgo  string
-	Loaded    time.Time // the configuration in force
-	LoadedAgo string
+// AreaName is the English name of the page's area.
+func (p Page) AreaName() string {
+	for _, a := range Areas {
+		if a.ID == p.Area {
+			return a.Name
+		}
+	}
+	return ""
 }
 
-// List is a list of hosts that rules name.
-type List struct {
-	Name, Source string
-	Entries      string
-	BadLines     string // empty for none
-	Loaded       time.Time
-	LoadedAgo    string // empty: not loaded, so that it matches nothing
-	Stale        bool
-	Error        string // of the last try; empty where it succeeded
+// pages are the templates by language and name.
+var pages = parse("overview", "services", "service", "logs", "record", "policy", "pac", "inspection", "settings", "notice")
+
+func parse(names ...string) map[string]map[string]*template.Template {
+	all := map[string]map[string]*template.Template{}
+	for _, lang := range Languages {
+		common := template.Must(template.New("").Funcs(Locale(lang).funcs()).ParseFS(templateFiles, "templates/layout.html", "templates/parts.html"))
+		all[lang] = map[string]*template.Template{}
+		for _, name := range names {
+			all[lang][name] = template.Must(template.Must(common.Clone()).ParseFS(templateFiles, "templates/"+name+".html"))
+		}
+		all[lang]["signin"] = template.Must(template.Must(common.Clone()).ParseFS(templateFiles, "templates/signin.html"))
+	}
+	return all
 }
 
-// ProxyDown is a proxy of the PAC script that takes no connections.
-type ProxyDown struct {
-	Proxy, Error string
-	Since        time.Time
+// Render writes the page of that name.
+func Render(w io.Writer, name string, page Page) error {
+	return render(w, name, page.Lang, "layout", page)
 }
 
-// Fetches are how often a kind of client has fetched the script of a site.
-type Fetches struct {
-	Site, Agent, Count string
-	Last               time.Time
-	LastAgo            string
+func render(w io.Writer, name, lang, block string, data any) error {
+	t := pages[lang][name]
+	if t == nil {
+		return fmt.Errorf("there is no page %q in language %q", name, lang)
+	}
+	return t.ExecuteTemplate(w, block, data)
 }
-
-// Service is a row of the traffic table.
-type Service struct {
-	ID, Name string
-	Apple    bool
-	Share    string
-	Width    float64 // of the bar, in hundredths
-	Up, Down string
-	Requests string
-	Tunnels  string
-	Errors   string
-	Failed   bool // some requests did
-}
-
-// Action is what was done with requests, and with how many.
-type Action struct {
-	ID, Meaning   string
-	Count, Share  string
-	Offset, Width float64 // of its part of the bar, in hundredths
-}
-
-// Render writes the overview page.
-func Render(w io.Writer, page Overview) error { return overviewPage.Execute(w, page) }

@@ -1,24 +1,20 @@
 package console
 
-import (
-	_ "embed"
-	"html/template"
-	"io"
-)
-
-//go:embed signin.html
-var signInHTML string
-
-var signInPage = template.Must(template.New("signin").Parse(signInHTML))
+import "io"
 
 // SignIn is the page for whoever has not signed in.
 type SignIn struct {
+	Look
 	Next    string // where to go on to
 	Name    string // as it was typed
-	Problem string // why it was refused; empty before the first try
+	Problem string // why it was refused, as the locale has it; empty before the first try
 	NoUsers bool   // nobody could sign in yet
 	Setup   string // secret of the setup link that makes the first user; empty for others
+	Path    string // to come back to when the language is changed
 }
 
 // Render writes the page.
-func (s SignIn) Render(w io.Writer) error { return signInPage.Execute(w, s) }
+func (s SignIn) Render(w io.Writer) error { return render(w, "signin", s.Lang, "signin", s) }
+
+// Notice is a page that says that there is nothing to see, and why.
+type Notice struct{ Text string }

@@ -1,0 +1,205 @@
+package console
+
+import (
+	"fmt"
+	"html/template"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/text/language"
+)
+
+// Languages are those that pages are to be had in. The texts in the templates are
+// those of the first.
+var Languages = []string{"en", "sv"}
+
+// A Locale writes texts, numbers and times in one of Languages.
+type Locale string
+
+var matcher = language.NewMatcher([]language.Tag{language.English, language.Swedish})
+
+// The cookies of how a reader wants pages.
+const (
+	LangCookie  = "espalier-lang"
+	ThemeCookie = "espalier-theme"
+)
+
+// LookOf is how the reader wants pages: as chosen, or else as the browser asks.
+func LookOf(r *http.Request) Look {
+	var look Look
+	if c, err := r.Cookie(ThemeCookie); err == nil && (c.Value == "light" || c.Value == "dark") {
+		look.Theme = c.Value
+	}
+	if c, err := r.Cookie(LangCookie); err == nil && slices.Contains(Languages, c.Value) {
+		look.Lang = c.Value
+	} else {
+		_, i := language.MatchStrings(matcher, r.Header.Get("Accept-Language"))
+		look.Lang = Languages[i]
+	}
+	return look
+}
+
+// T returns the text in the locale. Args stand for its verbs.
+func (l Locale) T(text string, args ...any) string {
+	if l == "sv" {
+		if s, ok := swedish[text]; ok {
+			text = s
+		}
+	}
+	if len(args) == 0 {
+		return text
+	}
+	return fmt.Sprintf(text, args...)
+}
+
+var codePattern = regexp.MustCompile("`([^`]+)`")
+
+// rich is T with what stands between backquotes as code.
+func (l Locale) rich(text string, args ...any) template.HTML {
+	text = codePattern.ReplaceAllString(template.HTMLEscapeString(l.T(text)), "<code>$1</code>")
+	for i, a := range args {
+		if s, ok := a.(string); ok {
+			args[i] = template.HTMLEscapeString(s)
+		}
+	}
+	if len(args) > 0 {
+		text = fmt.Sprintf(text, args...)
+	}
+	return template.HTML(text)
+}
+
+// Size writes bytes in decimal units, three digits of them.
+func (l Locale) Size(n int64) string {
+	if n < 1000 {
+		return strconv.FormatInt(n, 10) + " B"
+	}
+	f, units := float64(n), "kMGTPE"
+	unit := -1
+	for f >= 999.5 && unit < len(units)-1 {
+		f, unit = f/1000, unit+1
+	}
+	digits := 0
+	if f < 9.995 {
+		digits = 2
+	} else if f < 99.95 {
+		digits = 1
+	}
+	return l.float(f, digits) + " " + units[unit:unit+1] + "B"
+}
+
+func (l Locale) float(f float64, digits int) string {
+	s := strconv.FormatFloat(f, 'f', digits, 64)
+	if l == "sv" {
+		s = strings.Replace(s, ".", ",", 1)
+	}
+	return s
+}
+
+// Count writes n in groups of three digits.
+func (l Locale) Count(n int64) string {
+	gap := ","
+	if l == "sv" {
+		gap = "\u00a0"
+	}
+	s := strconv.FormatInt(n, 10)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + gap + s[i:]
+	}
+	return s
+}
+
+// Percent never rounds something to nothing, nor a part to the whole.
+func (l Locale) Percent(part, whole int64) string {
+	switch p := width(part, whole); {
+	case part == 0 || part == whole && whole > 0:
+		return strconv.FormatFloat(p, 'f', 0, 64) + " %"
+	case p < 0.1:
+		return "< " + l.float(0.1, 1) + " %"
+	case p > 99.9:
+		return "> " + l.float(99.9, 1) + " %"
+	default:
+		return l.float(p, 1) + " %"
+	}
+}
+
+// width is part of whole in hundredths.
+func width(part, whole int64) float64 {
+	if whole <= 0 {
+		return 0
+	}
+	return 100 * float64(part) / float64(whole)
+}
+
+// bar is the width of a bar, which something never leaves invisible.
+func bar(part, whole int64) float64 {
+	if part == 0 {
+		return 0
+	}
+	return max(width(part, whole), 0.8)
+}
+
+// Span writes a duration in its two largest units.
+func (l Locale) Span(d time.Duration) string {
+	s := int64(max(d, 0) / time.Second)
+	switch {
+	case s < 60:
+		return fmt.Sprintf("%d s", s)
+	case s < 60*60:
+		return fmt.Sprintf("%d min %d s", s/60, s%60)
+	case s < 24*60*60:
+		return fmt.Sprintf("%d h %d min", s/3600, s/60%60)
+	default:
+		return fmt.Sprintf("%d %s %d h", s/86400, l.T("d"), s/3600%24)
+	}
+}
+
+// Took writes how long an exchange took.
+func (l Locale) Took(d time.Duration) string {
+	switch {
+	case d < time.Millisecond:
+		return "< 1 ms"
+	case d < time.Second:
+		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
+	case d < time.Minute:
+		return l.float(d.Seconds(), 1) + " s"
+	}
+	return l.Span(d)
+}
+
+func (l Locale) funcs() template.FuncMap {
+	return template.FuncMap{
+		"t": l.T, "rich": l.rich, "size": l.Size, "count": l.Count, "percent": l.Percent, "span": l.Span, "took": l.Took,
+		"ago":     func(at, now time.Time) string { return l.T("%s ago", l.Span(now.Sub(at))) },
+		"bar":     bar,
+		"count64": func(n int) string { return l.Count(int64(n)) },
+		"when":    func(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") },
+		"zone":    func(t time.Time) string { return t.Local().Format("MST") },
+		"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"service": func(id string) string { return l.T(ServiceName(id)) },
+		"meaning": func(action string) string { return l.T(actionMeanings[action]) },
+		"actions": func() []string { return actionOrder },
+		"reason": func(rule string) template.HTML {
+			if text, ok := ruleMeanings[rule]; ok {
+				return l.rich(text)
+			}
+			return l.rich("The first rule of yours that matches.")
+		},
+		"join":      strings.Join,
+		"areas":     func() []Area { return Areas },
+		"languages": func() map[string]string { return map[string]string{"en": "English", "sv": "Svenska"} },
+		"dict":      dict,
+	}
+}
+
+// dict makes a map of names and values, for templates that need several.
+func dict(pairs ...any) map[string]any {
+	m := map[string]any{}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		m[pairs[i].(string)] = pairs[i+1]
+	}
+	return m
+}

@@ -1,0 +1,145 @@
+package console
+
+// swedish are the texts in Swedish, by the English ones.
+var swedish = map[string]string{
+	// Around every page.
+	"Overview": "Översikt", "Services": "Tjänster", "Access log": "Åtkomstlogg", "Policy": "Regler",
+	"PAC and profiles": "PAC och profiler", "Inspection": "Inspektion", "Settings": "Inställningar",
+	"Skip to the content": "Hoppa till innehållet", "Pages": "Sidor", "Language": "Språk", "Colours": "Färger",
+	"Light": "Ljust", "Dark": "Mörkt", "System": "System", "Sign out": "Logga ut", "Refresh": "Uppdatera", "as of": "läget",
+	"Running": "I drift", "Draining": "Töms", "Overloaded": "Överbelastad", "Configuration not in force": "Konfigurationen gäller inte",
+	"d": "d", "%s ago": "för %s sedan", "a second": "i sekunden",
+
+	// Signing in.
+	"Sign in": "Logga in", "Set up": "Kom igång", "Name": "Namn", "Password": "Lösenord", "Password again": "Lösenordet igen",
+	"At least 12 characters.": "Minst 12 tecken.", "Make it and sign in": "Skapa och logga in",
+	"Make the first administrator": "Skapa den första administratören",
+	"The console has no users yet": "Konsolen har inga användare än",
+	"Open the setup link that was printed when Espalier started. It is good once, for an hour. For another one, run this on the machine:": "Öppna länken som skrevs ut när Espalier startade. Den gäller en gång, i en timme. Kör det här på maskinen för att få en ny:",
+	NotNow:        "Du kan inte loggas in just nu. Försök igen om en stund.",
+	WrongPassword: "Namnet eller lösenordet är fel.",
+	Damped:        "För många inloggningar har misslyckats. Försök igen om %s.",
+	LinkIsOver:    "Länken gäller inte längre: den gäller en gång, i en timme, och bara på den här maskinen.",
+	PasswordsVary: "De två lösenorden är olika.",
+
+	// What is wrong.
+	"This proxy is draining": "Proxyn töms",
+	"It takes no new connections and ends once its open tunnels are closed. Devices go to the next proxy of their PAC script.": "Den tar inte emot nya anslutningar och avslutas när de öppna tunnlarna är stängda. Enheterna går till nästa proxy i sitt PAC-skript.",
+	"This proxy is overloaded": "Proxyn är överbelastad",
+	"New requests for what is not Apple’s are refused until it eases. Apple’s services go on while there is room.": "Nya förfrågningar till annat än Apples tjänster avvisas tills läget lättar. Apples tjänster fortsätter så länge det finns plats.",
+	"The configuration was not taken over":                                  "Konfigurationen togs inte i bruk",
+	"Reading it failed %s. The one loaded %s is still in force. To repair:": "Inläsningen misslyckades %s. Den som lästes in %s gäller fortfarande. Att rätta:",
+	"The access log cannot be written":                                      "Åtkomstloggen kan inte skrivas",
+	"Since":                                                                 "Sedan",
+	"Traffic goes on. New records wait in memory as far as there is room. Make room on its disk, and they are written without a restart.": "Trafiken fortsätter. Nya poster väntar i minnet så länge det finns plats. Frigör utrymme på disken, så skrivs de utan omstart.",
+	"%s have been lost since the start.": "%s har gått förlorade sedan starten.",
+	"Access records have been lost":      "Poster i åtkomstloggen har gått förlorade",
+	"%s since the start, while the access log could not be written. It is written again.": "%s sedan starten, medan åtkomstloggen inte kunde skrivas. Den skrivs nu igen.",
+	"The access log cannot be searched for what is new":                                   "Det nyaste i åtkomstloggen är inte sökbart",
+	"The interception CA needs attention":                                                 "Inspektionens CA behöver tillsyn",
+	"Not every proxy of the PAC script takes connections":                                 "Alla proxyer i PAC-skriptet tar inte emot anslutningar",
+	"since": "sedan", "It stands last in the script.": "Den står sist i skriptet.",
+	"Lists are stale": "Listor är för gamla", "What was loaded before stays in force.": "Det som lästes in förut gäller fortfarande.",
+	NoStore:     "Inget sparas: log.store.path är tomt.",
+	StoreFails:  "Lagret kan inte genomsökas just nu; processens logg säger varför.",
+	NoSuchThing: "Det finns inget sådant, eller så sparas det inte längre.",
+
+	// Overview.
+	"In figures": "I siffror", ToDevices: "Till enheter", FromDevices: "Från enheter", "Requests": "Förfrågningar",
+	"Open tunnels": "Öppna tunnlar", "Apple’s share": "Apples andel", "Now": "Just nu", "the last two minutes": "de senaste två minuterna",
+	TrafficOfAll: "Trafik per tjänst", Traffic: "Trafik", AllOthers: "alla andra",
+	"finished requests of the last 24 hours": "avslutade förfrågningar, senaste dygnet",
+	"finished requests, up to now":           "avslutade förfrågningar, till nu",
+	"All services":                           "Alla tjänster", "since the start, %s": "sedan starten, %s",
+	"Service": "Tjänst", "Share of bytes": "Andel av byten", "Open": "Öppna", "to devices": "till enheter", "from devices": "från enheter",
+	"requests": "förfrågningar", "open": "öppna", "%s failed": "%s misslyckades", "%s requests": "%s förfrågningar",
+	"Nothing has come through yet. As soon as a device uses the proxy, its traffic shows up here.": "Inget har kommit igenom än. Så snart en enhet använder proxyn syns dess trafik här.",
+	"%d services without traffic": "%d tjänster utan trafik", "Requests by action": "Förfrågningar per åtgärd", "Action": "Åtgärd", "Share": "Andel",
+	"Top hosts": "Största värdar", "Top clients": "Största klienter", "24 hours": "24 timmar", "None yet.": "Inga än.",
+	"Give this to your devices": "Ge detta till enheterna", "PAC URL": "PAC-adress", "Proxy": "Proxy",
+	"In the MDM: a Global HTTP Proxy or Wi-Fi payload with proxy type Auto and this PAC URL. On one device, to try: Settings → Wi-Fi → the network’s info button → Configure Proxy → Automatic.": "I MDM-tjänsten: en profil för global HTTP-proxy eller Wi-Fi med proxytypen Auto och den här PAC-adressen. På en enhet, för att prova: Inställningar → Wi-Fi → nätverkets infoknapp → Konfigurera proxy → Automatiskt.",
+	"No PAC script is served where devices could fetch it: `web.public` is empty in the configuration, or names this machine’s loopback only.":                                                   "Inget PAC-skript finns där enheter kan hämta det: `web.public` är tomt i konfigurationen, eller nämner bara maskinens loopback.",
+	"Devices can be given the proxy itself:": "Enheterna kan ges själva proxyn:",
+	"Configuration":                          "Konfiguration", "In force": "Gäller", "Last reload failed": "Senaste inläsningen misslyckades",
+	"File": "Fil", "built-in default": "inbyggd standard", "Loaded": "Inläst", "loaded": "inläst",
+	"Who fetches the PAC script": "Vem som hämtar PAC-skriptet", "site": "plats", "last": "senast",
+	"Lists": "Listor", "%s entries": "%s poster", "Stale": "För gammal", "%s bad lines": "%s felaktiga rader", "Matches nothing yet": "Träffar inget än",
+	"For machines:": "För program:",
+
+	// Charts and tables.
+	"As a table": "Som tabell", "From": "Från", "Period": "Period", "No request has finished in this time.": "Ingen förfrågan har avslutats under den tiden.",
+	"Time": "Tid", "Destination": "Mål", "Client": "Klient", "Status": "Status", "Bytes": "Byte", "Took": "Tog", "User": "Användare", "Rule": "Regel", "Why": "Varför",
+	"also": "även", "signed in as": "inloggad som", "List": "Lista", "by its entry": "genom dess post", "Connects to": "Ansluter till",
+	"Sets headers": "Sätter huvuden", "PAC answer": "PAC-svar", "Lists not loaded": "Listor som inte är inlästa", "They match nothing.": "De träffar inget.",
+	"Note": "Obs", "Rows of the catalogue": "Rader i katalogen", "Host": "Värd", "Ports": "Portar", "Purpose": "Ändamål", "Systems": "System",
+	"Through a proxy": "Genom proxy", "retired": "borttagen", "any": "alla", "yes": "ja", "by a PAC file": "med PAC-fil", "not marked": "inte angivet",
+
+	// Services.
+	"names of Apple’s own article": "namnen ur Apples egen artikel", "%d rows": "%d rader", "Traffic over time": "Trafik över tid",
+	"Errors": "Fel", "All of them": "Alla", "Last requests": "Senaste förfrågningar",
+	"Apple Push Notification service": "Apples pushnotiser (APNs)", "Device setup": "Enhetskonfiguration", "Device management": "Enhetshantering",
+	"Apple Business Manager and Apple School Manager": "Apple Business Manager och Apple School Manager", "Apple Business Essentials": "Apple Business Essentials",
+	"Classroom and Schoolwork": "Klassrum och Skolarbete", "Software updates": "Programuppdateringar", "App Store": "App Store",
+	"Carrier updates": "Operatörsuppdateringar", "Content caching": "Innehållscachning", "App features": "Appfunktioner", "Beta updates": "Betauppdateringar",
+	"Apple Diagnostics": "Apple Diagnostik", "DNS resolution": "DNS-uppslag", "Certificate validation": "Certifikatkontroll", "Apple Account": "Apple-konto",
+	"iCloud": "iCloud", "Siri and search": "Siri och sökning", "Associated Domains": "Associerade domäner", "Tap to Pay on iPhone": "Tap to Pay på iPhone",
+	"Additional content": "Ytterligare innehåll", "ID Verifier": "ID Verifier", "Apple, by the article's firewall advice": "Apple, enligt artikelns brandväggsråd",
+	"Everything else": "Allt annat",
+
+	// Access log.
+	"Filter": "Filter", "More fields": "Fler fält", "Until": "Till", "Error holds": "Felet innehåller", "Bytes, at least": "Byte, minst", "Took, at least": "Tog, minst",
+	"Search": "Sök", "Clear": "Rensa", "Newest records": "Nyaste posterna", "Older records": "Äldre poster", "Follow": "Följ", "Copy link": "Kopiera länk", "Copied": "Kopierad",
+	"The filter is not understood.": "Filtret går inte att tolka.", "%d records": "%d poster", "No record is like that.": "Ingen post är sådan.",
+	"Newest": "Nyaste", "Older": "Äldre", RequestFor: "Förfrågan till %s", "What happened": "Vad som hände", "Ended": "Avslutad",
+	"more of this host": "mer om värden", "URL": "URL", "Method": "Metod", "more of this client": "mer om klienten", "of which to connect": "varav för att ansluta",
+	"Upstream": "Uppströms", "Program": "Program", "Instance": "Instans", "The same request now": "Samma förfrågan nu",
+	"Another rule would decide today: the configuration has changed since, or the name led to an address that is not allowed.": "En annan regel skulle avgöra i dag: konfigurationen har ändrats sedan dess, eller så ledde namnet till en adress som inte är tillåten.",
+
+	// Policy.
+	"Explain": "Förklara", "URL, host or host:port": "URL, värd eller värd:port", "What happens": "Vad som händer",
+	"Rules of the configuration": "Konfigurationens regler", "the first that matches decides": "den första som träffar avgör", "When": "När", "Then": "Då",
+	"and %d more": "och %d till", "always": "alltid",
+	"There are none. Apple’s services are carried untouched, and everything else is permitted.": "Det finns inga. Apples tjänster förmedlas orörda, och allt annat är tillåtet.",
+
+	// PAC.
+	"Site": "Plats", "general": "allmänt", "There is no script": "Det finns inget skript", "Download": "Hämta", "QR code of the PAC URL": "QR-kod för PAC-adressen",
+	"Interception CA": "Inspektionens CA", "QR code of the CA’s certificate": "QR-kod för CA:ns certifikat",
+	"The interception CA’s certificate, which devices must trust:":  "Certifikatet för inspektionens CA, som enheterna måste lita på:",
+	"There is no interception CA that devices would have to trust.": "Det finns ingen CA för inspektion som enheterna skulle behöva lita på.",
+	"Try the script": "Prova skriptet", "as a device would run it": "som en enhet skulle köra det", "URLs, a line each": "URL:er, en per rad", "Try": "Prova",
+	"Answers": "Svar", "Answer": "Svar", "Script": "Skript",
+
+	// Inspection.
+	"TLS inspection": "TLS-inspektion", "Off": "Av",
+	"Apple’s services are never inspected, whatever the configuration says: the CA’s certificate itself excludes them.": "Apples tjänster inspekteras aldrig, vad konfigurationen än säger: själva CA-certifikatet utesluter dem.",
+	"The CA is valid until": "CA:n gäller till", "Hosts whose clients refuse inspection": "Värdar vars klienter vägrar inspektion",
+	"apps that know their own server’s certificate": "appar som känner sin egen servers certifikat", "State": "Läge", "Refusals": "Vägranden", "Last": "Senast", "Decide": "Avgör",
+	"accepted: tunnelled": "godtagen: tunnlas", "refused: inspected": "avslagen: inspekteras", "automatic": "automatisk", "for all clients": "för alla klienter",
+	"for %d clients": "för %d klienter", "until": "till", "Accept": "Godta", "Refuse": "Avslå", "Forget": "Glöm", "Accept %s": "Godta %s", "Refuse %s": "Avslå %s", "Forget %s": "Glöm %s",
+	"Accept: the host is tunnelled for everybody, for good. Refuse: it is inspected, and the app fails. Forget: as if nothing had been known.": "Godta: värden tunnlas för alla, för gott. Avslå: den inspekteras, och appen fungerar inte. Glöm: som om inget hade varit känt.",
+	"None is known.": "Ingen är känd.", "Another host": "En annan värd",
+
+	// Settings.
+	"Configuration in force": "Konfigurationen som gäller",
+	"It is changed in its file, and taken over when that is saved. Secrets are not shown.": "Den ändras i sin fil, och tas i bruk när filen sparas. Hemligheter visas inte.",
+	"Read it again": "Läs in på nytt", "Key": "Nyckel", "Value": "Värde", "Origin": "Ursprung", "default": "standard",
+
+	// Actions and rules.
+	"carried untouched": "förmedlad orörd", "plain HTTP": "okrypterad HTTP", "TLS opened": "TLS öppnad", "refused by policy": "avvisad av reglerna",
+	"asked to sign in": "ombedd att logga in", "permitted, but failed": "tillåten, men misslyckades",
+	"The first rule of yours that matches.":                                                        "Den första av era egna regler som träffar.",
+	"The destination is one of Apple’s. Its bytes pass untouched, and nobody is asked to sign in.": "Målet är ett av Apples. Trafiken går orörd igenom, och ingen ombeds logga in.",
+	"The client’s address is outside `proxy.clients`.":                                             "Klientens adress är utanför `proxy.clients`.",
+	"Private Relay is blocked by `apple.private_relay`.":                                           "Private Relay är blockerat av `apple.private_relay`.",
+	"The request was to sign in first.":                                                            "Den som frågade skulle logga in först.",
+	"A header is set there by `presets`.":                                                          "Ett huvud sätts där av `presets`.",
+	"Everything that is not Apple’s or exempt is inspected: `inspect.mode` is all.":                "Allt som inte är Apples eller undantaget inspekteras: `inspect.mode` är all.",
+	"The host’s clients refuse interception, so that it is tunnelled.":                             "Värdens klienter vägrar inspektion, så den tunnlas.",
+	"No rule matched, and nothing else stood against it.":                                          "Ingen regel träffade, och inget annat stod i vägen.",
+	"What cannot be inspected is treated as `inspect.unknown` says.":                               "Det som inte kan inspekteras behandlas som `inspect.unknown` säger.",
+	"The request inside the connection was for another host than the connection.":                  "Förfrågan i anslutningen gällde en annan värd än anslutningen.",
+	"The destination was no valid name with a port.":                                               "Målet var inget giltigt namn med port.",
+	"The request was no valid HTTP, or too large.":                                                 "Förfrågan var inte giltig HTTP, eller för stor.",
+	"The proxy does not pass on that method.":                                                      "Proxyn förmedlar inte den metoden.",
+	"The destination’s address is one that the proxy must not be led to.":                          "Målets adress är en som proxyn inte får ledas till.",
+}

@@ -1,0 +1,130 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"espalier/policy/catalog"
+	"espalier/proxy/accesslog"
+	"espalier/web/console"
+)
+
+// servicesPage is GET /services?since=WINDOW.
+func (c Control) servicesPage(r *http.Request, p *console.Page) (any, int) {
+	w := windowOf(r.URL.Query().Get("since"))
+	view := console.Services{Windows: windowsFor("/services", w), HasStore: c.Store != nil}
+	sums := map[string]accesslog.Sum{}
+	if c.Store != nil {
+		ctx, cancel := pageTime(r)
+		defer cancel()
+		var err error
+		if view.Chart, err = c.servicesChart(ctx, p, w.name); err != nil {
+			return c.storeFailedOnPage(r, err)
+		}
+		t, err := c.Store.Traffic(ctx, accesslog.TrafficQuery{From: w.from(p.Now), By: accesslog.ByService})
+		if err != nil {
+			return c.storeFailedOnPage(r, err)
+		}
+		for _, row := range t.Rows {
+			sums[row.Name] = row.Sum
+		}
+		view.All = t.Total().Bytes()
+	}
+	rows := map[string]int{}
+	for _, row := range c.Explainer().Policy.Apple().Rows() {
+		rows[row.Service]++
+	}
+	open := map[string]int64{}
+	for _, s := range c.Services() {
+		open[s.Service] = s.Tunnels
+	}
+	for _, s := range catalog.Services {
+		sum := sums[s.ID]
+		view.List = append(view.List, console.ServiceRow{
+			Service: console.Service{
+				ID: s.ID, Apple: s.ID != catalog.Other, Up: sum.Up, Down: sum.Down,
+				Requests: sum.Requests, Tunnels: open[s.ID], Errors: sum.Errors,
+			},
+			Rows: rows[s.ID],
+		})
+	}
+	return view, http.StatusOK
+}
+
+// servicePage is GET /services/{id}?since=WINDOW.
+func (c Control) servicePage(r *http.Request, p *console.Page) (any, int) {
+	id := r.PathValue("id")
+	if !catalog.IsService(id) {
+		return noSuchThing, http.StatusNotFound
+	}
+	p.Title = console.Locale(p.Lang).T(console.ServiceName(id))
+	w := windowOf(r.URL.Query().Get("since"))
+	view := console.ServiceView{Windows: windowsFor("/services/"+id, w), HasStore: c.Store != nil}
+	view.ID, view.Apple = id, id != catalog.Other
+	for _, s := range c.Services() {
+		if s.Service == id {
+			view.Tunnels = s.Tunnels
+		}
+	}
+	for _, row := range c.Explainer().Policy.Apple().Rows() {
+		if row.Service == id {
+			view.Rows = append(view.Rows, &row)
+		}
+	}
+	if c.Store == nil {
+		return view, http.StatusOK
+	}
+	ctx, cancel := pageTime(r)
+	defer cancel()
+	if err := c.ofService(ctx, p, w, &view); err != nil {
+		return c.storeFailedOnPage(r, err)
+	}
+	return view, http.StatusOK
+}
+
+// ofService adds what the store knows of a service.
+func (s Source) ofService(ctx context.Context, p *console.Page, w window, view *console.ServiceView) error {
+	from := w.from(p.Now)
+	t, err := s.Store.Traffic(ctx, accesslog.TrafficQuery{From: from, By: accesslog.ByService, Service: view.ID, Step: w.step})
+	if err != nil {
+		return err
+	}
+	sum := t.Total()
+	view.Up, view.Down, view.Requests, view.Errors = sum.Up, sum.Down, sum.Requests, sum.Errors
+	l := console.Locale(p.Lang)
+	if len(t.Rows) > 0 {
+		view.Chart = directions(l, t)
+	}
+	page, err := s.Store.Search(ctx, accesslog.Filter{From: from, Service: view.ID, Error: "*"}, accesslog.Range{Limit: 10})
+	if err != nil {
+		return err
+	}
+	view.Failed = recordRows(page.Records)
+	page, err = s.Store.Search(ctx, accesslog.Filter{Service: view.ID}, accesslog.Range{Limit: 10})
+	view.Last = recordRows(page.Records)
+	return err
+}
+
+// directions draws both directions of an answer.
+func directions(l console.Locale, t *accesslog.Traffic) console.Chart {
+	c := console.Chart{Label: l.T(console.Traffic), Unit: "bytes", Times: steps(t)}
+	down := console.Series{Name: l.T(console.ToDevices), Colour: 1, Values: make([]int64, len(c.Times))}
+	up := console.Series{Name: l.T(console.FromDevices), Colour: 2, Values: make([]int64, len(c.Times))}
+	for _, r := range t.Rows {
+		i := int(r.Time.Sub(t.From) / max(t.Step, time.Second))
+		down.Values[i] += r.Down
+		up.Values[i] += r.Up
+	}
+	c.Series = []console.Series{down, up}
+	return c
+}
+
+// recordRows are records as pages list them.
+func recordRows(records []accesslog.Record) []console.Record {
+	list := make([]console.Record, len(records))
+	for i, r := range records {
+		list[i] = console.Record{Record: r, Bytes: r.Up + r.Down, Action: string(r.Action)}
+	}
+	return list
+}
