@@ -48,7 +48,7 @@ func ruleView(r policy.Rule) console.Rule {
 		list []string
 	}{
 		{"hosts", r.When.Hosts}, {"lists", r.When.Lists}, {"services", r.When.Services}, {"clients", r.When.Clients},
-		{"users", r.When.Users}, {"ports", ports},
+		{"users", r.When.Users}, {"groups", r.When.Groups}, {"ports", ports}, {"hours", r.When.Hours},
 	} {
 		if len(part.list) > 0 {
 			v.When = append(v.When, console.Condition{Key: part.key, Values: part.list[:min(len(part.list), 8)], More: max(0, len(part.list)-8)})
