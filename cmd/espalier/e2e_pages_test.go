@@ -1,11 +1,15 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -143,8 +147,12 @@ func size(width int64) chromedp.Action[chromedp.Void] { return chromedp.EmulateV
 // until waits for an expression to hold.
 func (b *browser) until(expression string) {
 	b.t.Helper()
-	// Pages that are left while it waits end a poll of theirs.
-	for end := time.Now().Add(patience); !js[bool](b, "!!("+expression+")"); time.Sleep(20 * time.Millisecond) {
+	// A page that is left meanwhile answers nothing.
+	holds := func() bool {
+		ok, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool]("!!("+expression+")"))
+		return err == nil && ok
+	}
+	for end := time.Now().Add(patience); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			b.t.Fatalf("waited in vain for %s\n%s", expression, js[string](b, "document.body.innerText"))
 		}
@@ -258,10 +266,40 @@ func dayOfTraffic(now time.Time) []byte {
 	return out
 }
 
+// useProxy sends something through the proxy, and leaves a tunnel open.
+func useProxy(t *testing.T, p *process) {
+	t.Helper()
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 300_000)) }))
+	t.Cleanup(origin.Close)
+	_, port, _ := net.SplitHostPort(origin.Listener.Addr().String())
+	client := &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: p.proxy}), DisableKeepAlives: true}}
+	for _, u := range []string{"http://lessons.school.example:" + port + "/", "http://gs.apple.com:" + port + "/", "http://x.tracker.example/"} {
+		resp, err := client.Get(u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+	}
+	conn, err := net.Dial("tcp", p.proxy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	fmt.Fprintf(conn, "CONNECT gs.apple.com:%s HTTP/1.1\r\nHost: gs.apple.com:%s\r\n\r\n", port, port)
+	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(line, " 200 ") {
+		t.Fatal(line, err)
+	}
+}
+
 const pagesConfig = `rules:
   - {name: no advertisements, when: {hosts: ["*.tracker.example"]}, then: deny}
   - {name: look into video, when: {hosts: [video.example.net], hours: ["08:00-16:00"]}, then: tunnel}
+egress: {allow: [127.0.0.0/8], hosts: {gs.apple.com: 127.0.0.1, lessons.school.example: 127.0.0.1}}
 pac:
+  probe: false
   proxies: ["proxy.school.example:3128"]
   sites: {north: {clients: [10.20.0.0/16], proxies: ["north.school.example:3128"]}}
 `
@@ -275,6 +313,7 @@ func TestPagesInBrowser(t *testing.T) {
 	if _, stderr, code := p.run("inspect", "exceptions", "accept", "bank.example"); code != 0 {
 		t.Fatal(stderr)
 	}
+	useProxy(t, p)
 	b := newBrowser(t, base)
 	b.signIn("ann", consolePassword)
 	axe, err := os.ReadFile("../../web/console/testdata/axe.min.js")
