@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
+	"espalier/proxy/doctor"
 	"espalier/proxy/traffic"
 	"espalier/web/signin"
 )
@@ -48,7 +49,8 @@ func testControl() Control {
 	return Control{
 		Source: Source{
 			Status: testStatus, Services: traffic.New().Snapshot, Metrics: prometheus.NewRegistry(),
-			Hosts: func() []string { return []string{"console.school.example"} }, Log: zap.NewNop(),
+			Doctor: doctor.NewRunner(func() (*doctor.Doctor, error) { return nil, errors.New("there is none here") }),
+			Hosts:  func() []string { return []string{"console.school.example"} }, Log: zap.NewNop(),
 		},
 		Reload: func() error { return nil }, Drain: func() {},
 		RefreshLists: func(context.Context, string) error { return nil },

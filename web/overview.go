@@ -18,6 +18,7 @@ import (
 // overviewPage is GET /.
 func (c Control) overviewPage(r *http.Request, p *console.Page) (any, int) {
 	view := overview(c.status(), c.Services())
+	view.Interceptors = c.interceptors()
 	if c.Store == nil {
 		return view, http.StatusOK
 	}

@@ -73,13 +73,14 @@ func (c Control) pacPage(r *http.Request, _ *console.Page) (any, int) {
 		return view, http.StatusOK
 	}
 	view.Script, view.ETag, view.Proxies = string(script.Body), script.ETag, proxies
+	view.HasCA = c.Status().CA != nil
 	if at := c.Status().PACURL; at != "" {
 		scheme, rest, _ := strings.Cut(at, "://")
 		host, _, _ := strings.Cut(rest, "/")
 		base := scheme + "://" + host
 		view.URL = base + e.PAC.Path(site)
-		if c.Status().CA != nil {
-			view.CA = base + "/ca.crt"
+		if view.HasCA {
+			view.CA = base + "/ca.mobileconfig"
 		}
 		view.QR, view.CAQR = code(view.URL), code(view.CA)
 	}

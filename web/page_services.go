@@ -61,7 +61,7 @@ func (c Control) servicePage(r *http.Request, p *console.Page) (any, int) {
 	p.Title = console.Locale(p.Lang).T(console.ServiceName(id))
 	w := windowOf(r.URL.Query().Get("since"))
 	view := console.ServiceView{Windows: windowsFor("/services/"+id, w), HasStore: c.Store != nil}
-	view.ID, view.Apple = id, id != catalog.Other
+	view.ID, view.Apple, view.Health = id, id != catalog.Other, c.healthOf(id)
 	for _, s := range c.Services() {
 		if s.Service == id {
 			view.Tunnels = s.Tunnels

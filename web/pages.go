@@ -31,12 +31,14 @@ func (c Control) handlePages(mux *http.ServeMux, g *gate) {
 		{"/policy", "policy", "policy", c.policyPage},
 		{"/pac", "pac", "pac", c.pacPage},
 		{"/inspection", "inspection", "inspection", c.inspectionPage},
+		{"/doctor", "doctor", "doctor", c.doctorPage},
 		{"/settings", "settings", "settings", c.settingsPage},
 	} {
 		handle(mux, x.path, method{"GET", g.require(signin.Viewer, func(w http.ResponseWriter, r *http.Request) { c.show(w, r, x) })})
 	}
 	handle(mux, "/pac/script", method{"GET", g.require(signin.Viewer, c.downloadPAC)})
 	handle(mux, "/inspection/{do}", method{"POST", g.require(signin.Admin, c.changeExceptionOnPage)})
+	handle(mux, "/doctor/run", method{"POST", g.require(signin.Admin, c.startDoctor)})
 	handle(mux, "/settings/reload", method{"POST", g.require(signin.Admin, c.reloadOnPage)})
 	handle(mux, "/preferences", method{"POST", setPreferences})
 }

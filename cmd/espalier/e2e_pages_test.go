@@ -297,7 +297,7 @@ func useProxy(t *testing.T, p *process) {
 const pagesConfig = `rules:
   - {name: no advertisements, when: {hosts: ["*.tracker.example"]}, then: deny}
   - {name: look into video, when: {hosts: [video.example.net], hours: ["08:00-16:00"]}, then: tunnel}
-egress: {allow: [127.0.0.0/8], hosts: {gs.apple.com: 127.0.0.1, lessons.school.example: 127.0.0.1}}
+egress: {dns: ["127.0.0.1:1"], allow: [127.0.0.0/8], hosts: {gs.apple.com: 127.0.0.1, lessons.school.example: 127.0.0.1}}
 pac:
   probe: false
   proxies: ["proxy.school.example:3128"]
@@ -316,6 +316,8 @@ func TestPagesInBrowser(t *testing.T) {
 	useProxy(t, p)
 	b := newBrowser(t, base)
 	b.signIn("ann", consolePassword)
+	b.do(chromedp.Navigate(base+"/doctor"), chromedp.Click(chromedp.CSS(".buttons button")))
+	b.until(`document.querySelectorAll("#report .checks li").length > 100 && !document.querySelector("progress")`)
 	axe, err := os.ReadFile("../../web/console/testdata/axe.min.js")
 	if err != nil {
 		t.Fatal(err)
@@ -332,7 +334,7 @@ func TestPagesInBrowser(t *testing.T) {
 		{"overview", "/"}, {"services", "/services?since=24h"}, {"service", "/services/software-update"},
 		{"logs", "/logs"}, {"logs-filtered", "/logs?action=error&since=24h&status=5xx"}, {"logs-wrong", "/logs?status=x"},
 		{"record", "/logs/" + list.ID.String()}, {"policy", "/policy?url=https%3A%2F%2Fgs.apple.com%2F&client=10.20.1.2"},
-		{"pac", "/pac?urls=https%3A%2F%2Fgs.apple.com%2F+https%3A%2F%2Fexample.com%2F"}, {"inspection", "/inspection"}, {"settings", "/settings"},
+		{"pac", "/pac?urls=https%3A%2F%2Fgs.apple.com%2F+https%3A%2F%2Fexample.com%2F"}, {"inspection", "/inspection"}, {"settings", "/settings"}, {"doctor", "/doctor"}, {"doctor", "/doctor"},
 		{"nothing", "/services/nothing"},
 	}
 	pictures := os.Getenv("ESPALIER_SCREENSHOTS")

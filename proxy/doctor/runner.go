@@ -43,6 +43,25 @@ func (r *Runner) Status() Status {
 // Run examines, and returns the report when it is done. The error is ErrRunning,
 // what prepare says, or that ctx has ended before.
 func (r *Runner) Run(ctx context.Context) (*Report, error) {
+	d, err := r.begin()
+	if err != nil {
+		return nil, err
+	}
+	return r.examine(ctx, d)
+}
+
+// Start examines while the caller goes on; Status says how it goes. The error is
+// ErrRunning, or what prepare says.
+func (r *Runner) Start() error {
+	d, err := r.begin()
+	if err == nil {
+		go func() { _, _ = r.examine(context.Background(), d) }() // which cannot end early
+	}
+	return err
+}
+
+// begin takes the turn, which examine gives back.
+func (r *Runner) begin() (*Doctor, error) {
 	r.mu.Lock()
 	if r.now.Running {
 		r.mu.Unlock()
@@ -50,19 +69,17 @@ func (r *Runner) Run(ctx context.Context) (*Report, error) {
 	}
 	r.now.Running, r.now.Done, r.now.Total = true, 0, 0
 	r.mu.Unlock()
-	var report *Report
-	defer func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.now.Running = false
-		if report != nil {
-			r.now.Report = report
-		}
-	}()
 	d, err := r.prepare()
 	if err != nil {
+		r.end(nil)
 		return nil, err
 	}
+	return d, nil
+}
+
+func (r *Runner) examine(ctx context.Context, d *Doctor) (*Report, error) {
+	var report *Report
+	defer func() { r.end(report) }()
 	d.Progress = func(done, total int) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -74,4 +91,14 @@ func (r *Runner) Run(ctx context.Context) (*Report, error) {
 	}
 	report = examined
 	return report, nil
+}
+
+// end gives the turn back, with a report where there is one.
+func (r *Runner) end(report *Report) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.now.Running = false
+	if report != nil {
+		r.now.Report = report
+	}
 }

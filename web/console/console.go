@@ -79,6 +79,7 @@ var Areas = []Area{
 	{"policy", "/policy", "Policy"},
 	{"pac", "/pac", "PAC and profiles"},
 	{"inspection", "/inspection", "Inspection"},
+	{"doctor", "/doctor", "Doctor"},
 	{"settings", "/settings", "Settings"},
 }
 
@@ -93,7 +94,7 @@ func (p Page) AreaName() string {
 }
 
 // pages are the templates by language and name.
-var pages = parse("overview", "services", "service", "logs", "record", "policy", "pac", "inspection", "settings", "notice")
+var pages = parse("overview", "services", "service", "logs", "record", "policy", "pac", "inspection", "doctor", "settings", "notice")
 
 func parse(names ...string) map[string]map[string]*template.Template {
 	all := map[string]map[string]*template.Template{}

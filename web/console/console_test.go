@@ -16,6 +16,7 @@ import (
 
 var (
 	literal = regexp.MustCompile("\\b(?:t|rich) \"((?:[^\"\\\\]|\\\\.)*)\"")
+	numbers = regexp.MustCompile(`\bn [^"]* "([^"]*)" "([^"]*)"`)
 	verb    = regexp.MustCompile(`%[sd]`)
 )
 
@@ -31,6 +32,9 @@ func texts(t *testing.T) map[string]bool {
 		for _, m := range literal.FindAllSubmatch(text, -1) {
 			all[string(m[1])] = true
 		}
+		for _, m := range numbers.FindAllSubmatch(text, -1) {
+			all[string(m[1])], all[string(m[2])] = true, true
+		}
 		return err
 	})
 	if err != nil {
@@ -40,6 +44,9 @@ func texts(t *testing.T) map[string]bool {
 		for _, text := range m {
 			all[text] = true
 		}
+	}
+	for _, p := range problems {
+		all[p.Title()] = true
 	}
 	for _, a := range Areas {
 		all[a.Name] = true

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/text/language"
+
+	"espalier/proxy/doctor"
 )
 
 // Languages are those that pages are to be had in. The texts in the templates are
@@ -54,6 +56,15 @@ func (l Locale) T(text string, args ...any) string {
 		return text
 	}
 	return fmt.Sprintf(text, args...)
+}
+
+// number is T of one text for 1 and another for all other numbers, which stand for
+// its verb.
+func (l Locale) number(n int64, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return l.T(many, l.Count(n))
 }
 
 var codePattern = regexp.MustCompile("`([^`]+)`")
@@ -174,8 +185,11 @@ func (l Locale) funcs() template.FuncMap {
 	return template.FuncMap{
 		"t": l.T, "rich": l.rich, "size": l.Size, "count": l.Count, "percent": l.Percent, "span": l.Span, "took": l.Took,
 		"ago":     func(at, now time.Time) string { return l.T("%s ago", l.Span(now.Sub(at))) },
+		"n":       l.number,
+		"problem": func(p doctor.Problem) string { return l.T(p.Title()) },
 		"bar":     bar,
 		"count64": func(n int) string { return l.Count(int64(n)) },
+		"int64":   func(n int) int64 { return int64(n) },
 		"when":    func(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") },
 		"zone":    func(t time.Time) string { return t.Local().Format("MST") },
 		"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },

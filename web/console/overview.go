@@ -19,6 +19,7 @@ type Overview struct {
 	ProxiesDown   []health.Status
 	Fetches       []Fetches  // of the PAC script
 	AccessLog     *AccessLog // nil: it is written, and always was
+	Interceptors  []string   // of TLS on the way to Apple
 	StoreError    string     // why records cannot be searched; empty where they can
 
 	Up, Down, Requests, Tunnels int64

@@ -39,6 +39,7 @@ type PAC struct {
 
 	URL, CA  string // that devices can reach; empty: there is none
 	QR, CAQR Code
+	HasCA    bool
 
 	URLs        string // to test, a line each
 	Answers     []PACAnswer

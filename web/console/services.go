@@ -27,6 +27,7 @@ type ServiceView struct {
 	HasStore bool
 	Chart    Chart
 	Rows     []*catalog.Row
+	Health   *Health  // nil: nobody has looked
 	Failed   []Record // the last ones, in the period
 	Last     []Record
 }

@@ -52,7 +52,7 @@ var swedish = map[string]string{
 	"finished requests, up to now":           "avslutade förfrågningar, till nu",
 	"All services":                           "Alla tjänster", "since the start, %s": "sedan starten, %s",
 	"Service": "Tjänst", "Share of bytes": "Andel av byten", "Open": "Öppna", "to devices": "till enheter", "from devices": "från enheter",
-	"requests": "förfrågningar", "open": "öppna", "%s failed": "%s misslyckades", "%s requests": "%s förfrågningar",
+	"requests": "förfrågningar", "open": "öppna", "%s failed": "%s misslyckades", "%s request": "%s förfrågan", "%s requests": "%s förfrågningar",
 	"Nothing has come through yet. As soon as a device uses the proxy, its traffic shows up here.": "Inget har kommit igenom än. Så snart en enhet använder proxyn syns dess trafik här.",
 	"%d services without traffic": "%d tjänster utan trafik", "Requests by action": "Förfrågningar per åtgärd", "Action": "Åtgärd", "Share": "Andel",
 	"Top hosts": "Största värdar", "Top clients": "Största klienter", "24 hours": "24 timmar", "None yet.": "Inga än.",
@@ -75,7 +75,7 @@ var swedish = map[string]string{
 	"Through a proxy": "Genom proxy", "retired": "borttagen", "any": "alla", "yes": "ja", "by a PAC file": "med PAC-fil", "not marked": "inte angivet",
 
 	// Services.
-	"names of Apple’s own article": "namnen ur Apples egen artikel", "%d rows": "%d rader", "Traffic over time": "Trafik över tid",
+	"names of Apple’s own article": "namnen ur Apples egen artikel", "%s row": "%s rad", "%s rows": "%s rader", "Traffic over time": "Trafik över tid",
 	"Errors": "Fel", "All of them": "Alla", "Last requests": "Senaste förfrågningar",
 	"Apple Push Notification service": "Apples pushnotiser (APNs)", "Device setup": "Enhetskonfiguration", "Device management": "Enhetshantering",
 	"Apple Business Manager and Apple School Manager": "Apple Business Manager och Apple School Manager", "Apple Business Essentials": "Apple Business Essentials",
@@ -89,7 +89,7 @@ var swedish = map[string]string{
 	// Access log.
 	"Filter": "Filter", "More fields": "Fler fält", "Until": "Till", "Error holds": "Felet innehåller", "Bytes, at least": "Byte, minst", "Took, at least": "Tog, minst",
 	"Search": "Sök", "Clear": "Rensa", "Newest records": "Nyaste posterna", "Older records": "Äldre poster", "Follow": "Följ", "Copy link": "Kopiera länk", "Copied": "Kopierad",
-	"The filter is not understood.": "Filtret går inte att tolka.", "%d records": "%d poster", "No record is like that.": "Ingen post är sådan.",
+	"The filter is not understood.": "Filtret går inte att tolka.", "%s record": "%s post", "%s records": "%s poster", "No record is like that.": "Ingen post är sådan.",
 	"Newest": "Nyaste", "Older": "Äldre", RequestFor: "Förfrågan till %s", "What happened": "Vad som hände", "Ended": "Avslutad",
 	"more of this host": "mer om värden", "URL": "URL", "Method": "Metod", "more of this client": "mer om klienten", "of which to connect": "varav för att ansluta",
 	"Upstream": "Uppströms", "Program": "Program", "Instance": "Instans", "The same request now": "Samma förfrågan nu",
@@ -103,9 +103,11 @@ var swedish = map[string]string{
 
 	// PAC.
 	"Site": "Plats", "general": "allmänt", "There is no script": "Det finns inget skript", "Download": "Hämta", "QR code of the PAC URL": "QR-kod för PAC-adressen",
-	"Interception CA": "Inspektionens CA", "QR code of the CA’s certificate": "QR-kod för CA:ns certifikat",
-	"The interception CA’s certificate, which devices must trust:":  "Certifikatet för inspektionens CA, som enheterna måste lita på:",
-	"There is no interception CA that devices would have to trust.": "Det finns ingen CA för inspektion som enheterna skulle behöva lita på.",
+	"Profiles": "Profiler", "Interception CA": "Inspektionens CA", "Global proxy": "Global proxy", "Both": "Båda",
+	"QR code of the profile with the CA":                                      "QR-kod för profilen med CA:n",
+	"For supervised devices, which then use the PAC script in every network:": "För övervakade enheter, som sedan använder PAC-skriptet i alla nätverk:",
+	"The interception CA, as a profile that a device can install by hand:":    "Inspektionens CA, som en profil som kan installeras för hand på en enhet:",
+	"There is no interception CA that devices would have to trust.":           "Det finns ingen CA för inspektion som enheterna skulle behöva lita på.",
 	"Try the script": "Prova skriptet", "as a device would run it": "som en enhet skulle köra det", "URLs, a line each": "URL:er, en per rad", "Try": "Prova",
 	"Answers": "Svar", "Answer": "Svar", "Script": "Skript",
 
@@ -118,6 +120,22 @@ var swedish = map[string]string{
 	"for %d clients": "för %d klienter", "until": "till", "Accept": "Godta", "Refuse": "Avslå", "Forget": "Glöm", "Accept %s": "Godta %s", "Refuse %s": "Avslå %s", "Forget %s": "Glöm %s",
 	"Accept: the host is tunnelled for everybody, for good. Refuse: it is inspected, and the app fails. Forget: as if nothing had been known.": "Godta: värden tunnlas för alla, för gott. Avslå: den inspekteras, och appen fungerar inte. Glöm: som om inget hade varit känt.",
 	"None is known.": "Ingen är känd.", "Another host": "En annan värd",
+
+	// Doctor.
+	"Doctor": "Doktor", "The way to Apple’s hosts": "Vägen till Apples värdar", "looked at": "undersökt",
+	"Tries to reach every host of the catalogue from here, as the proxy does and through the proxy, and says what is in the way. It takes half a minute at most.": "Försöker nå katalogens alla värdar härifrån, som proxyn gör och genom proxyn, och säger vad som är i vägen. Det tar högst en halv minut.",
+	"%d of %d tried": "%d av %d prövade", "The time was over before all had been tried.": "Tiden tog slut innan allt hade prövats.", "Look now": "Undersök nu",
+	"What is in the way": "Vad som är i vägen", "reachable": "nåbar", "broken": "bruten", "not tried": "inte prövad",
+	"%d good, %d broken, %d not tried": "%d bra, %d brutna, %d inte prövade", "through the proxy": "genom proxyn", "directly": "direkt", "In the way:": "I vägen:", "Health": "Hälsa",
+	"Somebody intercepts TLS on the way to Apple": "Någon bryter TLS på vägen till Apple",
+	"The name does not exist":                     "Namnet finns inte", "The name has no address": "Namnet har ingen adress", "No name server answers in time": "Ingen namnserver svarar i tid",
+	"The name cannot be looked up": "Namnet kan inte slås upp", "The name leads to an address that is not public": "Namnet leder till en adress som inte är publik",
+	"The connection is refused": "Anslutningen avvisas", "The connection is cut": "Anslutningen bryts", "Nothing answers in time": "Inget svarar i tid", "There is no route": "Det finns ingen väg",
+	"Somebody intercepts TLS": "Någon bryter TLS", "The certificate has expired, or is not valid yet": "Certifikatet har gått ut, eller gäller inte än",
+	"The certificate is for another name": "Certifikatet gäller ett annat namn", "The certificate is not valid": "Certifikatet är inte giltigt", "The other side breaks the TLS handshake off": "Den andra sidan avbryter TLS-handskakningen",
+	"The answer is not TLS": "Svaret är inte TLS", "The other side does not speak HTTP/2": "Den andra sidan talar inte HTTP/2", "The answer is not HTTP": "Svaret är inte HTTP", "A sign-in page answers in the host's place": "En inloggningssida svarar i värdens ställe",
+	"The time is not told": "Tiden uppges inte", "A proxy asks for a password (407)": "En proxy ber om lösenord (407)", "A proxy denies it": "En proxy nekar",
+	"The proxy cannot be reached": "Proxyn kan inte nås", "The proxy fails": "Proxyn misslyckas",
 
 	// Settings.
 	"Configuration in force": "Konfigurationen som gäller",

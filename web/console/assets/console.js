@@ -76,7 +76,7 @@ function plot(place, { times, series, unit, stacked, height }) {
     cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
     scales: { y: { range: (u, min, max) => [0, max > 0 ? max * 1.08 : 1] } },
     axes: [
-      { ...axis, space: 64, values: (u, list) => list.map((v) => moment(v, span)) },
+      { ...axis, space: 64, size: 32, values: (u, list) => list.map((v) => moment(v, span)) },
       { ...axis, size: 68, values: (u, list) => list.map((v) => tick(unit, v)) },
     ],
     series: [{}, ...series.map((s) => ({
