@@ -179,7 +179,10 @@ func (c Control) settingsPage(_ *http.Request, _ *console.Page) (any, int) {
 	re := c.Status().Reload
 	view := console.Settings{File: re.File, Loaded: re.Loaded}
 	for _, s := range c.Settings() {
-		name, _, _ := strings.Cut(s.Key, ".")
+		name := s.Key
+		if i := strings.IndexAny(name, ".["); i > 0 {
+			name = name[:i]
+		}
 		i := slices.IndexFunc(view.Sections, func(x console.Section) bool { return x.Name == name })
 		if i < 0 {
 			i = len(view.Sections)

@@ -184,8 +184,10 @@ func (l Locale) Took(d time.Duration) string {
 func (l Locale) funcs() template.FuncMap {
 	return template.FuncMap{
 		"t": l.T, "rich": l.rich, "size": l.Size, "count": l.Count, "percent": l.Percent, "span": l.Span, "took": l.Took,
-		"ago":     func(at, now time.Time) string { return l.T("%s ago", l.Span(now.Sub(at))) },
-		"n":       l.number,
+		"ago": func(at, now time.Time) string { return l.T("%s ago", l.Span(now.Sub(at))) },
+		"n":   l.number,
+		// A rule's reason says all but which address the guard means.
+		"said":    func(rule string) bool { return ruleMeanings[rule] != "" && rule != "address-guard" },
 		"problem": func(p doctor.Problem) string { return l.T(p.Title()) },
 		"bar":     bar,
 		"count64": func(n int) string { return l.Count(int64(n)) },

@@ -194,6 +194,8 @@ for (const form of document.querySelectorAll("form.filter[method=get]")) {
   });
 }
 document.addEventListener("htmx:afterSettle", follow);
+const here = document.querySelector("nav [aria-current=page]");
+if (here) here.scrollIntoView({ block: "nearest", inline: "center" });
 charts();
 live();
 follow();
