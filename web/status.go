@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"espalier/pac/health"
+	"espalier/pac/history"
 	"espalier/policy/lists"
 	"espalier/proxy/accesslog"
 	"espalier/proxy/doctor"
@@ -34,6 +35,8 @@ type Source struct {
 	// Profile makes a profile for devices, of one of profile.Kinds but wifi; site is
 	// one of the PAC script's, or empty.
 	Profile func(kind, site string) ([]byte, error)
+	// History holds the PAC scripts that were in force.
+	History history.Store
 	// Settings are the values in force, secrets redacted.
 	Settings func() []Setting
 	// Doctor examines the way to Apple's hosts.

@@ -122,7 +122,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	source := web.Source{
 		Status: a.status, Services: a.traffic.Snapshot, Exceptions: a.exceptions, Store: a.store,
 		Explainer: a.explainer.Load, Profile: a.profile, Settings: func() []web.Setting { return a.current.Load().Settings() },
-		Doctor: doctor.NewRunner(a.doctor), Desk: a.desk, Hosts: a.consoleNames, Log: a.log,
+		History: history.New(a.data), Doctor: doctor.NewRunner(a.doctor), Desk: a.desk, Hosts: a.consoleNames, Log: a.log,
 	}
 	public := web.NewPublic(web.PublicSource{
 		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Health: a.health, Root: a.caRoot, RootProfile: a.rootProfile, Ready: a.ready, Log: a.log,

@@ -445,18 +445,28 @@ func TestConsoleInBrowser(t *testing.T) {
 	b.do(chromedp.Click(chromedp.CSS(`button[formaction="/inspection/forget"]`)))
 	b.until(`!document.querySelector("table")`)
 
+	// What another configuration changes for devices can be looked at.
+	p.write(strings.Replace(pagesConfig, "proxy.school.example:3128", "other.school.example:3128", 1))
+	if _, stderr, code := p.run("reload"); code != 0 {
+		t.Fatal(stderr)
+	}
+	b.do(chromedp.Navigate(base + "/pac"))
+	js[bool](b, `document.querySelector("select[name=old]").selectedIndex = 1; true`)
+	b.do(chromedp.Click(chromedp.CSS(".filter button")))
+	b.until(`/proxy\.school\.example:3128[^]*other\.school\.example:3128[^]*URLs get another answer/.test(document.getElementById("changes").innerText)`)
+
 	// The colours and the language are chosen, and stay.
 	b.do(chromedp.Click(chromedp.CSS(`button[value=dark]`)))
 	b.until(`document.documentElement.dataset.theme === "dark"`)
 	b.do(chromedp.Click(chromedp.CSS(`button[value=sv]`)))
-	b.until(`document.documentElement.lang === "sv" && document.querySelector("h1").textContent === "Inspektion"`)
+	b.until(`document.documentElement.lang === "sv" && document.querySelector("h1").textContent === "PAC och profiler"`)
 	b.noFaults("with scripts")
 
 	// All can be read without scripts.
 	call(b, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
 	for path, want := range map[string]string{
 		"/": "Trafik per tjänst", "/logs?host=tracker.example": "ads.tracker.example", "/services/push": "Rader i katalogen",
-		"/policy?url=ads.tracker.example": "no advertisements", "/pac?urls=gs.apple.com": "PROXY proxy.school.example:3128",
+		"/policy?url=ads.tracker.example": "no advertisements", "/pac?urls=gs.apple.com": "PROXY other.school.example:3128",
 	} {
 		b.do(chromedp.Navigate(base + path))
 		text, err := chromedp.Run(b.ctx, chromedp.Text(chromedp.CSS("main")))

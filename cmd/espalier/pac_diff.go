@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -53,9 +52,9 @@ The exit status is 1 where an answer differs.`,
 					return usage(fmt.Errorf("%s: %w", arg, err))
 				}
 			}
-			changes, asked, err := comparePAC(scripts[0], scripts[1], slices.Concat(urls, samples))
+			changes, asked, err := pac.Compare(cmd.Context(), scripts[0], scripts[1], slices.Concat(urls, samples))
 			if err != nil {
-				return err
+				return usage(err)
 			}
 			if err := writePACChanges(cmd, changes, asked, asJSON); err != nil {
 				return err
@@ -111,53 +110,7 @@ func (c *pacClient) address() netip.Addr {
 	return a
 }
 
-// A pacChange is a URL for which two scripts differ.
-type pacChange struct {
-	URL string `json:"url"`
-	Old string `json:"old"`
-	New string `json:"new"`
-}
-
-// comparePAC asks both scripts about each URL, once.
-func comparePAC(old, new *pac.Evaluator, urls []string) (changes []pacChange, asked int, err error) {
-	changes = []pacChange{}
-	seen := map[string]bool{}
-	for _, arg := range urls {
-		url, host, _, err := pac.DeviceURL(arg)
-		if err != nil {
-			return nil, 0, usage(err)
-		}
-		if seen[url] {
-			continue
-		}
-		seen[url] = true
-		asked++
-		if a, b := pacAnswerOf(old, url, host), pacAnswerOf(new, url, host); a != b {
-			changes = append(changes, pacChange{url, a, b})
-		}
-	}
-	return changes, asked, nil
-}
-
-// pacAnswerOf returns an answer with blanks and letters as they should be, so that
-// only what differs in meaning does.
-func pacAnswerOf(script *pac.Evaluator, url, host string) string {
-	answer, err := script.FindProxy(url, host)
-	if err != nil {
-		return "error: " + err.Error()
-	}
-	hops, err := pac.ParseAnswer(answer)
-	if err != nil {
-		return fmt.Sprintf("%q, which is no answer", answer)
-	}
-	var parts []string
-	for _, hop := range hops {
-		parts = append(parts, strings.TrimSpace(hop.Kind+" "+hop.Proxy))
-	}
-	return strings.Join(parts, "; ")
-}
-
-func writePACChanges(cmd *cobra.Command, changes []pacChange, asked int, asJSON bool) error {
+func writePACChanges(cmd *cobra.Command, changes []pac.Change, asked int, asJSON bool) error {
 	if asJSON {
 		e := json.NewEncoder(cmd.OutOrStdout())
 		e.SetIndent("", "  ")

@@ -3,6 +3,7 @@ package console
 import (
 	"time"
 
+	"espalier/pac"
 	"espalier/proxy/inspect"
 	"espalier/web/explain"
 )
@@ -44,6 +45,18 @@ type PAC struct {
 	URLs        string // to test, a line each
 	Answers     []PACAnswer
 	TestProblem string
+
+	Former         []FormerPAC // the newest first
+	Old            string      // id of the one to compare with; empty: none
+	Changes        []pac.Change
+	Asked          int // URLs that both were asked about
+	CompareProblem string
+}
+
+// FormerPAC is a script that is or was in force.
+type FormerPAC struct {
+	ID   string
+	Time time.Time
 }
 
 // PACAnswer is what a script answers.
