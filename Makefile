@@ -6,7 +6,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run test check unit fuzz corpus soak bench deps package clean
+.PHONY: build run test check unit fuzz corpus soak bench deps package package-test clean
 
 build: ## the binary, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o espalier ./cmd/espalier
@@ -48,16 +48,13 @@ bench: ## the comparison with other proxies, and the Go benchmarks; as root, on 
 	./espalier-bench --idle 8500 --peers espalier,haproxy --scenarios idle --rounds 1
 	$(GO) test -run '^$$' -bench . -benchmem ./policy/... ./pac/... ./proxy/... ./web/...
 
-# The same commit gives the same bytes.
-package: ## tarballs for Linux in dist/
-	@rm -rf dist && mkdir -p dist
-	@for arch in amd64 arm64; do \
-		name=espalier_$(VERSION)_linux_$$arch; mkdir -p dist/$$name; \
-		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o dist/$$name/espalier ./cmd/espalier || exit 1; \
-		cp README.md CHANGELOG.md LICENSE configs/default.yaml dist/$$name/; \
-		tar -C dist --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$$(git log -1 --format=%ct)" -cf - $$name | gzip -n9 > dist/$$name.tar.gz; \
-		rm -r dist/$$name; \
-	done; ls -l dist
+# The same commit gives the same bytes; `packaging/test/same` builds twice and compares.
+package: ## deb, rpm and tarball for Linux in dist/
+	@GO=$(GO) VERSION=$(VERSION) packaging/build
+
+package-test: ## the packages installed, upgraded, removed and purged in a root of Debian's; as root
+	@GO=$(GO) packaging/test/same
+	@packaging/test/deb.sh dist/espalier_*_$$($(GO) env GOARCH).deb
 
 clean:
 	rm -rf espalier espalier-bench dist
