@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -214,6 +215,11 @@ func TestWhoMay(t *testing.T) {
 		{"a rebinding host with a token", with(read, "Host", "evil.example", "Authorization", "Bearer "+viewer), "", 421},
 		{"a rebinding host signs in", with(call{method: "POST", path: "/signin", form: url.Values{"name": {"ann"}, "password": {password}}}, "Host", "evil.example"), "", 421},
 		{"a cross-site page signs in", with(call{method: "POST", path: "/signin", form: url.Values{"name": {"ann"}, "password": {password}}}, "Origin", "https://evil.example"), "", 403},
+		{"a viewer decides on a page", call{"POST", "/inspection/refuse", nil, url.Values{"csrf": {bobCSRF}, "host": {"bank.example"}}}, bob, 403},
+		{"a viewer reloads on a page", call{"POST", "/settings/reload", nil, url.Values{"csrf": {bobCSRF}}}, bob, 403},
+		{"a viewer starts the doctor", call{"POST", "/doctor/run", nil, url.Values{"csrf": {bobCSRF}}}, bob, 403},
+		{"a stolen cookie decides on a page", call{"POST", "/inspection/accept", nil, url.Values{"host": {"bank.example"}}}, ann, 403},
+		{"a cross-site page sets the language", with(call{method: "POST", path: "/preferences", form: url.Values{"lang": {"sv"}}}, "Origin", "https://evil.example"), "", 403},
 		{"another method", with(call{method: "DELETE", path: "/api/v1/drain"}, "X-CSRF-Token", annCSRF), ann, 405},
 		{"a method by override", with(call{method: "GET", path: "/api/v1/drain?_method=POST"}, "X-HTTP-Method-Override", "POST", "X-CSRF-Token", annCSRF), ann, 405},
 		{"a body without end", call{"POST", "/api/v1/drain", nil, url.Values{"a": {strings.Repeat("a", maxBody)}, "csrf": {annCSRF}}}, ann, 403},
@@ -444,4 +450,31 @@ func TestSetupPage(t *testing.T) {
 		t.Errorf("the link again: %s", resp.Status)
 	}
 	c.signIn("ann", "")
+}
+
+// How pages look may be chosen by whoever sees them, and leads nowhere else.
+func TestPreferences(t *testing.T) {
+	c := consoleOf(t, "ann:admin")
+	for _, tt := range []struct {
+		name    string
+		form    url.Values
+		cookies []string
+		to      string
+	}{
+		{"both", url.Values{"lang": {"sv"}, "theme": {"dark"}, "next": {"/logs?host=a.example"}}, []string{"espalier-lang=sv", "espalier-theme=dark"}, "/logs?host=a.example"},
+		{"what there is not", url.Values{"lang": {"xx; Domain=example"}, "theme": {"<b>"}}, nil, "/"},
+		{"another site", url.Values{"theme": {"system"}, "next": {"//evil.example/"}}, []string{"espalier-theme=system"}, "/"},
+	} {
+		resp, _ := c.send(call{"POST", "/preferences", nil, tt.form}, "")
+		var cookies []string
+		for _, k := range resp.Cookies() {
+			cookies = append(cookies, k.Name+"="+k.Value)
+			if !k.HttpOnly || k.SameSite != http.SameSiteStrictMode {
+				t.Errorf("%s: %s", tt.name, k)
+			}
+		}
+		if resp.StatusCode != 303 || resp.Header.Get("Location") != tt.to || !slices.Equal(cookies, tt.cookies) {
+			t.Errorf("%s: %s to %s with %q", tt.name, resp.Status, resp.Header.Get("Location"), cookies)
+		}
+	}
 }
