@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/tls"
@@ -20,7 +19,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"espalier/policy"
 	"espalier/proxy/inspect"
@@ -91,7 +89,7 @@ func newShop(t *testing.T) *shop {
 	s.Server = httptest.NewUnstartedServer(mux)
 	s.EnableHTTP2 = true
 	var cert tls.Certificate
-	cert, s.root = selfSigned(t, "example.com", "*.example.com", "127.0.0.1")
+	cert, s.root = certified(t, "example.com", "*.example.com", "127.0.0.1")
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
 	s.StartTLS()
@@ -178,7 +176,7 @@ func TestCurlIsIntercepted(t *testing.T) {
 func TestCurlSeesAppleUntouched(t *testing.T) {
 	need(t, "curl")
 	addr := ownLoopback(t, 443)
-	cert, file := selfSigned(t, "gs.apple.com")
+	cert, file := certified(t, "gs.apple.com")
 	listen(t, addr+":443", overTLS(cert, func(c net.Conn) {
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\napple")
@@ -197,61 +195,29 @@ func TestCurlSeesAppleUntouched(t *testing.T) {
 }
 
 // A browser that trusts the CA uses a site as it does without the proxy.
-func TestChromiumIsIntercepted(t *testing.T) {
+func TestBrowsersAreIntercepted(t *testing.T) {
 	need(t, "chromium")
-	need(t, "certutil")
+	need(t, "firefox-esr")
 	s := newShop(t)
 	p, root := s.intercepting(t)
-	for _, tt := range []struct{ name, flag, protocol string }{
-		{"HTTP/2", "--enable-features=", "h2"},
-		{"HTTP/1.1", "--disable-http2", "http/1.1"},
+	for _, tt := range []struct{ name, program, flag, protocol string }{
+		{"Chromium, HTTP/2", "chromium", "--enable-features=", "h2"},
+		{"Chromium, HTTP/1.1", "chromium", "--disable-http2", "http/1.1"},
+		{"Firefox", "firefox-esr", "--new-instance", "h2"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			home, err := os.MkdirTemp("", "chromium")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer os.RemoveAll(home)
-			db := filepath.Join(home, ".pki", "nssdb")
-			if err := os.MkdirAll(db, 0o700); err != nil {
-				t.Fatal(err)
-			}
-			for _, args := range [][]string{
-				{"-N", "--empty-password"},
-				{"-A", "-n", "espalier", "-t", "C,,", "-i", root},
-			} {
-				if out, err := exec.Command("certutil", append([]string{"-d", "sql:" + db}, args...)...).CombinedOutput(); err != nil {
-					t.Fatalf("certutil: %v\n%s", err, out)
-				}
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
-			defer cancel()
-			var out lockedBuffer
-			cmd := exec.CommandContext(ctx, "chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-				"--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-				"--user-data-dir="+filepath.Join(home, "profile"), "--proxy-server=http://"+p.proxy, tt.flag,
-				fmt.Sprintf("https://example.com:%d/", s.port))
-			cmd.Env = append(os.Environ(), "HOME="+home, "XDG_CONFIG_HOME="+home, "XDG_CACHE_HOME="+home)
-			cmd.Stdout, cmd.Stderr = &out, &out
-			cmd.WaitDelay = time.Second
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			ended := make(chan struct{})
-			go func() { defer close(ended); _ = cmd.Wait() }()
+			b := browse(t, tt.program, visit{
+				url: fmt.Sprintf("https://example.com:%d/", s.port), pac: "http://" + p.public + "/proxy.pac", root: root, flags: []string{tt.flag},
+			})
 			want := report{Protocol: tt.protocol, Hello: "hello by HTTP/2.0, 100000 bytes", Echo: "ping"}
 			select {
 			case got := <-s.told:
 				if got != want {
 					t.Errorf("%+v, want %+v", got, want)
 				}
-			case <-ended:
-				t.Errorf("chromium ended:\n%s", out.String())
-			case <-ctx.Done():
-				t.Errorf("chromium says nothing:\n%s", out.String())
+			case <-b.ended:
+				t.Errorf("the browser ended before it has said anything:\n%s", b.out.String())
 			}
-			cancel()
-			<-ended
 		})
 	}
 	p.await("the record of a WebSocket", func() bool {

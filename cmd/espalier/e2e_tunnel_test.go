@@ -33,33 +33,54 @@ const (
 	pushPort = 5223
 )
 
-// selfSigned is a certificate for host, also as a PEM file.
-func selfSigned(t *testing.T, hosts ...string) (cert tls.Certificate, file string) {
+// certified is a certificate for hosts, and the file of a root of its own that
+// signed it.
+func certified(t *testing.T, hosts ...string) (cert tls.Certificate, root string) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
+	sign := func(template, parent *x509.Certificate, by *ecdsa.PrivateKey) ([]byte, *ecdsa.PrivateKey) {
+		t.Helper()
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if by == nil {
+			by = key
+		}
+		template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der, key
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: hosts[0]}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true,
+	authority := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "root of " + hosts[0]},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	rootDER, rootKey := sign(authority, authority, nil)
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: hosts[0]},
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	for _, h := range hosts {
 		if ip := net.ParseIP(h); ip != nil {
-			template.IPAddresses = append(template.IPAddresses, ip)
+			leaf.IPAddresses = append(leaf.IPAddresses, ip)
 		} else {
-			template.DNSNames = append(template.DNSNames, h)
+			leaf.DNSNames = append(leaf.DNSNames, h)
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file = filepath.Join(t.TempDir(), "origin.pem")
+	der, key := sign(leaf, authority, rootKey)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pemFile(t, rootDER)
+}
+
+// pemFile writes a certificate into a file.
+func pemFile(t *testing.T, der []byte) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "certificate.pem")
 	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
+	return file
 }
 
 // overTLS makes a handler of connections one of TLS connections, which ends them
@@ -78,7 +99,7 @@ func overTLS(cert tls.Certificate, handle func(net.Conn)) func(net.Conn) {
 func TestCurlThroughTheTunnel(t *testing.T) {
 	need(t, "curl")
 	addr := ownLoopback(t, pushPort)
-	cert, file := selfSigned(t, pushHost)
+	cert, file := certified(t, pushHost)
 	body := bytes.Repeat([]byte("Not a byte is changed.\n"), 50_000)
 	half, rest := body[:len(body)/2], body[len(body)/2:]
 	held := make(chan struct{})
@@ -133,7 +154,7 @@ func TestOpenSSLSeesTheOriginsCertificate(t *testing.T) {
 	need(t, "openssl")
 	need(t, "curl")
 	addr := ownLoopback(t, pushPort)
-	cert, file := selfSigned(t, pushHost)
+	cert, file := certified(t, pushHost)
 	listen(t, net.JoinHostPort(addr, fmt.Sprint(pushPort)), overTLS(cert, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }))
 	users := filepath.Join(t.TempDir(), "htpasswd")
 	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
@@ -167,7 +188,7 @@ func TestOpenSSLSeesTheOriginsCertificate(t *testing.T) {
 	if err := os.WriteFile(seen, []byte(stdout), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := fingerprint("-in", seen), fingerprint("-in", file); got != want {
+	if got, want := fingerprint("-in", seen), fingerprint("-in", pemFile(t, cert.Certificate[0])); got != want {
 		t.Errorf("certificate %s, want %s", got, want)
 	}
 	if rec := p.record(pushHost); rec.Service != "push" || rec.Action != policy.Tunnel || rec.User != "" {
