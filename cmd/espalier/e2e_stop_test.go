@@ -13,6 +13,19 @@ import (
 
 const loopbackAllowed = "egress: {allow: [loopback]}\n"
 
+// drain sends SIGTERM, and waits for the proxy's listener to be closed.
+func (p *process) drain() {
+	p.t.Helper()
+	p.signal(syscall.SIGTERM)
+	p.await("the listener to be closed", func() bool {
+		c, err := net.Dial("tcp", p.proxy)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+}
+
 // SIGTERM closes the proxy's listener, and lets tunnels come to their end.
 func TestDrain(t *testing.T) {
 	at := listen(t, "127.0.0.1:0", echo)
@@ -32,14 +45,7 @@ func TestDrain(t *testing.T) {
 	if s := ready(); s != 200 {
 		t.Errorf("/readyz says %d before", s)
 	}
-	p.signal(syscall.SIGTERM)
-	p.await("the listener to be closed", func() bool {
-		c, err := net.Dial("tcp", p.proxy)
-		if err == nil {
-			c.Close()
-		}
-		return err != nil
-	})
+	p.drain()
 	if err := pingPong(c, "while draining"); err != nil {
 		t.Error(err)
 	}
