@@ -143,7 +143,11 @@ func walk(t *testing.T, program string, proxies []string, steps []step) {
 		if s.drain {
 			running[s.via].drain()
 		}
-		proceed <- i + 1
+		select {
+		case proceed <- i + 1:
+		case <-w.ended:
+			t.Fatalf("the browser ended at %s\n%s", urls[i], w.out.String())
+		}
 	}
 	w.stop() // which ends its tunnels
 
