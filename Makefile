@@ -56,5 +56,7 @@ package-test: ## the packages installed, upgraded, removed and purged in a root 
 	@GO=$(GO) packaging/test/same
 	@packaging/test/deb.sh dist/espalier_*_$$($(GO) env GOARCH).deb
 
+appliance: 
+
 clean:
 	rm -rf espalier espalier-bench dist

@@ -2,8 +2,13 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -14,8 +19,8 @@ func TestPackagedConfigurations(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)
 	}
-	for _, file := range append(files, "../../packaging/espalier.yaml") {
-		t.Run(filepath.Base(file), func(t *testing.T) {
+	for _, file := range append(files, "../../packaging/espalier.yaml", "../../packaging/container/espalier.yaml") {
+		t.Run(filepath.Base(filepath.Dir(file))+"/"+filepath.Base(file), func(t *testing.T) {
 			dir := t.TempDir()
 			text, err := os.ReadFile(file)
 			if err != nil {
@@ -38,5 +43,46 @@ func TestPackagedConfigurations(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Every metric that the dashboard asks for is one that the program has.
+func TestDashboardMetrics(t *testing.T) {
+	text, err := os.ReadFile("../../packaging/grafana/espalier.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(text, &dashboard); err != nil || len(dashboard.Panels) == 0 {
+		t.Fatal(err, len(dashboard.Panels))
+	}
+	var code strings.Builder
+	err = filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		code.Write(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := regexp.MustCompile(`"(espalier_[a-z_]+)"`).FindAllStringSubmatch(code.String(), -1)
+	name := regexp.MustCompile(`espalier_[a-z_]+`)
+	for _, p := range dashboard.Panels {
+		for _, target := range p.Targets {
+			for _, metric := range name.FindAllString(target.Expr, -1) {
+				metric = strings.TrimSuffix(metric, "_bucket")
+				if !slices.ContainsFunc(known, func(m []string) bool { return m[1] == metric }) {
+					t.Errorf("%s: there is no %s", p.Title, metric)
+				}
+			}
+		}
 	}
 }

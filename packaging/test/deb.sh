@@ -96,7 +96,7 @@ in_root dpkg -r espalier >"$work/log" 2>&1 || fail "remove: $(cat "$work/log")"
 [ -e "$root/var/lib/espalier/kept" ] && [ -e "$root/etc/espalier/espalier.yaml" ] || fail "removing took data or configuration"
 ok "removed: configuration and data are kept"
 
-in_root dpkg -i /this.deb >"$work/log" 2>&1 || fail "install again: $(cat "$work/log")"
+in_root dpkg -i --force-confdef --force-confold /this.deb >"$work/log" 2>&1 || fail "install again: $(cat "$work/log")"
 in_root dpkg -P espalier >"$work/log" 2>&1 || fail "purge: $(cat "$work/log")"
 left=$(find "$root/etc" "$root/usr" "$root/var" -name '*espalier*' ! -path '*/dpkg/*' ! -path '*/log/*')
 is "$left" "" "left by the purge"
