@@ -19,7 +19,17 @@ func TestPackagedConfigurations(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)
 	}
-	for _, file := range append(files, "../../packaging/espalier.yaml", "../../packaging/container/espalier.yaml") {
+	// The one in the ConfigMap, which is the last of its keys.
+	manifest, err := os.ReadFile("../../packaging/kubernetes/config.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, inner, found := strings.Cut(string(manifest), "espalier.yaml: |\n")
+	mapped := filepath.Join(t.TempDir(), "configmap.yaml")
+	if err := os.WriteFile(mapped, []byte(strings.ReplaceAll("\n"+inner, "\n    ", "\n")), 0o600); err != nil || !found {
+		t.Fatal(err, found)
+	}
+	for _, file := range append(files, mapped, "../../packaging/espalier.yaml", "../../packaging/container/espalier.yaml") {
 		t.Run(filepath.Base(filepath.Dir(file))+"/"+filepath.Base(file), func(t *testing.T) {
 			dir := t.TempDir()
 			text, err := os.ReadFile(file)

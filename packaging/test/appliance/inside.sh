@@ -45,4 +45,14 @@ try "espalier@a is active" active espalier@a
 for _ in $(seq 60); do active espalier@b || break; sleep 1; done
 sleep 3
 try "status again" espalier status $c
+try "an upgrade" env DEBIAN_FRONTEND=noninteractive dpkg -i --force-confold /usr/local/sbin/again.deb
+try "hands over to espalier@b" active espalier@b
+for _ in $(seq 60); do active espalier@a || break; sleep 1; done
+sleep 3
+try "which answers" espalier status $c
+echo "INSIDE TAKEN OVER"
+sleep 10
+try "a purge" dpkg -P espalier
+try "stops it" sh -c '! pgrep -x espalier && ! systemctl is-active espalier@b espalier-proxy.socket'
+try "and leaves nothing" sh -c '[ ! -e /var/lib/espalier ] && [ ! -e /etc/espalier ]'
 echo "INSIDE DONE"
