@@ -61,7 +61,7 @@ type where struct {
 var peers = []peer{
 	{
 		name: "espalier", fds: 2, source: "./cmd/espalier",
-		note:   "policy, access log (JSON) and counters on",
+		note:   "policy, access log (JSON) and counters on; no searchable store, which the others do not have",
 		config: espalierConfig, inspect: espalierInspect,
 	},
 	{
@@ -94,6 +94,7 @@ var peers = []peer{
 
 func espalierConfig(w where) ([]string, error) {
 	file, err := w.write("espalier.yaml", fmt.Sprintf(`data: %q
+log: {store: {path: ""}}
 proxy:
   listen: [%q]
   clients: [loopback]
