@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"net"
 	"net/http"
 	"net/netip"
@@ -58,7 +59,45 @@ func (g *gate) Serve(c *net.TCPConn, unread []byte) {
 		go g.s.quick.serve(c, unread, g.conns)
 		return
 	}
+	if g.intercept(c, unread) {
+		return
+	}
 	g.conns.hand(tunnel.Replay(c, unread))
+}
+
+// intercept takes a CONNECT that is to be looked into and needs nothing else. It
+// reports whether it did.
+func (g *gate) intercept(c *net.TCPConn, unread []byte) (taken bool) {
+	s := g.s
+	defer func() {
+		if fault := recover(); fault != nil {
+			s.panicked(nil, fault)
+			taken = false // the general way has the record
+		}
+	}()
+	r, ok := head.ParseRequest(unread)
+	if !ok || string(r.Method) != http.MethodConnect {
+		return false
+	}
+	target, err := policy.ParseTarget(string(r.Target), 0)
+	if err != nil || target.Addr.IsValid() { // which the guard has to see first
+		return false
+	}
+	client := addrPort(c).Addr()
+	st := s.state.Load()
+	d := st.Policy.Decide(&policy.Request{Target: target, Client: client, Connect: true})
+	if d.Action != policy.Inspect {
+		return false
+	}
+	x := s.begin(client, http.MethodConnect, string(r.Agent))
+	x.to(target)
+	x.decided(d)
+	if s.limits.admit(x, aTunnel, false) != nil {
+		return false
+	}
+	s.intercepted.opening.enter()
+	go s.intercepted.take(&session{Conn: c, x: x, st: st, d: d, unread: bytes.Clone(unread[r.Len:])})
+	return true
 }
 
 // handedListener is a net.Listener of connections that somebody else accepted.

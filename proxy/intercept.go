@@ -125,30 +125,35 @@ type session struct {
 
 // intercept answers a CONNECT that d wants to look into.
 func (s *Server) intercept(w http.ResponseWriter, x *exchange, st *State, d policy.Decision) {
-	i := s.intercepted
 	client, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		s.fail(w, x, err)
 		return
 	}
-	ses := &session{Conn: client, i: i, x: x, st: st, d: d}
+	ses := &session{Conn: client, x: x, st: st, d: d}
 	if n := buffered.Reader.Buffered(); n > 0 {
 		ses.unread = make([]byte, n)
 		_, _ = buffered.Reader.Read(ses.unread) // buffered bytes cannot fail
 	}
-	i.opening.enter()
+	s.intercepted.opening.enter()
+	s.intercepted.take(ses)
+}
+
+// take answers the CONNECT of a new session, and sees to what comes of it.
+// opening.enter must have been called.
+func (i *interceptor) take(ses *session) {
+	ses.i = i
 	defer i.opening.leave()
-	i.opening.take(client)
-	defer i.opening.release(client)
+	i.opening.take(ses.Conn)
+	defer i.opening.release(ses.Conn)
 	defer func() {
 		if fault := recover(); fault != nil {
-			s.panicked(x, fault)
+			i.s.panicked(ses.x, fault)
 			ses.Close()
-			panic(http.ErrAbortHandler)
 		}
 	}()
 	if err := ses.open(); err != nil {
-		x.failed(err)
+		ses.x.failed(err)
 		ses.Close()
 	}
 }

@@ -33,20 +33,19 @@ func labName(i int) string { return fmt.Sprintf("host%d.%s", i%labNames, labDoma
 type lab struct {
 	cert   tls.Certificate
 	origin string // file: the CA of the origin, PEM
-	proxy  string // file: certificate and key of a proxy's CA, RSA as most make it
+	proxy  string // file: certificate and key of a proxy's CA, RSA 2048
 	hosts  string // file: the names' addresses, as in /etc/hosts
+
+	proxy4096 string // file: the same with RSA 4096
 }
 
 // newLab makes a lab with its files in dir.
 func newLab(dir string) (*lab, error) {
 	l := &lab{
-		origin: filepath.Join(dir, "origin-ca.pem"), proxy: filepath.Join(dir, "proxy-ca.pem"), hosts: filepath.Join(dir, "hosts"),
+		origin: filepath.Join(dir, "origin-ca.pem"), hosts: filepath.Join(dir, "hosts"),
+		proxy: filepath.Join(dir, "proxy-ca.pem"), proxy4096: filepath.Join(dir, "proxy-ca-4096.pem"),
 	}
 	originKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	proxyKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		return nil, err
 	}
@@ -58,36 +57,52 @@ func newLab(dir string) (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	proxy, err := issue("proxy", nil, proxyKey, nil, proxyKey.Public())
-	if err != nil {
-		return nil, err
-	}
 	leaf, err := issue("leaf", root, originKey, []string{"*." + labDomain}, key.Public())
 	if err != nil {
 		return nil, err
 	}
 	l.cert = tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key}
-	der, err := x509.MarshalPKCS8PrivateKey(proxyKey)
-	if err != nil {
-		return nil, err
-	}
 	var hosts strings.Builder
 	for i := range labNames {
 		fmt.Fprintf(&hosts, "127.0.0.1 %s\n", labName(i))
 	}
-	certificate := func(c *x509.Certificate) []byte {
-		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+	proxy, err := rsaCA(2048)
+	if err != nil {
+		return nil, err
+	}
+	proxy4096, err := rsaCA(4096)
+	if err != nil {
+		return nil, err
 	}
 	for file, text := range map[string][]byte{
-		l.origin: certificate(root),
-		l.proxy:  append(certificate(proxy), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})...),
-		l.hosts:  []byte(hosts.String()),
+		l.origin: inPEM("CERTIFICATE", root.Raw), l.proxy: proxy, l.proxy4096: proxy4096, l.hosts: []byte(hosts.String()),
 	} {
 		if err := os.WriteFile(file, text, 0o644); err != nil { // of no use to anybody
 			return nil, err
 		}
 	}
 	return l, nil
+}
+
+// rsaCA makes a CA, certificate and key.
+func rsaCA(bits int) ([]byte, error) {
+	key, err := rsa.GenerateKey(rand.Reader, bits)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := issue("proxy", nil, key, nil, key.Public())
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return append(inPEM("CERTIFICATE", cert.Raw), inPEM("PRIVATE KEY", der)...), nil
+}
+
+func inPEM(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
 
 // issue signs a certificate for key with by: of a CA where there are no names,

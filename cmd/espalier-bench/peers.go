@@ -31,7 +31,8 @@ type peer struct {
 	pkg     string
 	program string
 	source  string
-	// config writes what the peer needs below w.dir and returns its arguments.
+	// config writes what the peer needs below w.dir and returns its arguments; nil
+	// where it is there for interception only.
 	config func(w where) ([]string, error)
 	// inspect is config for interception of TLS; nil where it cannot.
 	inspect func(w where) ([]string, error)
@@ -76,8 +77,13 @@ var peers = []peer{
 	},
 	{
 		name: "squid", fds: 2, pkg: "squid-openssl", program: "squid", user: "proxy", version: []string{"-v"},
-		note:   "one worker, access log on, no cache",
-		config: squidConfig, inspect: squidInspect,
+		note:   "one worker, access log on, no cache; interception with a CA of RSA 2048, as its documentation has it",
+		config: squidConfig, inspect: func(w where) ([]string, error) { return squidInspect(w, w.lab.proxy) },
+	},
+	{
+		name: "squid-4096", fds: 2, pkg: "squid-openssl", program: "squid", user: "proxy", version: []string{"-v"},
+		note:    "the same with a CA of RSA 4096, for interception alone: its key is that of every certificate",
+		inspect: func(w where) ([]string, error) { return squidInspect(w, w.lab.proxy4096) },
 	},
 	{
 		name: "tinyproxy", fds: 2, pkg: "tinyproxy", version: []string{"-v"},
@@ -148,15 +154,15 @@ defaults
 
 func squidConfig(w where) ([]string, error) { return squidWith(w, w.listen, "") }
 
-// squidInspect bumps everything, with caches of certificates in memory and on
-// disk, as Squid's documentation does it.
-func squidInspect(w where) ([]string, error) {
+// squidInspect bumps everything with a CA, and caches of certificates in memory
+// and on disk, as Squid's documentation does it.
+func squidInspect(w where, ca string) ([]string, error) {
 	const helper = "/usr/lib/squid/security_file_certgen"
 	certs := filepath.Join(w.dir, "certs")
 	if out, err := exec.Command(helper, "-c", "-s", certs, "-M", "16MB").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%s: %w\n%s", helper, err, out)
 	}
-	return squidWith(w, fmt.Sprintf("%s ssl-bump tls-cert=%s generate-host-certificates=on dynamic_cert_mem_cache_size=16MB", w.listen, w.lab.proxy), fmt.Sprintf(`sslcrtd_program %s -s %s -M 16MB
+	return squidWith(w, fmt.Sprintf("%s ssl-bump tls-cert=%s generate-host-certificates=on dynamic_cert_mem_cache_size=16MB", w.listen, ca), fmt.Sprintf(`sslcrtd_program %s -s %s -M 16MB
 acl step1 at_step SslBump1
 ssl_bump peek step1
 ssl_bump bump all

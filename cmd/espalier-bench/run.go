@@ -40,7 +40,7 @@ func (b *bench) run(ctx context.Context) ([]sample, error) {
 		for _, sc := range b.scenarios {
 			order := rand.Perm(len(b.peers))
 			for _, i := range order {
-				if sc.intercepts && b.peers[i].inspect == nil {
+				if p := b.peers[i]; p.addr == "" && (sc.intercepts && p.inspect == nil || !sc.intercepts && p.config == nil) {
 					continue
 				}
 				s := sample{Round: round + 1, Scenario: sc.name, Peer: b.peers[i].name}
