@@ -343,8 +343,8 @@ func TestPagesInBrowser(t *testing.T) {
 		width       int64
 		axe         bool
 	}{
-
-		{"sv", "dark", 390, false},
+		{"en", "light", 1280, true}, {"sv", "dark", 1280, true}, {"sv", "light", 390, true}, {"en", "dark", 390, true},
+		{"sv", "light", 1280, false}, {"en", "dark", 1280, false}, {"en", "light", 390, false}, {"sv", "dark", 390, false},
 	} {
 		b.do(size(look.width))
 		call(b, network.SetCookie, network.SetCookieParams{Name: "espalier-lang", Value: look.lang, URL: base})
