@@ -250,7 +250,7 @@ func TestConnectRefuses(t *testing.T) {
 			{name: "an Apple name with a private address", setup: setup{hosts: map[string]string{"gs.apple.com": "169.254.169.254"}}, target: "gs.apple.com:443",
 				status: 403, error: "destination_ip_prohibited", action: policy.Deny, rule: "address-guard", service: "device-setup", why: "169.254.169.254"},
 			{name: "no such name", setup: setup{dns: []string{names}}, target: "none.example:443",
-				status: 502, error: "dns_error", action: policy.Error, rule: policy.RuleDefault, text: "does not exist", why: "look up none.example"},
+				status: 502, error: `dns_error; rcode="NXDOMAIN"`, action: policy.Error, rule: policy.RuleDefault, text: "does not exist", why: "look up none.example"},
 			{name: "name server fails", setup: setup{dns: []string{names}, connectTimeout: time.Second}, target: "broken.example:443",
 				status: 502, error: "dns_error", action: policy.Error, rule: policy.RuleDefault, text: "could not be looked up"},
 			{name: "name server is silent", setup: setup{dns: []string{names}, connectTimeout: time.Second / 4}, target: "silent.example:443",

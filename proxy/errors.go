@@ -19,7 +19,8 @@ const ruleGuard = "address-guard"
 // destination's.
 type refusal struct {
 	status int
-	// proxyError is the error type of RFC 9209, for the Proxy-Status header.
+	// proxyError is the error type of RFC 9209, with its parameters, for the
+	// Proxy-Status header.
 	proxyError string
 	// text is what the client is told. It never repeats what the client sent or
 	// what the network said.
@@ -42,7 +43,8 @@ var (
 	refuseFull       = refusal{503, "connection_limit_reached", "This proxy has as many open tunnels as it can carry."}
 	refuseClientFull = refusal{503, "connection_limit_reached", "This client has as many open tunnels as this proxy allows."}
 	refuseBusy       = refusal{503, "connection_limit_reached", "This proxy is busy. Try again in a while."}
-	refuseNotFound   = refusal{502, "dns_error", "The destination's name does not exist."}
+	refuseNotFound   = refusal{502, `dns_error; rcode="NXDOMAIN"`, "The destination's name does not exist."}
+	refuseNoAddress  = refusal{502, `dns_error; rcode="NOERROR"`, "The destination's name has no address."}
 	refuseLookup     = refusal{502, "dns_error", "The destination's name could not be looked up."}
 	refuseSlowDNS    = refusal{504, "dns_timeout", "The destination's name could not be looked up in time."}
 	refuseSlow       = refusal{504, "connection_timeout", "The destination did not answer in time."}
@@ -91,6 +93,8 @@ func refusalFor(err error) refusal {
 		return refuseAddress
 	case errors.As(err, &parent):
 		return refusalOfParent(parent.Status, timeout)
+	case errors.As(err, &lookup) && lookup.NoAddress():
+		return refuseNoAddress
 	case errors.As(err, &lookup) && lookup.NotFound():
 		return refuseNotFound
 	case errors.As(err, &lookup) && timeout:

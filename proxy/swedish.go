@@ -18,6 +18,7 @@ var swedish = map[string]string{
 	refuseClientFull.text: "Den här enheten har så många öppna anslutningar som proxyn tillåter.",
 	refuseBusy.text:       "Proxyn är överbelastad. Försök igen om en stund.",
 	refuseNotFound.text:   "Det finns ingen webbplats med det namnet.",
+	refuseNoAddress.text:  "Webbplatsens namn har ingen adress.",
 	refuseLookup.text:     "Webbplatsens namn kunde inte slås upp.",
 	refuseSlowDNS.text:    "Webbplatsens namn kunde inte slås upp i tid.",
 	refuseSlow.text:       "Webbplatsen svarade inte i tid.",

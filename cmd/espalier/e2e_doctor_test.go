@@ -62,8 +62,8 @@ rules: [{name: no diagnostics, when: {hosts: [diagassets.apple.com]}, then: deny
 	both := func(at, direct, through string) {
 		want = append(want, "direct "+at+" "+direct, "proxy "+at+" "+through)
 	}
-	both("gdmf.apple.com:443", "no-such-name ", "dns-failed ")
-	both("ig.apple.com:443", "no-address ", "dns-failed ")
+	both("gdmf.apple.com:443", "no-such-name ", "no-such-name ")
+	both("ig.apple.com:443", "no-address ", "no-address ")
 	both("skl.apple.com:443", "dns-failed ", "dns-failed ")
 	both("ppq.apple.com:443", "refused ", "refused ")
 	both("swscan.apple.com:443", "timeout ", "timeout ")

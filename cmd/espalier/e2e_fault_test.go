@@ -262,7 +262,7 @@ func TestFaults(t *testing.T) {
 	}{
 		{"no fault", direct, "fine", "/", fine, same},
 
-		{"name does not exist", direct, "nowhere", "/", failed(502, "dns_error", "no such name"), same},
+		{"name does not exist", direct, "nowhere", "/", failed(502, `dns_error; rcode="NXDOMAIN"`, "no such name"), same},
 		{"name server fails", direct, "servfail", "/", failed(502, "dns_error", "answers SERVFAIL"), same},
 		{"name servers are down", noDNS, "fine", "/", failed(502, "dns_error", "connection refused"), same},
 		{"name server is silent", hurried, "silent", "/", failed(504, "dns_timeout", "look up silent"), same},

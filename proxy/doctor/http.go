@@ -65,19 +65,24 @@ func kin(host, to string) bool {
 // ownAnswer reports whether a proxy speaks for itself: it asks for a password,
 // or says what went wrong (RFC 9209).
 func ownAnswer(resp *http.Response) bool {
-	return resp.StatusCode == http.StatusProxyAuthRequired || proxyError(resp) != ""
+	kind, _ := proxyError(resp)
+	return resp.StatusCode == http.StatusProxyAuthRequired || kind != ""
 }
 
-// proxyError is the error type in the Proxy-Status of the nearest proxy; empty
-// where there is none.
-func proxyError(resp *http.Response) string {
+// proxyError is the error type in the Proxy-Status of the nearest proxy, and what
+// the name server answered where that is what went wrong; empty where there is
+// none.
+func proxyError(resp *http.Response) (kind, rcode string) {
 	members := strings.Split(strings.Join(resp.Header.Values("Proxy-Status"), ","), ",")
 	for param := range strings.SplitSeq(members[len(members)-1], ";") {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(param), "error="); ok {
-			return value
+		param = strings.TrimSpace(param)
+		if value, ok := strings.CutPrefix(param, "error="); ok {
+			kind = value
+		} else if value, ok := strings.CutPrefix(param, "rcode="); ok {
+			rcode = strings.Trim(value, `"`)
 		}
 	}
-	return ""
+	return kind, rcode
 }
 
 // proxyProblems are problems by the error types of RFC 9209.
@@ -97,8 +102,13 @@ var proxyProblems = map[string]Problem{
 func refusedBy(proxy string, resp *http.Response) Finding {
 	by := "the proxy " + proxy
 	detail := "answers " + strconv.Itoa(resp.StatusCode)
-	problem := proxyProblems[proxyError(resp)]
+	kind, rcode := proxyError(resp)
+	problem := proxyProblems[kind]
 	switch {
+	case problem == DNSFailed && rcode == "NXDOMAIN":
+		problem = NoSuchName
+	case problem == DNSFailed && rcode == "NOERROR":
+		problem = NoAddress
 	case resp.StatusCode == http.StatusProxyAuthRequired:
 		problem = SignIn
 	case problem == "" && resp.StatusCode == http.StatusForbidden:

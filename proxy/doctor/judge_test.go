@@ -61,6 +61,14 @@ func TestJudgeHTTP(t *testing.T) {
 	}
 }
 
+// People are not told of contexts.
+func TestDetailOfATimeout(t *testing.T) {
+	f := failed(StepNTP, fmt.Errorf("read: %w", context.DeadlineExceeded))
+	if f.Problem != NotNTP || f.Detail != "read: no answer in time" {
+		t.Errorf("%+v", f)
+	}
+}
+
 func TestProxyError(t *testing.T) {
 	for value, want := range map[string]string{
 		"":                               "",
@@ -70,10 +78,13 @@ func TestProxyError(t *testing.T) {
 		"far; error=dns_error, espalier": "",
 		"far, near; error=dns_timeout":   "dns_timeout",
 		"far; x=\"error=dns_error\"":     "",
+		`p; error=dns_error; rcode="A"`:  "dns_error A",
+		`p; rcode="A";error=dns_error`:   "dns_error A",
 	} {
 		resp := &http.Response{Header: http.Header{}}
 		resp.Header.Set("Proxy-Status", value)
-		if got := proxyError(resp); got != want {
+		kind, rcode := proxyError(resp)
+		if got := strings.TrimSpace(kind + " " + rcode); got != want {
 			t.Errorf("%q: %q, want %q", value, got, want)
 		}
 	}

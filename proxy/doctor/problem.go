@@ -110,7 +110,8 @@ func failed(step Step, err error) Finding {
 	if lookup, ok := errors.AsType[*egress.LookupError](err); ok && by == "" {
 		err = lookup.Err // whose name it is stands beside
 	}
-	return broken(step, problem, by, clean(err.Error()))
+	detail := strings.ReplaceAll(err.Error(), context.DeadlineExceeded.Error(), "no answer in time")
+	return broken(step, problem, by, clean(detail))
 }
 
 func classify(step Step, err error) (_ Step, _ Problem, by string) {
