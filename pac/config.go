@@ -21,8 +21,8 @@ type Config struct {
 	Proxies []string `koanf:"proxies"`
 	// Spread gives each client an order of its own of the proxies; see PAC.Order.
 	Spread bool `koanf:"spread"`
-	// Probe watches whether the proxies take connections, and names last those
-	// that do not.
+	// Probe watches whether the proxies are well, and names last those that are
+	// not; see health.Prober.
 	Probe bool `koanf:"probe"`
 	// Routes say where each kind of destination goes.
 	Routes Routes `koanf:"routes"`

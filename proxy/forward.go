@@ -126,9 +126,15 @@ func (s *Server) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 	x.rec.URL = recordURL(r.URL.Scheme, r.URL.Host, r.URL.EscapedPath())
 	x.asked = r.Header
 	switch {
-	case r.RequestURI == "*" && r.Method == http.MethodOptions: // of the proxy itself
+	case r.RequestURI == "*" && r.Method == http.MethodOptions:
+		// Of the proxy itself: so its peers, and it too, learn to name it last in
+		// their scripts (pac/health).
+		status := http.StatusOK
+		if s.Overloaded() != "" {
+			status = http.StatusServiceUnavailable
+		}
 		w.Header().Set("Content-Length", "0")
-		w.WriteHeader(http.StatusOK)
+		w.WriteHeader(status)
 		return
 	case !r.URL.IsAbs():
 		// Not a proxy request: a browser that was pointed here, or a scanner.

@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"runtime/debug"
 	"strings"
@@ -167,6 +168,15 @@ func TestOverloadByTunnels(t *testing.T) {
 		plain := r.dial()
 		plain.send("GET http://" + at.String() + "/ HTTP/1.1\r\nHost: x\r\n\r\n")
 		plain.refused()
+		itself := func() int {
+			t.Helper()
+			c := r.dial()
+			c.send("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")
+			return c.answer("OPTIONS").StatusCode
+		}
+		if got := itself(); got != http.StatusServiceUnavailable {
+			t.Errorf("of itself it says %d", got)
+		}
 		if why := r.server.Overloaded(); !strings.Contains(why, "proxy.max_tunnels") {
 			t.Errorf("overloaded because %q", why)
 		}
@@ -197,6 +207,9 @@ func TestOverloadByTunnels(t *testing.T) {
 		r.server.limits.look()
 		open = open[4:]
 		tunnel(at.String())
+		if got := itself(); got != http.StatusOK {
+			t.Errorf("of itself it says %d when it has recovered", got)
+		}
 		for _, c := range open {
 			c.end()
 		}

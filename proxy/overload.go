@@ -20,7 +20,8 @@ import (
 // away with 503, so that Apple's have the rest of the room. The listener stays
 // open: devices would take a refused connection for a sign to use the next proxy
 // of their script for everything, Apple's included, all at once, and long after
-// this one has recovered.
+// this one has recovered. Scripts name it last, for it says 503 of itself to who
+// asks (OPTIONS *): so devices turn to the others as they fetch them.
 //
 // It begins where something stands above nine tenths of its limit, and ends where
 // nothing stands above eight.

@@ -40,7 +40,7 @@ type PublicSource struct {
 	// ports. Where pac.proxies is empty, scripts name the one that the client
 	// can reach; see pac.Fetched.
 	Proxy []netip.AddrPort
-	// Health says which proxies take no connections; scripts name them last.
+	// Health says which proxies are not well; scripts name them last.
 	Health *health.Prober
 	// Root returns the certificate that devices must trust, nil where there is no
 	// interception CA.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"syscall"
@@ -86,4 +87,55 @@ func TestPACOfARunningProcess(t *testing.T) {
 	}
 	c.Close()
 	p.exits(0)
+}
+
+// An overloaded proxy is named last, by itself and by its peer, and in its place
+// again when it has recovered. Its listener stays open.
+func TestPACOfAnOverloadedProxy(t *testing.T) {
+	at := listen(t, "127.0.0.1:0", echo).String()
+	p, peer := launch(t, loopbackAllowed+"proxy: {max_tunnels: 10}\n"), launch(t, loopbackAllowed)
+	ordered := func(first, second *process) func() bool {
+		want := fmt.Sprintf(`"PROXY %s; PROXY %s"`, first.proxy, second.proxy)
+		return func() bool {
+			return strings.Contains(p.script("/proxy.pac"), want) && strings.Contains(peer.script("/proxy.pac"), want)
+		}
+	}
+	pac := fmt.Sprintf("pac: {proxies: [%q, %q]}\n", p.proxy, peer.proxy)
+	load := func() { // which probes at once
+		t.Helper()
+		for _, x := range []*process{p, peer} {
+			if stdout, stderr, code := x.run("reload"); code != 0 {
+				t.Fatalf("reload: exit status %d\n%s%s", code, stdout, stderr)
+			}
+		}
+	}
+	p.write(loopbackAllowed + "proxy: {max_tunnels: 10}\n" + pac)
+	peer.write(loopbackAllowed + pac)
+	load()
+	if !ordered(p, peer)() {
+		t.Errorf("at first:\n%s", p.script("/proxy.pac"))
+	}
+	var open []net.Conn
+	for range 9 {
+		status, _, c := p.connect(at)
+		if status != http.StatusOK {
+			t.Fatalf("tunnel %d: status %d", len(open), status)
+		}
+		open = append(open, c)
+	}
+	if status, _, c := p.connect(at); status != http.StatusServiceUnavailable {
+		t.Errorf("beyond nine tenths of max_tunnels: status %d", status)
+		c.Close()
+	}
+	load()
+	p.await("the overloaded proxy to stand last", ordered(peer, p))
+	if stdout, _, _ := p.run("status"); !strings.Contains(stdout, "says that it is overloaded (503)") {
+		t.Errorf("status:\n%s", stdout)
+	}
+	for _, c := range open {
+		c.Close()
+	}
+	p.await("the end of the overload", func() bool { return p.metric("espalier_overloaded") == 0 })
+	load()
+	p.await("the proxy to stand in its place", ordered(p, peer))
 }

@@ -3,7 +3,7 @@ package health
 import "github.com/prometheus/client_golang/prometheus"
 
 var upDesc = prometheus.NewDesc("espalier_pac_proxy_up",
-	"1 where a proxy of pac.proxies takes connections; one that does not stands last in the script.", []string{"proxy"}, nil)
+	"1 where a proxy of pac.proxies is well; one that is not stands last in the script.", []string{"proxy"}, nil)
 
 // Describe implements prometheus.Collector.
 func (p *Prober) Describe(ch chan<- *prometheus.Desc) { ch <- upDesc }

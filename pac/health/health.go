@@ -1,11 +1,17 @@
-// Package health watches whether the proxies that the PAC script names take
-// connections, so that the script can name those last that do not.
+// Package health watches whether the proxies that the PAC script names are well,
+// so that the script can name those last that are not.
 package health
 
 import (
+	"bufio"
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"maps"
 	"net"
+	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -18,16 +24,19 @@ const (
 	recheck  = time.Second
 	// confirmations are the answers in a row that it takes to change one's mind.
 	confirmations = 3
-	dialTimeout   = 3 * time.Second
+	askTimeout    = 3 * time.Second
 	// atOnce bounds the probes at a time.
 	atOnce = 32
 )
 
-// A Prober connects to proxies every ten seconds and closes the connections
-// again. What it holds of one changes after three answers in a row that
+// A Prober asks proxies every ten seconds how they are (OPTIONS *, which is about
+// the proxy itself: RFC 9110, section 9.3.7). One that takes no connection, says
+// nothing for three seconds or answers 503, as Espalier does while it is
+// overloaded, is not well; any other answer will do, since the proxies may be of
+// any make. What is held of one changes after three answers in a row that
 // contradict it, asked for a second apart. It is safe for concurrent use.
 type Prober struct {
-	dial func(ctx context.Context, proxy string) error
+	ask  func(ctx context.Context, proxy string) error
 	wake chan struct{}
 
 	mu      sync.RWMutex
@@ -44,18 +53,37 @@ type peer struct {
 
 // New returns a Prober that watches nothing yet.
 func New() *Prober {
-	return &Prober{dial: dial, wake: make(chan struct{}, 1), peers: map[string]*peer{}}
+	return &Prober{ask: ask, wake: make(chan struct{}, 1), peers: map[string]*peer{}}
 }
 
-func dial(ctx context.Context, proxy string) error {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+var (
+	errSilent     = errors.New("takes connections, but says nothing")
+	errOverloaded = errors.New("says that it is overloaded (503)")
+)
+
+// ask returns why a proxy is not well.
+func ask(ctx context.Context, proxy string) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	c, err := new(net.Dialer).DialContext(ctx, "tcp", proxy)
 	if err != nil {
 		return err
 	}
-	return c.Close()
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
+	_, _ = fmt.Fprintf(c, "OPTIONS * HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", proxy)
+	resp, err := http.ReadResponse(bufio.NewReader(io.LimitReader(c, maxAnswer)), nil)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errSilent
+	case err == nil && resp.StatusCode == http.StatusServiceUnavailable:
+		return errOverloaded
+	}
+	return nil
 }
+
+// maxAnswer bounds what is read of an answer.
+const maxAnswer = 16 << 10
 
 // Watch replaces the proxies that are watched, each host:port. A new one counts
 // as up until it is known better.
@@ -80,8 +108,8 @@ func (p *Prober) Hurry() {
 	}
 }
 
-// Up reports whether a proxy takes connections, as far as that is known: one
-// that is not watched does.
+// Up reports whether a proxy is well, as far as that is known: one that is not
+// watched is.
 func (p *Prober) Up(proxy string) bool {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -127,7 +155,7 @@ func (p *Prober) probe(ctx context.Context) (doubt bool) {
 	for _, proxy := range proxies {
 		room <- struct{}{}
 		wg.Go(func() {
-			err := p.dial(ctx, proxy)
+			err := p.ask(ctx, proxy)
 			<-room
 			if ctx.Err() == nil {
 				p.note(proxy, err)
@@ -169,7 +197,7 @@ type Status struct {
 	Proxy string    `json:"proxy"` // host:port
 	Up    bool      `json:"up"`
 	Since time.Time `json:"since"`
-	// Error is what the last probe met; empty where it connected.
+	// Error is what the last probe met; empty where all was well.
 	Error string `json:"error,omitempty"`
 }
 

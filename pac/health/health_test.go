@@ -1,9 +1,12 @@
 package health
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -38,13 +41,68 @@ func TestThreeAnswersInARow(t *testing.T) {
 	}
 }
 
-// A real listener that is closed and opened again.
-func TestClosedListener(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// answering answers everybody at addr, until the test ends or what is returned is
+// called. An empty answer is none.
+func answering(t *testing.T, addr, answer string) (proxy string, stop func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	proxy := l.Addr().String()
+	var open sync.WaitGroup
+	open.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			open.Go(func() {
+				defer c.Close()
+				if answer == "" {
+					_, _ = io.Copy(io.Discard, c) // until the other side leaves
+					return
+				}
+				_, _ = http.ReadRequest(bufio.NewReader(c))
+				_, _ = io.WriteString(c, answer)
+			})
+		}
+	})
+	stop = sync.OnceFunc(func() {
+		l.Close()
+		open.Wait()
+	})
+	t.Cleanup(stop)
+	return l.Addr().String(), stop
+}
+
+// Whatever a proxy answers, it is well, unless it says otherwise.
+func TestAsk(t *testing.T) {
+	for _, c := range []struct{ name, answer, want string }{
+		{"Espalier", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", ""},
+		{"not for strangers", "HTTP/1.1 403 Forbidden\r\n\r\n", ""},
+		{"does not know OPTIONS", "HTTP/1.0 501 Not Implemented\r\n\r\n", ""},
+		{"no HTTP", "what?\r\n", ""},
+		{"overloaded", "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", "says that it is overloaded (503)"},
+		{"silent", "", "takes connections, but says nothing"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			proxy, _ := answering(t, "127.0.0.1:0", c.answer)
+			got := ""
+			if err := ask(t.Context(), proxy); err != nil {
+				got = err.Error()
+			}
+			if got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// A real listener that is closed and opened again.
+func TestClosedListener(t *testing.T) {
+	const well = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+	proxy, stop := answering(t, "127.0.0.1:0", well)
 	p := New()
 	p.Watch([]string{proxy})
 	for range confirmations {
@@ -52,7 +110,7 @@ func TestClosedListener(t *testing.T) {
 			t.Fatal("a listener that is open gives rise to doubt")
 		}
 	}
-	l.Close()
+	stop()
 	for i := range confirmations {
 		if doubt := p.probe(t.Context()); doubt != (i < confirmations-1) {
 			t.Errorf("probe %d: doubt is %v", i, doubt)
@@ -65,15 +123,12 @@ func TestClosedListener(t *testing.T) {
 	if len(st) != 1 || st[0].Proxy != proxy || st[0].Up || !strings.Contains(st[0].Error, "refused") {
 		t.Errorf("Status() = %+v", st)
 	}
-	want := "# HELP espalier_pac_proxy_up 1 where a proxy of pac.proxies takes connections; one that does not stands last in the script.\n" +
+	want := "# HELP espalier_pac_proxy_up 1 where a proxy of pac.proxies is well; one that is not stands last in the script.\n" +
 		"# TYPE espalier_pac_proxy_up gauge\nespalier_pac_proxy_up{proxy=\"" + proxy + "\"} 0\n"
 	if err := testutil.CollectAndCompare(p, strings.NewReader(want)); err != nil {
 		t.Error(err)
 	}
-	if l, err = net.Listen("tcp", proxy); err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	answering(t, proxy, well)
 	for range confirmations {
 		p.probe(t.Context())
 	}
@@ -103,7 +158,7 @@ func TestRunRechecksSoon(t *testing.T) {
 		var mu sync.Mutex
 		var answer error
 		p := New()
-		p.dial = func(context.Context, string) error {
+		p.ask = func(context.Context, string) error {
 			mu.Lock()
 			defer mu.Unlock()
 			return answer

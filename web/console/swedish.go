@@ -37,7 +37,7 @@ var swedish = map[string]string{
 	"%s since the start, while the access log could not be written. It is written again.": "%s sedan starten, medan åtkomstloggen inte kunde skrivas. Den skrivs nu igen.",
 	"The access log cannot be searched for what is new":                                   "Det nyaste i åtkomstloggen är inte sökbart",
 	"The interception CA needs attention":                                                 "Inspektionens CA behöver tillsyn",
-	"Not every proxy of the PAC script takes connections":                                 "Alla proxyer i PAC-skriptet tar inte emot anslutningar",
+	"Not every proxy of the PAC script is well":                                           "Alla proxyer i PAC-skriptet mår inte bra",
 	"since": "sedan", "It stands last in the script.": "Den står sist i skriptet.",
 	"Lists are stale": "Listor är för gamla", "What was loaded before stays in force.": "Det som lästes in förut gäller fortfarande.",
 	NoStore:     "Inget sparas: log.store.path är tomt.",
