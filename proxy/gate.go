@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"net"
 	"net/http"
 	"net/netip"
@@ -92,11 +91,12 @@ func (g *gate) intercept(c *net.TCPConn, unread []byte) (taken bool) {
 	x := s.begin(client, http.MethodConnect, string(r.Agent))
 	x.to(target)
 	x.decided(d)
-	if s.limits.admit(x, aTunnel, false) != nil {
-		return false
+	if s.limits.admitTunnel(x, false) != nil {
+		x.release()
+		return false // the general way says so
 	}
 	s.intercepted.opening.enter()
-	go s.intercepted.take(&session{Conn: c, x: x, st: st, d: d, unread: bytes.Clone(unread[r.Len:])})
+	go s.intercepted.take(&session{Conn: c, x: x, st: st, d: d, unread: unread[r.Len:]})
 	return true
 }
 

@@ -22,8 +22,8 @@ import (
 // Deadlines of a connection that is to be intercepted.
 const (
 	// firstByteTimeout is how long a client may be silent behind its CONNECT
-	// before it counts as one that waits for the server to speak first.
-	firstByteTimeout = 3 * time.Second
+	// before it might be one that waits for the server to speak first.
+	firstByteTimeout = time.Second
 	// helloTimeout is for the rest of what the client begins with, and for the TLS
 	// handshake.
 	helloTimeout = 10 * time.Second
@@ -43,11 +43,14 @@ type interceptor struct {
 	conns   *handedListener
 	start   sync.Once
 	serving sync.WaitGroup
-	opening handlers // until the requests inside can be served
+	opening handlers        // until the requests inside can be served
+	alive   context.Context // until what is opening is cut
+	cut     context.CancelFunc
 }
 
 func newInterceptor(s *Server) *interceptor {
 	i := &interceptor{s: s, conns: newHandedListener(nil)}
+	i.alive, i.cut = context.WithCancel(context.Background())
 	i.http = &http.Server{
 		Handler:           http.HandlerFunc(i.serve),
 		ReadHeaderTimeout: s.times.head,
@@ -86,7 +89,10 @@ func (i *interceptor) hand(c net.Conn) {
 // shutdown waits until every intercepted connection has ended, or is idle, and
 // closes the latter. What is left when ctx ends is cut.
 func (i *interceptor) shutdown(ctx context.Context) {
+	stop := context.AfterFunc(ctx, i.cut)
 	i.opening.shutdown(ctx)
+	stop()
+	i.cut()
 	i.conns.Close()
 	if i.http.Shutdown(ctx) != nil {
 		i.http.Close()
@@ -112,6 +118,8 @@ type session struct {
 	st     *State    // that it began with
 	d      policy.Decision
 	unread []byte
+
+	upstream net.Conn // connected to while the client was silent; nil: nobody
 
 	name  policy.Target    // what TLS named in place of x.target; zero: nothing else
 	cert  *tls.Certificate // nil: not TLS
@@ -172,8 +180,7 @@ func (ses *session) open() error {
 	case inspect.TLS:
 		return ses.openTLS()
 	case inspect.HTTP:
-		_ = ses.SetDeadline(time.Time{})
-		ses.i.hand(ses)
+		ses.serve(ses)
 		return nil
 	}
 	return ses.unknown("neither TLS nor HTTP")
@@ -181,33 +188,36 @@ func (ses *session) open() error {
 
 // sniff reads until it is known what the client speaks.
 func (ses *session) sniff() (inspect.Kind, error) {
-	_ = ses.SetDeadline(time.Now().Add(firstByteTimeout))
-	started := len(ses.unread) > 0
+	if len(ses.unread) == 0 {
+		if spoke, err := ses.first(); err != nil || !spoke {
+			return inspect.Other, err
+		}
+	}
+	_ = ses.SetDeadline(time.Now().Add(helloTimeout))
 	for {
 		kind, hello := inspect.Sniff(ses.unread)
 		if kind != inspect.More {
 			ses.hello = hello
 			return kind, nil
 		}
-		if len(ses.unread) == cap(ses.unread) {
-			ses.unread = append(make([]byte, 0, max(2<<10, 2*cap(ses.unread))), ses.unread...)
-		}
-		n, err := ses.Conn.Read(ses.unread[len(ses.unread):cap(ses.unread)])
-		ses.unread = ses.unread[:len(ses.unread)+n]
-		switch {
+		switch n, err := ses.more(); {
 		case n > 0:
-			if !started {
-				started = true
-				_ = ses.SetDeadline(time.Now().Add(helloTimeout))
-			}
-		case isTimeout(err) && (!started || ses.unread[0] != 22): // 22: TLS, which is not answered in part
+		case isTimeout(err) && ses.unread[0] != 22: // TLS, which is not answered in part
 			return inspect.Other, nil
-		case !started:
-			return 0, fmt.Errorf("the client closed before it sent anything: %w", err)
 		default:
 			return 0, fmt.Errorf("read what the client begins with: %w", err)
 		}
 	}
+}
+
+// more reads once from the client, behind what is unread.
+func (ses *session) more() (int, error) {
+	if len(ses.unread) == cap(ses.unread) {
+		ses.unread = append(make([]byte, 0, max(2<<10, 2*cap(ses.unread))), ses.unread...)
+	}
+	n, err := ses.Conn.Read(ses.unread[len(ses.unread):cap(ses.unread)])
+	ses.unread = ses.unread[:len(ses.unread)+n]
+	return n, err
 }
 
 // openTLS answers a ClientHello, unless what it names is not to be intercepted.
@@ -248,9 +258,8 @@ func (ses *session) openTLS() error {
 		}
 		return fmt.Errorf("TLS handshake with the client: %w", err)
 	}
-	_ = ses.SetDeadline(time.Time{})
 	ses.since = time.Now()
-	ses.i.hand(conn)
+	ses.serve(conn)
 	return nil
 }
 
@@ -284,20 +293,47 @@ func (ses *session) unknown(what string) error {
 func (ses *session) tunnel(d policy.Decision) error {
 	x, s := ses.x, ses.i.s
 	x.decided(d)
-	dialing := time.Now()
-	upstream, err := ses.st.Dialer.Dial(context.Background(), d.Dial) // it is bounded
-	x.rec.Connect = time.Since(dialing)
-	if err != nil {
+	if err := ses.dial(d.Dial); err != nil {
 		return err
 	}
-	x.rec.Upstream = addrPort(upstream)
 	_ = ses.SetDeadline(time.Time{})
 	ses.once.Do(func() {}) // the record is the tunnel's
 	s.tunnels.Start(tunnel.Tunnel{
-		Client: ses.Conn, Upstream: upstream, Head: ses.unread,
+		Client: ses.Conn, Upstream: ses.upstream, Head: ses.unread,
 		Service: s.traffic.Service(d.Service()), Owner: x,
 	})
 	return nil
+}
+
+// dial connects to where the CONNECT is for, unless that has been done.
+func (ses *session) dial(to policy.Target) error {
+	if ses.upstream != nil {
+		return nil
+	}
+	dialing := time.Now()
+	upstream, err := ses.st.Dialer.Dial(ses.i.alive, to)
+	ses.x.rec.Connect = time.Since(dialing)
+	if err != nil {
+		return err
+	}
+	ses.upstream, ses.x.rec.Upstream = upstream, addrPort(upstream)
+	return nil
+}
+
+// serve lets the requests on conn, which is the session or TLS within it, be
+// served.
+func (ses *session) serve(conn net.Conn) {
+	ses.hangUp()
+	_ = ses.SetDeadline(time.Time{})
+	ses.i.hand(conn)
+}
+
+// hangUp ends the connection of dial.
+func (ses *session) hangUp() {
+	if ses.upstream != nil {
+		ses.upstream.Close()
+		ses.upstream = nil
+	}
 }
 
 // Read reads what was read before, and then from the client.
@@ -330,6 +366,7 @@ func (ses *session) CloseWrite() error {
 func (ses *session) Close() error {
 	err := ses.Conn.Close()
 	ses.once.Do(func() {
+		ses.hangUp()
 		ses.doubt()
 		if !ses.x.finished {
 			ses.x.finish(http.StatusOK)

@@ -276,6 +276,65 @@ func TestInterceptOpening(t *testing.T) {
 	}
 }
 
+// A client that is silent for long, while the destination waits for it, is
+// intercepted all the same.
+func TestInterceptLateClient(t *testing.T) {
+	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
+	tests := []struct {
+		name, sni string
+		send      string // where there is no TLS
+		own       bool   // the certificate is the site's
+		action    policy.Action
+		rule      string
+	}{
+		{name: "TLS", sni: "example.com", action: policy.Inspect, rule: policy.RuleInspect},
+		{name: "TLS for Apple's name", sni: "www.apple.com", own: true, action: policy.Tunnel, rule: policy.RuleApple},
+		{name: "another protocol", send: "\x00\x00", action: policy.Tunnel, rule: policy.RuleUnknown},
+		{name: "nothing", action: policy.Error, rule: policy.RuleInspect},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			reached := make(chan bool, 10)
+			front := newOrigin(t, func(c net.Conn) {
+				reached <- true
+				to, err := net.Dial("tcp", site.Listener.Addr().String())
+				if err != nil {
+					return
+				}
+				defer to.Close()
+				go func() {
+					_, _ = io.Copy(to, c)
+					to.Close()
+				}()
+				_, _ = io.Copy(c, to)
+			})
+			at := func(host string) string { return fmt.Sprintf("%s:%d", host, front.Port()) }
+			r := start(t, site.everything(), false)
+			c := r.connected(at("example.com"))
+			<-reached // by the proxy, which looks who speaks first
+			if tt.sni != "" {
+				conn := c.secure(&tls.Config{ServerName: tt.sni, InsecureSkipVerify: true}) // the certificate is compared
+				fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", at(tt.sni))
+				if text, err := io.ReadAll(conn); err != nil || !bytes.HasSuffix(text, []byte("hello")) {
+					t.Fatalf("received %q, %v", text, err)
+				}
+				if own := conn.ConnectionState().PeerCertificates[0].Equal(site.Certificate()); own != tt.own {
+					t.Errorf("the certificate is the site's: %v", own)
+				}
+			} else if tt.send != "" {
+				c.send(tt.send)
+				c.finish()
+				_, _ = io.ReadAll(c.in) // the site makes nothing of it
+			}
+			c.Close()
+			connects, _ := byMethod(r.stop())
+			if len(connects) != 1 || connects[0].Action != tt.action || connects[0].Rule != tt.rule {
+				t.Errorf("%+v, want %s by %s", connects, tt.action, tt.rule)
+			}
+		})
+	}
+}
+
 // What requests inside ask for is decided anew, and for no other host than the
 // connection was opened for.
 func TestInterceptedRequests(t *testing.T) {

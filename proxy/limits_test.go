@@ -105,6 +105,19 @@ func TestTunnelsPerClient(t *testing.T) {
 	})
 }
 
+// What is intercepted takes no descriptor of the reserve either.
+func TestInterceptKeepsDescriptors(t *testing.T) {
+	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
+		r := start(t, setup{inspect: policy.InspectAll, prepare: func(s *Server) { s.limits.descriptors = 8 }})
+		c := r.dial()
+		c.send(connectTo("example.com:443"))
+		c.refused()
+		if recs := r.stop(); len(recs) != 1 || recs[0].Status != 503 || r.shed(shedDescriptors) != 1 {
+			t.Errorf("%d refused for descriptors, records %+v", r.shed(shedDescriptors), recs)
+		}
+	})
+}
+
 func TestClientKey(t *testing.T) {
 	for _, tt := range []struct {
 		name, a, b string
