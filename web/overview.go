@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
+
 	"espalier/policy"
 	"espalier/policy/catalog"
 	"espalier/proxy/accesslog"
@@ -15,36 +17,81 @@ import (
 	"espalier/web/console"
 )
 
-// overviewPage is GET /.
+// overviewPage is GET /. Figures are those of the last day where a store can tell
+// them, so that a restart leaves them alone, and since the start elsewhere.
 func (c Control) overviewPage(r *http.Request, p *console.Page) (any, int) {
-	view := overview(c.status(), c.Services())
+	view := overview(c.status())
 	view.Interceptors = c.interceptors()
-	if c.Store == nil {
-		return view, http.StatusOK
+	live := c.Services()
+	if c.Store != nil {
+		if err := c.Store.Health().Err; err != nil {
+			view.StoreError = err.Error()
+		}
+		ctx, cancel := pageTime(r)
+		defer cancel()
+		if err := c.lastDay(ctx, p, live, &view); err == nil {
+			view.HasStore = true
+			return view, http.StatusOK
+		} else if r.Context().Err() == nil {
+			c.Log.Error("the store cannot be searched", zap.Error(err))
+		}
+		view.StoreError = cmp.Or(view.StoreError, console.Locale(p.Lang).T(console.StoreFails))
 	}
-	view.HasStore = true
-	if err := c.Store.Health().Err; err != nil {
-		view.StoreError = err.Error()
-	}
-	ctx, cancel := pageTime(r)
-	defer cancel()
-	if err := c.lastDay(ctx, p, &view); err != nil {
-		return c.storeFailedOnPage(r, err)
-	}
+	sinceStart(live, &view)
 	return view, http.StatusOK
 }
 
-// lastDay adds what the store knows.
-func (s Source) lastDay(ctx context.Context, p *console.Page, view *console.Overview) (err error) {
-	if view.Chart, err = s.servicesChart(ctx, p, "24h"); err != nil {
+// lastDay adds what the store knows of the last day.
+func (s Source) lastDay(ctx context.Context, p *console.Page, live []traffic.Snapshot, view *console.Overview) error {
+	from := windowOf("24h").from(p.Now)
+	chart, err := s.servicesChart(ctx, p, "24h")
+	if err != nil {
 		return err
 	}
-	from := p.Now.Add(-24 * time.Hour)
-	if view.Hosts, err = s.top(ctx, accesslog.ByHost, from, "host", 6); err != nil {
+	hosts, err := s.top(ctx, accesslog.ByHost, from, "host", 6)
+	if err != nil {
 		return err
 	}
-	view.Clients, err = s.top(ctx, accesslog.ByClient, from, "client", 6)
-	return err
+	clients, err := s.top(ctx, accesslog.ByClient, from, "client", 6)
+	if err != nil {
+		return err
+	}
+	byService, err := s.sums(ctx, accesslog.ByService, from)
+	if err != nil {
+		return err
+	}
+	byAction, err := s.sums(ctx, accesslog.ByAction, from)
+	if err != nil {
+		return err
+	}
+	view.Chart, view.Hosts, view.Clients = chart, hosts, clients
+	var services []console.Service
+	for _, x := range live {
+		sum := byService[x.Service]
+		services = append(services, console.Service{
+			ID: x.Service, Apple: x.Service != catalog.Other, Up: sum.Up, Down: sum.Down,
+			Requests: sum.Requests, Tunnels: x.Tunnels, Errors: sum.Errors,
+		})
+	}
+	requests := map[policy.Action]int64{}
+	for name, sum := range byAction {
+		requests[policy.Action(name)] = sum.Requests
+	}
+	figures(services, requests, view)
+	return nil
+}
+
+// sums are those since a time, by name.
+func (s Source) sums(ctx context.Context, by string, from time.Time) (map[string]accesslog.Sum, error) {
+	t, err := s.Store.Traffic(ctx, accesslog.TrafficQuery{From: from, By: by})
+	if err != nil {
+		return nil, err
+	}
+	sums := map[string]accesslog.Sum{}
+	for _, r := range t.Rows {
+		sums[r.Name] = r.Sum
+	}
+	return sums, nil
 }
 
 // top returns the names with the most bytes, each with a link to its records,
@@ -71,7 +118,7 @@ func (s Source) top(ctx context.Context, by string, from time.Time, key string, 
 }
 
 // overview makes of the process's state what the first page shows.
-func overview(st Status, services []traffic.Snapshot) console.Overview {
+func overview(st Status) console.Overview {
 	page := console.Overview{
 		Started: st.Started, PACURL: st.PACURL, Proxy: st.Proxy, Lists: st.Lists, Tunnels: st.Tunnels,
 		Config: console.Config{
@@ -100,41 +147,51 @@ func overview(st Status, services []traffic.Snapshot) console.Overview {
 	for _, l := range st.Listeners {
 		page.Listeners = append(page.Listeners, console.Listener(l))
 	}
+	return page
+}
 
-	byAction := map[policy.Action]int64{}
-	for _, s := range services {
-		page.Up, page.Down, page.Requests = page.Up+s.Up, page.Down+s.Down, page.Requests+s.Total()
-		if s.Service == catalog.Other {
-			page.Other = s.Bytes()
-		}
-		for a, n := range s.Requests {
-			byAction[a] += n
-		}
-	}
-	services = slices.Clone(services)
-	slices.SortStableFunc(services, func(a, b traffic.Snapshot) int {
-		return cmp.Or(cmp.Compare(b.Bytes(), a.Bytes()), cmp.Compare(b.Total(), a.Total()))
-	})
-	for _, s := range services {
-		if s.Bytes() == 0 && s.Total() == 0 && s.Tunnels == 0 {
-			page.Quiet = append(page.Quiet, s.Service)
-			continue
-		}
-		page.Services = append(page.Services, console.Service{
+// sinceStart adds what was counted since the process started.
+func sinceStart(live []traffic.Snapshot, view *console.Overview) {
+	var services []console.Service
+	requests := map[policy.Action]int64{}
+	for _, s := range live {
+		services = append(services, console.Service{
 			ID: s.Service, Apple: s.Service != catalog.Other, Up: s.Up, Down: s.Down,
 			Requests: s.Total(), Tunnels: s.Tunnels, Errors: s.Requests[policy.Error],
 		})
+		for a, n := range s.Requests {
+			requests[a] += n
+		}
+	}
+	figures(services, requests, view)
+}
+
+// figures adds what services have used, and how many requests there were by action.
+func figures(services []console.Service, requests map[policy.Action]int64, view *console.Overview) {
+	slices.SortStableFunc(services, func(a, b console.Service) int {
+		return cmp.Or(cmp.Compare(b.Bytes(), a.Bytes()), cmp.Compare(b.Requests, a.Requests))
+	})
+	for _, s := range services {
+		view.Up, view.Down = view.Up+s.Up, view.Down+s.Down
+		view.Requests, view.Errors = view.Requests+s.Requests, view.Errors+s.Errors
+		if !s.Apple {
+			view.Other = s.Bytes()
+		}
+		if s.Bytes() == 0 && s.Requests == 0 && s.Tunnels == 0 {
+			view.Quiet = append(view.Quiet, s.ID)
+		} else {
+			view.Services = append(view.Services, s)
+		}
 	}
 	offset := 0.0
 	for _, a := range traffic.Actions {
-		view := console.Action{ID: string(a), Count: byAction[a], Offset: offset}
-		if page.Requests > 0 {
-			view.Width = 100 * float64(view.Count) / float64(page.Requests)
+		x := console.Action{ID: string(a), Count: requests[a], Offset: offset}
+		if view.Requests > 0 {
+			x.Width = 100 * float64(x.Count) / float64(view.Requests)
 		}
-		page.Actions = append(page.Actions, view)
-		offset += view.Width
+		view.Actions = append(view.Actions, x)
+		offset += x.Width
 	}
-	return page
 }
 
 // A window is a period that pages show.

@@ -1,8 +1,10 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"espalier/policy/catalog"
@@ -22,33 +24,32 @@ func (c Control) servicesPage(r *http.Request, p *console.Page) (any, int) {
 		if view.Chart, err = c.servicesChart(ctx, p, w.name); err != nil {
 			return c.storeFailedOnPage(r, err)
 		}
-		t, err := c.Store.Traffic(ctx, accesslog.TrafficQuery{From: w.from(p.Now), By: accesslog.ByService})
-		if err != nil {
+		if sums, err = c.sums(ctx, accesslog.ByService, w.from(p.Now)); err != nil {
 			return c.storeFailedOnPage(r, err)
 		}
-		for _, row := range t.Rows {
-			sums[row.Name] = row.Sum
+		for _, x := range sums {
+			view.All += x.Bytes()
 		}
-		view.All = t.Total().Bytes()
 	}
 	rows := map[string]int{}
 	for _, row := range c.Explainer().Policy.Apple().Rows() {
 		rows[row.Service]++
 	}
-	open := map[string]int64{}
-	for _, s := range c.Services() {
-		open[s.Service] = s.Tunnels
+	health := map[string]string{}
+	if report := c.Doctor.Status().Report; report != nil {
+		for _, x := range report.Services {
+			health[x.ID] = string(x.State)
+		}
 	}
-	for _, s := range catalog.Services {
-		sum := sums[s.ID]
-		view.List = append(view.List, console.ServiceRow{
-			Service: console.Service{
-				ID: s.ID, Apple: s.ID != catalog.Other, Up: sum.Up, Down: sum.Down,
-				Requests: sum.Requests, Tunnels: open[s.ID], Errors: sum.Errors,
-			},
-			Rows: rows[s.ID],
+	for _, s := range c.Services() { // in the order of the catalogue
+		sum := sums[s.Service]
+		view.List = append(view.List, console.Service{
+			ID: s.Service, Apple: s.Service != catalog.Other, Up: sum.Up, Down: sum.Down,
+			Requests: sum.Requests, Tunnels: s.Tunnels, Errors: sum.Errors,
+			Rows: rows[s.Service], Health: health[s.Service],
 		})
 	}
+	slices.SortStableFunc(view.List, func(a, b console.Service) int { return cmp.Compare(b.Bytes(), a.Bytes()) })
 	return view, http.StatusOK
 }
 

@@ -109,6 +109,24 @@ func TestRichEscapes(t *testing.T) {
 	}
 }
 
+func TestServicesTellTheirHealth(t *testing.T) {
+	for health, want := range map[string]string{"ok": "reachable", "broken": "broken", "skipped": "", "": ""} {
+		var page strings.Builder
+		list := []Service{{ID: "push", Apple: true, Rows: 3, Health: health}}
+		if err := Render(&page, "services", Page{Look: Look{Lang: "en"}, Area: "services", Data: Services{List: list}}); err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{"reachable", "broken"} {
+			if strings.Contains(page.String(), ">"+text+"<") != (text == want) {
+				t.Errorf("health %q: %q is not what the page says of it", health, text)
+			}
+		}
+		if !strings.Contains(page.String(), "push · 3 rows") {
+			t.Errorf("health %q: no rows", health)
+		}
+	}
+}
+
 func TestFormats(t *testing.T) {
 	en, sv := Locale("en"), Locale("sv")
 	for n, want := range map[int64]string{

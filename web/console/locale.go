@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -194,6 +195,11 @@ func (l Locale) funcs() template.FuncMap {
 		"int64":   func(n int) int64 { return int64(n) },
 		"when":    func(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") },
 		"zone":    func(t time.Time) string { return t.Local().Format("MST") },
+		"offset": func(t time.Time) int { // seconds east of UTC
+			_, seconds := t.Local().Zone()
+			return seconds
+		},
+		"systems": systems,
 		"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"service": func(id string) string { return l.T(ServiceName(id)) },
 		"meaning": func(action string) string { return l.T(actionMeanings[action]) },
@@ -209,6 +215,19 @@ func (l Locale) funcs() template.FuncMap {
 		"languages": func() map[string]string { return map[string]string{"en": "English", "sv": "Svenska"} },
 		"dict":      dict,
 	}
+}
+
+// systemNames are Apple's names of the catalogue's systems.
+var systemNames = map[string]string{
+	"ios": "iOS", "ipados": "iPadOS", "tvos": "tvOS", "macos": "macOS", "watchos": "watchOS", "visionos": "visionOS",
+}
+
+func systems(ids []string) string {
+	var names []string
+	for _, id := range ids {
+		names = append(names, cmp.Or(systemNames[id], id))
+	}
+	return strings.Join(names, ", ")
 }
 
 // dict makes a map of names and values, for templates that need several.

@@ -22,13 +22,16 @@ type Overview struct {
 	Interceptors  []string   // of TLS on the way to Apple
 	StoreError    string     // why records cannot be searched; empty where they can
 
-	Up, Down, Requests, Tunnels int64
+	// HasStore says that what follows is of the last day, and not since the start.
+	HasStore                    bool
+	Up, Down, Requests, Tunnels int64     // tunnels are open now
+	Errors                      int64     // of Requests
 	Other                       int64     // bytes of what is not Apple's
 	Services                    []Service // those with traffic, the most bytes first
 	Quiet                       []string  // ids of the others
 	Actions                     []Action
 
-	HasStore       bool // the following are of its last 24 hours
+	// These are of a store only.
 	Chart          Chart
 	Hosts, Clients []Share
 }
@@ -65,14 +68,16 @@ type Fetches struct {
 	Last        time.Time
 }
 
-// Service is what one service has used since the start.
+// Service is what one service has used in a period.
 type Service struct {
 	ID       string
 	Apple    bool
 	Up, Down int64
 	Requests int64
-	Tunnels  int64
+	Tunnels  int64 // open now
 	Errors   int64
+	Rows     int    // of the catalogue; 0 where that is not told
+	Health   string // a doctor.State; empty where nobody has looked
 }
 
 // Bytes is the sum of both directions.

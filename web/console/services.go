@@ -10,14 +10,8 @@ type Services struct {
 	Windows  Windows
 	HasStore bool
 	Chart    Chart
-	All      int64 // bytes
-	List     []ServiceRow
-}
-
-// ServiceRow is a row of the list.
-type ServiceRow struct {
-	Service
-	Rows int // of the catalogue
+	All      int64     // bytes
+	List     []Service // the most bytes first
 }
 
 // ServiceView is the page of one service.

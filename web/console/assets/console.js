@@ -20,26 +20,42 @@ function size(n) {
 
 // Axes are labelled with round values, which need no zeros behind the comma.
 function tick(unit, v) {
-  if (unit !== "bytes") return v.toLocaleString(lang);
+  if (unit === "count") return v.toLocaleString(lang);
+  const per = unit === "rate" ? "/s" : "";
   for (const [name, one] of [["TB", 1e12], ["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {
-    if (v >= one) return (v / one).toLocaleString(lang, { maximumFractionDigits: 2 }) + " " + name;
+    if (v >= one) return (v / one).toLocaleString(lang, { maximumFractionDigits: 2 }) + " " + name + per;
   }
-  return v.toLocaleString(lang) + " B";
+  return v.toLocaleString(lang) + " B" + per;
+}
+
+// Times are the server's, as in all texts, wherever the browser is. wall has those
+// as its local time.
+const offset = Number(document.documentElement.dataset.offset);
+function wall(seconds) {
+  return new Date((seconds + offset + 60 * new Date(seconds * 1000).getTimezoneOffset()) * 1000);
 }
 
 const two = (n) => String(n).padStart(2, "0");
 function moment(seconds, span) {
-  const t = new Date(seconds * 1000);
+  const t = wall(seconds);
   const clock = two(t.getHours()) + ":" + two(t.getMinutes());
-  const day = t.toLocaleDateString(lang, { day: "numeric", month: "short" });
   if (span <= 600) return clock + ":" + two(t.getSeconds());
   if (span <= 2 * 86400) return clock;
-  return day;
+  return t.toLocaleDateString(lang, { day: "numeric", month: "short" });
+}
+
+// full writes a time as the server does, without what a step leaves out.
+function full(seconds, span) {
+  const t = wall(seconds);
+  const clock = two(t.getHours()) + ":" + two(t.getMinutes());
+  if (span <= 600) return clock + ":" + two(t.getSeconds());
+  return t.getFullYear() + "-" + two(t.getMonth() + 1) + "-" + two(t.getDate()) + " " + clock;
 }
 
 // plot draws series over time into a place. Stacked ones stand on each other, the
-// first at the bottom.
-function plot(place, { times, series, unit, stacked, height }) {
+// first at the bottom. last is how many seconds it shows, in place of all; whole
+// says what the values beside the names are while none is pointed at.
+function plot(place, { times, series, unit, stacked, height, last, whole }) {
   place.replaceChildren();
   const values = series.map((s) => s.values);
   let drawn = values;
@@ -49,32 +65,38 @@ function plot(place, { times, series, unit, stacked, height }) {
     drawn = values.map((list) => list.map((v, i) => (sum[i] += v)));
     for (let i = series.length - 1; i > 0; i--) bands.push({ series: [i + 1, i] });
   }
-  const span = times.length > 1 ? times[times.length - 1] - times[0] : 0;
+  const span = last || (times.length > 1 ? times[times.length - 1] - times[0] : 0);
   const axis = {
     stroke: colour("--soft"), font: "12px system-ui, sans-serif",
     grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false },
   };
   const legend = document.createElement("ul");
   legend.className = "legend";
+  // show writes the values of a moment, or else of the whole: a sum, or what is now.
   const show = (at) => {
-    legend.replaceChildren(...series.map((s, i) => {
+    const head = document.createElement("li");
+    head.className = "when";
+    head.textContent = at == null ? whole : full(times[at], span);
+    legend.replaceChildren(head, ...series.map((s, i) => {
       const li = document.createElement("li");
       const mark = document.createElement("i");
       mark.style.background = s.colour;
-      li.append(mark, s.name);
-      if (at != null) {
-        const b = document.createElement("b");
-        b.textContent = unit === "bytes" ? size(values[i][at]) : number(values[i][at], 0);
-        li.append(b);
-      }
+      const b = document.createElement("b");
+      const list = values[i];
+      const v = at != null ? list[at] : unit === "rate" ? list[list.length - 1] : list.reduce((a, b) => a + b, 0);
+      b.textContent = (unit === "count" ? number(v, 0) : size(v)) + (unit === "rate" ? "/s" : "");
+      li.append(mark, s.name, b);
       return li;
     }));
   };
   show(null);
   const chart = new uPlot({
-    width: place.clientWidth, height: height || 240, legend: { show: false }, bands,
+    width: place.clientWidth, height: height || 240, legend: { show: false }, bands, tzDate: wall,
     cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
-    scales: { y: { range: (u, min, max) => [0, max > 0 ? max * 1.08 : 1] } },
+    scales: {
+      x: last ? { range: (u, min, max) => [max - last, max] } : {},
+      y: { range: (u, min, max) => [0, Math.max(max * 1.08, unit === "count" ? 1 : 1000)] },
+    },
     axes: [
       { ...axis, space: 64, size: 32, values: (u, list) => list.map((v) => moment(v, span)) },
       { ...axis, size: 68, values: (u, list) => list.map((v) => tick(unit, v)) },
@@ -83,7 +105,7 @@ function plot(place, { times, series, unit, stacked, height }) {
       label: s.name, stroke: s.colour, width: stacked ? 1 : 2, points: { show: false },
       fill: stacked ? s.colour + "d0" : s.colour + "22",
     }))],
-    hooks: { setCursor: [(u) => show(u.cursor.idx)] },
+    hooks: { setCursor: [(u) => show(u.cursor.idx)], setData: [(u) => show(u.cursor.idx)] },
   }, [times, ...drawn], place);
   place.append(legend);
   return chart;
@@ -99,7 +121,7 @@ function charts() {
     const rows = [...figure.querySelectorAll("tbody tr")].map((tr) => [...tr.querySelectorAll("[data-v]")].map((td) => Number(td.dataset.v)));
     const series = heads.map((th, i) => ({ name: th.textContent, colour: seriesColour(Number(th.dataset.colour)), values: rows.map((r) => r[i]) }));
     const place = figure.querySelector(".plot");
-    drawnCharts.push([place, plot(place, { times, series, unit: figure.dataset.unit, stacked: "stacked" in figure.dataset })]);
+    drawnCharts.push([place, plot(place, { times, series, unit: figure.dataset.unit, stacked: "stacked" in figure.dataset, whole: figure.dataset.total })]);
   }
 }
 
@@ -115,7 +137,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", charts);
 function live() {
   const card = document.querySelector(".card.live");
   if (!card) return;
-  const perSecond = card.dataset.unitLive;
+  const seconds = 120;
   const times = [], down = [], up = [];
   const put = (name, text) => {
     const e = document.querySelector('.figures [data-live="' + name + '"]');
@@ -127,21 +149,25 @@ function live() {
   events.addEventListener("traffic", (e) => {
     const t = JSON.parse(e.data);
     let d = 0, u = 0, requests = 0;
-    for (const row of document.querySelectorAll("tr[data-service]")) {
-      row.querySelector("[data-live=rate]").textContent = row.dataset.service;
+    const rows = new Map([...document.querySelectorAll("tr[data-service]")].map((row) => [row.dataset.service, row]));
+    for (const row of rows.values()) {
+      row.querySelector("[data-live=rate]").textContent = "";
+      row.querySelector("[data-live=open]").textContent = "0";
     }
     for (const s of t.services) {
       d += s.down; u += s.up; requests += s.requests;
-      const row = document.querySelector('tr[data-service="' + s.service + '"] [data-live=rate]');
-      if (row && s.up + s.down > 0) row.textContent = s.service + " · " + size((s.up + s.down) / t.seconds) + " " + perSecond;
+      const row = rows.get(s.service);
+      if (!row) continue;
+      row.querySelector("[data-live=open]").textContent = number(s.tunnels, 0);
+      if (s.up + s.down > 0) row.querySelector("[data-live=rate]").textContent = " · " + size((s.up + s.down) / t.seconds) + "/s";
     }
     d /= t.seconds; u /= t.seconds;
-    put("down", size(d) + " " + perSecond);
-    put("up", size(u) + " " + perSecond);
-    put("requests", number(requests / t.seconds, 1) + " " + perSecond);
+    put("down", size(d) + "/s " + card.dataset.now);
+    put("up", size(u) + "/s " + card.dataset.now);
+    put("requests", number(requests / t.seconds, 1) + "/s " + card.dataset.now);
     put("tunnels", number(t.tunnels, 0));
     times.push(Date.parse(t.time) / 1000); down.push(d); up.push(u);
-    for (const list of [times, down, up]) if (list.length > 120) list.shift();
+    for (const list of [times, down, up]) if (list.length > seconds + 1) list.shift();
     if (times.length < 2) return;
     card.hidden = false;
     const place = card.querySelector(".plot");
@@ -149,7 +175,7 @@ function live() {
       liveChart[1].setData([times, down, up]);
     } else {
       liveChart = [place, plot(place, {
-        times, unit: "bytes", height: 150,
+        times, unit: "rate", height: 150, last: seconds, whole: card.dataset.now,
         series: [{ name: card.dataset.down, colour: seriesColour(1), values: down }, { name: card.dataset.up, colour: seriesColour(2), values: up }],
       })];
     }
