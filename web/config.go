@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 
 	"espalier/policy"
 	"espalier/web/profile"
@@ -16,6 +17,10 @@ import (
 type Config struct {
 	// Public are the addresses devices fetch from, "host:port" or ":port".
 	Public []string `koanf:"public"`
+	// PublicURL is where devices reach these, "http://HOST[:PORT]": what the URLs of
+	// scripts begin with that profiles and people are given. Empty means this
+	// machine by its first IPv4 address.
+	PublicURL string `koanf:"public_url"`
 	// Admin are the addresses of the console, the API and the metrics.
 	Admin []string `koanf:"admin"`
 	// Users is the file of the console's users, with lines of "name:hash[:role]";
@@ -37,6 +42,9 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("public[%d]: %w", i, err))
 		}
 	}
+	if c.PublicURL != "" && !isBaseURL(c.PublicURL) {
+		errs = append(errs, fmt.Errorf("public_url: %q is none (wanted: http://proxy.example.org:8080, and no path behind it)", c.PublicURL))
+	}
 	for i, s := range c.Admin {
 		if _, err := listenHost(s); err != nil {
 			errs = append(errs, fmt.Errorf("admin[%d]: %w", i, err))
@@ -53,6 +61,13 @@ func (c Config) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// isBaseURL reports whether s is scheme, host and perhaps a port.
+func isBaseURL(s string) bool {
+	scheme, host, _ := strings.Cut(s, "://")
+	_, err := policy.ParseTarget(host, 80)
+	return (scheme == "http" || scheme == "https") && err == nil
 }
 
 // BeyondLoopback are the indexes of those of Admin that others than this machine

@@ -132,7 +132,7 @@ func (s *publicStage) doAt(t *testing.T, addr, head string) (*http.Response, str
 
 const hostLine = " HTTP/1.1\nHost: x"
 
-// A proxy that takes no connections stands last, at once and for those too who
+// A proxy that is not well stands last, at once and for those too who
 // ask whether anything has changed.
 func TestPublicNamesFailedProxiesLast(t *testing.T) {
 	open, err := net.Listen("tcp", "127.0.0.1:0")

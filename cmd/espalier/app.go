@@ -369,14 +369,14 @@ func (a *app) proxyAddress() string {
 	return ""
 }
 
-// pacURL is what the MDM is given: the script at the address that devices reach
-// this machine by.
+// pacURL is what the MDM is given: the script where devices reach it; empty where
+// that is not known.
 func (a *app) pacURL(site string) string {
-	at, err := pac.Fetched(netip.Addr{}, addrPorts(a.publicOn))
+	base, err := publicURL(a.current.Load().Config.Web, addrPorts(a.publicOn))
 	if err != nil {
 		return ""
 	}
-	return "http://" + at + a.script.Load().Path(site)
+	return base + a.script.Load().Path(site)
 }
 
 // addresses are all that the process listens on.

@@ -101,7 +101,7 @@ func (a *app) profile(kind, site string) ([]byte, error) {
 		Kind: kind, Site: site, Root: a.caRoot(), PACURL: a.pacURL(site), Proxy: profile.ProxyOptions{CaptiveLogin: true},
 	}
 	if r.PACURL == "" && kind != profile.KindCA {
-		return nil, errors.New("web.public: names no IPv4 address that devices can reach")
+		return nil, errNoPublicURL
 	}
 	return a.made.Load().issuer.Make(r)
 }

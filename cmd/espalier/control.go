@@ -95,7 +95,7 @@ func writeStatus(s screen, st web.Status) error {
 	}
 	for _, p := range st.PACProxies {
 		if !p.Up {
-			row("", red, p.Proxy+" takes no connections since "+local(p.Since)+", so that it stands last: "+p.Error)
+			row("", red, p.Proxy+" is not well since "+local(p.Since)+", so that it stands last: "+p.Error)
 		}
 	}
 	for i, f := range st.PACFetches {

@@ -14,6 +14,7 @@ import (
 	"espalier/configs"
 	"espalier/pac"
 	"espalier/policy"
+	"espalier/web"
 )
 
 // pacCommand is `espalier pac`.
@@ -94,7 +95,7 @@ func pacURLs(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command 
 			if err != nil {
 				return err
 			}
-			base, err := publicURL(cfg)
+			base, err := publicURL(cfg.Web, listenAddrs(cfg.Web.Public))
 			if err != nil {
 				return usage(err)
 			}
@@ -232,12 +233,19 @@ func fetchedProxy(cfg *configs.Config) (string, error) {
 	return pac.Fetched(netip.Addr{}, listenAddrs(cfg.Proxy.Listen))
 }
 
-// publicURL is the URL of web.public for a client that reaches this machine by its
-// first address.
-func publicURL(cfg *configs.Config) (string, error) {
-	at, err := pac.Fetched(netip.Addr{}, listenAddrs(cfg.Web.Public))
+// errNoPublicURL is returned where it is not known what devices reach web.public
+// by.
+var errNoPublicURL = errors.New("web.public: names no IPv4 address that devices can reach (web.public_url says what they reach it by)")
+
+// publicURL is where devices reach web.public, whose addresses are on: what
+// web.public_url says, or else this machine by its first address.
+func publicURL(cfg web.Config, on []netip.AddrPort) (string, error) {
+	if cfg.PublicURL != "" {
+		return cfg.PublicURL, nil
+	}
+	at, err := pac.Fetched(netip.Addr{}, on)
 	if err != nil {
-		return "", errors.New("web.public: names no IPv4 address that devices can reach")
+		return "", errNoPublicURL
 	}
 	return "http://" + at, nil
 }

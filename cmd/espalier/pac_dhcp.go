@@ -63,7 +63,7 @@ func wpadURL(cfg *configs.Config) (string, error) {
 	if !cfg.PAC.WPAD {
 		return "", errors.New("pac.wpad is false, so that nothing is at /wpad.dat; set it to true, or give --url")
 	}
-	base, err := publicURL(cfg)
+	base, err := publicURL(cfg.Web, listenAddrs(cfg.Web.Public))
 	if err != nil {
 		return "", fmt.Errorf("%w; give --url", err)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -12,6 +13,7 @@ import (
 	"espalier/pac"
 	"espalier/policy"
 	"espalier/proxy"
+	"espalier/web"
 )
 
 func pacTestConfig() *configs.Config {
@@ -124,6 +126,25 @@ func TestPACBadUsage(t *testing.T) {
 		stdout, stderr, code := runPAC(c.cfg, strings.Fields(c.args)...)
 		if code != exitUsage || stdout != "" || !strings.Contains(stderr, c.want) {
 			t.Errorf("pac %s: exit %d, %q, %q; want %q", c.args, code, stdout, stderr, c.want)
+		}
+	}
+}
+
+// Devices are told what web.public_url says, and of an address that they can
+// reach where it says nothing.
+func TestPublicURL(t *testing.T) {
+	for _, c := range []struct {
+		name, url, listens string
+		want               string
+	}{
+		{"address", "", "192.0.2.8:8080", "http://192.0.2.8:8080"},
+		{"loopback", "", "127.0.0.1:8080", ""},
+		{"said", "http://pac.example", "192.0.2.8:8080", "http://pac.example"},
+		{"said, behind something on this machine", "https://pac.example:8443", "127.0.0.1:8080", "https://pac.example:8443"},
+	} {
+		got, err := publicURL(web.Config{PublicURL: c.url}, []netip.AddrPort{netip.MustParseAddrPort(c.listens)})
+		if got != c.want || (err != nil) != (c.want == "") {
+			t.Errorf("%s: %q, %v; want %q", c.name, got, err, c.want)
 		}
 	}
 }

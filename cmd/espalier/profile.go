@@ -129,7 +129,7 @@ func pacURLOf(cfg *configs.Config, r *profile.Request) error {
 	if r.PACURL != "" {
 		return nil
 	}
-	base, err := publicURL(cfg)
+	base, err := publicURL(cfg.Web, listenAddrs(cfg.Web.Public))
 	if err != nil {
 		return fmt.Errorf("%w; name the script with --pac-url", err)
 	}

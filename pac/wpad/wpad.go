@@ -97,7 +97,7 @@ func DNS(format, rawURL, domain string) (string, error) {
 	}
 	addr, err := netip.ParseAddr(u.Hostname())
 	if err != nil {
-		return "", fmt.Errorf("%q has a name, but an address record needs an address", rawURL)
+		return "", fmt.Errorf("%q has a name, but an address record needs an address (--url http://ADDRESS…/wpad.dat)", rawURL)
 	}
 	name, literal, err := policy.ParseHost(domain)
 	if err == nil && (literal.IsValid() || strings.HasPrefix(name, "wpad.")) {
