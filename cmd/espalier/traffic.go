@@ -52,7 +52,8 @@ func trafficCommand(load func(*cobra.Command) (*configs.Config, error)) *cobra.C
 counts when it ends; "espalier status" and /metrics show what flows now.
 
 Sums are kept by the minute for two days (services and actions), by the hour for
-90 days and by the day (UTC) for two years. The window is widened to whole ones.`,
+90 days and by the day (UTC) for two years, of single clients no longer than
+records (log.store.keep). The window is widened to whole ones.`,
 		Example: `  espalier traffic --since 7d
   espalier traffic --since today --by host --limit 10
   espalier traffic --since 2026-01-01 --until 2026-02-01 --json`,

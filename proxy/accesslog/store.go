@@ -112,7 +112,7 @@ func (s *Store) open() (err error) {
 		return err
 	}
 	write, err := connect(s.path, "_txlock=immediate&_pragma=auto_vacuum(INCREMENTAL)&_pragma=journal_mode(WAL)"+
-		"&_pragma=synchronous(NORMAL)&_pragma=secure_delete(FAST)&_pragma=journal_size_limit(16777216)&_pragma=cache_size(-16384)")
+		"&_pragma=synchronous(NORMAL)&_pragma=secure_delete(ON)&_pragma=journal_size_limit(16777216)&_pragma=cache_size(-16384)")
 	if err != nil {
 		return err
 	}

@@ -85,7 +85,8 @@ func (s *Store) removeOldest(ctx context.Context, limit int64) (more bool, err e
 	return more, err
 }
 
-// tidySums removes old buckets, and of those that have ended the small talkers.
+// tidySums removes old buckets, of those that have ended the small talkers, and
+// who the clients were where no record tells that any more.
 func (s *Store) tidySums(ctx context.Context, now time.Time) error {
 	return s.transact(ctx, func(tx *sql.Tx) error {
 		for _, span := range spans {
@@ -98,6 +99,11 @@ func (s *Store) tidySums(ctx context.Context, now time.Time) error {
 			if span.talker {
 				if err := trim(ctx, tx, span, span.start(now), s.bounds.kept); err != nil {
 					return err
+				}
+				if s.cfg.Keep > 0 {
+					if err := forgetClients(ctx, tx, span, span.start(now.Add(-s.cfg.Keep))); err != nil {
+						return err
+					}
 				}
 			}
 		}
@@ -156,16 +162,34 @@ func trimBucket(ctx context.Context, tx *sql.Tx, kept int, args ...any) error {
 		return err
 	}
 	small := bucket + " AND (up + down, requests) <= (?, ?) AND NOT (up + down = ? AND requests = ? AND name <= ?)"
-	args = append(args, least.Up, least.Requests, least.Up, least.Requests, name)
-	// "WHERE true" tells ON CONFLICT from a join.
-	_, err = tx.ExecContext(ctx, `INSERT INTO talkers
+	return fold(ctx, tx, small, append(args, least.Up, least.Requests, least.Up, least.Requests, name)...)
+}
+
+// forgetClients makes one sum of the clients of each bucket that began before a
+// time, as do the records that named them.
+func forgetClients(ctx context.Context, tx *sql.Tx, span span, before int64) error {
+	key := forgottenKey(span.seconds())
+	from, err := getMeta(tx, key)
+	if err != nil || from == before {
+		return err
+	}
+	err = fold(ctx, tx, "span = ? AND start >= ? AND start < ? AND kind = ? AND name <> 0", span.seconds(), from, before, kindClient)
+	if err != nil {
+		return err
+	}
+	return setMeta(tx, key, before)
+}
+
+// fold makes one sum a bucket of the talkers that a condition selects.
+func fold(ctx context.Context, tx *sql.Tx, where string, args ...any) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO talkers
 		SELECT span, start, kind, 0, sum(requests), sum(errors), sum(up), sum(down) FROM talkers
-		WHERE `+small+` GROUP BY span, start, kind
+		WHERE `+where+` GROUP BY span, start, kind
 		ON CONFLICT (span, start, kind, name)`+upsert, args...)
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, "DELETE FROM talkers WHERE "+small, args...)
+	_, err = tx.ExecContext(ctx, "DELETE FROM talkers WHERE "+where, args...)
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -327,7 +328,7 @@ func TestRecordsAreRemovedByAge(t *testing.T) {
 	enc := newJSONEncoder("n")
 	var file strings.Builder
 	for i := range 48 {
-		file.Write(enc.append(nil, &Record{ID: ID(i + 1), Time: now.Add(time.Duration(i-47) * time.Hour), Service: "push", Action: policy.Tunnel, Agent: fmt.Sprintf("secret-agent-%d.", i)}))
+		file.Write(enc.append(nil, &Record{ID: ID(i + 1), Time: now.Add(time.Duration(i-47) * time.Hour), Service: "push", Action: policy.Tunnel, Client: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), Host: fmt.Sprintf("h%d.example", i), Agent: fmt.Sprintf("secret-agent-%d.", i)}))
 	}
 	if _, err := s.Import(t.Context(), strings.NewReader(file.String())); err != nil {
 		t.Fatal(err)
@@ -348,6 +349,43 @@ func TestRecordsAreRemovedByAge(t *testing.T) {
 	}
 	if n := sum(); n != 48 {
 		t.Errorf("the sums lose %d requests with their records", 48-n)
+	}
+	// Nor does any client stay known, by the hour or by the day, when no record has
+	// it any more; hosts are nobody.
+	named := func(by string, back time.Duration) (names []string, requests int64) {
+		t.Helper()
+		got, err := s.Traffic(t.Context(), TrafficQuery{By: by, From: now.Add(-back), To: now.Add(time.Second)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range got.Rows {
+			if r.Name != "" {
+				names = append(names, r.Name)
+			}
+		}
+		return names, got.Total().Requests
+	}
+	midnight := now.Add(-24 * time.Hour).Truncate(24 * time.Hour) // the day of the first record that is kept
+	for _, tt := range []struct {
+		by   string
+		back time.Duration
+		want int
+	}{
+		{ByClient, 7 * 24 * time.Hour, 25},
+		{ByClient, 30 * 24 * time.Hour, int(now.Sub(midnight)/time.Hour) + 1},
+		{ByHost, 7 * 24 * time.Hour, 48},
+		{ByHost, 30 * 24 * time.Hour, 48},
+	} {
+		if names, requests := named(tt.by, tt.back); len(names) != tt.want || requests != 48 {
+			t.Errorf("by %s of %s: %d are named, want %d; %d requests\n%v", tt.by, tt.back, len(names), tt.want, requests, names)
+		}
+	}
+	// A file of that time does not name them again.
+	if _, err := s.Import(t.Context(), strings.NewReader(file.String())); err != nil {
+		t.Fatal(err)
+	}
+	if names, _ := named(ByClient, 7*24*time.Hour); len(names) != 25 {
+		t.Errorf("after an import %v are named", names)
 	}
 	now = now.Add(3 * 365 * 24 * time.Hour)
 	if err := s.tidy(t.Context()); err != nil {

@@ -189,7 +189,7 @@ func (s *sums) store(ctx context.Context, tx *sql.Tx, most int) error {
 	return s.reopen(tx)
 }
 
-// reopen notes which buckets must be trimmed again, because they have grown after
+// reopen notes which buckets must be tidied again, because they have grown after
 // their time.
 func (s *sums) reopen(tx *sql.Tx) error {
 	first := map[int64]int64{}
@@ -199,12 +199,14 @@ func (s *sums) reopen(tx *sql.Tx) error {
 		}
 	}
 	for length, start := range first {
-		if _, err := tx.Exec("UPDATE meta SET value = min(value, ?) WHERE key = ?", start, trimmedKey(length)); err != nil {
+		if _, err := tx.Exec("UPDATE meta SET value = min(value, ?) WHERE key IN (?, ?)", start, trimmedKey(length), forgottenKey(length)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// trimmedKey names the time up to which buckets of a length were trimmed.
-func trimmedKey(seconds int64) string { return fmt.Sprintf("trimmed.%d", seconds) }
+// trimmedKey and forgottenKey name the times up to which buckets of a length were
+// trimmed, and their clients forgotten.
+func trimmedKey(seconds int64) string   { return fmt.Sprintf("trimmed.%d", seconds) }
+func forgottenKey(seconds int64) string { return fmt.Sprintf("forgotten.%d", seconds) }

@@ -29,7 +29,8 @@ var Dimensions = []string{ByService, ByAction, ByHost, ByClient}
 //
 // Sums are kept by the minute for 48 h (services and actions only), by the hour
 // for 90 days and by the day (UTC) for two years; the finest that reaches back to
-// From is used; for hosts and clients of more than eight days, the day.
+// From is used; for hosts and clients of more than eight days, the day. Clients are
+// told apart as long as records are kept (StoreConfig.Keep).
 type TrafficQuery struct {
 	// From and To are widened to whole buckets. A zero To is now.
 	From, To time.Time
