@@ -110,7 +110,7 @@ var swedish = map[string]string{
 	"Try the script": "Prova skriptet", "as a device would run it": "som en enhet skulle köra det", "URLs, a line each": "URL:er, en per rad", "Try": "Prova",
 	"What has changed": "Vad som har ändrats", "for every host of the catalogue, the rules and the scripts": "för varje värd i katalogen, reglerna och skripten",
 	"Script in force since": "Skriptet som gällde från", "Before": "Förut", "Compare with now": "Jämför med nu", "%d of %d URLs get another answer.": "%d av %d URL:er får ett annat svar.",
-	"Answers": "Svar", "Answer": "Svar", "Script": "Skript",
+	"Answer": "Svar", "Script": "Skript",
 
 	// Inspection.
 	"TLS inspection": "TLS-inspektion", "Off": "Av",
