@@ -37,6 +37,7 @@ func (c Control) handlePages(mux *http.ServeMux, g *gate) {
 		handle(mux, x.path, method{"GET", g.require(signin.Viewer, func(w http.ResponseWriter, r *http.Request) { c.show(w, r, x) })})
 	}
 	handle(mux, "/pac/script", method{"GET", g.require(signin.Viewer, c.downloadPAC)})
+	handle(mux, "/pac/profile", method{"POST", g.require(signin.Viewer, c.makeProfile)})
 	handle(mux, "/inspection/{do}", method{"POST", g.require(signin.Admin, c.changeExceptionOnPage)})
 	handle(mux, "/doctor/run", method{"POST", g.require(signin.Admin, c.startDoctor)})
 	handle(mux, "/settings/reload", method{"POST", g.require(signin.Admin, c.reloadOnPage)})

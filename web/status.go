@@ -16,6 +16,7 @@ import (
 	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
 	"espalier/web/explain"
+	"espalier/web/profile"
 	"espalier/web/signin"
 )
 
@@ -32,9 +33,9 @@ type Source struct {
 	Store *accesslog.Store
 	// Explainer explains the configuration in force.
 	Explainer func() *explain.Explainer
-	// Profile makes a profile for devices, of one of profile.Kinds but wifi; site is
-	// one of the PAC script's, or empty.
-	Profile func(kind, site string) ([]byte, error)
+	// Profile makes a profile for devices with the script and the root in force,
+	// which it sets. Its site must be one of the PAC script's, or empty.
+	Profile func(profile.Request) ([]byte, error)
 	// History holds the PAC scripts that were in force.
 	History history.Store
 	// Settings are the values in force, secrets redacted.

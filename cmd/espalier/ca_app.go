@@ -94,13 +94,10 @@ func (a *app) caRoot() *x509.Certificate {
 // rootProfile is the profile of caRoot.
 func (a *app) rootProfile() []byte { return a.made.Load().rootProfile }
 
-// profile makes a profile for a site, "" for outside sites, of the CA and script
-// in force.
-func (a *app) profile(kind, site string) ([]byte, error) {
-	r := profile.Request{
-		Kind: kind, Site: site, Root: a.caRoot(), PACURL: a.pacURL(site), Proxy: profile.ProxyOptions{CaptiveLogin: true},
-	}
-	if r.PACURL == "" && kind != profile.KindCA {
+// profile makes a profile of the CA and script in force, which it sets in r.
+func (a *app) profile(r profile.Request) ([]byte, error) {
+	r.Root, r.PACURL = a.caRoot(), a.pacURL(r.Site)
+	if r.PACURL == "" && r.Kind != profile.KindCA {
 		return nil, errNoPublicURL
 	}
 	return a.made.Load().issuer.Make(r)

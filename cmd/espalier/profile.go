@@ -83,7 +83,7 @@ func profileKind(load func(*cobra.Command) (*configs.Config, error), kind, short
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&r.Locked, "locked", false, "people cannot remove it, where an MDM server has installed it")
+	f.BoolVar(&r.Locked, "locked", false, "people cannot remove it from supervised devices")
 	if kind == profile.KindCA {
 		return cmd
 	}

@@ -60,7 +60,7 @@ func (i *Issuer) Make(r Request) ([]byte, error) {
 	name, proxy := r.Kind, GlobalProxy(r.PACURL, r.Proxy)
 	if r.WiFi != nil && r.Kind != KindGlobalProxy {
 		w := *r.WiFi
-		if err := w.check(); err != nil {
+		if err := w.Validate(); err != nil {
 			return nil, err
 		}
 		w.PACURL, w.Fallback = r.PACURL, r.Proxy.Fallback
@@ -86,8 +86,8 @@ func (i *Issuer) Make(r Request) ([]byte, error) {
 	return i.Profile(name, o, payloads...)
 }
 
-// check says what no device would take.
-func (w WiFi) check() error {
+// Validate says what no device would take. Errors begin with what is at fault.
+func (w WiFi) Validate() error {
 	switch {
 	case w.SSID == "" || len(w.SSID) > 32:
 		return fmt.Errorf("ssid: %q has %d bytes (allowed: 1 to 32)", w.SSID, len(w.SSID))
@@ -95,10 +95,15 @@ func (w WiFi) check() error {
 		return fmt.Errorf("encryption: %q is unknown (allowed: %s)", w.Encryption, strings.Join(Encryptions, ", "))
 	case w.Encryption == "None" && w.Password != "":
 		return errors.New("password: an open network has none")
-	case strings.HasPrefix(w.Encryption, "WPA") && (len(w.Password) < 8 || len(w.Password) > 64):
+	case strings.HasPrefix(w.Encryption, "WPA") && (len(w.Password) < 8 || len(w.Password) > 63 && !isKey(w.Password)):
 		return errors.New("password: has to have 8 to 63 characters, or 64 hexadecimal digits")
 	}
 	return nil
+}
+
+// isKey reports whether a password of WPA is a key written out.
+func isKey(password string) bool {
+	return len(password) == 64 && strings.Trim(strings.ToLower(password), "0123456789abcdef") == ""
 }
 
 func checkPACURL(s string) error {

@@ -39,8 +39,7 @@ func id(s string) string {
 type Options struct {
 	// Title and Description are what people read on the device.
 	Title, Description string
-	// Locked keeps people from removing the profile. Devices heed it where an MDM
-	// server or a supervising computer has installed the profile.
+	// Locked keeps people from removing the profile. Supervised devices heed it.
 	Locked bool
 }
 

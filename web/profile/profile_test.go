@@ -251,6 +251,7 @@ func TestMakeErrors(t *testing.T) {
 		{"a long name", wifi(strings.Repeat("x", 33), "None", ""), `ssid: "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx" has 33 bytes (allowed: 1 to 32)`},
 		{"an unknown cipher", wifi("a", "WPA9", ""), `encryption: "WPA9" is unknown (allowed: None, Any, WEP, WPA, WPA2, WPA3)`},
 		{"a password where none is", wifi("a", "None", "12345678"), "password: an open network has none"},
+		{"64 characters that are no key", wifi("a", "WPA2", strings.Repeat("x", 64)), "password: has to have 8 to 63 characters, or 64 hexadecimal digits"},
 		{"a short password", wifi("a", "WPA2", "1234567"), "password: has to have 8 to 63 characters, or 64 hexadecimal digits"},
 	}
 	for _, tt := range tests {
