@@ -31,6 +31,7 @@ type loop struct {
 
 	open    atomic.Int64 // tunnels
 	pending atomic.Int64 // clients that are no tunnel yet
+	left    atomic.Int64 // tunnels that the workers' end has cut
 
 	ticking, hurrying atomic.Bool // a timer is set
 
@@ -141,13 +142,12 @@ func (e *loop) Shutdown(ctx context.Context) (cut int) {
 		}
 		e.mu.Lock()
 		e.closed = true
-		cut = int(e.open.Load())
 		e.mu.Unlock()
 		break
 	}
 	e.postAll(msgStop) // ends what is left
 	e.running.Wait()
-	return cut + e.portable.Shutdown(ctx)
+	return int(e.left.Load()) + e.portable.Shutdown(ctx)
 }
 
 func (e *loop) Cut(pick func(*traffic.Service) bool) {

@@ -168,6 +168,12 @@ func (p *pair) cut(cause error) {
 	p.Upstream.Close()
 }
 
+// shutDown reports whether p was cut by the shutdown, though it may still be open.
+func (p *pair) shutDown() bool {
+	cause := p.cause.Load()
+	return cause != nil && *cause == ErrShutdown
+}
+
 // expire cuts tunnels that have been silent for too long.
 func (e *relay) expire() {
 	e.mu.Lock()
@@ -192,7 +198,7 @@ func (e *relay) Cut(pick func(*traffic.Service) bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for p := range e.open {
-		if cause := p.cause.Load(); (cause == nil || *cause != ErrShutdown) && pick(p.Service) {
+		if !p.shutDown() && pick(p.Service) {
 			p.cut(ErrShutdown)
 		}
 	}
@@ -207,11 +213,13 @@ func (e *relay) Shutdown(ctx context.Context) (cut int) {
 			e.mu.Unlock()
 			return cut
 		}
-		if ctx.Err() != nil && cut == 0 {
+		if ctx.Err() != nil && !e.closed {
 			e.closed, done = true, nil
-			cut = len(e.open)
 			for p := range e.open {
-				p.cut(ErrShutdown)
+				if !p.shutDown() {
+					cut++
+					p.cut(ErrShutdown)
+				}
 			}
 		}
 		if e.empty == nil {

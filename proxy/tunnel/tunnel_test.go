@@ -405,6 +405,25 @@ func TestShutdown(t *testing.T) {
 				t.Errorf("the tunnel ended with %+v", st)
 			}
 		})
+		t.Run("cuts each tunnel once", func(t *testing.T) {
+			s := newStage(t, newEngine(patient))
+			const tunnels = 20
+			var ends [tunnels]owner
+			for i := range ends {
+				_, _, ends[i] = s.open("")
+			}
+			var picked atomic.Int64
+			s.engine.Cut(func(*traffic.Service) bool { picked.Add(1); return true })
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			cut := s.engine.Shutdown(ctx)
+			if n := int(picked.Load()); n+cut != tunnels {
+				t.Errorf("%d tunnels cut by Cut and %d by Shutdown, want %d in all", n, cut, tunnels)
+			}
+			for _, end := range ends {
+				end.wait(t)
+			}
+		})
 		t.Run("cuts what is left", func(t *testing.T) {
 			s := newStage(t, newEngine(patient))
 			client, _, end := s.open("")

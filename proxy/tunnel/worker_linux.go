@@ -164,9 +164,10 @@ func (w *worker) turn(epoll uintptr) (done bool) {
 	}
 }
 
-// cut ends a slot in use, whatever it is.
+// cut ends a slot in use, whatever it is, at the worker's end.
 func (w *worker) cut(i uint32, s *slot) {
 	if s.phase == relaying {
+		w.engine.left.Add(1)
 		w.end(i, ErrShutdown)
 	} else {
 		w.drop(i)
