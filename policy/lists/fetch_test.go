@@ -487,3 +487,20 @@ func TestLeftOvers(t *testing.T) {
 		t.Errorf("the young one: %v", err)
 	}
 }
+
+// A copy from the future, of a clock that was ahead, is as old as the start.
+func TestClockPutBack(t *testing.T) {
+	dir := t.TempDir()
+	src := newSource(t, "a.example\n")
+	config := map[string]policy.List{"ads": {URL: src.URL}}
+	if err := open(t, dir, config, plainTransport).Refresh(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	future := time.Now().AddDate(10, 0, 0)
+	if err := os.Chtimes(filepath.Join(dir, "ads"), future, future); err != nil {
+		t.Fatal(err)
+	}
+	if st := open(t, dir, config, plainTransport).Status()[0]; st.Entries != 1 || st.LastSuccess.After(time.Now()) {
+		t.Errorf("%+v", st)
+	}
+}

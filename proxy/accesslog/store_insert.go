@@ -58,6 +58,9 @@ func (s *Store) insert(ctx context.Context, b batch, also func(*sql.Tx) error) (
 		if err != nil {
 			return err
 		}
+		if horizon > s.now().UnixMilli() {
+			horizon = 0 // set while the clock was ahead
+		}
 		statement, err := tx.PrepareContext(ctx, insertRecord)
 		if err != nil {
 			return err

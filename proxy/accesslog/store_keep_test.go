@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -401,6 +402,36 @@ func TestRecordsAreRemovedByAge(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join(dir, "s.db"))
 	if err != nil || strings.Contains(string(content), "secret-agent-") {
 		t.Errorf("removed records are in the file: %v", err)
+	}
+}
+
+// What was removed while the clock was ahead does not keep out what comes after
+// the clock was set right.
+func TestStoreGoesOnAfterAClockThatWasAhead(t *testing.T) {
+	s, err := OpenStore(StoreConfig{Path: "s.db", Keep: 24 * time.Hour}, t.TempDir(), nop)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	right := time.Unix(1_800_000_000, 0)
+	now := right
+	s.now = func() time.Time { return now }
+	insert := func(id ID) {
+		t.Helper()
+		if _, err := s.insert(t.Context(), batch{records: []Record{{ID: id, Time: now}}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.tidy(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	insert(1)
+	now = right.AddDate(10, 0, 0)
+	insert(2)
+	now = right.Add(time.Minute)
+	insert(3)
+	if got := idsOf(t, s, Filter{}); len(got) != 2 || !slices.Contains(got, 3) {
+		t.Errorf("records %v", got)
 	}
 }
 

@@ -56,9 +56,9 @@ type Leaves struct {
 }
 
 type leaf struct {
-	host  string
-	cert  *tls.Certificate
-	renew time.Time
+	host        string
+	cert        *tls.Certificate
+	from, renew time.Time
 }
 
 // NewLeaves returns an empty cache. apple reports whether a normalised name, or
@@ -101,7 +101,7 @@ func (l *Leaves) Get(host string) (*tls.Certificate, error) {
 		if err != nil {
 			return nil, fmt.Errorf("certificate for %s: %w", host, err)
 		}
-		l.keep(&leaf{host: host, cert: cert, renew: until})
+		l.keep(&leaf{host: host, cert: cert, from: now.Add(-clockSkew), renew: until})
 		return cert, nil
 	})
 	if err != nil {
@@ -125,7 +125,7 @@ func (l *Leaves) cached(host string, now time.Time) *tls.Certificate {
 		return nil
 	}
 	have := e.Value.(*leaf)
-	if !now.Before(have.renew) {
+	if !now.Before(have.renew) || now.Before(have.from) { // the latter where the clock was put back
 		return nil
 	}
 	l.recent.MoveToFront(e)

@@ -133,6 +133,12 @@ func TestLeavesAreKept(t *testing.T) {
 	if get("a.example") != last {
 		t.Error("made anew, though it could last no longer")
 	}
+
+	// The clock was ahead, and is put right.
+	now = time.Now()
+	if leaf := must(x509.ParseCertificate(get("a.example").Certificate[0]))(t); leaf.NotBefore.After(now) {
+		t.Errorf("not valid until %v", leaf.NotBefore)
+	}
 	now = l.ca.NotAfter()
 	if _, err := l.Get("a.example"); err == nil || !strings.Contains(err.Error(), "the CA expired on ") {
 		t.Errorf("after the CA's end: %v", err)
