@@ -10,20 +10,11 @@ import (
 	"testing"
 )
 
-// The tests that docs/faults.md and docs/security.md name are there.
+// The tests that docs/faults.md and docs/security.md name are there, and each of
+// their claims names one.
 func TestDocumentedTestsExist(t *testing.T) {
 	var all strings.Builder
-	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		text, err := os.ReadFile(path)
-		all.Write(text)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	walkTests(t, func(_, text string) { all.WriteString(text) })
 	tests := all.String()
 	named := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9]+)(?:/([^`]+))?`")
 	for _, page := range []string{"faults.md", "security.md"} {
@@ -35,10 +26,68 @@ func TestDocumentedTestsExist(t *testing.T) {
 		if len(found) == 0 {
 			t.Errorf("%s names no test", page)
 		}
+		for _, claim := range claims(string(text)) {
+			if !named.MatchString(claim) {
+				t.Errorf("%s has a claim without a test: %s", page, claim)
+			}
+		}
 		for _, m := range found {
 			if !strings.Contains(tests, "\nfunc "+m[1]+"(") || m[2] != "" && !strings.Contains(tests, strconv.Quote(m[2])) {
 				t.Errorf("%s names %s, which does not exist", page, m[0])
 			}
 		}
+	}
+}
+
+// claims are the rows of the tables whose last column is "Test".
+func claims(page string) (rows []string) {
+	inside := false
+	for line := range strings.Lines(page) {
+		line = strings.TrimSpace(line)
+		switch {
+		case !strings.HasPrefix(line, "|"):
+			inside = false
+		case strings.HasSuffix(line, "| Test |"):
+			inside = true
+		case inside && !strings.HasPrefix(line, "|---"):
+			rows = append(rows, line)
+		}
+	}
+	return rows
+}
+
+// Every fuzz target has seeds that each test run tries.
+func TestFuzzTargetsHaveSeeds(t *testing.T) {
+	target := regexp.MustCompile(`(?m)^func (Fuzz\w+)\(`)
+	walkTests(t, func(path, text string) {
+		for _, m := range target.FindAllStringSubmatch(text, -1) {
+			seeds, err := os.ReadDir(filepath.Join(filepath.Dir(path), "testdata/fuzz", m[1]))
+			if len(seeds) == 0 {
+				t.Errorf("%s: %s has no seeds, see `make corpus`: %v", path, m[1], err)
+			}
+		}
+	})
+}
+
+// walkTests calls f for every file of tests.
+func walkTests(t *testing.T, f func(path, text string)) {
+	t.Helper()
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.Name() == "node_modules":
+			return fs.SkipDir
+		case !strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err == nil {
+			f(path, string(text))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
