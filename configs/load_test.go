@@ -124,7 +124,7 @@ func TestDefault(t *testing.T) {
 			Listen: []string{":3128"}, TLSListen: []string{}, Clients: []string{"loopback", "private"},
 			ProxyProtocol: []string{}, IdleTimeout: 24 * time.Hour, DrainTimeout: 30 * time.Second,
 		},
-		Egress: egress.Config{Hosts: map[string]string{}, DNS: []string{}, Allow: []string{}, ConnectTimeout: 10 * time.Second},
+		Egress: egress.Config{Hosts: map[string]string{}, DNS: []string{}, Allow: []string{}, NAT64: []string{}, ConnectTimeout: 10 * time.Second},
 		Apple:  policy.Apple{Wide: true, Extra: []string{}, PrivateRelay: "allow"},
 		Auth: auth.Config{Realm: "Espalier", LDAP: auth.LDAPConfig{
 			Filter: "(uid=%s)", NameAttribute: "uid", GroupAttribute: "memberOf",

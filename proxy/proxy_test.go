@@ -167,7 +167,7 @@ func (r *rig) state(c setup) *State {
 		out.ConnectTimeout = limit
 	}
 	self := r.listener.Addr().(*net.TCPAddr).AddrPort()
-	if st.Dialer, err = egress.New(out, []netip.AddrPort{self}); err != nil {
+	if st.Dialer, err = egress.New(out, egress.Self{Listeners: []netip.AddrPort{self}}); err != nil {
 		r.t.Fatal(err)
 	}
 	return st

@@ -126,7 +126,7 @@ func testExplainer(t *testing.T) *explain.Explainer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dialer, err := egress.New(egress.Config{ConnectTimeout: time.Second}, nil)
+	dialer, err := egress.New(egress.Config{ConnectTimeout: time.Second}, egress.Self{})
 	if err != nil {
 		t.Fatal(err)
 	}

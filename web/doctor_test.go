@@ -17,7 +17,7 @@ func TestDoctorAPI(t *testing.T) {
 			entered <- struct{}{}
 			<-leave
 			// Nobody answers for names there.
-			dialer, err := egress.New(egress.Config{DNS: []string{"127.0.0.1:1"}, ConnectTimeout: time.Second}, nil)
+			dialer, err := egress.New(egress.Config{DNS: []string{"127.0.0.1:1"}, ConnectTimeout: time.Second}, egress.Self{})
 			return &doctor.Doctor{Rows: catalog.Embedded(), Services: []string{"dns", "icloud"}, Egress: dialer}, err
 		})
 	})

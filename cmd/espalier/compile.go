@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"espalier/web/profile"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"espalier/proxy"
 	"espalier/proxy/egress"
 	"espalier/proxy/inspect"
+	"espalier/web/profile"
 )
 
 // compiled is what a reload replaces: everything that a configuration decides
@@ -57,7 +57,7 @@ func compile(cfg *configs.Config, self []netip.AddrPort, before kept, log *zap.L
 	if err != nil {
 		errs = append(errs, fmt.Errorf("inspect.roots%w", err))
 	}
-	dialer, err := egress.New(cfg.Egress, self)
+	dialer, err := egress.New(cfg.Egress, ownAddresses(cfg, self))
 	if err != nil {
 		errs = append(errs, fmt.Errorf("egress: %w", err))
 	}
@@ -71,4 +71,22 @@ func compile(cfg *configs.Config, self []netip.AddrPort, before kept, log *zap.L
 	return &compiled{state: &proxy.State{
 		Policy: pol, Dialer: dialer, Auth: users, Roots: roots, Contact: strings.TrimSpace(cfg.Proxy.Contact),
 	}, pac: script, lists: version}, nil
+}
+
+// ownAddresses are where Espalier is reached that listens on self: there, and at
+// the proxies of the PAC script, which may stand before it, or beside it.
+func ownAddresses(cfg *configs.Config, self []netip.AddrPort) egress.Self {
+	own := egress.Self{Listeners: self}
+	add := func(proxies []string) {
+		for _, p := range proxies {
+			if t, err := policy.ParseTarget(p, 0); err == nil {
+				own.Names = append(own.Names, t)
+			}
+		}
+	}
+	add(cfg.PAC.Proxies)
+	for _, site := range cfg.PAC.Sites {
+		add(site.Proxies)
+	}
+	return own
 }

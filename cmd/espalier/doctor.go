@@ -30,7 +30,7 @@ func newDoctor(cfg *configs.Config, self []netip.AddrPort) (*doctor.Doctor, erro
 	if err != nil {
 		return nil, err
 	}
-	dialer, err := egress.New(cfg.Egress, self)
+	dialer, err := egress.New(cfg.Egress, ownAddresses(cfg, self))
 	if err != nil {
 		return nil, fmt.Errorf("egress: %w", err)
 	}

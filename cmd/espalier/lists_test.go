@@ -30,7 +30,7 @@ func TestListTransport(t *testing.T) {
 	get := func(cfg egress.Config, url string) error {
 		t.Helper()
 		cfg.ConnectTimeout = patience
-		d, err := egress.New(cfg, nil)
+		d, err := egress.New(cfg, egress.Self{})
 		if err != nil {
 			t.Fatal(err)
 		}

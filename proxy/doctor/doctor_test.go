@@ -48,7 +48,7 @@ func (s staged) DialPlain(ctx context.Context, t policy.Target) (net.Conn, *egre
 func newDoctor(t *testing.T, faults map[string]doctortest.Fault, rows ...catalog.Row) *Doctor {
 	t.Helper()
 	stage := doctortest.Start(t, fmt.Sprintf("127.79.%d.%d", os.Getpid()>>8&0xff, os.Getpid()&0xff), false, faults)
-	dialer, err := egress.New(egress.Config{DNS: []string{stage.DNS}, Allow: []string{"loopback"}, ConnectTimeout: 2 * time.Second}, nil)
+	dialer, err := egress.New(egress.Config{DNS: []string{stage.DNS}, Allow: []string{"loopback"}, ConnectTimeout: 2 * time.Second}, egress.Self{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,6 +27,10 @@ type Config struct {
 	// addresses, or the words loopback and private. The address of a cloud's
 	// metadata service is exempt only where it stands here by itself.
 	Allow []string `koanf:"allow"`
+	// NAT64 are the prefixes by which this network's own NAT64 translates, beside
+	// 64:ff9b::/96; empty means none. An address in one is to the guard what the
+	// IPv4 address is that it embeds (RFC 6052).
+	NAT64 []string `koanf:"nat64"`
 	// Parent is a proxy to go through, http://[user:pass@]host:port; empty
 	// means none. Several, separated by commas, are tried in order. User and
 	// password are percent-encoded where they hold what URLs reserve, a comma
@@ -59,6 +63,11 @@ func (c Config) Validate() error {
 	for i, s := range c.Allow {
 		if _, err := policy.ParseNetwork(s); err != nil {
 			errs = append(errs, fmt.Errorf("allow[%d]: %w", i, err))
+		}
+	}
+	for i, s := range c.NAT64 {
+		if _, err := parseNAT64(s); err != nil {
+			errs = append(errs, fmt.Errorf("nat64[%d]: %w", i, err))
 		}
 	}
 	if _, err := parseParents(c.Parent); err != nil {

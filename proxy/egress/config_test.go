@@ -9,6 +9,7 @@ func TestConfigValidate(t *testing.T) {
 	const noServer = ` is no name server (allowed: an address or address:port)`
 	const noParent = `parent: is no proxy URL (allowed: http://[user:pass@]host:port, several separated by commas)`
 	const noSecond = `parent: number 2 is no proxy URL (allowed: http://[user:pass@]host:port, several separated by commas)`
+	const noNAT64 = ` is no NAT64 prefix (allowed: IPv6 with /32, /40, /48, /56, /64 or /96)`
 	hosts := func(name, addrs string) Config { return Config{Hosts: map[string]string{name: addrs}} }
 	tests := []struct {
 		name string
@@ -40,6 +41,9 @@ func TestConfigValidate(t *testing.T) {
 		{"empty name server", Config{DNS: []string{""}}, `dns[0]: ""` + noServer},
 		{"allow", Config{Allow: []string{"10.0.0.0/8", "10.0.0.1/8", "lab"}}, `allow[1]: "10.0.0.1/8" has bits set behind the prefix; did you mean 10.0.0.0/8?` + "\n" +
 			`allow[2]: "lab" is no address block (allowed: a CIDR block, an address, loopback, private)`},
+		{"NAT64", Config{NAT64: []string{"64:ff9b:1::/48", "2001:db8::/96", "2001:db8::/60", "2001:db8::1/96", "10.0.0.0/32", "::ffff:0.0.0.0/96", "fd64::1"}}, `nat64[2]: "2001:db8::/60"` + noNAT64 + "\n" +
+			`nat64[3]: "2001:db8::1/96" has bits set behind the prefix; did you mean 2001:db8::/96?` + "\n" +
+			`nat64[4]: "10.0.0.0/32"` + noNAT64 + "\n" + `nat64[5]: "::ffff:0.0.0.0/96"` + noNAT64 + "\n" + `nat64[6]: "fd64::1"` + noNAT64},
 		{"parent without scheme", Config{Parent: "proxy.example:3128"}, noParent},
 		{"parent by TLS", Config{Parent: "https://proxy.example:3128"}, noParent},
 		{"parent without port", Config{Parent: "http://proxy.example"}, noParent},
@@ -77,7 +81,7 @@ connect_timeout: must be positive, not -1ns`},
 			if got != tt.want {
 				t.Errorf("got\n%s\nwant\n%s", got, tt.want)
 			}
-			if d, err := New(tt.cfg, nil); (err == nil) != (tt.want == "") || (d == nil) != (err != nil) {
+			if d, err := New(tt.cfg, Self{}); (err == nil) != (tt.want == "") || (d == nil) != (err != nil) {
 				t.Errorf("New = %v, %v", d, err)
 			}
 		})

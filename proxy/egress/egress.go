@@ -58,11 +58,11 @@ type Dialer struct {
 	trusted policy.Target // the guard has no say about it
 }
 
-// New builds a Dialer of a valid Config. self are the addresses that Espalier
-// itself listens on: a request for one of their ports, at any address of this
-// machine and by whatever name, is refused even where egress.allow names it. It
-// would come back to the proxy, or reach its console from within.
-func New(cfg Config, self []netip.AddrPort) (*Dialer, error) {
+// New builds a Dialer of a valid Config. A request for a port that Espalier
+// listens on, at any address of this machine and by whatever name, or for one of
+// its names, is refused even where egress.allow names it. It would come back to
+// the proxy, in the proxy's own name, or reach its console from within.
+func New(cfg Config, self Self) (*Dialer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -71,12 +71,15 @@ func New(cfg Config, self []netip.AddrPort) (*Dialer, error) {
 		below:   map[string][]netip.Addr{},
 		timeout: cfg.ConnectTimeout,
 		v6:      routed6(),
-		self:    newSelf(self),
 		dial:    net.Dialer{KeepAliveConfig: KeepAlive},
 	}
 	d.fds, d.dial.Control = new(atomic.Int64), d.control
 	d.parents, _ = parseParents(cfg.Parent)
 	d.guard.allow, _ = policy.ParseNetworks(cfg.Allow)
+	for _, s := range cfg.NAT64 {
+		p, _ := parseNAT64(s)
+		d.guard.nat64 = append(d.guard.nat64, p)
+	}
 	for name, list := range cfg.Hosts {
 		addrs, _ := parseAddrs(list)
 		if x, ok := strings.CutPrefix(name, "*."); ok {
@@ -85,6 +88,7 @@ func New(cfg Config, self []netip.AddrPort) (*Dialer, error) {
 			d.exact[name] = addrs
 		}
 	}
+	d.self = d.newSelf(self)
 	var r resolver = systemResolver{}
 	if len(cfg.DNS) > 0 {
 		servers := make([]string, len(cfg.DNS))
@@ -167,24 +171,24 @@ func (d *Dialer) known(t policy.Target) []netip.Addr {
 const maxAttempts = 16
 
 // permitted returns the addresses that the guard lets through, in the order to
-// try them, or the guard's error about the first. At a port that Espalier
-// listens on, no address of this machine is let through.
+// try them, or the guard's error about the first. What leads to Espalier itself is
+// not let through.
 func (d *Dialer) permitted(addrs []netip.Addr, t policy.Target) ([]netip.Addr, error) {
 	guard := d.guard.check
 	if t == d.trusted {
 		guard = func(netip.Addr) error { return nil }
 	}
-	check := guard
-	if d.self.ports[t.Port] {
-		machine := d.self.addresses(true)
-		check = func(a netip.Addr) error {
-			if d.self.is(a, machine) {
-				return &ForbiddenError{a, classSelf}
-			}
-			return guard(a)
-		}
+	var machine map[netip.Addr]bool
+	listens := d.self.ports[t.Port]
+	if listens {
+		machine = d.self.addresses(true)
 	}
-	return d.arrange(addrs, check)
+	return d.arrange(addrs, func(a netip.Addr) error {
+		if listens && d.self.is(a, machine) || d.self.fronts(t, a) {
+			return &ForbiddenError{a, classSelf}
+		}
+		return guard(a)
+	})
 }
 
 // arrange returns the addresses that pass check, IPv6 and IPv4 in turn, or the

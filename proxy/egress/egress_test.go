@@ -25,7 +25,7 @@ func dialer(t testing.TB, cfg Config, self ...netip.AddrPort) *Dialer {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 30 * time.Second
 	}
-	d, err := New(cfg, self)
+	d, err := New(cfg, Self{Listeners: self})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,6 +229,50 @@ func TestDialSelf(t *testing.T) {
 	d.self.asked = d.self.asked.Add(-ownAddressesAge)
 	if _, ok := d.Immediate(elsewhere); ok {
 		t.Error("another machine is offered by addresses of this one that may have changed")
+	}
+}
+
+// The names that clients are told lead to this proxy, or to one like it, though
+// no address of this machine says so.
+func TestDialSelfByName(t *testing.T) {
+	own := Self{Names: []policy.Target{target(t, "proxy.example:3128"), target(t, "203.0.113.7:443"), target(t, "unknown.example:3128")}}
+	cfg := Config{
+		Hosts: map[string]string{"proxy.example": "203.0.113.5", "other.example": "203.0.113.5,64:ff9b::203.0.113.7"},
+		Allow: []string{"0.0.0.0/0", "::/0"}, ConnectTimeout: time.Minute,
+	}
+	d, err := New(cfg, own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Parent = "http://198.51.100.1:3128"
+	through, err := New(cfg, own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{
+		"proxy.example:3128", "203.0.113.5:3128", "[::ffff:203.0.113.5]:3128", "[64:ff9b::203.0.113.5]:3128",
+		"203.0.113.7:443", "unknown.example:3128",
+	} {
+		if _, err := dial(t, through, host); forbidden(t, err) != classSelf {
+			t.Errorf("%s, through a parent: %v", host, err)
+		}
+		if host == "unknown.example:3128" {
+			continue // what it leads to does not matter where nobody is asked
+		}
+		if _, err := dial(t, d, host); forbidden(t, err) != classSelf {
+			t.Errorf("%s: %v", host, err)
+		}
+		if _, ok := d.Immediate(target(t, host)); ok {
+			t.Errorf("%s is offered at once", host)
+		}
+	}
+	for _, host := range []string{"proxy.example:443", "203.0.113.5:443", "203.0.113.7:3128"} {
+		if _, ok := d.Immediate(target(t, host)); !ok {
+			t.Errorf("%s is refused", host)
+		}
+	}
+	if addrs, err := d.Lookup(t.Context(), target(t, "other.example:443")); fmt.Sprint(addrs) != "[203.0.113.5]" {
+		t.Errorf("of an own address and another: %v, %v", addrs, err)
 	}
 }
 

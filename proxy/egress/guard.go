@@ -10,15 +10,18 @@ import (
 
 // A ForbiddenError says that a destination's address may not be reached.
 type ForbiddenError struct {
-	Addr  netip.Addr
-	Class string // what the address is: "loopback", "private", …
+	Addr  netip.Addr // not valid where only a parent would have known it
+	Class string     // what the address is: "loopback", "private", …
 }
 
 // classSelf is the Class of an address at which the proxy would reach itself.
 const classSelf = "proxy's own"
 
 func (e *ForbiddenError) Error() string {
-	if e.Class == classSelf {
+	switch {
+	case e.Class == classSelf && !e.Addr.IsValid():
+		return "the name is the proxy's own"
+	case e.Class == classSelf:
 		return fmt.Sprintf("%s is the proxy's own address", e.Addr)
 	}
 	return fmt.Sprintf("%s is no public address (%s), and egress.allow does not name it", e.Addr, e.Class)
@@ -28,6 +31,7 @@ func (e *ForbiddenError) Error() string {
 // cannot reach through the proxy what it could not reach by itself.
 type guard struct {
 	allow policy.Networks
+	nat64 nat64
 }
 
 type class struct {
@@ -98,7 +102,7 @@ func classes(pairs ...string) []class {
 
 var (
 	globalUnicast = netip.MustParsePrefix("2000::/3")
-	nat64         = netip.MustParsePrefix("64:ff9b::/96")
+	wellKnown     = netip.MustParsePrefix("64:ff9b::/96")
 	sixToFour     = netip.MustParsePrefix("2002::/16")
 	teredo        = netip.MustParsePrefix("2001::/32")
 )
@@ -111,11 +115,11 @@ func (g guard) check(addr netip.Addr) error {
 	if g.allows(addr) {
 		return nil
 	}
-	if c := classify(addr); c != "" {
+	if c := g.classify(addr); c != "" {
 		return &ForbiddenError{addr, c}
 	}
-	for _, inner := range embedded(addr) {
-		if c := classify(inner); c != "" && !g.allows(inner) {
+	for _, inner := range g.nat64.embedded(addr) {
+		if c := g.classify(inner); c != "" && !g.allows(inner) {
 			return &ForbiddenError{addr, c + ", embedded " + inner.String()}
 		}
 	}
@@ -124,7 +128,7 @@ func (g guard) check(addr netip.Addr) error {
 
 // allows reports whether egress.allow exempts addr.
 func (g guard) allows(addr netip.Addr) bool {
-	secret := isMetadata(addr)
+	secret := g.isMetadata(addr)
 	for _, p := range g.allow {
 		if p.Contains(addr) && (!secret || p.IsSingleIP()) {
 			return true
@@ -134,21 +138,21 @@ func (g guard) allows(addr netip.Addr) bool {
 }
 
 // isMetadata reports whether addr is or embeds one of the metadata addresses.
-func isMetadata(addr netip.Addr) bool {
+func (g guard) isMetadata(addr netip.Addr) bool {
 	return slices.Contains(metadata, addr) ||
-		slices.ContainsFunc(embedded(addr), func(a netip.Addr) bool { return slices.Contains(metadata, a) })
+		slices.ContainsFunc(g.nat64.embedded(addr), func(a netip.Addr) bool { return slices.Contains(metadata, a) })
 }
 
 // classify names the special block that addr is in, "" for a public address.
 // Teredo and NAT64 are left to embedded.
-func classify(addr netip.Addr) string {
+func (g guard) classify(addr netip.Addr) string {
 	if !addr.IsValid() {
 		return "unspecified"
 	}
 	if slices.Contains(metadata, addr) {
 		return classMetadata
 	}
-	if teredo.Contains(addr) || nat64.Contains(addr) {
+	if _, ok := g.nat64.prefix(addr); ok || teredo.Contains(addr) {
 		return ""
 	}
 	for _, c := range special {
@@ -163,18 +167,54 @@ func classify(addr netip.Addr) string {
 	return ""
 }
 
+// nat64 are the prefixes of egress.nat64. The zero value knows the well-known one
+// alone.
+type nat64 []netip.Prefix
+
+// prefix returns the prefix that addr is translated by. The longest comes first,
+// as in routing.
+func (n nat64) prefix(addr netip.Addr) (found netip.Prefix, ok bool) {
+	if wellKnown.Contains(addr) {
+		return wellKnown, true
+	}
+	for _, p := range n {
+		if p.Contains(addr) && p.Bits() >= found.Bits() {
+			found, ok = p, true
+		}
+	}
+	return found, ok
+}
+
+// parseNAT64 parses a prefix of RFC 6052, section 2.2.
+func parseNAT64(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil || !p.Addr().Is6() || p.Addr().Is4In6() || !slices.Contains([]int{32, 40, 48, 56, 64, 96}, p.Bits()) {
+		return p, fmt.Errorf("%q is no NAT64 prefix (allowed: IPv6 with /32, /40, /48, /56, /64 or /96)", s)
+	}
+	if p != p.Masked() {
+		return p, fmt.Errorf("%q has bits set behind the prefix; did you mean %s?", s, p.Masked())
+	}
+	return p, nil
+}
+
 // embedded returns the IPv4 addresses that an IPv6 address leads to; none for
 // an IPv4 address.
-func embedded(addr netip.Addr) []netip.Addr {
+func (n nat64) embedded(addr netip.Addr) []netip.Addr {
 	if !addr.Is6() {
 		return nil
 	}
 	b := addr.As16()
 	v4 := func(i int) netip.Addr { return netip.AddrFrom4([4]byte(b[i : i+4])) }
 	var inner []netip.Addr
+	translated, ok := n.prefix(addr)
 	switch {
-	case nat64.Contains(addr):
-		inner = append(inner, v4(12)) // RFC 6052
+	case ok && translated.Bits() == 96:
+		inner = append(inner, v4(12))
+	case ok:
+		// RFC 6052, 2.2: behind the prefix, byte 8 left out.
+		at := translated.Bits() / 8
+		rest := slices.Delete(slices.Clone(b[at:]), 8-at, 9-at)
+		inner = append(inner, netip.AddrFrom4([4]byte(rest[:4])))
 	case sixToFour.Contains(addr):
 		inner = append(inner, v4(2)) // RFC 3056
 	case teredo.Contains(addr):

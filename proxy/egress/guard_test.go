@@ -135,7 +135,44 @@ func TestGuardAllow(t *testing.T) {
 				t.Fatal(err)
 			}
 			for addr, want := range tt.want {
-				if got := forbidden(t, guard{allow}.check(netip.MustParseAddr(addr))); got != want {
+				if got := forbidden(t, guard{allow: allow}.check(netip.MustParseAddr(addr))); got != want {
+					t.Errorf("%s: %q, want %q", addr, got, want)
+				}
+			}
+		})
+	}
+}
+
+// The examples of RFC 6052, section 2.4, and prefixes where there is nothing else.
+func TestGuardNAT64(t *testing.T) {
+	const ok = ""
+	tests := []struct {
+		name     string
+		prefixes []string
+		want     map[string]string
+	}{
+		{"of each length", []string{"2001:db8::/32", "2001:db9:100::/40", "2001:dba:122::/48", "2001:dbb:122:300::/56", "2001:dbc:122:344::/64", "2001:dbd:122:344::/96"}, map[string]string{
+			"2001:db8:c000:221::": "documentation, embedded 192.0.2.33", "2001:db9:1c0:2:21::": "documentation, embedded 192.0.2.33",
+			"2001:dba:122:c000:2:2100::": "documentation, embedded 192.0.2.33", "2001:dbb:122:3c0:0:221::": "documentation, embedded 192.0.2.33",
+			"2001:dbc:122:344:c0:2:2100::": "documentation, embedded 192.0.2.33", "2001:dbd:122:344::192.0.2.33": "documentation, embedded 192.0.2.33",
+			"2001:db8:808:808::": ok, "2001:db9:108:808:8::": ok, "2001:dba:122:808:8:800::": ok, "2001:dbb:122:308:8:808::": ok,
+			"2001:dbc:122:344:8:808:800:0": ok, "2001:dbd:122:344::8.8.8.8": ok,
+		}},
+		{"for local use", []string{"64:ff9b:1:ffff::/96"}, map[string]string{
+			"64:ff9b:1:ffff::8.8.8.8": ok, "64:ff9b:1:ffff::127.0.0.1": "loopback, embedded 127.0.0.1",
+			"64:ff9b:1::8.8.8.8": "local NAT64", "64:ff9b::10.0.0.1": "private, embedded 10.0.0.1",
+		}},
+		{"in a private network", []string{"fd64::/96"}, map[string]string{
+			"fd64::8.8.8.8": ok, "fd64::10.0.0.1": "private, embedded 10.0.0.1", "fd64:0:0:1::8.8.8.8": "private",
+			"fd64::169.254.169.254": "cloud metadata, embedded 169.254.169.254",
+		}},
+		{"one within another", []string{"2403:300::/32", "2403:300:0:1::/96"}, map[string]string{"2403:300:0:1::10.0.0.1": "private, embedded 10.0.0.1"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := dialer(t, Config{NAT64: tt.prefixes})
+			for addr, want := range tt.want {
+				if got := forbidden(t, d.guard.check(netip.MustParseAddr(addr))); got != want {
 					t.Errorf("%s: %q, want %q", addr, got, want)
 				}
 			}
@@ -150,6 +187,7 @@ func TestForbiddenErrorText(t *testing.T) {
 	}{
 		{ForbiddenError{netip.MustParseAddr("127.0.0.1"), "loopback"}, "127.0.0.1 is no public address (loopback), and egress.allow does not name it"},
 		{ForbiddenError{netip.MustParseAddr("10.0.0.1"), classSelf}, "10.0.0.1 is the proxy's own address"},
+		{ForbiddenError{Class: classSelf}, "the name is the proxy's own"},
 	} {
 		if got := tt.err.Error(); got != tt.want {
 			t.Errorf("%q, want %q", got, tt.want)

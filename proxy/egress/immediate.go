@@ -28,7 +28,7 @@ func (d *Dialer) Immediate(t policy.Target) (netip.AddrPort, bool) {
 	var first netip.Addr
 	for _, a := range addrs {
 		a = a.Unmap()
-		if listens && d.self.is(a, machine) {
+		if listens && d.self.is(a, machine) || d.self.fronts(t, a) {
 			continue
 		}
 		if d.guard.check(a) == nil && (!first.IsValid() || first.Is6() != d.v6 && a.Is6() == d.v6) {

@@ -6,30 +6,60 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"espalier/policy"
 )
 
 // ownAddressesAge is how long the addresses of this machine are believed. They
 // change with leases and prefixes, and to ask the system takes a while.
 const ownAddressesAge = 5 * time.Second
 
+// Self is where Espalier itself is reached.
+type Self struct {
+	// Listeners are the addresses that it listens on.
+	Listeners []netip.AddrPort
+	// Names are the targets that clients are told to reach it by. Behind a NAT or
+	// a load balancer no address of this machine tells that they lead here.
+	Names []policy.Target
+}
+
 // self is what tells requests that would lead to Espalier itself. It is safe for
 // concurrent use.
 type self struct {
 	ports map[uint16]bool     // that Espalier listens on
 	told  map[netip.Addr]bool // addresses that it was told to listen on
+	names map[policy.Target]bool
+	front map[netip.AddrPort]bool // of names, as far as no look-up tells them
+	nat64 nat64
 
 	mu      sync.Mutex
 	machine map[netip.Addr]bool // nil: not known
 	asked   time.Time
 }
 
-func newSelf(listeners []netip.AddrPort) *self {
-	s := &self{ports: map[uint16]bool{}, told: map[netip.Addr]bool{}}
-	for _, ap := range listeners {
+// newSelf returns the self of a Dialer that has the rest of its fields.
+func (d *Dialer) newSelf(at Self) *self {
+	s := &self{
+		ports: map[uint16]bool{}, told: map[netip.Addr]bool{},
+		names: map[policy.Target]bool{}, front: map[netip.AddrPort]bool{}, nat64: d.guard.nat64,
+	}
+	for _, ap := range at.Listeners {
 		s.ports[ap.Port()] = true
 		s.told[ap.Addr().Unmap().WithZone("")] = true
 	}
+	for _, t := range at.Names {
+		s.names[t] = true
+		for _, a := range d.known(t) {
+			s.front[netip.AddrPortFrom(a, t.Port)] = true
+		}
+	}
 	return s
+}
+
+// fronts reports whether clients are told to come to t, or to a at its port.
+func (s *self) fronts(t policy.Target, a netip.Addr) bool {
+	return s.names[t] || s.front[netip.AddrPortFrom(a, t.Port)] ||
+		slices.ContainsFunc(s.nat64.embedded(a), func(a netip.Addr) bool { return s.front[netip.AddrPortFrom(a, t.Port)] })
 }
 
 // addresses returns the addresses of this machine, nil where they are not known.
@@ -66,5 +96,5 @@ func (s *self) is(a netip.Addr, machine map[netip.Addr]bool) bool {
 		a = a.WithZone("")
 		return machine == nil || a.IsLoopback() || a.IsUnspecified() || s.told[a] || machine[a]
 	}
-	return own(a) || slices.ContainsFunc(embedded(a), own)
+	return own(a) || slices.ContainsFunc(s.nat64.embedded(a), own)
 }

@@ -49,6 +49,9 @@ func (d *Dialer) fixed(t policy.Target) ([]netip.Addr, error) {
 	if addrs := d.known(t); addrs != nil {
 		return d.permitted(addrs, t)
 	}
+	if d.self.names[t] {
+		return nil, &ForbiddenError{Class: classSelf}
+	}
 	if t.Host == "localhost" || strings.HasSuffix(t.Host, ".localhost") {
 		// RFC 6761, 6.3: loopback, whoever looks it up.
 		_, err := d.permitted([]netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, t)
