@@ -37,6 +37,9 @@ func controlWithin(cmd *cobra.Command, dataDir dataDirOf, timeout time.Duration,
 	ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 	defer cancel()
 	if err := f(ctx, web.NewControlClient(dir)); err != nil {
+		if file, _ := cmd.Flags().GetString("config"); errors.Is(err, web.ErrNotRunning) && file == "" {
+			err = fmt.Errorf("%w (-c FILE names the configuration of one that does; that of the packages is /etc/espalier/espalier.yaml)", err)
+		}
 		return &exitError{exitNo, err}
 	}
 	return nil
