@@ -187,8 +187,11 @@ func (e *Exceptions) Refused(host string, client netip.Addr, reason string, sure
 	if x.refusals < refusalsNeeded {
 		return Verdict{}
 	}
-	h := e.host(host, now)
+	h := e.host(host, x.refused)
 	h.refusals++
+	if x.refusals == refusalsNeeded { // those before count too
+		h.refusals += refusalsNeeded - 1
+	}
 	h.reason, h.last = reason[:min(len(reason), maxReason)], now
 	v := Verdict{Until: now.Add(e.lasting)}
 	if h.state == Automatic && !now.Before(h.clients[client]) {

@@ -128,7 +128,7 @@ func TestExceptionsVerdict(t *testing.T) {
 	}
 	want := []Exception{{
 		Host: pinned, State: Automatic, Clients: []ExemptClient{{at(1), until}}, Reason: "unknown CA",
-		Refusals: 2, First: c.Time, Last: c.Time, Until: until,
+		Refusals: 3, First: c.Time, Last: c.Time, Until: until,
 	}}
 	if got := e.List(); !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
