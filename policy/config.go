@@ -113,6 +113,10 @@ type InspectConfig struct {
 	// Unknown is what is done with tunnels that hold neither TLS nor HTTP:
 	// tunnel or deny; empty means tunnel.
 	Unknown string `koanf:"unknown"`
+	// DenyPage has the page that says why shown to a client whose CONNECT a rule
+	// denies: its TLS is answered for that, unless the host is exempt. It needs
+	// mode listed or all. False refuses the CONNECT.
+	DenyPage bool `koanf:"deny_page"`
 	// Roots are PEM files of CAs that destinations may have certificates of,
 	// beside those that the system trusts.
 	Roots []string `koanf:"roots"`
@@ -141,6 +145,9 @@ func (c InspectConfig) Validate() error {
 	}
 	if !slices.Contains([]string{"", UnknownTunnel, UnknownDeny}, c.Unknown) {
 		errs = append(errs, fmt.Errorf("unknown: %q is unknown (allowed: tunnel, deny)", c.Unknown))
+	}
+	if c.DenyPage && (c.Mode == "" || c.Mode == InspectNone) {
+		errs = append(errs, errors.New("deny_page: needs inspect.mode listed or all, not none: the page is shown inside TLS"))
 	}
 	for i, name := range c.Roots {
 		if name == "" {

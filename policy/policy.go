@@ -18,7 +18,8 @@
 //  4. What the catalogue matches passes, untouched: never challenged, never
 //     intercepted, whatever else is configured.
 //  5. For everything else the first of the administrator's rules that matches
-//     decides. A deny needs no password. Where a rule with users or groups
+//     decides. A deny needs no password; with inspect.deny_page it may be told
+//     inside TLS. Where a rule with users or groups
 //     might let somebody through, whoever is not known is asked to sign in.
 //  6. Whoever is not known is asked, where somebody can sign in.
 //  7. A CONNECT is intercepted where its rule says inspect. Where its rule does
@@ -94,6 +95,9 @@ type Decision struct {
 	Dial Target
 	// HideURL is set where the rule that matches keeps the URL out of records.
 	HideURL bool
+	// Page is set where a CONNECT is denied and the page that says why may be shown
+	// inside TLS.
+	Page bool
 
 	ruleHeaders, presetHeaders []header
 }
@@ -131,6 +135,7 @@ type Policy struct {
 	rules   []rule
 	inspect bool // inspect.mode: all
 	unknown Action
+	page    bool // inspect.deny_page
 	exempt  hosts
 	presets presets
 
@@ -145,7 +150,7 @@ func New(cfg Config) (*Policy, error) {
 		relay:   cfg.Apple.PrivateRelay == RelayBlock,
 		auth:    cfg.Auth,
 		inspect: cfg.Inspect.Mode == InspectAll,
-		unknown: Tunnel, exceptions: cfg.Exceptions,
+		unknown: Tunnel, page: cfg.Inspect.DenyPage, exceptions: cfg.Exceptions,
 	}
 	if cfg.Inspect.Unknown == UnknownDeny {
 		p.unknown = Deny
@@ -211,6 +216,7 @@ func (p *Policy) Decide(r *Request) Decision {
 		return d
 	case rule != nil && rule.then == thenDeny:
 		d.Action, d.Rule = Deny, rule.name
+		d.Page = p.page && r.Connect && !p.exempt.match(r.Target) && !p.excepted(r)
 		return d
 	case p.auth && r.User == "":
 		d.Action, d.Rule = Challenge, RuleAuth
@@ -241,7 +247,7 @@ func (p *Policy) Decide(r *Request) Decision {
 			d.Rule = RuleInspect
 		}
 	}
-	if d.Action == Inspect && p.exceptions != nil && p.exceptions.Exempt(r.Target.Host, r.Client) {
+	if d.Action == Inspect && p.excepted(r) {
 		d.Action, d.Rule = Tunnel, RuleException
 	}
 	if d.Action != Inspect {
@@ -250,9 +256,18 @@ func (p *Policy) Decide(r *Request) Decision {
 	return d
 }
 
-// Unknown is what becomes of d, a decision to inspect, where the client turns out
-// to speak neither TLS nor HTTP: inspect.unknown.
+// excepted reports whether it turned out that r's client cannot be intercepted.
+func (p *Policy) excepted(r *Request) bool {
+	return p.exceptions != nil && p.exceptions.Exempt(r.Target.Host, r.Client)
+}
+
+// Unknown is what becomes of d, a decision to look into a CONNECT, where the
+// client turns out to speak neither TLS nor HTTP: inspect.unknown. What is denied
+// stays so.
 func (p *Policy) Unknown(d Decision) Decision {
+	if d.Action == Deny {
+		return d
+	}
 	d.Action, d.Rule = p.unknown, RuleUnknown
 	d.ruleHeaders, d.presetHeaders = nil, nil
 	return d

@@ -438,7 +438,7 @@ func TestDecideInvariants(t *testing.T) {
 			Apple:   Apple{Wide: rapid.Bool().Draw(rt, "wide"), PrivateRelay: rapid.SampledFrom([]string{"", RelayAllow, RelayBlock}).Draw(rt, "relay")},
 			Auth:    rapid.Bool().Draw(rt, "auth"), Rules: rules,
 			Lists:   map[string]HostList{"ads": everythingBut("")},
-			Inspect: InspectConfig{Mode: rapid.SampledFrom([]string{InspectListed, InspectAll}).Draw(rt, "mode"), Exempt: some(rt, "exempt", hosts)},
+			Inspect: InspectConfig{Mode: rapid.SampledFrom([]string{InspectListed, InspectAll}).Draw(rt, "mode"), Exempt: some(rt, "exempt", hosts), DenyPage: rapid.Bool().Draw(rt, "page")},
 			Presets: Presets{SafeSearch: some(rt, "search", []string{"google", "bing"}), GoogleDomains: some(rt, "domains", []string{"example.org"})},
 		}
 		p := compile(t, cfg)
@@ -460,6 +460,11 @@ func TestDecideInvariants(t *testing.T) {
 			rt.Fatalf("headers inside a tunnel: %+v", d)
 		}
 		i := slices.IndexFunc(rules, func(x Rule) bool { return x.Name == d.Rule })
+		exempt, _ := compileHosts(cfg.Inspect.Exempt)
+		if page := cfg.Inspect.DenyPage && r.Connect && d.Action == Deny && i >= 0 && !d.Match.OK() && !exempt.match(r.Target) &&
+			!(cfg.Apple.PrivateRelay == RelayBlock && isRelay(r.Target.Host)); d.Page != page {
+			rt.Fatalf("told inside TLS: %v, want %v: %+v", d.Page, page, d)
+		}
 		switch d.Action {
 		case Deny:
 			switch {

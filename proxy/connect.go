@@ -31,6 +31,10 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, x *exchange) {
 	}
 	st := s.state.Load()
 	d, refuse := s.decide(st, x, r, w.Header())
+	if d.Page && s.limits.admitTunnel(x, false) == nil {
+		s.intercept(w, x, st, d)
+		return
+	}
 	if refuse != nil {
 		s.answer(w, x, *refuse)
 		return

@@ -85,7 +85,7 @@ func (g *gate) intercept(c *net.TCPConn, unread []byte) (taken bool) {
 	client := addrPort(c).Addr()
 	st := s.state.Load()
 	d := st.Policy.Decide(&policy.Request{Target: target, Client: client, Connect: true})
-	if d.Action != policy.Inspect {
+	if d.Action != policy.Inspect && !d.Page {
 		return false
 	}
 	x := s.begin(client, http.MethodConnect, string(r.Agent))

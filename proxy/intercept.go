@@ -107,7 +107,7 @@ func (i *interceptor) shutdown(ctx context.Context) {
 	}
 }
 
-// A session is a CONNECT that is looked into, and its connection to the client:
+// A session is a CONNECT that is looked into, or denied by a page, and its connection to the client:
 // what was read to find out what the client speaks is read again from it. The
 // record of the CONNECT is made when it is closed; the requests inside have
 // their own, and it is they that count bytes.
@@ -161,7 +161,11 @@ func (i *interceptor) take(ses *session) {
 		}
 	}()
 	if err := ses.open(); err != nil {
-		ses.x.failed(err)
+		if ses.d.Page {
+			ses.x.rec.Error = err.Error() // it is denied all the same
+		} else {
+			ses.x.failed(err)
+		}
 		ses.Close()
 	}
 }
@@ -230,7 +234,7 @@ func (ses *session) openTLS() error {
 		}
 		host = policy.Target{Host: name, Addr: addr, Port: x.target.Port}
 	}
-	if host != x.target {
+	if host != x.target && !ses.d.Page {
 		ses.name = host
 		// Where the name is denied the requests inside are, with a page that says so.
 		if d := ses.st.Policy.Decide(ses.ask(host)); d.Action == policy.Tunnel {
@@ -243,7 +247,7 @@ func (ses *session) openTLS() error {
 	}
 	var err error
 	if ses.cert, err = ses.st.Leaves.Get(host.Host); err != nil {
-		if errors.Is(err, inspect.ErrApple) {
+		if errors.Is(err, inspect.ErrApple) && !ses.d.Page {
 			ses.d.Action, ses.d.Rule = policy.Tunnel, policy.RuleApple
 			return ses.tunnel(ses.d)
 		}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -332,6 +333,91 @@ func TestInterceptLateClient(t *testing.T) {
 				t.Errorf("%+v, want %s by %s", connects, tt.action, tt.rule)
 			}
 		})
+	}
+}
+
+// With inspect.deny_page people are told inside TLS why a site is denied. Whatever
+// else a client does there, nothing reaches the site.
+func TestInterceptDenyPage(t *testing.T) {
+	var reached atomic.Bool
+	site := newOrigin(t, func(net.Conn) { reached.Store(true) })
+	at := func(host string) string { return fmt.Sprintf("%s:%d", host, site.Port()) }
+	tests := []struct {
+		name     string
+		off      bool
+		target   string // empty: games.example
+		sni      string // empty: no TLS
+		distrust bool
+		send     string
+		status   int // of the CONNECT
+		inner    int // 0: there is no answer
+	}{
+		{name: "a page", sni: "games.example", send: "GET /x HTTP/1.1\r\nHost: games.example\r\nAccept: text/html\r\n\r\n", status: 200, inner: 403},
+		{name: "without TLS", send: "GET /x HTTP/1.1\r\nHost: " + at("games.example") + "\r\n\r\n", status: 200, inner: 403},
+		{name: "another host inside", sni: "games.example", send: "GET / HTTP/1.1\r\nHost: example.com\r\n\r\n", status: 200, inner: 421},
+		{name: "another name in TLS", sni: "example.com", send: "GET / HTTP/1.1\r\nHost: example.com\r\n\r\n", status: 200, inner: 421},
+		{name: "Apple's name in TLS", sni: "www.apple.com", status: 200},
+		{name: "another protocol", send: "SSH-2.0-here\r\n", status: 200},
+		{name: "a client without the CA", sni: "games.example", distrust: true, status: 200},
+		{name: "exempt", target: "bank.games.example", status: 403},
+		{name: "off", off: true, status: 403},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
+				r := start(t, setup{
+					inspect: policy.InspectAll, denyPage: !tt.off, exempt: []string{"bank.games.example"},
+					hosts: map[string]string{"*.example": "127.0.0.1", "www.apple.com": "127.0.0.1"},
+					rules: []policy.Rule{{Name: "no-games", When: policy.When{Hosts: []string{"games.example", "*.games.example"}}, Then: "deny"}},
+				})
+				for range 3 {
+					c := r.dial()
+					c.send(connectTo(at(cmp.Or(tt.target, "games.example"))))
+					if a := c.head(http.MethodConnect); a.StatusCode != tt.status {
+						t.Fatalf("CONNECT: %s, want %d", a.Status, tt.status)
+					}
+					var conn net.Conn = c
+					in := c.in
+					if tt.sni != "" {
+						cfg := &tls.Config{ServerName: tt.sni, RootCAs: r.trusted()}
+						if tt.distrust {
+							cfg.RootCAs = x509.NewCertPool()
+						}
+						secure := c.secure(cfg)
+						conn, in = secure, bufio.NewReader(secure)
+					}
+					_, _ = io.WriteString(conn, tt.send)
+					resp, err := http.ReadResponse(in, nil)
+					switch {
+					case tt.inner == 0 && err == nil:
+						t.Errorf("answered %s", resp.Status)
+					case tt.inner == 0:
+					case err != nil || resp.StatusCode != tt.inner || !resp.Close:
+						t.Errorf("%+v, %v, want %d and the end", resp, err, tt.inner)
+					case tt.inner == 403:
+						if body, _ := io.ReadAll(resp.Body); !strings.Contains(string(body), "no-games") {
+							t.Errorf("body %q", body)
+						}
+					}
+					c.Close()
+				}
+				connects, inner := byMethod(r.stop())
+				if want := min(tt.inner, 1) * 3; len(connects) != 3 || len(inner) != want {
+					t.Errorf("%d records of CONNECTs, %d of requests inside, want %d", len(connects), len(inner), want)
+				}
+				for _, x := range append(connects, inner...) {
+					if x.Action != policy.Deny || x.Rule != "no-games" {
+						t.Errorf("%+v", x)
+					}
+				}
+				if list := r.exceptions.List(); len(list) > 0 {
+					t.Errorf("an exception: %+v", list)
+				}
+			})
+		})
+	}
+	if reached.Load() {
+		t.Error("the site was connected to")
 	}
 }
 

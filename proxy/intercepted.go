@@ -63,7 +63,12 @@ func (i *interceptor) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	x.to(target)
 	st := s.state.Load()
-	d := st.Policy.Decide(ses.ask(target))
+	d := ses.d
+	if d.Page {
+		w.Header().Set("Connection", "close") // the next CONNECT may be decided otherwise
+	} else {
+		d = st.Policy.Decide(ses.ask(target))
+	}
 	x.decided(d)
 	switch {
 	case target != ses.x.target && target != ses.name:

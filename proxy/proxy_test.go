@@ -51,6 +51,7 @@ type setup struct {
 	inspect        string
 	exempt         []string
 	unknown        string            // inspect.unknown
+	denyPage       bool              // inspect.deny_page
 	roots          *x509.CertPool    // of intercepted destinations
 	users          map[string]string // name: password
 	auth           auth.Config       // beside users
@@ -139,7 +140,7 @@ func (r *rig) state(c setup) *State {
 	st := &State{Contact: c.contact}
 	cfg := policy.Config{
 		Clients: c.clients, Apple: policy.Apple{Wide: true, Extra: c.extra, PrivateRelay: c.relay},
-		Rules: c.rules, Inspect: policy.InspectConfig{Mode: c.inspect, Exempt: c.exempt, Unknown: c.unknown},
+		Rules: c.rules, Inspect: policy.InspectConfig{Mode: c.inspect, Exempt: c.exempt, Unknown: c.unknown, DenyPage: c.denyPage},
 		Presets: c.presets,
 	}
 	if c.inspect != "" {

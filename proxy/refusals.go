@@ -20,7 +20,7 @@ func (ses *session) accepted() {
 // TLS is not HTTP. Browsers close connections that they have opened in advance,
 // too, but not at once.
 func (ses *session) doubt() {
-	if ses.since.IsZero() || ses.asked.Load() || ses.i.s.Draining() {
+	if ses.d.Page || ses.since.IsZero() || ses.asked.Load() || ses.i.s.Draining() {
 		return
 	}
 	switch soon := time.Since(ses.since) < certificateDoubt; {
@@ -36,6 +36,9 @@ func (ses *session) doubt() {
 
 // refused notes that the client does not take the certificate.
 func (ses *session) refused(reason string, sure bool) {
+	if ses.d.Page {
+		return // nothing is tunnelled that is denied
+	}
 	v := ses.st.Exceptions.Refused(ses.host(), ses.x.rec.Client, reason, sure)
 	if !v.Exempt {
 		return
