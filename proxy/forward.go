@@ -214,8 +214,9 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, s
 	}
 	secure := r.URL.Scheme == "https"
 	fx := &forwarded{
-		exchange: x, service: f.s.traffic.Service(x.rec.Service), transport: st.transport, dial: d.Dial,
-		secure: secure, viaParent: !secure && st.Dialer.HasParent(),
+		exchange: x, service: f.s.traffic.Service(x.rec.Service), dial: d.Dial,
+		transport: dedicatedOf(r.Context()).transportFor(r, st, f.s.times),
+		secure:    secure, viaParent: !secure && st.Dialer.HasParent(),
 	}
 	fx.w = &responseWriter{ResponseWriter: w, fx: fx}
 
@@ -291,7 +292,7 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, s
 		fx.mu.Unlock()
 		x.finish(fx.w.status)
 		if f.s.state.Load() != st { // a reload came before the transport was asked
-			st.transport.CloseIdleConnections()
+			fx.transport.CloseIdleConnections()
 		}
 		if fault != nil {
 			panic(http.ErrAbortHandler)

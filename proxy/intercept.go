@@ -44,6 +44,7 @@ type interceptor struct {
 	start   sync.Once
 	serving sync.WaitGroup
 	opening handlers        // until the requests inside can be served
+	open    sync.WaitGroup  // sessions whose record is not made, until they are tunnels
 	alive   context.Context // until what is opening is cut
 	cut     context.CancelFunc
 }
@@ -119,6 +120,7 @@ type session struct {
 	d      policy.Decision
 	unread []byte
 
+	own      dedicated
 	upstream net.Conn // connected to while the client was silent; nil: nobody
 
 	name  policy.Target    // what TLS named in place of x.target; zero: nothing else
@@ -151,6 +153,7 @@ func (s *Server) intercept(w http.ResponseWriter, x *exchange, st *State, d poli
 // opening.enter must have been called.
 func (i *interceptor) take(ses *session) {
 	ses.i = i
+	i.open.Add(1)
 	defer i.opening.leave()
 	i.opening.take(ses.Conn)
 	defer i.opening.release(ses.Conn)
@@ -301,7 +304,7 @@ func (ses *session) tunnel(d policy.Decision) error {
 		return err
 	}
 	_ = ses.SetDeadline(time.Time{})
-	ses.once.Do(func() {}) // the record is the tunnel's
+	ses.once.Do(ses.i.open.Done) // the record is the tunnel's
 	s.tunnels.Start(tunnel.Tunnel{
 		Client: ses.Conn, Upstream: ses.upstream, Head: ses.unread,
 		Service: s.traffic.Service(d.Service()), Owner: x,
@@ -370,7 +373,9 @@ func (ses *session) CloseWrite() error {
 func (ses *session) Close() error {
 	err := ses.Conn.Close()
 	ses.once.Do(func() {
+		defer ses.i.open.Done()
 		ses.hangUp()
+		ses.own.close()
 		ses.doubt()
 		if !ses.x.finished {
 			ses.x.finish(http.StatusOK)

@@ -51,6 +51,7 @@ type watchedConn struct {
 	net.Conn
 	s     *Server
 	phase atomic.Int32
+	own   dedicated
 	gone  atomic.Bool // the client has left, or took too long, before its head was there
 
 	// What follows is for whoever reads. net/http lets one at a time.
@@ -90,6 +91,8 @@ func nextRequest(c net.Conn, state http.ConnState) {
 			c.phase.Store(expecting)
 		case http.StateHijacked:
 			c.taken = true // what comes is no HTTP any more
+		case http.StateClosed:
+			c.own.close()
 		}
 	}
 }

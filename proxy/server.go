@@ -275,6 +275,7 @@ func (s *Server) Shutdown(ctx context.Context) (cut int) {
 	s.serving.Wait()
 	s.intercepted.shutdown(ctx)
 	s.handlers.shutdown(ctx)
+	s.intercepted.open.Wait()
 	quick.Wait()
 	cut = s.tunnels.Shutdown(ctx) + cutBefore()
 	s.ended()

@@ -1,6 +1,9 @@
 package head
 
-import "bytes"
+import (
+	"bytes"
+	"strings"
+)
 
 // A Request is the head of a request without a body.
 type Request struct {
@@ -17,7 +20,7 @@ var version11 = []byte(" HTTP/1.1\r\n")
 // ParseRequest parses the head at the start of b. ok is false where it is not
 // complete, and for everything that needs more than passing header lines on: a
 // body, an upgrade, an expectation, trailers, headers that Connection nominates,
-// two hosts, versions but HTTP/1.1.
+// two hosts, credentials that sign in the connection, versions but HTTP/1.1.
 func ParseRequest(b []byte) (r Request, ok bool) {
 	end := bytes.IndexByte(b, '\n')
 	if end < 0 || !bytes.HasSuffix(b[:end+1], version11) {
@@ -60,6 +63,8 @@ func ParseRequest(b []byte) (r Request, ok bool) {
 				r.Close = r.Close || closes
 				return ok
 			}
+		case len("authorization"):
+			return !equalFold(name, "authorization") || !SignsInConnection(string(value[:min(len(value), len("Negotiate "))]))
 		case len("content-length"):
 			return !equalFold(name, "content-length")
 		case len("proxy-connection"):
@@ -79,4 +84,11 @@ func ParseRequest(b []byte) (r Request, ok bool) {
 	r.Len = end + 1 + n
 	r.Fields = Fields(b[end+1 : r.Len-2])
 	return r, true
+}
+
+// SignsInConnection reports whether an Authorization header is of a scheme that
+// signs in the connection and not the request.
+func SignsInConnection(authorization string) bool {
+	scheme, _, _ := strings.Cut(authorization, " ")
+	return strings.EqualFold(scheme, "NTLM") || strings.EqualFold(scheme, "Negotiate")
 }
