@@ -6,7 +6,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run test check unit fuzz corpus soak bench deps package package-test clean
+.PHONY: build run test check unit fuzz corpus soak bench deps package package-test appliance clean
 
 build: ## the binary, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o espalier ./cmd/espalier
@@ -56,7 +56,8 @@ package-test: ## the packages installed, upgraded, removed and purged in a root 
 	@GO=$(GO) packaging/test/same
 	@packaging/test/deb.sh dist/espalier_*_$$($(GO) env GOARCH).deb
 
-appliance: 
+appliance: ## a bootable image from the package in dist/; KEYS=FILE lets their holders in by SSH; as root
+	@packaging/appliance/build.sh $(if $(KEYS),-k $(KEYS)) dist/espalier_*_amd64.deb dist/espalier.img
 
 clean:
 	rm -rf espalier espalier-bench dist
