@@ -307,6 +307,12 @@ func TestOverviewPage(t *testing.T) {
 	busy := page()
 	contains("with traffic", busy, true, "Software updates", "75.0 %", "3.00 GB", "1 failed", fmt.Sprintf("%d services without traffic", len(catalog.Services)-2))
 	contains("with traffic", busy, false, "Nothing has come through yet")
+	// What is there to do first stands first.
+	if at := func(page string) int {
+		return strings.Index(page, "Give this to your devices") - strings.Index(page, "In figures")
+	}; at(empty) > 0 || at(busy) < 0 {
+		t.Error("what devices are given does not stand first before they use it, and last then")
+	}
 	if strings.Index(busy, "Software updates") > strings.Index(busy, "Everything else") {
 		t.Error("the service with the most bytes does not come first")
 	}

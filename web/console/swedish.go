@@ -7,7 +7,7 @@ var swedish = map[string]string{
 	"PAC and profiles": "PAC och profiler", "Inspection": "Inspektion", "Settings": "Inställningar",
 	"Skip to the content": "Hoppa till innehållet", "Pages": "Sidor", "Language": "Språk", "Colours": "Färger",
 	"Light": "Ljust", "Dark": "Mörkt", "System": "System", "Sign out": "Logga ut", "Refresh": "Uppdatera", "as of": "uppdaterad",
-	"Running": "I drift", "Draining": "Töms", "Overloaded": "Överbelastad", "Configuration not in force": "Konfigurationen gäller inte",
+	"Running": "I drift", "Draining": "Töms", "Overloaded": "Överbelastad", "Configuration error": "Konfigurationsfel",
 	"d": "d", "%s ago": "för %s sedan", "now": "nu", "total": "totalt",
 
 	// Signing in.
