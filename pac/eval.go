@@ -103,15 +103,6 @@ func guarded(run func() error) (err error) {
 	return run()
 }
 
-// Eval runs script once for url and host.
-func Eval(script []byte, url, host string) (string, error) {
-	e, err := NewEvaluator(script)
-	if err != nil {
-		return "", err
-	}
-	return e.FindProxy(url, host)
-}
-
 // schemePorts are the default ports of the schemes that scripts are asked about.
 var schemePorts = map[string]uint16{"http": 80, "ws": 80, "https": 443, "wss": 443, "ftp": 21}
 

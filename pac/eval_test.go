@@ -17,12 +17,20 @@ func TestEvalFaults(t *testing.T) {
 		{"deep", `function FindProxyForURL(u, h) { return FindProxyForURL(u, h); }`, "script: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := Eval([]byte(c.script), "https://a.example/", "a.example")
+			got, err := evalOnce([]byte(c.script), "https://a.example/", "a.example")
 			if err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("Eval = %q, %v; want an error with %q", got, err, c.want)
+				t.Errorf("evalOnce = %q, %v; want an error with %q", got, err, c.want)
 			}
 		})
 	}
+}
+
+func evalOnce(script []byte, url, host string) (string, error) {
+	e, err := NewEvaluator(script)
+	if err != nil {
+		return "", err
+	}
+	return e.FindProxy(url, host)
 }
 
 func TestEvalEndsEndlessScripts(t *testing.T) {

@@ -177,7 +177,7 @@ func TestRoute(t *testing.T) {
 		if got := p.Class(c.site, target); got != c.class {
 			t.Errorf("Class(%q, %s) = %s, want %s", c.site, c.target, got, c.class)
 		}
-		js, err := Eval(script(t, p, c.site, p.Proxies(c.site, fetched)...).Body, "https://"+c.target, target.Host)
+		js, err := evalOnce(script(t, p, c.site, p.Proxies(c.site, fetched)...).Body, "https://"+c.target, target.Host)
 		if err != nil || js != c.want {
 			t.Errorf("the script of %q says %q, %v of %s; want %q", c.site, js, err, c.target, c.want)
 		}

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"time"
@@ -27,14 +26,4 @@ func (c Control) runDoctor(w http.ResponseWriter, r *http.Request) {
 	default:
 		writeJSON(w, http.StatusOK, "application/json", report)
 	}
-}
-
-// RunDoctor lets the process try to reach Apple's hosts, and returns the report
-// when it is done.
-func (c *ControlClient) RunDoctor(ctx context.Context) (*doctor.Report, error) {
-	report := new(doctor.Report)
-	if err := c.do(ctx, http.MethodPost, "/doctor", report); err != nil {
-		return nil, err
-	}
-	return report, nil
 }

@@ -270,7 +270,11 @@ func TestPublicScriptHeaders(t *testing.T) {
 	if expires, err := http.ParseTime(get.Header.Get("Expires")); err != nil || !expires.After(time.Now()) {
 		t.Errorf("Expires: %q", get.Header.Get("Expires"))
 	}
-	if got, err := pac.Eval([]byte(body), "https://gs.apple.com", "gs.apple.com."); err != nil || got != "PROXY 127.0.0.1:3128; DIRECT" {
+	engine, err := pac.NewEvaluator([]byte(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := engine.FindProxy("https://gs.apple.com", "gs.apple.com."); err != nil || got != "PROXY 127.0.0.1:3128; DIRECT" {
 		t.Errorf("the script says %q, %v", got, err)
 	}
 
