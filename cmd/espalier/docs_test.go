@@ -91,3 +91,40 @@ func walkTests(t *testing.T, f func(path, text string)) {
 		t.Fatal(err)
 	}
 }
+
+// The figures that docs/sizing.md calculates with are those that were measured last, as
+// docs/bench.md has them, but for what one run differs from the next.
+func TestSizingIsMeasured(t *testing.T) {
+	read := func(page string) string {
+		text, err := os.ReadFile(filepath.Join("../../docs", page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	sizing, bench := read("sizing.md"), read("bench.md")
+	figure := func(page, text, row string) float64 {
+		m := regexp.MustCompile(`(?m)^\| ` + regexp.QuoteMeta(row) + ` \| ([0-9.]+)`).FindStringSubmatch(text)
+		if m == nil {
+			t.Fatalf("%s has no row %q", page, row)
+		}
+		f, err := strconv.ParseFloat(m[1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	for said, measured := range map[string]string{
+		"idle tunnel, memory of the process": "idle tunnel: user memory KB",
+		"idle tunnel, memory of the kernel":  "idle tunnel: kernel slab KB",
+		"idle tunnel, descriptors":           "idle tunnel: descriptors",
+		"open, use and close a tunnel, CPU":  "open, use, close a tunnel: CPU µs",
+		"bulk, CPU":                          "bulk down: CPU s/GB",
+		"5,000 idle tunnels, CPU":            "idle tunnels: CPU ms/s, all together",
+	} {
+		got, want := figure("sizing.md", sizing, said), figure("bench.md", bench, measured)
+		if got < want*0.7-0.1 || got > want*1.3+0.1 {
+			t.Errorf("sizing.md: %s is %v, but bench.md has %v", said, got, want)
+		}
+	}
+}
