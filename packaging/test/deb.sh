@@ -9,8 +9,7 @@ set -eu
 deb=$(realpath "$1")
 work=$(mktemp -d)
 root=$work/root
-pid=
-trap '[ -z "$pid" ] || kill "$pid" 2>/dev/null || true; rm -rf "$work"' EXIT
+trap 'umount -q "$root/proc" "$root/var/lib/espalier" || true; rm -rf "$work"' EXIT
 
 fail() {
 	echo "FAIL: $*" >&2
@@ -80,7 +79,11 @@ if ! unshare -n sh -c 'ip link set lo up; exec chroot "$1" /try' sh "$root" >"$w
 fi
 umount "$root/proc"
 [ -s "$root/var/lib/espalier/access.log" ] || fail "no access record"
+left=$(find "$root/var/lib/espalier" ! -user "$(in_root id -u espalier)")
+is "$left" "" "not its user's"
 ok "runs as its user: status, PAC script, a refusal, drain"
+
+in_root systemctl enable -q espalier.service espalier-proxy.socket
 
 echo "# mine" >>"$root/etc/espalier/espalier.yaml"
 echo kept >"$root/var/lib/espalier/kept"
@@ -88,8 +91,8 @@ in_root dpkg -i --force-confdef --force-confold /next.deb >"$work/log" 2>&1 || f
 grep -q '^# mine' "$root/etc/espalier/espalier.yaml" || fail "the upgrade took the configuration"
 is "$(in_root stat -c '%a %U:%G' /etc/espalier/espalier.yaml)" "640 root:espalier" "the configuration after the upgrade"
 [ -e "$root/var/lib/espalier/kept" ] || fail "the upgrade took the data"
-is "$(enabled)" "" "enabled by the upgrade"
-ok "upgraded: configuration and data are kept"
+is "$(enabled | grep -c 'wants/espalier.service$\|wants/espalier-proxy.socket$')" 2 "enabled before the upgrade and behind it"
+ok "upgraded: configuration and data are kept, and what was enabled"
 
 in_root dpkg -r espalier >"$work/log" 2>&1 || fail "remove: $(cat "$work/log")"
 [ ! -e "$root/usr/bin/espalier" ] || fail "the program is still there"
@@ -97,7 +100,12 @@ in_root dpkg -r espalier >"$work/log" 2>&1 || fail "remove: $(cat "$work/log")"
 ok "removed: configuration and data are kept"
 
 in_root dpkg -i --force-confdef --force-confold /this.deb >"$work/log" 2>&1 || fail "install again: $(cat "$work/log")"
+mount -t tmpfs tmpfs "$root/var/lib/espalier" # a file system of its own
+touch "$root/var/lib/espalier/.data"
 in_root dpkg -P espalier >"$work/log" 2>&1 || fail "purge: $(cat "$work/log")"
+[ -z "$(ls -A "$root/var/lib/espalier")" ] || fail "the purge has left data"
+umount "$root/var/lib/espalier"
+rmdir "$root/var/lib/espalier"
 left=$(find "$root/etc" "$root/usr" "$root/var" -name '*espalier*' ! -path '*/dpkg/*' ! -path '*/log/*')
 is "$left" "" "left by the purge"
 ok "purged: nothing is left but the user"
