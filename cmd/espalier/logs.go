@@ -248,7 +248,7 @@ func (l *lineRecords) write(r *accesslog.Record) error {
 	to, why := destination(r)
 	return l.line([]cell{
 		{r.Time.Local().Format("01-02 15:04:05"), dim}, {client, plain}, {string(r.Action), actionStyles[r.Action]}, {strconv.Itoa(r.Status), plain},
-		{bytesText(r.Up + r.Down), plain}, {durationText(r.Duration), plain}, {r.Service, plain}, {to, plain}, why,
+		{english.Size(r.Up + r.Down), plain}, {durationText(r.Duration), plain}, {r.Service, plain}, {to, plain}, why,
 	})
 }
 

@@ -7,11 +7,11 @@ import (
 	"io/fs"
 	"iter"
 	"slices"
-	"strconv"
 	"time"
 
 	"espalier/configs"
 	"espalier/proxy/accesslog"
+	"espalier/web/console"
 )
 
 // records are those of the store, or of the access log's files where there is no
@@ -97,24 +97,8 @@ func (r *records) newest(ctx context.Context, f accesslog.Filter, n int) (list [
 	return list, more, nil
 }
 
-// bytesText writes bytes in decimal units, three digits of them.
-func bytesText(n int64) string {
-	if n < 1000 {
-		return strconv.FormatInt(n, 10) + " B"
-	}
-	f, units := float64(n), "kMGTPE"
-	unit := -1
-	for f >= 999.5 && unit < len(units)-1 {
-		f, unit = f/1000, unit+1
-	}
-	digits := 0
-	if f < 9.995 {
-		digits = 2
-	} else if f < 99.95 {
-		digits = 1
-	}
-	return strconv.FormatFloat(f, 'f', digits, 64) + " " + units[unit:unit+1] + "B"
-}
+// english writes figures as the console does.
+const english = console.Locale("en")
 
 // durationText writes a duration in six characters.
 func durationText(d time.Duration) string {

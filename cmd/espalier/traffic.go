@@ -145,7 +145,7 @@ func (t *trafficReport) write(s screen) error {
 		if r.Errors > 0 {
 			errs.as = yellow
 		}
-		cells := []cell{name, {bytesText(r.Down), plain}, {bytesText(r.Up), plain}, {strconv.FormatInt(r.Requests, 10), plain}, errs, {share(r.Up+r.Down, total), plain}}
+		cells := []cell{name, {english.Size(r.Down), plain}, {english.Size(r.Up), plain}, {strconv.FormatInt(r.Requests, 10), plain}, errs, {english.Percent(r.Up+r.Down, total), plain}}
 		if s.width > 0 {
 			cells = append(cells, cell{bar, green})
 		}
@@ -172,7 +172,7 @@ const maxName = 48
 
 // columns is how wide the table is without its bars.
 func (t *trafficReport) columns() int {
-	widths := [6]int{len(t.By), 8, 8, len("requests"), len("errors"), len("< 0.1 %")}
+	widths := [6]int{len(t.By), 8, 8, len("requests"), len("errors"), len("> 99.9 %")}
 	for _, r := range append(t.Rows, t.Total) {
 		widths[0] = max(widths[0], min(len([]rune(r.Name)), maxName), len("all others"))
 		widths[3] = max(widths[3], len(strconv.FormatInt(r.Requests, 10)))
@@ -195,16 +195,4 @@ func bar(part float64, width int) string {
 		b += string([]rune("▏▎▍▌▋▊▉")[rest-1])
 	}
 	return b
-}
-
-// share never rounds something to nothing.
-func share(part, whole int64) string {
-	switch p := 100 * float64(part) / float64(max(whole, 1)); {
-	case part == 0:
-		return "0 %"
-	case p < 0.1:
-		return "< 0.1 %"
-	default:
-		return strconv.FormatFloat(p, 'f', 1, 64) + " %"
-	}
 }
