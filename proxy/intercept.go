@@ -29,7 +29,7 @@ const (
 	helloTimeout = 10 * time.Second
 	// certificateDoubt is how soon after the handshake a client closes that does
 	// not like the certificate.
-	certificateDoubt = 10 * time.Second
+	certificateDoubt = 5 * time.Second
 )
 
 // interceptor takes over the CONNECTs that policy wants to look into. It finds

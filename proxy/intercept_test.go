@@ -295,43 +295,46 @@ func TestInterceptLateClient(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			reached := make(chan bool, 10)
-			front := newOrigin(t, func(c net.Conn) {
-				reached <- true
-				to, err := net.Dial("tcp", site.Listener.Addr().String())
-				if err != nil {
-					return
+			everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
+				t.Parallel()
+				reached := make(chan bool, 10)
+				front := newOrigin(t, func(c net.Conn) {
+					reached <- true
+					to, err := net.Dial("tcp", site.Listener.Addr().String())
+					if err != nil {
+						return
+					}
+					defer to.Close()
+					go func() {
+						_, _ = io.Copy(to, c)
+						to.Close()
+					}()
+					_, _ = io.Copy(c, to)
+				})
+				at := func(host string) string { return fmt.Sprintf("%s:%d", host, front.Port()) }
+				r := start(t, site.everything())
+				c := r.connected(at("example.com"))
+				<-reached // by the proxy, which looks who speaks first
+				if tt.sni != "" {
+					conn := c.secure(&tls.Config{ServerName: tt.sni, InsecureSkipVerify: true}) // the certificate is compared
+					fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", at(tt.sni))
+					if text, err := io.ReadAll(conn); err != nil || !bytes.HasSuffix(text, []byte("hello")) {
+						t.Fatalf("received %q, %v", text, err)
+					}
+					if own := conn.ConnectionState().PeerCertificates[0].Equal(site.Certificate()); own != tt.own {
+						t.Errorf("the certificate is the site's: %v", own)
+					}
+				} else if tt.send != "" {
+					c.send(tt.send)
+					c.finish()
+					_, _ = io.ReadAll(c.in) // the site makes nothing of it
 				}
-				defer to.Close()
-				go func() {
-					_, _ = io.Copy(to, c)
-					to.Close()
-				}()
-				_, _ = io.Copy(c, to)
+				c.Close()
+				connects, _ := byMethod(r.stop())
+				if len(connects) != 1 || connects[0].Action != tt.action || connects[0].Rule != tt.rule {
+					t.Errorf("%+v, want %s by %s", connects, tt.action, tt.rule)
+				}
 			})
-			at := func(host string) string { return fmt.Sprintf("%s:%d", host, front.Port()) }
-			r := start(t, site.everything(), false)
-			c := r.connected(at("example.com"))
-			<-reached // by the proxy, which looks who speaks first
-			if tt.sni != "" {
-				conn := c.secure(&tls.Config{ServerName: tt.sni, InsecureSkipVerify: true}) // the certificate is compared
-				fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", at(tt.sni))
-				if text, err := io.ReadAll(conn); err != nil || !bytes.HasSuffix(text, []byte("hello")) {
-					t.Fatalf("received %q, %v", text, err)
-				}
-				if own := conn.ConnectionState().PeerCertificates[0].Equal(site.Certificate()); own != tt.own {
-					t.Errorf("the certificate is the site's: %v", own)
-				}
-			} else if tt.send != "" {
-				c.send(tt.send)
-				c.finish()
-				_, _ = io.ReadAll(c.in) // the site makes nothing of it
-			}
-			c.Close()
-			connects, _ := byMethod(r.stop())
-			if len(connects) != 1 || connects[0].Action != tt.action || connects[0].Rule != tt.rule {
-				t.Errorf("%+v, want %s by %s", connects, tt.action, tt.rule)
-			}
 		})
 	}
 }
