@@ -102,6 +102,7 @@ func (b *balancers) readHeader(in *bufio.Reader) (client net.Addr, err error) {
 			err = fmt.Errorf("panic: %v", fault)
 		}
 	}()
+	awaitHeader(in)
 	h, err := proxyproto.Read(in)
 	if err != nil {
 		return nil, err
@@ -113,6 +114,19 @@ func (b *balancers) readHeader(in *bufio.Reader) (client net.Addr, err error) {
 		return nil, fmt.Errorf("the client's address is one of %s, not of TCP", h.SourceAddr.Network())
 	}
 	return h.SourceAddr, nil
+}
+
+// awaitHeader waits for all of a header of version 1, which proxyproto.Read takes
+// in one piece only. Nothing on the way promises that, and the connection's
+// deadline bounds the wait. Whatever is wrong is for proxyproto.Read to find.
+func awaitHeader(in *bufio.Reader) {
+	const begins, longest = "PROXY ", 107
+	for n := 1; n <= longest; n++ {
+		b, err := in.Peek(n)
+		if err != nil || b[n-1] == '\n' || n <= len(begins) && b[n-1] != begins[n-1] {
+			return
+		}
+	}
 }
 
 // left reports whether somebody has only looked whether the proxy is here, as

@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -230,6 +232,26 @@ func TestProxyProtocolUnwraps(t *testing.T) {
 	b := make([]byte, 4)
 	if n, err := below.Read(b); string(b[:n]) != "rest" {
 		t.Errorf("received %q, %v", b[:n], err)
+	}
+}
+
+// A header may come in pieces; what follows it stays.
+func TestProxyHeaderInPieces(t *testing.T) {
+	for _, tt := range []struct{ name, header, client string }{
+		{"version 1", line4, "192.0.2.7:40000"},
+		{"version 1, unknown", "PROXY UNKNOWN\r\n", "<nil>"},
+		{"version 2", v2(proxied, tcp4, from4+"\x04\x00\x01x"), "192.0.2.7:40000"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			in := bufio.NewReaderSize(iotest.OneByteReader(strings.NewReader(tt.header+"rest")), 512)
+			client, err := new(balancers).readHeader(in)
+			if err != nil || fmt.Sprint(client) != tt.client {
+				t.Errorf("the client is %v, %v", client, err)
+			}
+			if rest, _ := io.ReadAll(in); string(rest) != "rest" {
+				t.Errorf("%q is left", rest)
+			}
+		})
 	}
 }
 
