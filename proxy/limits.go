@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"espalier/proxy/head"
 )
 
 // limits says whether there is room for another tunnel or plain request, and
@@ -18,6 +21,7 @@ type limits struct {
 	maxRequests  int64 // plain, under way
 	maxWaiting   int   // connections without a request, of each of the two ways
 	maxScarce    int   // likewise, while descriptors are short
+	maxHeads     int   // of those of the general way, which may hold a part of a head
 	// descriptors is the number that descriptors of clients and destinations stay
 	// below. Those from it on are the reserve for answers that say so, and for
 	// logs, look-ups, the control socket and the console.
@@ -30,9 +34,9 @@ type limits struct {
 	overload overload
 }
 
-// newLimits returns the limits that cfg, which must be valid, and the limit of
-// file descriptors make. The Go runtime has raised the soft limit to the hard
-// one.
+// newLimits returns the limits that cfg, which must be valid, the limit of file
+// descriptors and that of memory make. The Go runtime has raised the soft limit of
+// descriptors to the hard one.
 func newLimits(cfg Config) *limits {
 	open := uint64(math.MaxInt32)
 	var l syscall.Rlimit
@@ -49,6 +53,8 @@ func newLimits(cfg Config) *limits {
 		maxScarce:    int(max((int64(open)-usable)/4, 1)),
 		descriptors:  int(usable),
 	}
+	// All of them with nearly a whole head take half of the memory at most.
+	m.maxHeads = int(min(int64(m.maxWaiting), max(debug.SetMemoryLimit(-1)/2/head.MaxBytes, 16)))
 	if m.maxTunnels == 0 {
 		m.maxTunnels = each
 	}

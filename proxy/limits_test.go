@@ -2,9 +2,11 @@ package proxy
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"testing"
@@ -301,6 +303,53 @@ func TestWaitingClients(t *testing.T) {
 	})
 }
 
+// Clients that send the better part of a head, and then wait, do not fill memory.
+func TestHeadsKeepWithinMemory(t *testing.T) {
+	before := debug.SetMemoryLimit(-1)
+	defer debug.SetMemoryLimit(before)
+	for _, tt := range []struct {
+		name   string
+		memory int64
+		most   int64
+	}{
+		{"no limit", math.MaxInt64, math.MaxInt64},
+		{"64 MB", 64 << 20, 512},
+		{"next to nothing", 1, 16},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			debug.SetMemoryLimit(tt.memory)
+			defer debug.SetMemoryLimit(before)
+			m := newLimits(Config{})
+			if want := int(min(tt.most, int64(m.maxWaiting))); m.maxHeads != want {
+				t.Errorf("%d may wait, want %d", m.maxHeads, want)
+			}
+		})
+	}
+}
+
+// That memory has become free is noticed though nothing else makes the collector
+// run.
+func TestOverloadByMemoryEnds(t *testing.T) {
+	r := start(t, setup{}, false)
+	m := r.server.limits
+	before := debug.SetMemoryLimit(-1)
+	defer debug.SetMemoryLimit(before)
+	ballast := make([]byte, 256<<20)
+	runtime.GC()
+	debug.SetMemoryLimit(1 << 40)
+	used, _ := new(memory).read()
+	debug.SetMemoryLimit(used + used/20)
+	m.look()
+	if r.server.Overloaded() == "" {
+		t.Fatal("not overloaded")
+	}
+	runtime.KeepAlive(ballast)
+	m.overload.mu.Lock()
+	m.overload.collected = time.Time{} // as after collectInterval
+	m.overload.mu.Unlock()
+	await(t, "the end of the overload", func() bool { m.look(); return r.server.Overloaded() == "" })
+}
+
 // What the collector could free is no reason to turn anybody away.
 func TestOverloadByMemory(t *testing.T) {
 	r := start(t, setup{}, false)
@@ -316,11 +365,15 @@ func TestOverloadByMemory(t *testing.T) {
 	if why := r.server.Overloaded(); why != "" {
 		t.Errorf("overloaded with room to spare: %s", why)
 	}
+	slow := r.dial()
+	slow.send("G")
+	await(t, "it to wait", func() bool { return r.server.room.Len() == 1 })
 	debug.SetMemoryLimit(used)
 	m.look()
 	if why := r.server.Overloaded(); !strings.Contains(why, "GOMEMLIMIT") {
 		t.Errorf("overloaded because %q", why)
 	}
+	slow.expectEnd() // it could go on to fill memory
 	debug.SetMemoryLimit(before)
 	m.look()
 	if why := r.server.Overloaded(); why != "" {

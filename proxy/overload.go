@@ -5,6 +5,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"sync"
@@ -31,7 +32,9 @@ type overload struct {
 	since  time.Time
 	short  atomic.Int64 // when descriptors last ran out, on the clock of start; 0: never
 	memory memory
-	ops    *zap.Logger
+	// collected is when a collection was last asked for.
+	collected time.Time
+	ops       *zap.Logger
 	// relieve closes what is kept for later only: idle connections. It must not
 	// block.
 	relieve func()
@@ -42,6 +45,8 @@ type overload struct {
 const (
 	// overloadInterval is how often the proxy looks whether it is overloaded.
 	overloadInterval = time.Second
+	// collectInterval is how often memory is collected while it is short.
+	collectInterval = 5 * time.Second
 	// shortageLasts is how long descriptors count as short after they were.
 	shortageLasts = 5 * time.Second
 )
@@ -84,6 +89,15 @@ func (m *limits) look() {
 	}
 	short := o.short.Load()
 	used, allowed := o.memory.read()
+	if used > high(allowed) {
+		o.relieve() // halves of heads take memory too
+	}
+	if used > bound(allowed) && time.Since(o.collected) > collectInterval {
+		// Who turns most requests away needs no collection for minutes, and would not
+		// learn that memory has become free.
+		o.collected = time.Now()
+		go runtime.GC()
+	}
 	why := ""
 	switch {
 	case short > 0 && int64(time.Since(o.start))-short < int64(shortageLasts):

@@ -127,7 +127,7 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 	m := s.limits
 	turned := func() { m.turnedAway(shedWaiting) }
 	panicked := func(fault any) { s.panicked(nil, fault) }
-	s.room = waiting.NewRoom(m.maxWaiting, turned)
+	s.room = waiting.NewRoom(m.maxHeads, turned)
 	m.overload = overload{ops: ops, start: time.Now(), relieve: s.relieve, idle: s.idle}
 	s.tunnels = tunnel.New(tunnel.Config{
 		Idle: cfg.IdleTimeout, HalfClosed: s.times.halfClosed,
