@@ -147,7 +147,7 @@ func (e *loop) Shutdown(ctx context.Context) (cut int) {
 	}
 	e.postAll(msgStop) // ends what is left
 	e.running.Wait()
-	return int(e.left.Load()) + e.portable.Shutdown(ctx)
+	return int(e.left.Swap(0)) + e.portable.Shutdown(ctx)
 }
 
 func (e *loop) Cut(pick func(*traffic.Service) bool) {
