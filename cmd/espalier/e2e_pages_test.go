@@ -313,6 +313,13 @@ func TestPagesInBrowser(t *testing.T) {
 	if _, stderr, code := p.run("inspect", "exceptions", "accept", "bank.example"); code != 0 {
 		t.Fatal(stderr)
 	}
+	reachable := strings.Replace(p.whole(pagesConfig), "web: {", `web: {public_url: "http://pac.school.example:8080", `, 1)
+	if err := os.WriteFile(p.config, []byte(reachable), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, code := p.run("reload"); code != 0 {
+		t.Fatal(stderr)
+	}
 	useProxy(t, p)
 	b := newBrowser(t, base)
 	b.signIn("ann", consolePassword)
