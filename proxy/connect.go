@@ -20,7 +20,7 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, x *exchange) {
 	target, err := policy.ParseTarget(r.RequestURI, 0)
 	if err != nil {
 		x.rec.Host = r.RequestURI
-	} else if x.to(target); r.ContentLength != 0 || len(r.TransferEncoding) > 0 {
+	} else if x.to(target); r.ContentLength > 0 || r.ContentLength != 0 && r.ProtoMajor == 1 || len(r.TransferEncoding) > 0 {
 		err = errors.New("a CONNECT has a body")
 	}
 	if err != nil {
@@ -32,7 +32,7 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, x *exchange) {
 	st := s.state.Load()
 	d, refuse := s.decide(st, x, r, w.Header())
 	if d.Page && s.limits.admitTunnel(x, false) == nil {
-		s.intercept(w, x, st, d)
+		s.intercept(w, r, x, st, d)
 		return
 	}
 	if refuse != nil {
@@ -50,7 +50,7 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, x *exchange) {
 				return
 			}
 		}
-		s.intercept(w, x, st, d)
+		s.intercept(w, r, x, st, d)
 		return
 	}
 	dialing := time.Now()
@@ -62,30 +62,28 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, x *exchange) {
 	}
 	x.rec.Upstream = addrPort(upstream)
 
-	client, buffered, err := http.NewResponseController(w).Hijack()
+	client, head, err := takeOver(w, r)
 	if err != nil {
-		upstream.Close()
-		s.fail(w, x, err)
-		return
-	}
-	// A copy, so that the buffers of net/http are not kept for days.
-	var head []byte
-	if n := buffered.Reader.Buffered(); n > 0 {
-		head = make([]byte, n)
-		_, _ = buffered.Reader.Read(head) // buffered bytes cannot fail
-	}
-	if _, err := client.Write([]byte(established)); err != nil {
-		client.Close()
 		upstream.Close()
 		x.failed(err)
 		x.finish(http.StatusOK)
 		return
 	}
-	_ = client.SetDeadline(time.Time{})
 	s.tunnels.Start(tunnel.Tunnel{
 		Client: client, Upstream: upstream, Head: head,
 		Service: s.traffic.Service(d.Service()), Owner: x,
 	})
+	if c, ok := client.(*stream); ok {
+		s.await(c)
+	}
+}
+
+// await waits in a handler for the end of a stream, which is not the handler's
+// work.
+func (s *Server) await(c *stream) {
+	s.handlers.leave()
+	defer s.handlers.enter()
+	c.wait()
 }
 
 // addrPort is the remote address of a TCP connection.

@@ -96,7 +96,7 @@ func (g *gate) intercept(c *net.TCPConn, unread []byte) (taken bool) {
 		return false // the general way says so
 	}
 	s.intercepted.opening.enter()
-	go s.intercepted.take(&session{Conn: c, x: x, st: st, d: d, unread: unread[r.Len:]})
+	go s.intercepted.take(&session{Conn: c, x: x, st: st, d: d, unread: unread[r.Len:], silent: true})
 	return true
 }
 

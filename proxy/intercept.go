@@ -119,6 +119,7 @@ type session struct {
 	st     *State    // that it began with
 	d      policy.Decision
 	unread []byte
+	silent bool // the client was not told yet that the CONNECT is established
 
 	own      dedicated
 	upstream net.Conn // connected to while the client was silent; nil: nobody
@@ -134,19 +135,23 @@ type session struct {
 }
 
 // intercept answers a CONNECT that d wants to look into.
-func (s *Server) intercept(w http.ResponseWriter, x *exchange, st *State, d policy.Decision) {
-	client, buffered, err := http.NewResponseController(w).Hijack()
+func (s *Server) intercept(w http.ResponseWriter, r *http.Request, x *exchange, st *State, d policy.Decision) {
+	client, unread, err := takeOver(w, r)
 	if err != nil {
-		s.fail(w, x, err)
+		x.failed(err)
+		x.finish(http.StatusOK)
 		return
 	}
-	ses := &session{Conn: client, x: x, st: st, d: d}
-	if n := buffered.Reader.Buffered(); n > 0 {
-		ses.unread = make([]byte, n)
-		_, _ = buffered.Reader.Read(ses.unread) // buffered bytes cannot fail
+	ses := &session{Conn: client, x: x, st: st, d: d, unread: unread}
+	inner, ok := client.(*stream)
+	if ok {
+		ses.Conn = inner.piped()
 	}
 	s.intercepted.opening.enter()
 	s.intercepted.take(ses)
+	if ok {
+		s.await(inner)
+	}
 }
 
 // take answers the CONNECT of a new session, and sees to what comes of it.
@@ -176,8 +181,10 @@ func (i *interceptor) take(ses *session) {
 // open finds out what the client speaks, and passes the session on to who deals
 // with that. After an error it is the caller's to close.
 func (ses *session) open() error {
-	if _, err := ses.Conn.Write([]byte(established)); err != nil {
-		return fmt.Errorf("write to client: %w", err)
+	if ses.silent {
+		if _, err := ses.Conn.Write([]byte(established)); err != nil {
+			return fmt.Errorf("write to client: %w", err)
+		}
 	}
 	kind, err := ses.sniff()
 	if err != nil {

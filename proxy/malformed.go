@@ -134,6 +134,8 @@ func (c *watchedConn) Read(p []byte) (int, error) {
 			if n, err := c.readBody(p); n > 0 || err != nil {
 				return n, err
 			}
+		case c.early == 0 && len(c.buf) > 0 && (c.buf[0] == '\r' || c.buf[0] == '\n') && c.phase.Load() == expecting:
+			c.buf = bytes.TrimLeft(c.buf, "\r\n") // came before the answer to the request before
 		case c.early == 0 && len(c.buf) > 0 || c.early < min(earlyBytes, len(c.buf)):
 			n := copy(p, c.buf[c.early:min(earlyBytes, len(c.buf))])
 			c.early += n

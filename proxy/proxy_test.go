@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io"
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // limit bounds every wait in these tests; none of them takes that long unless
 // something hangs.
-const limit = 10 * time.Second
+const limit = time.Minute
 
 // setup is what a test configures; the zero value lets loopback clients reach
 // loopback destinations.
@@ -56,10 +57,11 @@ type setup struct {
 	users          map[string]string // name: password
 	auth           auth.Config       // beside users
 	maxTunnels     int
-	perClient      int      // proxy.max_tunnels_per_client
-	balancers      []string // proxy.proxy_protocol
-	logFormat      string   // of the access log, in place of json; there are no records then
-	shared         bool     // the listening socket
+	perClient      int         // proxy.max_tunnels_per_client
+	balancers      []string    // proxy.proxy_protocol
+	logFormat      string      // of the access log, in place of json; there are no records then
+	shared         bool        // the listening socket
+	tls            *tls.Config // clients speak TLS
 	extra          []string
 	presets        policy.Presets
 	contact        string
@@ -128,6 +130,9 @@ func start(t testing.TB, c setup, netHTTP bool) *rig {
 	serve := r.server.Serve
 	if c.shared {
 		serve = r.server.ServeShared
+	}
+	if c.tls != nil {
+		serve = func(l net.Listener) error { return r.server.ServeTLS(l, c.tls) }
 	}
 	go func() { r.served <- serve(l) }()
 	t.Cleanup(func() { r.stop() })

@@ -103,6 +103,7 @@ type Server struct {
 	forward     *forwarder
 	intercepted *interceptor
 	http        *http.Server
+	http2       *http.Server // inside TLS
 	handlers    handlers
 	panics      atomic.Uint64
 	draining    atomic.Bool
@@ -138,6 +139,7 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 	s.quick.s = s
 	s.forward = newForwarder(s)
 	s.intercepted = newInterceptor(s)
+	s.http2 = newSecureServer(s)
 	s.http = &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: s.times.head,
@@ -191,16 +193,22 @@ func (s *Server) Serve(l net.Listener) error { return s.serve(l, false) }
 // ask, and tells those on kept connections to open another.
 func (s *Server) ServeShared(l net.Listener) error { return s.serve(l, true) }
 
-func (s *Server) serve(l net.Listener, shared bool) error {
+// enter notes a listener that is served from now on, until serving.Done. It
+// reports false where Shutdown has begun.
+func (s *Server) enter(l stops, shared bool) bool {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.Draining() {
-		s.mu.Unlock()
-		l.Close()
-		return nil
+		return false
 	}
 	s.serving.Add(1)
-	s.mu.Unlock()
-	defer s.serving.Done()
+	s.stops = append(s.stops, l)
+	s.shared = s.shared || shared
+	s.watching.Do(func() { go s.limits.watch(s.alive.Done()) })
+	return true
+}
+
+func (s *Server) serve(l net.Listener, shared bool) error {
 	from := l
 	pause := func() { l.Close() }
 	stop := pause
@@ -223,14 +231,10 @@ func (s *Server) serve(l net.Listener, shared bool) error {
 		pause = stop // clients should find the port closed
 	}
 	defer stop()
-	s.watching.Do(func() { go s.limits.watch(s.alive.Done()) })
-	s.mu.Lock()
-	s.stops = append(s.stops, stops{pause, stop})
-	s.shared = s.shared || shared
-	s.mu.Unlock()
-	if s.Draining() {
+	if !s.enter(stops{pause, stop}, shared) {
 		return nil
 	}
+	defer s.serving.Done()
 	err := s.http.Serve(watchedListener{hello.NewListener(from), s})
 	if errors.Is(err, http.ErrServerClosed) || s.Draining() { // Shutdown has closed l
 		return nil
@@ -273,11 +277,17 @@ func (s *Server) Shutdown(ctx context.Context) (cut int) {
 		s.http.Close()
 	}
 	s.serving.Wait()
+	// Its connections have tunnels in them, which are the engine's to cut.
+	var secure sync.WaitGroup
+	secure.Go(func() { _ = s.http2.Shutdown(ctx) })
 	s.intercepted.shutdown(ctx)
 	s.handlers.shutdown(ctx)
 	s.intercepted.open.Wait()
 	quick.Wait()
 	cut = s.tunnels.Shutdown(ctx) + cutBefore()
+	secure.Wait()
+	s.http2.Close()
+	s.handlers.shutdown(ctx)
 	s.ended()
 	s.state.Load().transport.CloseIdleConnections()
 	return cut

@@ -56,7 +56,7 @@ func (c Config) Validate() error {
 		}
 	}
 	for i, s := range c.DNS {
-		if _, err := parseServer(s); err != nil {
+		if _, err := ParseServer(s); err != nil {
 			errs = append(errs, fmt.Errorf("dns[%d]: %w", i, err))
 		}
 	}
@@ -92,8 +92,8 @@ func parseAddrs(s string) ([]netip.Addr, error) {
 	return addrs, nil
 }
 
-// parseServer parses a DNS server; the port is 53 where missing.
-func parseServer(s string) (string, error) {
+// ParseServer parses a DNS server; the port is 53 where missing.
+func ParseServer(s string) (string, error) {
 	if a, err := netip.ParseAddr(s); err == nil {
 		return net.JoinHostPort(a.String(), "53"), nil
 	}

@@ -93,7 +93,7 @@ func New(cfg Config, self Self) (*Dialer, error) {
 	if len(cfg.DNS) > 0 {
 		servers := make([]string, len(cfg.DNS))
 		for i, s := range cfg.DNS {
-			servers[i], _ = parseServer(s)
+			servers[i], _ = ParseServer(s)
 		}
 		r = &dnsResolver{servers: servers, timeout: questionTimeout(cfg.ConnectTimeout, len(servers))}
 	}

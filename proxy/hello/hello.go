@@ -1,6 +1,6 @@
-// Package hello answers TLS on a port where plain HTTP is spoken. iPadOS asks
-// for an http PAC URL with TLS first, and goes on at once only if it is refused
-// at once.
+// Package hello knows TLS by its first byte, on ports where plain HTTP is spoken.
+// A Listener refuses it at once, and a Both answers it: iPadOS asks for an http PAC
+// URL with TLS first, and goes on only when that has come to an end.
 package hello
 
 import (

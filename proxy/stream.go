@@ -1,0 +1,181 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// takeOver tells the client of a CONNECT that it is established, and takes its
+// connection, with what has come behind the head. Whoever gets a stream must
+// wait for its end in the handler.
+func takeOver(w http.ResponseWriter, r *http.Request) (c net.Conn, head []byte, err error) {
+	if r.ProtoMajor == 2 {
+		c, err := newStream(w, r)
+		return c, nil, err
+	}
+	c, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	// A copy, so that the buffers of net/http are not kept for days.
+	if n := buffered.Reader.Buffered(); n > 0 {
+		head = make([]byte, n)
+		_, _ = buffered.Reader.Read(head) // buffered bytes cannot fail
+	}
+	if _, err := c.Write([]byte(established)); err != nil {
+		c.Close()
+		return nil, nil, err
+	}
+	_ = c.SetDeadline(time.Time{})
+	return c, head, nil
+}
+
+// A stream is what flows inside a CONNECT by HTTP/2 (RFC 9113, section 8.5). The
+// client can close its direction; the other one cannot be closed alone, since
+// net/http does that when the handler ends. It has no deadlines.
+type stream struct {
+	w       http.ResponseWriter
+	body    io.ReadCloser
+	control *http.ResponseController
+	local   net.Addr
+	remote  streamAddr
+
+	mu      sync.Mutex
+	closed  bool
+	whole   bool           // the destination has ended its direction in order
+	writing bool           // a Write is under way
+	using   sync.WaitGroup // Reads and Writes, none of which begins once closed is set
+	done    chan struct{}  // closed with it
+}
+
+// streamAddr is an address as net/http has it.
+type streamAddr string
+
+func (a streamAddr) Network() string { return "tcp" }
+func (a streamAddr) String() string  { return string(a) }
+
+// newStream answers a CONNECT by HTTP/2.
+func newStream(w http.ResponseWriter, r *http.Request) (*stream, error) {
+	s := &stream{
+		w: w, body: r.Body, control: http.NewResponseController(w),
+		remote: streamAddr(r.RemoteAddr), done: make(chan struct{}),
+	}
+	s.local, _ = r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	w.WriteHeader(http.StatusOK)
+	return s, s.control.Flush()
+}
+
+// begin reports whether the stream may be used, until using.Done.
+func (s *stream) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.using.Add(1)
+	}
+	return !s.closed
+}
+
+func (s *stream) Read(p []byte) (int, error) {
+	if !s.begin() {
+		return 0, net.ErrClosed
+	}
+	defer s.using.Done()
+	return s.body.Read(p)
+}
+
+// Write sends p at once.
+func (s *stream) Write(p []byte) (int, error) {
+	if !s.begin() {
+		return 0, net.ErrClosed
+	}
+	defer s.using.Done()
+	s.writes(true)
+	defer s.writes(false)
+	n, err := s.w.Write(p)
+	if err == nil {
+		err = s.control.Flush()
+	}
+	return n, err
+}
+
+func (s *stream) writes(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writing = on
+}
+
+// CloseWrite notes that nothing more is to be sent, and says that only Close
+// tells the client.
+func (s *stream) CloseWrite() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.whole = true
+	return errors.ErrUnsupported
+}
+
+// Close ends Reads and Writes, and lets wait return.
+func (s *stream) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	s.closed = true
+	past := time.Unix(1, 0)
+	_ = s.control.SetReadDeadline(past)
+	if s.writing { // this resets the stream
+		_ = s.control.SetWriteDeadline(past)
+	}
+	close(s.done)
+	return nil
+}
+
+// wait returns when the stream was closed and nobody uses it any more, until when
+// the handler must go on. Where the destination has not ended in order it panics
+// with http.ErrAbortHandler, so that the client does not take what it got for the
+// whole.
+func (s *stream) wait() {
+	<-s.done
+	s.using.Wait()
+	if !s.whole {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (s *stream) LocalAddr() net.Addr  { return s.local }
+func (s *stream) RemoteAddr() net.Addr { return s.remote }
+
+var errNoDeadline = errors.New("a stream of HTTP/2 has no deadline")
+
+func (s *stream) SetDeadline(time.Time) error      { return errNoDeadline }
+func (s *stream) SetReadDeadline(time.Time) error  { return errNoDeadline }
+func (s *stream) SetWriteDeadline(time.Time) error { return errNoDeadline }
+
+// piped returns a connection with deadlines to what flows in the stream, for who
+// has to look into it. The stream is closed after it.
+func (s *stream) piped() net.Conn {
+	outer, inner := net.Pipe()
+	go func() {
+		_, _ = io.Copy(inner, s)
+		inner.Close()
+	}()
+	go func() {
+		_, _ = io.Copy(s, inner)
+		inner.Close()
+		_ = s.CloseWrite()
+		s.Close()
+	}()
+	return &pipedConn{outer, s}
+}
+
+type pipedConn struct {
+	net.Conn
+	s *stream
+}
+
+func (c *pipedConn) LocalAddr() net.Addr  { return c.s.local }
+func (c *pipedConn) RemoteAddr() net.Addr { return c.s.remote }
