@@ -23,6 +23,7 @@ import (
 	"espalier/proxy/accesslog"
 	"espalier/proxy/egress"
 	"espalier/web"
+	"espalier/web/certs"
 )
 
 // Config is the whole configuration. Load returns one whose file names are
@@ -41,7 +42,7 @@ type Config struct {
 	Presets policy.Presets         `koanf:"presets"`
 	PAC     pac.Config             `koanf:"pac"`
 	Log     Log                    `koanf:"log"`
-	TLS     TLSConfig              `koanf:"tls"`
+	TLS     certs.Config           `koanf:"tls"`
 	Web     web.Config             `koanf:"web"`
 }
 
@@ -55,66 +56,6 @@ type Log struct {
 }
 
 var logLevels = []string{"debug", "info", "warn", "error"}
-
-// TLSConfig says where the server's own certificate comes from, `tls`: ACME or
-// files, not both. The zero value means that there is none.
-type TLSConfig struct {
-	ACME  ACMEConfig `koanf:"acme"`
-	Files TLSFiles   `koanf:"files"`
-}
-
-// ACMEConfig obtains certificates from a certificate authority. No domains
-// means that it is not used.
-type ACMEConfig struct {
-	// Domains are the names that the certificate is for.
-	Domains []string `koanf:"domains"`
-	// Email is where the authority sends notices; it may be empty.
-	Email string `koanf:"email"`
-	// Directory is the URL of the authority; empty means Let's Encrypt.
-	Directory string `koanf:"directory"`
-	// Storage is the directory of keys and certificates, relative to the data
-	// directory; empty means acme.
-	Storage string `koanf:"storage"`
-}
-
-// TLSFiles are PEM files; both are needed.
-type TLSFiles struct {
-	Cert string `koanf:"cert"`
-	Key  string `koanf:"key"`
-}
-
-// Enabled reports whether there is a certificate to serve TLS with.
-func (c TLSConfig) Enabled() bool { return len(c.ACME.Domains) > 0 || c.Files.Cert != "" }
-
-// Validate checks the values; it does not touch the files. Errors begin with
-// the key, joined.
-func (c TLSConfig) Validate() error {
-	acme := len(c.ACME.Domains) > 0 || c.ACME.Email != "" || c.ACME.Directory != "" || c.ACME.Storage != ""
-	var errs []error
-	switch {
-	case acme && c.Files != (TLSFiles{}):
-		errs = append(errs, errors.New("acme: stands beside files (a certificate comes from acme or from files, not both)"))
-	case acme && len(c.ACME.Domains) == 0:
-		errs = append(errs, errors.New("acme.domains: missing (acme needs the names that the certificate is for)"))
-	case c.Files.Cert != "" && c.Files.Key == "":
-		errs = append(errs, errors.New("files.key: missing (a certificate needs its key)"))
-	case c.Files.Key != "" && c.Files.Cert == "":
-		errs = append(errs, errors.New("files.cert: missing (a key needs its certificate)"))
-	}
-	for i, d := range c.ACME.Domains {
-		host, addr, err := policy.ParseHost(d)
-		switch {
-		case err != nil:
-			errs = append(errs, fmt.Errorf("acme.domains[%d]: %q is no domain: %w", i, d, err))
-		case addr.IsValid() || !strings.Contains(host, "."):
-			errs = append(errs, fmt.Errorf("acme.domains[%d]: %q is no public domain name", i, d))
-		}
-	}
-	if d := c.ACME.Directory; d != "" && !strings.HasPrefix(d, "https://") {
-		errs = append(errs, fmt.Errorf("acme.directory: %q is no https URL", d))
-	}
-	return errors.Join(errs...)
-}
 
 // Validate checks every section and what must hold between them. It does not
 // touch files. Errors begin with the whole path of the key at fault, joined.

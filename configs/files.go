@@ -13,6 +13,7 @@ import (
 	"espalier/policy/auth"
 	"espalier/policy/catalog"
 	"espalier/proxy/inspect"
+	"espalier/web/certs"
 	"espalier/web/signin"
 )
 
@@ -29,6 +30,7 @@ func (c *Config) fileKeys() []fileKey {
 		{"auth.groups", &c.Auth.Groups},
 		{"auth.ldap.roots", &c.Auth.LDAP.Roots},
 		{"auth.ldap.password_file", &c.Auth.LDAP.PasswordFile},
+		{"tls.acme.roots", &c.TLS.ACME.Roots},
 		{"tls.files.cert", &c.TLS.Files.Cert},
 		{"tls.files.key", &c.TLS.Files.Key},
 		{"web.users", &c.Web.Users},
@@ -97,10 +99,15 @@ func (l *Loaded) checkFiles() []error {
 				errs = append(errs, fmt.Errorf("%s: %w", f.key, e))
 			}
 		}
-		if strings.HasPrefix(f.key, "inspect.roots[") {
+		if strings.HasPrefix(f.key, "inspect.roots[") || f.key == "tls.acme.roots" {
 			if _, err := inspect.LoadRoots([]string{*f.name}); err != nil {
 				errs = append(errs, fmt.Errorf("%s: %s has no certificate in PEM form", f.key, *f.name))
 			}
+		}
+	}
+	if f := l.Config.TLS.Files; f.Cert != "" && f.Key != "" && readable(f.Cert) == nil && readable(f.Key) == nil {
+		if _, err := certs.ReadFiles(f); err != nil {
+			errs = append(errs, fmt.Errorf("tls.%w", err))
 		}
 	}
 	errs = append(errs, l.checkUsers()...)

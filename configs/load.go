@@ -42,7 +42,7 @@ type Loaded struct {
 	// Config is the configuration in force. Its file names are absolute, but
 	// for "-" and empty ones.
 	Config *Config
-	// Warnings are keys that are set but have no effect yet.
+	// Warnings are keys that are valid, and hardly what is wanted.
 	Warnings Problems
 	// Files are the configuration file and the files that it names, to be given
 	// to Watcher.Follow.

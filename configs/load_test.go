@@ -20,6 +20,7 @@ import (
 	"espalier/proxy/accesslog"
 	"espalier/proxy/egress"
 	"espalier/web"
+	"espalier/web/certs"
 	"espalier/web/profile"
 )
 
@@ -147,7 +148,9 @@ func TestDefault(t *testing.T) {
 			},
 			Store: accesslog.StoreConfig{Path: filepath.Join(data, "espalier.db"), Keep: 90 * 24 * time.Hour, MaxSize: 4e9},
 		},
-		TLS: TLSConfig{ACME: ACMEConfig{Domains: []string{}}},
+		TLS: certs.Config{ACME: certs.ACME{
+			Domains: []string{}, Challenges: []string{}, DNS: certs.DNS{Settings: map[string]string{}, Resolvers: []string{}},
+		}},
 		Web: web.Config{Public: []string{":8080"}, Admin: []string{"127.0.0.1:8081"}, Hosts: []string{},
 			Profile: profile.Config{Organization: "Espalier", Identifier: "espalier"}},
 	}
@@ -358,7 +361,7 @@ func TestDumpIsAConfiguration(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Without what Dump hides.
-		plain := strings.NewReplacer("user:geheim@", "", "password: geheim", "password: xxxxx", ", Authorization: geheim", "").Replace(string(text))
+		plain := strings.NewReplacer("user:geheim@", "", "password: geheim", "password: xxxxx", "mac_key: Z2VoZWlt", "mac_key: xxxxx", " key: geheim", " key: xxxxx", ", Authorization: geheim", "").Replace(string(text))
 		l, err := load(Options{File: name}, []byte(plain))
 		if err != nil {
 			t.Fatal(err)

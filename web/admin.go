@@ -15,7 +15,8 @@ import (
 // NewAdmin returns the handler of the admin listeners: the console at /, the API
 // below /api/v1, and /metrics, for whoever has signed in or sends a token. It
 // answers for localhost, the listener's own address and the names of Hosts only,
-// and lets no page of others change anything. /metrics needs no token where a
+// takes plain HTTP from this machine only, and lets no page of others change
+// anything. /metrics needs no token where a
 // program on this machine asks.
 func NewAdmin(c Control) http.Handler {
 	mux := http.NewServeMux()
@@ -37,7 +38,7 @@ func NewAdmin(c Control) http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, http.StatusNotFound, "There is nothing at this path. The console is at /, the metrics are at /metrics.")
 	})
-	return recovered(c.Log, secured(ownHost(c.Hosts, ownOrigin(bounded(mux)))))
+	return recovered(c.Log, secured(ownHost(c.Hosts, encrypted(ownOrigin(bounded(mux))))))
 }
 
 // Services is the answer of /api/v1/services: what was counted since the

@@ -2,11 +2,14 @@ package web
 
 import (
 	"cmp"
+	"errors"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"espalier/web/certs"
 	"espalier/web/signin"
 )
 
@@ -59,6 +62,7 @@ func (c Control) endpoints() []endpoint {
 			w.WriteHeader(http.StatusNoContent)
 		}},
 		{"POST", "/lists/refresh", signin.Admin, c.refreshLists},
+		{"POST", "/tls/renew", signin.Admin, c.renewTLS},
 		{"POST", "/drain", signin.Admin, func(w http.ResponseWriter, _ *http.Request) {
 			c.Drain()
 			w.WriteHeader(http.StatusAccepted)
@@ -68,16 +72,42 @@ func (c Control) endpoints() []endpoint {
 
 // refreshLists is POST /lists/refresh?name=LIST.
 func (c Control) refreshLists(w http.ResponseWriter, r *http.Request) {
-	// It may take longer than other answers. The end of the time to read would be
-	// taken for the client's going away.
-	conn := http.NewResponseController(w)
-	_, _ = conn.SetReadDeadline(time.Time{}), conn.SetWriteDeadline(time.Time{})
+	unhurried(w)
 	if err := c.RefreshLists(r.Context(), r.URL.Query().Get("name")); err != nil {
 		writeProblem(w, http.StatusBadGateway, "not every list was read anew; what was loaded before stays in force",
 			strings.Split(err.Error(), "\n")...)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// renewTLS is POST /tls/renew?revoke=true.
+func (c Control) renewTLS(w http.ResponseWriter, r *http.Request) {
+	revoke := false
+	if v := r.URL.Query().Get("revoke"); v != "" {
+		var err error
+		if revoke, err = strconv.ParseBool(v); err != nil {
+			writeProblem(w, http.StatusBadRequest, "revoke: is neither true nor false")
+			return
+		}
+	}
+	unhurried(w)
+	err := c.RenewTLS(r.Context(), revoke)
+	switch {
+	case errors.Is(err, certs.ErrNotACME):
+		writeProblem(w, http.StatusConflict, err.Error())
+	case err != nil:
+		writeProblem(w, http.StatusBadGateway, "not every certificate was renewed; those before serve on", strings.Split(err.Error(), "\n")...)
+	default:
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+// unhurried lets an answer take longer than others. The end of the time to read
+// would be taken for the client's going away.
+func unhurried(w http.ResponseWriter) {
+	conn := http.NewResponseController(w)
+	_, _ = conn.SetReadDeadline(time.Time{}), conn.SetWriteDeadline(time.Time{})
 }
 
 // A method answers one method of a path.

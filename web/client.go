@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"syscall"
 )
 
@@ -59,6 +60,13 @@ func (c *ControlClient) Reload(ctx context.Context) error {
 // that says why.
 func (c *ControlClient) RefreshLists(ctx context.Context, name string) error {
 	return c.do(ctx, http.MethodPost, "/lists/refresh?name="+url.QueryEscape(name), nil)
+}
+
+// RenewTLS lets the process obtain the listeners' certificates anew, revoke those
+// before if that is asked for, and waits for it. Where that fails the error is a
+// *Problem that says why.
+func (c *ControlClient) RenewTLS(ctx context.Context, revoke bool) error {
+	return c.do(ctx, http.MethodPost, "/tls/renew?revoke="+strconv.FormatBool(revoke), nil)
 }
 
 // Drain lets the process take no new connections, and end once the open ones

@@ -28,6 +28,9 @@ type Control struct {
 	// RefreshLists reads the list of that name from its source now, all where it is
 	// empty, and returns what went wrong, a list a line.
 	RefreshLists func(ctx context.Context, name string) error
+	// RenewTLS obtains the listeners' certificates anew, and revokes those before if
+	// that is asked for; certs.ErrNotACME where there is no authority.
+	RenewTLS func(ctx context.Context, revoke bool) error
 	// Drain starts draining and returns at once.
 	Drain func()
 	// SetupLink returns the URL that lets a browser make the console's first user,

@@ -43,6 +43,23 @@ func ownHost(names func() []string, next http.Handler) http.Handler {
 	})
 }
 
+// encrypted leads what comes in plain from other machines to https, on a listener
+// that takes both: passwords and tokens are not to be read on the way. It must
+// stand behind ownHost.
+func encrypted(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+		switch {
+		case r.TLS != nil || !ok || local.IP.IsLoopback():
+			next.ServeHTTP(w, r)
+		case changes(r) || r.Header.Get("Authorization") != "":
+			refuse(w, r, http.StatusForbidden, "The console is for https only from other machines. What this request has sent could be read on the way: change the password or revoke the token.")
+		default:
+			http.Redirect(w, r, "https://"+r.Host+r.URL.RequestURI(), http.StatusPermanentRedirect)
+		}
+	})
+}
+
 // hostOf is the host that a request is for, without port, brackets and a dot at
 // the end, in lower case.
 func hostOf(r *http.Request) string {

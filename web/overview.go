@@ -131,6 +131,9 @@ func overview(st Status) console.Overview {
 	if st.CA != nil {
 		page.CA = st.CA.Warnings
 	}
+	for _, c := range st.TLS {
+		page.TLS = append(page.TLS, c.Warnings...)
+	}
 	for _, l := range st.Lists {
 		if l.Stale {
 			page.Stale = append(page.Stale, l.Name)

@@ -9,7 +9,7 @@ import (
 
 // PublicServer returns a server of the public listeners, within limits that suit
 // small answers to many strangers. Its listeners should be wrapped by
-// hello.NewListener.
+// hello.NewListener, or hello.NewBoth where there is a certificate.
 func PublicServer(p *Public) *http.Server {
 	s := server(p, p.source.Log)
 	s.DisableGeneralOptionsHandler = true // "OPTIONS *" is for the handler too
@@ -18,8 +18,8 @@ func PublicServer(p *Public) *http.Server {
 	return s
 }
 
-// AdminServer returns a server of the admin listeners. Its listeners should be
-// wrapped by hello.NewListener.
+// AdminServer returns a server of the admin listeners, which should be wrapped in
+// the same way.
 func AdminServer(c Control) *http.Server { return server(NewAdmin(c), c.Log) }
 
 // ControlServer returns a server of the control socket.

@@ -15,6 +15,7 @@ import (
 	"espalier/proxy/doctor"
 	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
+	"espalier/web/certs"
 	"espalier/web/explain"
 	"espalier/web/profile"
 	"espalier/web/signin"
@@ -85,6 +86,9 @@ type Status struct {
 	Lists []lists.Status `json:"lists"`
 	// CA is the interception CA; nil and not in JSON where there is none.
 	CA *CA `json:"ca,omitempty"`
+	// TLS are the certificates of the listeners; never null in JSON, and empty where
+	// nothing is served with TLS.
+	TLS []certs.Status `json:"tls"`
 }
 
 // CA says how it stands with the interception CA.
@@ -118,7 +122,7 @@ type Store struct {
 
 // A Listener is an address that the process takes connections at.
 type Listener struct {
-	Purpose string `json:"purpose"` // proxy, public, admin, …
+	Purpose string `json:"purpose"` // proxy, proxy-tls, public or admin
 	Address string `json:"address"` // host:port
 }
 
@@ -151,6 +155,9 @@ func (s Source) status() Status {
 	}
 	if st.Lists == nil {
 		st.Lists = []lists.Status{}
+	}
+	if st.TLS == nil {
+		st.TLS = []certs.Status{}
 	}
 	if st.CA != nil && st.CA.Warnings == nil {
 		st.CA.Warnings = []string{}

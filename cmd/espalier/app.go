@@ -27,10 +27,10 @@ import (
 	"espalier/proxy"
 	"espalier/proxy/accesslog"
 	"espalier/proxy/doctor"
-	"espalier/proxy/hello"
 	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
 	"espalier/web"
+	"espalier/web/certs"
 	"espalier/web/explain"
 	"espalier/web/signin"
 )
@@ -45,8 +45,7 @@ type app struct {
 	started time.Time
 	cancel  context.CancelFunc // begins the shutdown
 
-	proxyOn, publicOn, adminOn []net.Listener
-	passed                     map[net.Listener]bool // which of these the service manager has opened
+	sockets
 
 	controlMu sync.Mutex
 	controlOn net.Listener // nil while another process has it
@@ -56,6 +55,7 @@ type app struct {
 	store      *accesslog.Store // nil: none is configured
 	exceptions *inspect.Exceptions
 	desk       *signin.Desk // who may use the console
+	certs      *certs.Certs // of the listeners
 	traffic    *traffic.Counters
 	auth       *auth.Auth // of the configuration in force; replaced while reloading
 	lists      *lists.Lists
@@ -92,7 +92,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("data: %w", err)
 	}
-	if a.proxyOn, a.publicOn, a.adminOn, a.passed, err = listeners(cfg); err != nil {
+	if a.sockets, err = listeners(cfg); err != nil {
 		return nil, err
 	}
 	if len(a.passed) > 0 {
@@ -102,7 +102,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 		return nil, fmt.Errorf("data: %w", err)
 	}
 	a.lists = newLists(cfg, a.log)
-	if err := encrypted(a.adminOn); err != nil {
+	if err := encrypted(cfg, a.adminOn); err != nil {
 		return nil, usage(err)
 	}
 	a.desk = signin.NewDesk(cfg.Data, time.Now)
@@ -116,6 +116,10 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	if err = a.openStore(cfg); err != nil {
 		return nil, fmt.Errorf("log.store.path: %w", err)
 	}
+	a.certs = certs.New(cfg.Data, a.log)
+	if err := a.applyTLS(cfg); err != nil {
+		return nil, usage(err)
+	}
 	a.server = proxy.New(cfg.Proxy, a.access, a.log, a.traffic)
 	a.apply(l, made)
 
@@ -128,7 +132,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Health: a.health, Root: a.caRoot, RootProfile: a.rootProfile, Ready: a.ready, Log: a.log,
 	})
 	collectors := []prometheus.Collector{
-		a.traffic, a.lists, a.access, a.server, a.auth.Collector(), public.Collector(),
+		a.traffic, a.lists, a.certs, a.access, a.server, a.auth.Collector(), public.Collector(),
 		inspect.Expiry(func() *inspect.CA { return a.ca.Load().ca }), a.exceptions.Collector(),
 	}
 	if a.store != nil {
@@ -136,9 +140,11 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	}
 	source.Metrics = web.NewRegistry(programVersion(), func() web.Reload { return *a.reload.Load() }, collectors...)
 	a.public, a.fetches = web.PublicServer(public), public.Fetches
+	a.public.Handler = a.certs.Challenge(a.public.Handler)
 	a.public.ConnState = a.server.Room().ConnState
 	control := web.Control{
-		Source: source, Reload: a.reloadConfig, RefreshLists: a.lists.Refresh, Drain: cancel, SetupLink: a.setupLink,
+		Source: source, Reload: a.reloadConfig, RefreshLists: a.lists.Refresh, RenewTLS: a.certs.Renew, Drain: cancel,
+		SetupLink: a.setupLink,
 	}
 	a.admin = web.AdminServer(control)
 	a.control = web.ControlServer(control)
@@ -190,6 +196,9 @@ func (a *app) reloadConfig() error {
 	if err == nil {
 		made, err = a.compile(l.Config)
 	}
+	if err == nil {
+		err = a.applyTLS(l.Config)
+	}
 	if err != nil {
 		before := a.reload.Load()
 		a.reload.Store(&web.Reload{
@@ -210,7 +219,7 @@ func (a *app) reloadConfig() error {
 
 // serve answers on every listener until ctx ends, then drains.
 func (a *app) serve(ctx context.Context) error {
-	failed := make(chan error, len(a.proxyOn)+len(a.publicOn)+len(a.adminOn)+1)
+	failed := make(chan error, len(a.proxyOn)+len(a.secureOn)+len(a.publicOn)+len(a.adminOn)+1)
 	for _, l := range a.proxyOn {
 		serve := a.server.Serve
 		if a.passed[l] {
@@ -218,17 +227,21 @@ func (a *app) serve(ctx context.Context) error {
 		}
 		go func() { failed <- serve(l) }()
 	}
+	for _, l := range a.secureOn {
+		go func() { failed <- a.server.ServeTLS(l, a.certs.TLS("h2", "http/1.1")) }()
+	}
 	for _, l := range a.publicOn {
-		go func() { failed <- serveHTTP(a.public, hello.NewListener(l)) }()
+		go func() { failed <- serveHTTP(a.public, a.speaksTLS(l)) }()
 	}
 	for _, l := range a.adminOn {
-		go func() { failed <- serveHTTP(a.admin, hello.NewListener(l)) }()
+		go func() { failed <- serveHTTP(a.admin, a.speaksTLS(l)) }()
 	}
 	go func() { failed <- a.serveControl(ctx) }()
 	living, dying := context.WithCancel(context.Background())
 	var background sync.WaitGroup
 	background.Go(func() { a.feedWatchdog(living) })
 	background.Go(func() { a.watchCA(living) })
+	background.Go(func() { a.certs.Keep(living) })
 	background.Go(func() { a.health.Run(living) })
 	background.Go(func() {
 		a.exceptions.Keep(living, a.data, func(err error) {
@@ -294,8 +307,11 @@ func (a *app) closeAll() {
 			s.Close()
 		}
 	}
-	for _, l := range slices.Concat(a.proxyOn, a.publicOn, a.adminOn) {
+	for _, l := range slices.Concat(a.proxyOn, a.secureOn, a.publicOn, a.adminOn) {
 		l.Close()
+	}
+	if a.certs != nil {
+		a.certs.Close()
 	}
 	a.releaseControl()
 	if a.auth != nil {
@@ -333,7 +349,7 @@ func (a *app) status() web.Status {
 		Version: programVersion(), Node: a.node, Started: a.started,
 		Draining: a.server.Draining(), Overloaded: a.server.Overloaded(), Tunnels: int64(a.server.Tunnels()),
 		Reload: *a.reload.Load(), PACURL: a.pacURL(""), Proxy: a.proxyAddress(),
-		CA: a.ca.Load().status(time.Now()),
+		CA: a.ca.Load().status(time.Now()), TLS: a.certs.Status(),
 	}
 	st.Lists, st.PACProxies, st.PACFetches = a.lists.Status(), a.health.Status(), a.fetches()
 	h := a.access.Health()
@@ -351,7 +367,7 @@ func (a *app) status() web.Status {
 	for _, on := range []struct {
 		purpose string
 		list    []net.Listener
-	}{{"proxy", a.proxyOn}, {"public", a.publicOn}, {"admin", a.adminOn}} {
+	}{{"proxy", a.proxyOn}, {"proxy-tls", a.secureOn}, {"public", a.publicOn}, {"admin", a.adminOn}} {
 		for _, l := range on.list {
 			st.Listeners = append(st.Listeners, web.Listener{Purpose: on.purpose, Address: l.Addr().String()})
 		}
@@ -381,7 +397,7 @@ func (a *app) pacURL(site string) string {
 
 // addresses are all that the process listens on.
 func (a *app) addresses() []netip.AddrPort {
-	return addrPorts(slices.Concat(a.proxyOn, a.publicOn, a.adminOn))
+	return addrPorts(slices.Concat(a.proxyOn, a.secureOn, a.publicOn, a.adminOn))
 }
 
 func addrPorts(list []net.Listener) []netip.AddrPort {

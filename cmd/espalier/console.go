@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"espalier/configs"
 	"espalier/web"
 )
 
@@ -19,8 +20,11 @@ func (a *app) consoleURL() string {
 		return ""
 	}
 	at := a.adminOn[0].Addr().(*net.TCPAddr)
-	if at.IP.IsUnspecified() {
+	switch {
+	case at.IP.IsUnspecified():
 		return fmt.Sprintf("http://localhost:%d/", at.Port)
+	case !at.IP.IsLoopback():
+		return "https://" + at.String() + "/"
 	}
 	return "http://" + at.String() + "/"
 }
@@ -42,11 +46,11 @@ func (a *app) setupLink() (string, time.Time, error) {
 }
 
 // encrypted is the error of listeners of the console that others than this machine
-// can reach: passwords would go there in the clear.
-func encrypted(listeners []net.Listener) error {
+// can reach, where passwords would go there in the clear.
+func encrypted(cfg *configs.Config, listeners []net.Listener) error {
 	for _, l := range listeners {
-		if !l.Addr().(*net.TCPAddr).IP.IsLoopback() {
-			return fmt.Errorf("web.admin: %s reaches beyond loopback, and the console is not served with TLS yet (listen on 127.0.0.1, and come through an SSH tunnel)", l.Addr())
+		if !cfg.TLS.Enabled() && !l.Addr().(*net.TCPAddr).IP.IsLoopback() {
+			return fmt.Errorf("web.admin: %s reaches beyond loopback, where passwords must not go without TLS (configure tls, or listen on 127.0.0.1 and come through an SSH tunnel)", l.Addr())
 		}
 	}
 	return nil

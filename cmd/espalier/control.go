@@ -163,6 +163,11 @@ func writeStatus(s screen, st web.Status) error {
 			row("CA", yellow, w)
 		}
 	}
+	for _, c := range st.TLS {
+		for _, w := range c.Warnings {
+			row("TLS", yellow, w)
+		}
+	}
 	_, err := io.WriteString(s, b.String())
 	return err
 }

@@ -19,10 +19,10 @@ func (a *app) handover() bool {
 }
 
 // release leaves to the next process what it shares with this one, but for the
-// proxy's own sockets.
+// proxy's own sockets, which Shutdown closes.
 func (a *app) release() {
 	for l := range a.passed {
-		if !slices.Contains(a.proxyOn, l) {
+		if !slices.Contains(a.proxyOn, l) && !slices.Contains(a.secureOn, l) {
 			l.Close()
 		}
 	}

@@ -25,22 +25,30 @@ type socketGroup struct {
 	on    []net.Listener // one for each of addrs, nil where it is to be opened; perhaps more
 }
 
+// sockets are what the process listens on.
+type sockets struct {
+	proxyOn, secureOn, publicOn, adminOn []net.Listener // secureOn: the proxy inside TLS
+
+	passed map[net.Listener]bool // which of these the service manager has opened
+}
+
 // listeners opens what cfg names. Sockets that the service manager has passed
 // (socket activation, sd_listen_fds(3)) take the place of addresses: by their
-// name, proxy, public or admin, or by the address that they listen on. passed
-// are those. Where it fails nothing stays open.
-func listeners(cfg *configs.Config) (proxyOn, publicOn, adminOn []net.Listener, passed map[net.Listener]bool, err error) {
+// name, proxy, proxy-tls, public or admin, or by the address that they listen on.
+// Where it fails nothing stays open.
+func listeners(cfg *configs.Config) (opened sockets, err error) {
 	groups := []*socketGroup{
 		{key: "proxy.listen", name: "proxy", addrs: cfg.Proxy.Listen},
+		{key: "proxy.tls_listen", name: "proxy-tls", addrs: cfg.Proxy.TLSListen},
 		{key: "web.public", name: "public", addrs: cfg.Web.Public},
 		{key: "web.admin", name: "admin", addrs: cfg.Web.Admin},
 	}
-	sockets, err := passedSockets()
+	given, err := passedSockets()
 	defer func() {
 		if err == nil {
 			return
 		}
-		for _, s := range sockets {
+		for _, s := range given {
 			s.Close()
 		}
 		for _, g := range groups {
@@ -52,27 +60,27 @@ func listeners(cfg *configs.Config) (proxyOn, publicOn, adminOn []net.Listener, 
 		}
 	}()
 	if err != nil {
-		return nil, nil, nil, nil, err
+		return sockets{}, err
 	}
-	passed = map[net.Listener]bool{}
-	for _, s := range sockets {
+	passed := map[net.Listener]bool{}
+	for _, s := range given {
 		passed[s.TCPListener] = true
 	}
-	if err := assign(groups, sockets); err != nil {
-		return nil, nil, nil, nil, err
+	if err := assign(groups, given); err != nil {
+		return sockets{}, err
 	}
 	for _, g := range groups {
 		for i, addr := range g.addrs {
 			if g.on[i] == nil {
 				l, err := proxy.Listen(addr)
 				if err != nil {
-					return nil, nil, nil, nil, fmt.Errorf("%s: %w", g.key, err)
+					return sockets{}, fmt.Errorf("%s: %w", g.key, err)
 				}
 				g.on[i] = l
 			}
 		}
 	}
-	return groups[0].on, groups[1].on, groups[2].on, passed, nil
+	return sockets{groups[0].on, groups[1].on, groups[2].on, groups[3].on, passed}, nil
 }
 
 // assign puts each socket into its group: in the place of the same address, and
@@ -115,7 +123,7 @@ func assign(groups []*socketGroup, sockets []*passedSocket) error {
 	}
 	var errs []error
 	for _, s := range free {
-		errs = append(errs, fmt.Errorf("%s: is none of proxy.listen, web.public and web.admin: add its address there, or name it proxy, public or admin (FileDescriptorName=)", s))
+		errs = append(errs, fmt.Errorf("%s: is none of proxy.listen, proxy.tls_listen, web.public and web.admin: add its address there, or name it proxy, proxy-tls, public or admin (FileDescriptorName=)", s))
 	}
 	return errors.Join(errs...)
 }

@@ -54,7 +54,7 @@ Start it with "espalier run"; without a configuration file it runs on defaults.`
 		catalogCommand(), pacCommand(loadedConfig), caCommand(loadedConfig), profileCommand(loadedConfig), inspectCommand(dataDir),
 		logsCommand(loadedConfig), trafficCommand(loadedConfig),
 		statusCommand(dataDir), listsCommand(dataDir), reloadCommand(dataDir), drainCommand(dataDir),
-		setupCommand(dataDir), tokenCommand(dataDir), manCommand(),
+		setupCommand(dataDir), tokenCommand(dataDir), tlsCommand(dataDir), manCommand(),
 	)
 	setExits(root)
 	return root

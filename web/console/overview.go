@@ -16,6 +16,7 @@ type Overview struct {
 	Lists         []lists.Status
 	Stale         []string // names of Lists that are stale
 	CA            []string // what must be done about the interception CA
+	TLS           []string // and about the listeners' certificates
 	ProxiesDown   []health.Status
 	Fetches       []Fetches  // of the PAC script
 	AccessLog     *AccessLog // nil: it is written, and always was

@@ -36,6 +36,7 @@ var swedish = map[string]string{
 	"Access records have been lost":      "Poster i åtkomstloggen har gått förlorade",
 	"%s since the start, while the access log could not be written. It is written again.": "%s sedan starten, medan åtkomstloggen inte kunde skrivas. Den skrivs nu igen.",
 	"The access log cannot be searched for what is new":                                   "Det nyaste i åtkomstloggen är inte sökbart",
+	"The listeners’ certificate needs attention":                                          "Lyssnarnas certifikat behöver ses över",
 	"The interception CA needs attention":                                                 "Inspektions-CA:n behöver ses över",
 	"Not every proxy of the PAC script is well":                                           "Någon proxy i PAC-skriptet mår inte bra",
 	"since": "sedan", "It stands last in the script.": "Den står sist i skriptet.",

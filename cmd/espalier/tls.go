@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"espalier/configs"
+	"espalier/pac"
+	"espalier/proxy/hello"
+	"espalier/web"
+	"espalier/web/certs"
+)
+
+// applyTLS puts the certificates of a configuration into force.
+func (a *app) applyTLS(cfg *configs.Config) error {
+	var names []string
+	if a.usesTLS(cfg) {
+		names = a.tlsNames(cfg)
+	}
+	if err := a.certs.Apply(cfg.TLS, names); err != nil {
+		return fmt.Errorf("tls.%w", err)
+	}
+	return nil
+}
+
+// usesTLS reports whether anything is served with TLS.
+func (a *app) usesTLS(cfg *configs.Config) bool { return cfg.TLS.Enabled() || len(a.secureOn) > 0 }
+
+// tlsNames are the names by which clients may know this machine, for a
+// certificate that is signed here.
+func (a *app) tlsNames(cfg *configs.Config) []string {
+	names := append([]string{"localhost", "127.0.0.1", "::1"}, cfg.Web.HostNames()...)
+	for _, d := range cfg.TLS.ACME.Domains {
+		names = append(names, strings.ToLower(d))
+	}
+	if host, err := os.Hostname(); err == nil && !strings.ContainsAny(host, "_ ") {
+		names = append(names, strings.ToLower(host))
+	}
+	for _, at := range a.addresses() {
+		if !at.Addr().IsUnspecified() {
+			names = append(names, at.Addr().WithZone("").String())
+		}
+	}
+	if at, err := pac.Fetched(netip.Addr{}, a.addresses()); err == nil {
+		if host, _, err := net.SplitHostPort(at); err == nil {
+			names = append(names, host)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// speaksTLS takes TLS beside plain HTTP where there is a certificate, and
+// otherwise refuses it.
+func (a *app) speaksTLS(l net.Listener) net.Listener {
+	if !a.current.Load().Config.TLS.Enabled() {
+		return hello.NewListener(l)
+	}
+	return hello.NewBoth(l, a.certs.TLS("h2", "http/1.1"), a.server.Room().ConnState)
+}
+
+// tlsCommand is `espalier tls`.
+func tlsCommand(dataDir dataDirOf) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "tls",
+		Short: "Show and renew the certificates of the listeners",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(tlsShowCommand(dataDir), tlsRenewCommand(dataDir))
+	return cmd
+}
+
+func tlsShowCommand(dataDir dataDirOf) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "show",
+		Short: "Show the certificates that a running espalier serves TLS with",
+		Long: `Show the certificates that a running espalier serves TLS with: where they are
+from, what they are for, until when, and their fingerprints (SHA-256), by which a
+browser's warning of a self-signed one can be checked.
+
+The exit status is 1 where none runs with the data directory, or there is no
+certificate.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return control(cmd, dataDir, func(ctx context.Context, c *web.ControlClient) error {
+				st, err := c.Status(ctx)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					enc := json.NewEncoder(cmd.OutOrStdout())
+					enc.SetIndent("", "  ")
+					return enc.Encode(st.TLS)
+				}
+				if len(st.TLS) == 0 {
+					return fmt.Errorf("nothing is served with TLS: the configuration has no tls")
+				}
+				return writeTLS(newScreen(cmd.OutOrStdout()), st.TLS)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	return cmd
+}
+
+func writeTLS(s screen, all []certs.Status) error {
+	var b strings.Builder
+	for i, c := range all {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(&b, "%s\n", s.paint(bold, strings.Join(c.Names, ", ")))
+		row := func(name string, as style, text string) {
+			fmt.Fprintf(&b, "  %s  %s\n", s.paint(dim, fmt.Sprintf("%-11s", name)), s.paint(as, text))
+		}
+		row("Source", plain, c.Source)
+		if !c.NotAfter.IsZero() {
+			row("Issuer", plain, c.Issuer)
+			row("Valid", plain, local(c.NotBefore)+" to "+local(c.NotAfter))
+			// In two lines, so that it fits a terminal.
+			row("SHA-256", plain, c.Fingerprint[:48])
+			row("", plain, c.Fingerprint[48:])
+		}
+		for _, w := range c.Warnings {
+			row("Warning", yellow, w)
+		}
+	}
+	_, err := fmt.Fprint(s, b.String())
+	return err
+}
+
+// renewTimeout is longer than an authority may take for a name, and its DNS.
+const renewTimeout = 15 * time.Minute
+
+func tlsRenewCommand(dataDir dataDirOf) *cobra.Command {
+	var revoke bool
+	cmd := &cobra.Command{
+		Use:   "renew",
+		Short: "Let a running espalier obtain its certificates anew",
+		Long: `Let a running espalier obtain its certificates anew from the authority of
+tls.acme, with new keys, and wait for it. That happens by itself long before they
+expire; this is for when a key may be known to others (--revoke), or to see that
+it works. Connections go on, and the certificates before serve until then.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return controlWithin(cmd, dataDir, renewTimeout, func(ctx context.Context, c *web.ControlClient) error {
+				if err := c.RenewTLS(ctx, revoke); err != nil {
+					return withProblems(err)
+				}
+				st, err := c.Status(ctx)
+				if err != nil {
+					return err
+				}
+				return writeTLS(newScreen(cmd.OutOrStdout()), st.TLS)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&revoke, "revoke", false, "revoke the certificates before, as ones whose key others may know")
+	return cmd
+}

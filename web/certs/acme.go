@@ -1,0 +1,250 @@
+package certs
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
+	"go.uber.org/zap"
+)
+
+// loadTime bounds the wait for certificates that are kept already.
+const loadTime = 3 * time.Second
+
+// An authority obtains and renews certificates by ACME, with certmagic. They are
+// kept in its storage, which several machines may share.
+type authority struct {
+	domains []string
+	log     *zap.Logger
+	count   func(result string)
+	cache   *certmagic.Cache
+	magic   *certmagic.Config
+	issuer  *certmagic.ACMEIssuer
+	ctx     context.Context // of what goes on in the background
+	cancel  context.CancelFunc
+
+	mu      sync.Mutex
+	errs    map[string]error         // why a name has no new certificate
+	loading map[string]chan struct{} // closed when the name has one
+}
+
+// newAuthority returns an authority that does nothing until manage. Errors begin
+// with the rest of the key.
+func (c *Certs) newAuthority(cfg ACME) (*authority, error) {
+	a := &authority{
+		domains: cfg.Domains, log: c.log, errs: map[string]error{}, loading: map[string]chan struct{}{},
+		count: func(result string) { c.obtained.WithLabelValues(result).Inc() },
+	}
+	template := certmagic.ACMEIssuer{
+		CA: cmp.Or(cfg.Directory, certmagic.LetsEncryptProductionCA), Email: cfg.Email, Agreed: true,
+		DisableHTTPChallenge:    len(cfg.Challenges) > 0 && !slices.Contains(cfg.Challenges, HTTP01),
+		DisableTLSALPNChallenge: len(cfg.Challenges) > 0 && !slices.Contains(cfg.Challenges, TLSALPN01),
+		AltHTTPPort:             int(cfg.HTTPPort), AltTLSALPNPort: int(cfg.TLSPort),
+		HTTPProxy: func(*http.Request) (*url.URL, error) { return nil, nil }, // not the environment's
+		Logger:    c.log.WithOptions(zap.IncreaseLevel(zap.WarnLevel)),
+	}
+	if cfg.EAB.KeyID != "" {
+		template.ExternalAccount = &acme.EAB{KeyID: cfg.EAB.KeyID, MACKey: strings.TrimRight(cfg.EAB.MACKey, "=")}
+	}
+	if cfg.Roots != "" {
+		roots, err := pool(cfg.Roots)
+		if err != nil {
+			return nil, fmt.Errorf(".roots: %w", err)
+		}
+		template.TrustedRoots = roots
+	}
+	if cfg.DNS.Provider != "" {
+		provider, err := cfg.DNS.provider()
+		if err != nil {
+			return nil, fmt.Errorf(".dns.%w", err)
+		}
+		template.DNS01Solver = &certmagic.DNS01Solver{DNSManager: certmagic.DNSManager{
+			DNSProvider: provider, Resolvers: cfg.DNS.Resolvers, Logger: template.Logger,
+		}}
+	}
+	storage := cmp.Or(cfg.Storage, "acme")
+	if !filepath.IsAbs(storage) {
+		storage = filepath.Join(c.data, storage)
+	}
+	a.ctx, a.cancel = context.WithCancel(context.Background())
+	a.cache = certmagic.NewCache(certmagic.CacheOptions{
+		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return a.magic, nil },
+		Logger:           template.Logger,
+	})
+	a.magic = certmagic.New(a.cache, certmagic.Config{
+		Storage: &certmagic.FileStorage{Path: storage}, Logger: template.Logger, OnEvent: a.event,
+		// For clients that name nobody, or this machine by another name.
+		DefaultServerName: cfg.Domains[0], FallbackServerName: cfg.Domains[0],
+		// Each is given to one listener, whose clients are known.
+		CertSelection: newest{},
+	})
+	a.issuer = certmagic.NewACMEIssuer(a.magic, template)
+	a.magic.Issuers = []certmagic.Issuer{a.issuer}
+	return a, nil
+}
+
+// newest selects the certificate that was issued last: where several are for a
+// name, the others are about to go.
+type newest struct{}
+
+func (newest) SelectCertificate(_ *tls.ClientHelloInfo, choices []certmagic.Certificate) (certmagic.Certificate, error) {
+	if len(choices) == 0 {
+		return certmagic.Certificate{}, errors.New("there is no certificate")
+	}
+	return slices.MaxFunc(choices, func(a, b certmagic.Certificate) int { return a.Leaf.NotBefore.Compare(b.Leaf.NotBefore) }), nil
+}
+
+// manage begins to obtain what is not there, and to renew. It waits for what is
+// there already to serve, not for an authority.
+func (a *authority) manage() {
+	var wait []chan struct{}
+	for _, d := range a.domains {
+		if a.magic.Storage.Exists(a.ctx, certmagic.StorageKeys.SiteCert(a.issuer.IssuerKey(), d)) {
+			loaded := make(chan struct{})
+			a.loading[d] = loaded
+			wait = append(wait, loaded)
+		}
+	}
+	_ = a.magic.ManageAsync(a.ctx, a.domains) // events tell of errors
+	patience := time.After(loadTime)
+	for _, loaded := range wait {
+		select {
+		case <-loaded:
+		case <-patience:
+			a.log.Warn("a certificate that is kept could not be loaded in time; Espalier's own serves until it is")
+			return
+		}
+	}
+}
+
+// event is told by certmagic what happens.
+func (a *authority) event(ctx context.Context, event string, data map[string]any) error {
+	name, _ := data["identifier"].(string)
+	switch event {
+	case "cached_managed_cert":
+		names, _ := data["sans"].([]string)
+		a.mu.Lock()
+		for _, n := range names {
+			if loaded := a.loading[n]; loaded != nil {
+				close(loaded)
+				delete(a.loading, n)
+			}
+		}
+		a.mu.Unlock()
+	case "cert_obtained":
+		renewal, _ := data["renewal"].(bool)
+		issuer, _ := data["issuer"].(string)
+		a.count("ok")
+		a.failed(name, nil)
+		a.log.Info("a certificate was obtained", zap.String("name", name), zap.Bool("renewal", renewal), zap.String("authority", issuer))
+	case "cert_failed":
+		err, _ := data["error"].(error)
+		a.count("failed")
+		if ctx.Value(askedKey{}) != nil {
+			break // who has asked is told
+		}
+		a.failed(name, err)
+		a.log.Error("a certificate was not obtained; it is tried again", zap.String("name", name), zap.Error(err))
+	case "cert_ocsp_revoked":
+		names, _ := data["subjects"].([]string)
+		a.log.Error("a certificate was revoked by its authority and is replaced", zap.Strings("names", names))
+	}
+	return nil
+}
+
+func (a *authority) failed(name string, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err == nil {
+		delete(a.errs, name)
+	} else {
+		a.errs[name] = err
+	}
+}
+
+// problems are why names have no new certificate.
+func (a *authority) problems() map[string]error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return maps.Clone(a.errs)
+}
+
+func (a *authority) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return a.magic.GetCertificate(hello)
+}
+
+// answer answers a request for a challenge, if r is one.
+func (a *authority) answer(w http.ResponseWriter, r *http.Request) bool {
+	return a.issuer.HandleHTTPChallenge(w, r)
+}
+
+// askedKey marks what somebody has asked for and waits for.
+type askedKey struct{}
+
+// renew does what Certs.Renew does.
+func (a *authority) renew(ctx context.Context, revoke bool) error {
+	ctx, cancel := context.WithCancel(context.WithValue(ctx, askedKey{}, true))
+	defer cancel()
+	defer context.AfterFunc(a.ctx, cancel)()
+	var errs []error
+	for _, name := range a.domains {
+		if err := a.renewOne(ctx, name, revoke); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (a *authority) renewOne(ctx context.Context, name string, revoke bool) error {
+	// Whoever tries holds the storage's lock for the name until it succeeds.
+	if err := a.problems()[name]; err != nil {
+		return fmt.Errorf("it is being tried; the last try: %w", err)
+	}
+	old, err := a.magic.Storage.Load(ctx, certmagic.StorageKeys.SiteCert(a.issuer.IssuerKey(), name))
+	if err != nil { // there is none, or it is unreadable
+		err = a.magic.ObtainCertSync(ctx, name)
+	} else {
+		err = a.magic.RenewCertSync(ctx, name, true)
+	}
+	if err != nil {
+		return err
+	}
+	before := a.cache.AllMatchingCertificates(name)
+	now, err := a.magic.CacheManagedCertificate(ctx, name)
+	if err != nil {
+		return err
+	}
+	var gone []string
+	for _, c := range before {
+		if c.Hash() != now.Hash() && slices.Equal(c.Names, now.Names) {
+			gone = append(gone, c.Hash())
+		}
+	}
+	a.cache.Remove(gone)
+	if !revoke || old == nil {
+		return nil
+	}
+	if err := a.issuer.Revoke(ctx, certmagic.CertificateResource{CertificatePEM: old}, acme.ReasonKeyCompromise); err != nil {
+		return fmt.Errorf("the certificate was replaced, and the one before not revoked: %w", err)
+	}
+	a.log.Info("a certificate was replaced and revoked", zap.String("name", name))
+	return nil
+}
+
+// close ends what goes on in the background.
+func (a *authority) close() {
+	a.cancel()
+	a.cache.Stop()
+}
