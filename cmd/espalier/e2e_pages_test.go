@@ -419,14 +419,13 @@ func TestConsoleInBrowser(t *testing.T) {
 	// Charts have the server's times, as the tables beside them, wherever the reader is.
 	call(b, emulation.SetTimezoneOverride, emulation.SetTimezoneOverrideParams{TimezoneID: "Pacific/Kiritimati"})
 	b.do(chromedp.Navigate(base + "/services?since=24h"))
-	b.until(`document.querySelector("figure.chart .u-over")`)
-	b.do(chromedp.ScrollIntoView(chromedp.CSS("figure.chart .u-over")))
-	js[bool](b, `(() => {
-		const over = document.querySelector("figure.chart .u-over"), box = over.getBoundingClientRect();
+	b.until(`(() => {
+		const over = document.querySelector("figure.chart .u-over");
+		if (!over) return false;
+		const box = over.getBoundingClientRect();
 		over.dispatchEvent(new MouseEvent("mousemove", {clientX: box.right - 1, clientY: box.top + 9, bubbles: true}));
-		return true;
+		return document.querySelector(".legend .when").textContent !== "total";
 	})()`)
-	b.until(`document.querySelector(".legend .when").textContent !== "total"`)
 	if at, last := js[string](b, `document.querySelector(".legend .when").textContent`), js[string](b, `[...document.querySelectorAll("figure.chart tbody time")].pop().textContent`); !strings.HasPrefix(last, at) || at == "" {
 		t.Errorf("the chart ends at %s, its table at %s", at, last)
 	}
