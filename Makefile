@@ -6,7 +6,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run test check unit fuzz corpus soak bench deps package package-test appliance clean
+.PHONY: build run test check unit fuzz corpus soak bench deps package package-test container container-test appliance appliance-test clean
 
 build: ## the binary, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o espalier ./cmd/espalier
@@ -52,12 +52,27 @@ bench: ## the comparison with other proxies, and the Go benchmarks; as root, on 
 package: ## deb, rpm and tarball for Linux in dist/
 	@GO=$(GO) VERSION=$(VERSION) packaging/build
 
-package-test: ## the packages installed, upgraded, removed and purged in a root of Debian's; as root
+package-test: ## the packages installed, upgraded, removed and purged in roots of Debian's; as root
+	@.ci/deps packages
 	@GO=$(GO) packaging/test/same
+	@packaging/test/files.sh dist
 	@packaging/test/deb.sh dist/espalier_*_$$($(GO) env GOARCH).deb
+	@packaging/test/rpm.sh dist/espalier-*.$$(uname -m).rpm
+	@packaging/test/kubernetes.sh
+
+container: ## the image of packaging/container, by podman, buildah or docker
+	@GO=$(GO) VERSION=$(VERSION) packaging/container/build.sh
+
+container-test: ## that image, built and started without privileges; as root
+	@.ci/deps container
+	@GO=$(GO) packaging/test/container.sh
 
 appliance: ## a bootable image from the package in dist/; KEYS=FILE lets their holders in by SSH; as root
+	@.ci/deps appliance
 	@packaging/appliance/build.sh $(if $(KEYS),-k $(KEYS)) dist/espalier_*_amd64.deb dist/espalier.img
+
+appliance-test: ## that image booted in qemu and used; as root
+	@packaging/test/appliance.sh dist/espalier.img dist/espalier_*_amd64.deb
 
 clean:
 	rm -rf espalier espalier-bench dist

@@ -28,6 +28,8 @@ packages=systemd-sysv,systemd-boot,systemd-resolved,systemd-timesyncd,dbus,udev,
 [ -z "$keys" ] || packages=$packages,openssh-server
 debootstrap --variant=minbase --include="$packages" bookworm "$root"
 cp -R "$here/files/." "$root/"
+install -D -m 644 "$here/../systemd/sysctl.conf" "$root/etc/sysctl.d/60-espalier.conf"
+sed -i 's/^# *\(net.netfilter\)/\1/' "$root/etc/sysctl.d/60-espalier.conf" # nftables tracks connections here
 [ -n "$keys" ] || rm "$root/etc/nftables.d/ssh.nft"
 mount -t proc proc "$root/proc"
 cp "$deb" "$root/espalier.deb"

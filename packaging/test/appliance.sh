@@ -1,33 +1,59 @@
 #!/bin/sh
 # Boots an appliance image in qemu, as UEFI does, and uses it from outside: the PAC
-# script, a tunnel to a server on this machine, the ports that must be closed, the units
-# and a takeover inside. The image is not changed.
+# script, a tunnel, the ports that must be closed, the units and a takeover inside. The
+# image is not changed. It ends by itself, after 30 minutes at most.
 #
 #     packaging/test/appliance.sh IMAGE DEB
 #
-# DEB is installed over what runs inside, and purged in the end.#
-# It needs qemu-system-x86, ovmf, mtools, e2fsprogs, curl and openssl.
+# DEB is installed over what runs inside, and purged in the end. From the environment:
+# ACCEL (tcg, or kvm), LISTEN (the loopback address whose ports 22, 3128, 8080 and 8081,
+# and 20000 more, lead to the guest).
 set -eu
 image=$1 deb=$2 here=$(dirname "$0")/appliance
+listen=${LISTEN:-127.0.0.1}
 PATH=$PATH:/usr/sbin:/sbin
+if [ -z "${BOUNDED:-}" ]; then
+	BOUNDED=1 exec timeout --kill-after=30 30m "$0" "$@"
+fi
 work=$(mktemp -d)
 pids=
-trap 'for p in $pids; do kill "$p" 2>/dev/null || true; done; rm -rf "$work"' EXIT
+stop() {
+	# shellcheck disable=SC2086 # a list of them
+	[ -z "$pids" ] || kill $pids 2>/dev/null || true
+	rm -rf "$work"
+}
+trap stop EXIT
+trap 'exit 1' INT TERM
 fail() {
 	echo "FAIL: $*" >&2
-	tail -40 "$work/serial" >&2
+	[ ! -e "$work/serial" ] || tail -40 "$work/serial" >&2
 	exit 1
+}
+ok() { echo "ok: $*"; }
+said() { grep -a -q "$1" "$work/serial"; }
+within() { # seconds, what, command…
+	end=$(($(date +%s) + $1)) what=$2
+	shift 2
+	until "$@"; do
+		kill -0 "$qemu" 2>/dev/null || fail "$what: qemu has ended: $(cat "$work/qemu")"
+		[ "$(date +%s)" -lt $end ] || fail "$what"
+		sleep 1
+	done
 }
 
 cp --sparse=always "$image" "$work/image"
+truncate -s +1G "$work/image" # a disk that is larger than the image
 cp /usr/share/OVMF/OVMF_VARS_4M.fd "$work/vars"
 
-# The server is the host, 10.0.2.2 for the guest, which the address guard would refuse.
+# The guest reaches 10.0.2.100:24443, which leads to the server below, and nothing else.
 esp=$work/image@@1M
 entry=$(mdir -b -i "$esp" ::/loader/entries | grep conf)
 mcopy -i "$esp" "$entry" "$work/entry"
-sed -i 's/^options .*/& systemd.setenv=ESPALIER_EGRESS_ALLOW=10.0.2.2 systemd.show_status=no/' "$work/entry"
+sed -i 's/^options .*/& systemd.setenv=ESPALIER_EGRESS_ALLOW=10.0.2.100 systemd.show_status=no/' "$work/entry"
 mcopy -o -i "$esp" "$work/entry" "$entry"
+
+keys=none
+debugfs -R "stat /root/.ssh/authorized_keys" "$work/image?offset=$((257 * 1048576))" 2>/dev/null | grep -q Inode: && keys=keys
 
 # What is tried inside writes to the serial console.
 debugfs -w -f - "$work/image?offset=$((257 * 1048576))" >"$work/log" 2>&1 <<CMD
@@ -42,45 +68,67 @@ symlink inside.service /etc/systemd/system/inside.service
 CMD
 
 openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=origin -keyout "$work/key" -out "$work/cert" -days 2 2>/dev/null
-openssl s_server -quiet -www -accept 127.0.0.1:24443 -key "$work/key" -cert "$work/cert" >/dev/null 2>&1 &
+openssl s_server -quiet -www -accept "$listen:24443" -key "$work/key" -cert "$work/cert" >/dev/null 2>&1 &
 pids=$!
 
-net=user,id=n,restrict=off,hostfwd=tcp:127.0.0.1:23128-:3128,hostfwd=tcp:127.0.0.1:28080-:8080,hostfwd=tcp:127.0.0.1:28081-:8081,hostfwd=tcp:127.0.0.1:20022-:22
+net=user,id=n,restrict=on,guestfwd=tcp:10.0.2.100:24443-cmd:"nc $listen 24443"
+for port in 22 3128 8080 8081; do
+	net=$net,hostfwd=tcp:$listen:$((20000 + port))-:$port
+done
 qemu-system-x86_64 -accel "${ACCEL:-tcg}" -m 1024 -smp 2 -display none -no-reboot -serial "file:$work/serial" \
 	-drive if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd -drive if=pflash,format=raw,file="$work/vars" \
-	-drive file="$work/image",format=raw,if=virtio -netdev "$net" -device virtio-net-pci,netdev=n -object rng-random,id=r,filename=/dev/urandom -device virtio-rng-pci,rng=r 2>"$work/qemu" &
+	-drive file="$work/image",format=raw,if=virtio -netdev "$net" -device virtio-net-pci,netdev=n \
+	-object rng-random,id=r,filename=/dev/urandom -device virtio-rng-pci,rng=r 2>"$work/qemu" &
+qemu=$!
+pids="$pids $qemu"
+
+proxy=http://$listen:23128 origin=https://10.0.2.100:24443/
+within 600 "it does not serve" curl -s -m 10 --fail -o /dev/null "http://$listen:28080/readyz"
+curl -sS -m 30 --fail -o "$work/pac" "http://$listen:28080/proxy.pac" || fail "no PAC script"
+grep -q FindProxyForURL "$work/pac" || fail "no PAC script: $(cat "$work/pac")"
+ok "booted, and serves the PAC script"
+status=$(curl -sk -m 60 -o "$work/page" -w '%{http_connect} %{http_code}' -x "$proxy" "$origin") || true
+[ "$status" = "200 200" ] || fail "no tunnel: $status"
+grep -q 'Ciphers supported' "$work/page" || fail "the tunnel leads elsewhere: $(cat "$work/page")"
+ok "a tunnel through it"
+# qemu accepts by itself; what the guest says is what counts.
+if curl -s -m 5 "http://$listen:28081/" >/dev/null; then fail "the console is open to the network"; fi
+banner=$(nc -w 5 "$listen" 20022 </dev/null | tr -d '\0' || true)
+case $banner,$keys in
+,none) ok "the console and SSH are not open to the network" ;;
+SSH-*,keys) ok "the console is not open to the network; SSH is, for its keys" ;;
+*) fail "SSH says \"$banner\", in an image with: $keys" ;;
+esac
+within 120 "no setup link on the console" said 'http://127.0.0.1:8081/setup?link='
+ok "the setup link is on the console"
+
+# Now the guest tries what is inside; this denied request is its sign.
+curl -s -m 30 -o /dev/null -x "$proxy" https://10.0.2.100:1/inside || true
+within 600 "the sockets do not take over" said '^INSIDE TAKEOVER'
+
+# A tunnel that is open before the takeover, and used behind it.
+mkfifo "$work/ask"
+openssl s_client -quiet -proxy "$listen:23128" -connect 10.0.2.100:24443 <"$work/ask" >"$work/answer" 2>"$work/client" &
 pids="$pids $!"
+exec 3>"$work/ask"
+within 60 "the long tunnel does not open" grep -q 'CN = origin' "$work/client"
+curl -s -m 30 -o /dev/null -x "$proxy" https://10.0.2.100:2/inside || true
 
-tries=0
-until curl -s -m 5 http://127.0.0.1:28080/readyz >/dev/null; do
-	tries=$((tries + 1))
-	[ $tries -lt 150 ] || fail "it does not serve"
-	sleep 2
-done
-curl -sS -m 20 --fail -o "$work/pac" http://127.0.0.1:28080/proxy.pac && grep -q FindProxyForURL "$work/pac" || fail "no PAC script"
-echo "ok: booted, and serves the PAC script"
-status=$(curl -sk -m 60 -o "$work/page" -w '%{http_connect} %{http_code}' -x http://127.0.0.1:23128 https://10.0.2.2:24443/) || fail "no tunnel: $status"
-[ "$status" = "200 200" ] && grep -q 'Ciphers supported' "$work/page" || fail "no tunnel: $status"
-echo "ok: a tunnel through it"
-for port in 28081 20022; do # the forward is accepted by qemu; nothing may answer
-	curl -s -m 5 "http://127.0.0.1:$port/" >/dev/null && fail "port $port answers" || true
-done
-echo "ok: the console and SSH are not open to the network"
-grep -a -q 'http://127.0.0.1:8081/setup?link=' "$work/serial" || { sleep 30; grep -a -q 'setup?link=' "$work/serial" || fail "no setup link on the console"; }
-echo "ok: the setup link is on the console"
-
-# The takeover inside, while the host goes on asking.
-tries=0 failed=0 asked=0
-until grep -a -q '^INSIDE DONE' "$work/serial"; do
-	tries=$((tries + 1))
-	[ $tries -lt 300 ] || fail "the tests inside do not end"
-	grep -a -q '^INSIDE TAKEOVER' "$work/serial" && ! grep -a -q '^INSIDE TAKEN OVER' "$work/serial" && {
-		asked=$((asked + 1))
-		curl -s -m 20 -o /dev/null -x http://127.0.0.1:23128 -k https://10.0.2.2:24443/ || failed=$((failed + 1))
-	}
-	sleep 0.3
-done
-grep -a '^ok: \|^FAIL: \|^exposure' "$work/serial" | tr -d '\r'
-! grep -a -q '^FAIL: ' "$work/serial" || fail "inside"
+failed=0 asked=0
+ask() {
+	asked=$((asked + 1))
+	curl -s -m 60 -o /dev/null -x "$proxy" -k "$origin" || failed=$((failed + 1))
+	said "$1"
+}
+within 300 "the takeover does not end" ask '^INSIDE TAKEN OVER'
+printf 'GET / HTTP/1.0\r\n\r\n' >&3
+within 60 "the tunnel from before the takeover is cut: $(cat "$work/client")" grep -q 'Ciphers supported' "$work/answer"
+exec 3>&-
+ok "a tunnel goes on behind the takeover"
+within 600 "the upgrade does not end" ask '^INSIDE UPGRADED'
 [ "$failed" = 0 ] || fail "$failed of $asked tunnels failed during takeovers"
-echo "ok: $asked tunnels were opened during takeovers and an upgrade, none failed"
+ok "$asked tunnels were opened during takeovers and an upgrade, none failed"
+
+within 300 "the tests inside do not end" said '^INSIDE DONE'
+grep -a '^ok: \|^FAIL: ' "$work/serial" | tr -d '\r'
+if said '^FAIL: '; then fail "inside"; fi
