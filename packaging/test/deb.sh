@@ -100,12 +100,17 @@ in_root dpkg -r espalier >"$work/log" 2>&1 || fail "remove: $(cat "$work/log")"
 ok "removed: configuration and data are kept"
 
 in_root dpkg -i --force-confdef --force-confold /this.deb >"$work/log" 2>&1 || fail "install again: $(cat "$work/log")"
-mount -t tmpfs tmpfs "$root/var/lib/espalier" # a file system of its own
-touch "$root/var/lib/espalier/.data"
 in_root dpkg -P espalier >"$work/log" 2>&1 || fail "purge: $(cat "$work/log")"
-[ -z "$(ls -A "$root/var/lib/espalier")" ] || fail "the purge has left data"
-umount "$root/var/lib/espalier"
-rmdir "$root/var/lib/espalier"
 left=$(find "$root/etc" "$root/usr" "$root/var" -name '*espalier*' ! -path '*/dpkg/*' ! -path '*/log/*')
 is "$left" "" "left by the purge"
 ok "purged: nothing is left but the user"
+
+# Data on a file system of its own.
+mkdir "$root/var/lib/espalier"
+mount -t tmpfs tmpfs "$root/var/lib/espalier"
+in_root dpkg -i /this.deb >"$work/log" 2>&1 || fail "install once more: $(cat "$work/log")"
+touch "$root/var/lib/espalier/.data"
+in_root dpkg -P espalier >"$work/log" 2>&1 || fail "purge of a file system: $(cat "$work/log")"
+is "$(ls -A "$root/var/lib/espalier")" "" "left by the purge of a file system"
+umount "$root/var/lib/espalier"
+ok "purged: a file system that was mounted is empty"

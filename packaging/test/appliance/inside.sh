@@ -12,7 +12,7 @@ try() { # what, command…
 active() { systemctl is-active --quiet "$1"; }
 ended() { # unit
 	for _ in $(seq 120); do
-		active "$1" || return 0
+		case $(systemctl is-active "$1") in inactive | failed) return 0 ;; esac # not deactivating
 		sleep 1
 	done
 	return 1
@@ -45,7 +45,7 @@ try "and works again" systemctl reload espalier
 try "the watchdog is on" sh -c '[ "$(systemctl show -p WatchdogUSec --value espalier)" = 30s ]'
 restarts=$(systemctl show -p NRestarts --value espalier)
 systemctl kill -s STOP --kill-whom=main espalier
-try "and restarts a process that hangs" sh -c "for _ in \$(seq 90); do [ \$(systemctl show -p NRestarts --value espalier) -gt $restarts ] && exec systemctl is-active espalier; sleep 1; done; false"
+try "and restarts a process that hangs" sh -c "for _ in \$(seq 90); do [ \$(systemctl show -p NRestarts --value espalier) -gt $restarts ] && systemctl is-active espalier && exit; sleep 1; done; false"
 try "listens on a port below 1024, as its user" sh -c '
 	mkdir -p /run/systemd/system/espalier.service.d && printf "[Service]\nEnvironment=ESPALIER_WEB_PUBLIC=:8080,127.0.0.1:443\n" >/run/systemd/system/espalier.service.d/try.conf &&
 	systemctl daemon-reload && systemctl restart espalier && ss -Hltn "sport = 443" | grep -q 127.0.0.1:443'
