@@ -91,8 +91,7 @@ func (g *gate) intercept(c *net.TCPConn, unread []byte) (taken bool) {
 	x := s.begin(client, http.MethodConnect, string(r.Agent))
 	x.to(target)
 	x.decided(d)
-	if s.limits.admitTunnel(x, false) != nil {
-		x.release()
+	if s.limits.fromReserve(c) || s.limits.admit(x, aTunnel, false) != nil {
 		return false // the general way says so
 	}
 	s.intercepted.opening.enter()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"net/netip"
 	"runtime/debug"
 	"sync"
@@ -169,6 +170,18 @@ func (m *limits) admitTunnel(x *exchange, apple bool) error {
 		return errDescriptors
 	}
 	return nil
+}
+
+// fromReserve reports whether c has a descriptor of the reserve. It costs less
+// than to look whether there are others.
+func (m *limits) fromReserve(c *net.TCPConn) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false // c is closed
+	}
+	own := 0
+	_ = raw.Control(func(fd uintptr) { own = int(fd) })
+	return own >= m.descriptors
 }
 
 // turnedAway counts what was turned away for reason.
