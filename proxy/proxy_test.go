@@ -358,7 +358,7 @@ func (c *client) expect(text string) {
 	got := make([]byte, len(text))
 	n, err := io.ReadFull(c.in, got)
 	if string(got[:n]) != text {
-		c.t.Fatalf("received %q (%v), want %q", got[:n], err, text)
+		c.t.Fatalf("received %.300q (%v), want %.300q", got[:n], err, text)
 	}
 }
 
@@ -367,7 +367,7 @@ func (c *client) expectEnd() {
 	c.t.Helper()
 	rest, err := io.ReadAll(c.in)
 	if len(rest) > 0 || err != nil {
-		c.t.Fatalf("received %q (%v), want the end", rest, err)
+		c.t.Fatalf("received %.300q (%v), want the end", rest, err)
 	}
 }
 
