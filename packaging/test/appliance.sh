@@ -45,7 +45,7 @@ cp --sparse=always "$image" "$work/image"
 truncate -s +1G "$work/image" # a disk that is larger than the image
 cp /usr/share/OVMF/OVMF_VARS_4M.fd "$work/vars"
 
-# The guest reaches 10.0.2.100:24443, which leads to the server below, and nothing else.
+# The guest reaches two ports of 10.0.2.100, which lead to the servers below, and nothing else.
 esp=$work/image@@1M
 entry=$(mdir -b -i "$esp" ::/loader/entries | grep conf)
 mcopy -i "$esp" "$entry" "$work/entry"
@@ -68,10 +68,12 @@ symlink inside.service /etc/systemd/system/inside.service
 CMD
 
 openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=origin -keyout "$work/key" -out "$work/cert" -days 2 2>/dev/null
-openssl s_server -quiet -www -accept "$listen:24443" -key "$work/key" -cert "$work/cert" >/dev/null 2>&1 &
-pids=$!
-
-net=user,id=n,restrict=on,guestfwd=tcp:10.0.2.100:24443-cmd:"nc $listen 24443"
+net=user,id=n,restrict=on
+for port in 24443 24444; do # each serves one connection at a time
+	openssl s_server -quiet -www -accept "$listen:$port" -key "$work/key" -cert "$work/cert" >/dev/null 2>&1 &
+	pids="$pids $!"
+	net=$net,guestfwd=tcp:10.0.2.100:$port-cmd:"nc -N $listen $port"
+done
 for port in 22 3128 8080 8081; do
 	net=$net,hostfwd=tcp:$listen:$((20000 + port))-:$port
 done
@@ -108,7 +110,7 @@ within 600 "the sockets do not take over" said '^INSIDE TAKEOVER'
 
 # A tunnel that is open before the takeover, and used behind it.
 mkfifo "$work/ask"
-openssl s_client -quiet -proxy "$listen:23128" -connect 10.0.2.100:24443 <"$work/ask" >"$work/answer" 2>"$work/client" &
+openssl s_client -quiet -proxy "$listen:23128" -connect 10.0.2.100:24444 <"$work/ask" >"$work/answer" 2>"$work/client" &
 pids="$pids $!"
 exec 3>"$work/ask"
 within 60 "the long tunnel does not open" grep -q 'CN = origin' "$work/client"
