@@ -130,7 +130,9 @@ func (l *secureListener) shake(c net.Conn) {
 		return
 	}
 	_ = c.SetDeadline(time.Time{})
-	switch secure.ConnectionState().NegotiatedProtocol {
+	protocol := secure.ConnectionState().NegotiatedProtocol
+	s.ops.Debug("a client speaks to the proxy inside TLS", zap.Stringer("client", c.RemoteAddr()), zap.String("protocol", protocol))
+	switch protocol {
 	case "h2":
 		l.http2.hand(secure)
 	case "", "http/1.1":
