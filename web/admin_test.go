@@ -1,6 +1,8 @@
 package web
 
 import (
+	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -350,6 +352,43 @@ func TestOverviewPage(t *testing.T) {
 	for _, body := range []string{empty, busy, bad, listed, over} {
 		if m := regexp.MustCompile(`(?i)<script[^>]*>[^<]|<style|\sstyle=|\son[a-z]+=|(href|src)="(https?:)?//`).FindString(body); m != "" {
 			t.Errorf("the content security policy forbids %q", m)
+		}
+	}
+}
+
+// What comes in plain from other machines is led to https, and nothing that it
+// sends is taken; inside TLS and from this machine all is as it is.
+func TestConsoleWantsTLSFromElsewhere(t *testing.T) {
+	here, elsewhere := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8081}, &net.TCPAddr{IP: net.ParseIP("192.0.2.10"), Port: 8081}
+	reached := 0
+	h := encrypted(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { reached++ }))
+	for _, x := range []struct {
+		name, method, header string
+		local                net.Addr
+		tls                  bool
+		status               int
+	}{
+		{"from here", "POST", "", here, false, 200},
+		{"inside TLS", "POST", "Authorization", elsewhere, true, 200},
+		{"a page", "GET", "", elsewhere, false, 308},
+		{"a password", "POST", "", elsewhere, false, 403},
+		{"a token", "GET", "Authorization", elsewhere, false, 403},
+	} {
+		r := httptest.NewRequest(x.method, "http://192.0.2.10:8081/logs?since=1h", nil)
+		if x.header != "" {
+			r.Header.Set(x.header, "Bearer x")
+		}
+		if x.tls {
+			r.TLS = &tls.ConnectionState{}
+		}
+		w, before := httptest.NewRecorder(), reached
+		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, x.local)))
+		location := ""
+		if x.status == 308 {
+			location = "https://192.0.2.10:8081/logs?since=1h"
+		}
+		if w.Code != x.status || w.Header().Get("Location") != location || (reached > before) != (x.status == 200) {
+			t.Errorf("%s: %d to %q, reached the console: %v", x.name, w.Code, w.Header().Get("Location"), reached > before)
 		}
 	}
 }

@@ -79,8 +79,13 @@ func (c Control) changeExceptionOnPage(w http.ResponseWriter, r *http.Request) {
 
 // settingsPage is GET /settings.
 func (c Control) settingsPage(_ *http.Request, _ *console.Page) (any, int) {
-	re := c.Status().Reload
-	view := console.Settings{File: re.File, Loaded: re.Loaded}
+	st := c.Status()
+	view := console.Settings{File: st.Reload.File, Loaded: st.Reload.Loaded}
+	for _, x := range st.TLS {
+		view.TLS = append(view.TLS, console.Certificate{
+			Names: x.Names, Source: x.Source, Issuer: x.Issuer, NotAfter: x.NotAfter, Fingerprint: x.Fingerprint, Warnings: x.Warnings,
+		})
+	}
 	for _, s := range c.Settings() {
 		name := s.Key
 		if i := strings.IndexAny(name, ".["); i > 0 {

@@ -81,7 +81,18 @@ type Inspection struct {
 type Settings struct {
 	File     string // empty for the embedded default
 	Loaded   time.Time
+	TLS      []Certificate // of the listeners
 	Sections []Section
+}
+
+// A Certificate is one that the listeners serve TLS with, or are to.
+type Certificate struct {
+	Names       []string
+	Source      string // acme, files or self-signed
+	Issuer      string // empty: there is none yet
+	NotAfter    time.Time
+	Fingerprint string
+	Warnings    []string
 }
 
 // Section are the settings below a first name.

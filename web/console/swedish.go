@@ -61,6 +61,8 @@ var swedish = map[string]string{
 	"No PAC script is served where devices could fetch it: `web.public` is empty in the configuration, or names this machine’s loopback only.":                                                   "Inget PAC-skript finns där enheter kan hämta det: `web.public` är tomt i konfigurationen, eller nämner bara maskinens loopback.",
 	"Devices can be given the proxy itself:": "Enheterna kan ges själva proxyn:",
 	"Configuration":                          "Konfiguration", "In force": "Gäller", "Last reload failed": "Senaste inläsningen misslyckades",
+	"Certificates of the listeners": "Lyssnarnas certifikat", "For": "För", "Source": "Källa", "Valid until": "Giltigt till",
+	"from an authority, by ACME": "från en utfärdare, via ACME", "from files": "från filer", "signed by Espalier itself": "signerat av Espalier självt",
 	"File": "Fil", "built-in default": "inbyggd standard", "Loaded": "Inläst", "loaded": "inläst",
 	"Who fetches the PAC script": "Vem som hämtar PAC-skriptet", "site": "plats", "last": "senast",
 	"Lists": "Listor", "%s entries": "%s poster", "Stale": "Inaktuell", "%s bad lines": "%s felaktiga rader", "Matches nothing yet": "Matchar inget än",
