@@ -17,8 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"espalier/policy"
 )
 
@@ -69,18 +67,29 @@ func (c *secureClient) send(text string) {
 // A multiplexer is a client's one connection of HTTP/2 to a proxy.
 type multiplexer struct {
 	t    *testing.T
-	conn *http2.ClientConn
+	conn *http.ClientConn
 }
 
 func (r *rig) multiplexer(trust *tls.Config) *multiplexer {
 	r.t.Helper()
 	c := r.dialTLS(trust, "h2")
-	conn, err := new(http2.Transport).NewClientConn(c.tls)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	conn := over(r.t, c.tls)
 	r.t.Cleanup(func() { conn.Close() })
 	return &multiplexer{r.t.(*testing.T), conn}
+}
+
+// over speaks HTTP on a connection that is open, as it has negotiated.
+func over(t testing.TB, c *tls.Conn) *http.ClientConn {
+	t.Helper()
+	transport := &http.Transport{
+		ForceAttemptHTTP2: true,
+		DialTLSContext:    func(context.Context, string, string) (net.Conn, error) { return c, nil },
+	}
+	conn, err := transport.NewClientConn(context.Background(), "https", "proxy.test:443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
 }
 
 // A virtual is a tunnel in a connection of HTTP/2.
@@ -343,15 +352,7 @@ func TestSecureHTTP2Intercepts(t *testing.T) {
 			if err := c.Handshake(); err != nil {
 				t.Fatal(err)
 			}
-			var rt http.RoundTripper = &http.Transport{DialTLSContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }}
-			if inner == "h2" {
-				conn, err := new(http2.Transport).NewClientConn(c)
-				if err != nil {
-					t.Fatal(err)
-				}
-				rt = conn
-			}
-			resp, body := fetch(t, &http.Client{Transport: rt}, "https://"+site.at("example.com")+"/")
+			resp, body := fetch(t, &http.Client{Transport: over(t, c)}, "https://"+site.at("example.com")+"/")
 			if want := "HTTP/2.0 " + site.at("example.com"); resp.StatusCode != 200 || body != want {
 				t.Errorf("%s %q, want %q", resp.Status, body, want)
 			}
