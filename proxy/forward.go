@@ -129,6 +129,11 @@ func (s *Server) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 	x.rec.URL = recordURL(r.URL.Scheme, r.URL.Host, r.URL.EscapedPath())
 	x.asked = r.Header
 	switch {
+	case r.ProtoMajor == 2 && !isPath(r.RequestURI):
+		x.rec.Host = r.Host
+		x.refuse(ruleMalformed, "malformed request: its target is no path")
+		s.answer(w, x, refuseMalformed)
+		return
 	case r.RequestURI == "*" && r.Method == http.MethodOptions:
 		// Of the proxy itself: so its peers, and it too, learn to name it last in
 		// their scripts (pac/health).

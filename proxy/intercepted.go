@@ -40,6 +40,11 @@ func (i *interceptor) serve(w http.ResponseWriter, r *http.Request) {
 	}()
 	ses := r.Context().Value(sessionKey{}).(*session)
 	ses.accepted()
+	if r.ProtoMajor == 2 {
+		m := s.multiplexed(w, r)
+		defer m.end()
+		w = m
+	}
 	if s.Draining() {
 		w.Header().Set("Connection", "close")
 	}
@@ -62,6 +67,11 @@ func (i *interceptor) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x.to(target)
+	if r.ProtoMajor == 2 && r.Method != http.MethodConnect && !isPath(r.RequestURI) {
+		x.refuse(ruleMalformed, "malformed request: its target is no path")
+		s.answer(w, x, refuseMalformed)
+		return
+	}
 	st := s.state.Load()
 	d := ses.d
 	if d.Page {

@@ -132,7 +132,11 @@ func start(t testing.TB, c setup, netHTTP bool) *rig {
 		serve = r.server.ServeShared
 	}
 	if c.tls != nil {
-		serve = func(l net.Listener) error { return r.server.ServeTLS(l, c.tls) }
+		secure := r.server.ServeTLS
+		if c.shared {
+			secure = r.server.ServeTLSShared
+		}
+		serve = func(l net.Listener) error { return secure(l, c.tls) }
 	}
 	go func() { r.served <- serve(l) }()
 	t.Cleanup(func() { r.stop() })

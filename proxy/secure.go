@@ -26,7 +26,10 @@ func newSecureServer(s *Server) *http.Server {
 		// minutes, for each wakes it.
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: maxStreams,
-			SendPingTimeout:      5 * time.Minute, PingTimeout: time.Minute, WriteByteTimeout: s.times.stall,
+			// What a destination does not take holds up its own tunnel, and not at once
+			// the others of the connection.
+			MaxReceiveBufferPerStream: 256 << 10, MaxReceiveBufferPerConnection: 4 << 20,
+			SendPingTimeout: 5 * time.Minute, PingTimeout: time.Minute, WriteByteTimeout: s.times.stall,
 		},
 		ConnState: s.connState,
 		ErrorLog:  zap.NewStdLog(s.ops.WithOptions(zap.IncreaseLevel(zap.WarnLevel))),
@@ -41,6 +44,7 @@ const maxStreams = 1000
 // HTTP/2 apart from the others.
 type secureListener struct {
 	s            *Server
+	ctx          context.Context // of handshakes
 	config       *tls.Config
 	http1, http2 *handedListener
 }
@@ -49,17 +53,28 @@ type secureListener struct {
 // or HTTP/2 (RFC 9113). config must have certificates; which protocols are spoken
 // is up to it. Policy, counters and records are those of Serve.
 func (s *Server) ServeTLS(l net.Listener, config *tls.Config) error {
+	return s.serveTLS(l, config, false)
+}
+
+// ServeTLSShared is to ServeTLS what ServeShared is to Serve.
+func (s *Server) ServeTLSShared(l net.Listener, config *tls.Config) error {
+	return s.serveTLS(l, config, true)
+}
+
+func (s *Server) serveTLS(l net.Listener, config *tls.Config, shared bool) error {
 	from := l
 	if s.lbs != nil {
 		from = balancedListener{l, s.lbs}
 	}
-	secure := &secureListener{s: s, config: config, http1: newHandedListener(l.Addr()), http2: newHandedListener(l.Addr())}
+	ctx, cancel := context.WithCancel(s.alive)
+	secure := &secureListener{s: s, ctx: ctx, config: config, http1: newHandedListener(l.Addr()), http2: newHandedListener(l.Addr())}
 	stop := func() {
 		l.Close()
+		cancel()
 		secure.http1.Close()
 		secure.http2.Close()
 	}
-	if !s.enter(stops{pause: func() { l.Close() }, stop: stop}, false) {
+	if !s.enter(stops{pause: func() { l.Close() }, stop: stop}, shared) {
 		stop()
 		return nil
 	}
@@ -91,6 +106,9 @@ func (l *secureListener) accept(from net.Listener) error {
 			l.s.handlers.enter()
 			go l.shake(c)
 		case errors.Is(err, net.ErrClosed):
+			if l.s.Draining() {
+				<-l.ctx.Done() // who has connected before may have some time left
+			}
 			return err
 		default: // mostly out of descriptors, as net/http has it
 			if isOutOfDescriptors(err) {
@@ -99,7 +117,7 @@ func (l *secureListener) accept(from net.Listener) error {
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			select {
 			case <-time.After(pause):
-			case <-l.s.alive.Done():
+			case <-l.ctx.Done():
 			}
 		}
 	}
@@ -117,18 +135,20 @@ func (l *secureListener) shake(c net.Conn) {
 	}()
 	s.room.Enter(c)
 	defer s.room.Leave(c)
-	s.handlers.take(c)
-	defer s.handlers.release(c)
+	stop := context.AfterFunc(l.ctx, func() { c.Close() })
+	defer stop()
 	_ = c.RemoteAddr() // reads a PROXY header, which has its own time
 	_ = c.SetDeadline(time.Now().Add(helloTimeout))
 	secure := tls.Server(c, l.config)
-	ctx, cancel := context.WithTimeout(s.alive, helloTimeout)
-	defer cancel()
-	if err := secure.HandshakeContext(ctx); err != nil {
+	if err := secure.Handshake(); err != nil {
 		s.ops.Debug("TLS handshake with a client of the proxy", zap.Stringer("client", c.RemoteAddr()), zap.Error(err))
 		c.Close()
 		return
 	}
+	if !stop() {
+		return // it is closed
+	}
+	s.room.Leave(c)
 	_ = c.SetDeadline(time.Time{})
 	protocol := secure.ConnectionState().NegotiatedProtocol
 	s.ops.Debug("a client speaks to the proxy inside TLS", zap.Stringer("client", c.RemoteAddr()), zap.String("protocol", protocol))

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"espalier/policy"
+	"espalier/proxy/tunnel"
 )
 
 // ownCertificate is one for the tests' proxy, and who trusts it.
@@ -365,6 +366,190 @@ func TestSecureHTTP2Intercepts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// askFor sends a request by HTTP/2 whose target is path, which clients would not
+// let pass, and waits for the head of the answer.
+func (r *rig) askFor(trust *tls.Config, authority, path string) {
+	r.t.Helper()
+	c := r.dialTLS(trust, "h2")
+	var block []byte
+	for _, s := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":authority", authority}, {":path", path}} {
+		block = append(block, 0) // literal, not indexed (RFC 7541, 6.2.2)
+		for _, text := range s {
+			block = append(append(block, byte(len(text))), text...)
+		}
+	}
+	const settings, headers = "\x00\x00\x00\x04\x00\x00\x00\x00\x00", "\x01\x05\x00\x00\x00\x01" // of stream 1, which ends
+	c.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + "\x00\x00" + string(rune(len(block))) + headers + string(block))
+	defer c.tls.Close()
+	for {
+		var frame [9]byte
+		_, err := io.ReadFull(c.in, frame[:])
+		if err == nil {
+			_, err = io.CopyN(io.Discard, c.in, int64(frame[1])<<8|int64(frame[2]))
+		}
+		switch {
+		case err != nil:
+			r.t.Fatalf("%s %s: %v", authority, path, err)
+		case frame[3] == 1:
+			return
+		case frame[3] == 3:
+			r.t.Fatalf("%s %s: the stream is reset", authority, path)
+		}
+	}
+}
+
+// What would stand in the request line to the destination is a path.
+func TestSecureHTTP2Targets(t *testing.T) {
+	web := newAnswering(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	for _, x := range []struct {
+		authority, path string
+		want            int
+	}{
+		{web.String(), "/", 200},
+		{web.String(), "/?a=/b", 200},
+		{web.String(), "http://other.example/", 400},
+		{web.String(), "x:/path", 400},
+		{web.String(), "x:opaque HTTP/1.1", 400},
+		{web.String(), "/?a HTTP/1.1", 400},
+		{"a b", "/", 403},
+		{"127.1", "/", 403},
+		{"127.0.0.1:0", "/", 403},
+	} {
+		t.Run(fmt.Sprint(x.authority, " ", x.path), func(t *testing.T) {
+			r, trust := secured(t, setup{})
+			r.askFor(trust, x.authority, x.path)
+			if list := r.stop(); len(list) != 1 || list[0].Status != x.want {
+				t.Errorf("records %+v", list)
+			}
+		})
+	}
+	for _, h := range web.heads {
+		if line, _, _ := strings.Cut(h, "\r\n"); line != "GET / HTTP/1.1" && line != "GET /?a=/b HTTP/1.1" {
+			t.Errorf("the destination was sent %q", line)
+		}
+	}
+}
+
+// endless answers with a body that does not end until nobody takes it.
+func endless(t *testing.T) netip.AddrPort {
+	return newOrigin(t, func(c net.Conn) {
+		if _, err := readHead(bufio.NewReader(c)); err != nil {
+			return
+		}
+		_, err := io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+		for b := make([]byte, 16<<10); err == nil; {
+			_, err = c.Write(b)
+		}
+	})
+}
+
+// Who takes nothing of an answer by HTTP/2, or sends nothing of a body, loses the
+// request, though the connection lives.
+func TestSecureHTTP2Stalls(t *testing.T) {
+	hurry := hurried(func(b *times) { b.stall = short })
+	t.Run("download", func(t *testing.T) {
+		r, trust := secured(t, hurry)
+		m := r.multiplexer(trust)
+		req, _ := http.NewRequest("GET", "http://"+endless(t).String()+"/", nil)
+		resp, err := m.conn.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the request to be cut", func() bool { return r.server.limits.requests.Load() == 0 })
+		if _, err := io.Copy(io.Discard, resp.Body); err == nil {
+			t.Error("what was cut seems whole")
+		}
+		m.conn.Close()
+		if x := r.record(); !strings.HasPrefix(x.Error, "write to client: ") || x.Down == 0 {
+			t.Errorf("record %+v", x)
+		}
+	})
+	t.Run("upload", func(t *testing.T) {
+		web := newOrigin(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+		r, trust := secured(t, hurry)
+		m := r.multiplexer(trust)
+		body, more := io.Pipe()
+		defer more.Close()
+		req, _ := http.NewRequest("POST", "http://"+web.String()+"/", body)
+		req.ContentLength = 10
+		resp, err := m.conn.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != 408 {
+			t.Error(resp.Status)
+		}
+		resp.Body.Close()
+		m.conn.Close()
+		if x := r.record(); x.Status != 408 {
+			t.Errorf("record %+v", x)
+		}
+	})
+}
+
+// A request by HTTP/2 that goes on when the drain ends is cut, and does not hold it
+// up; its client was told before to begin nothing more there.
+func TestSecureShutdownCutsRequests(t *testing.T) {
+	r, trust := secured(t, setup{})
+	m := r.multiplexer(trust)
+	v := m.open(newOrigin(t, echo).String(), nil)
+	req, _ := http.NewRequest("GET", "http://"+endless(t).String()+"/", nil)
+	resp, err := m.conn.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, resp.Body) }()
+	ctx, end := context.WithCancel(t.Context())
+	cut := r.shutdown(ctx)
+	await(t, "the client to be told", func() bool { return m.conn.Available() == 0 })
+	end()
+	if n := <-cut; n != 1 {
+		t.Errorf("%d tunnels were cut, want 1", n)
+	}
+	if _, err := io.ReadAll(v.Body); err == nil {
+		t.Error("the tunnel that was cut ended in order")
+	}
+	for _, x := range r.stop() {
+		if x.Action == policy.Tunnel && x.Error != tunnel.ErrShutdown.Error() || x.Error == "" {
+			t.Errorf("record %+v", x)
+		}
+	}
+}
+
+// Where another process takes the socket over, who has connected before the drain
+// still has the time to ask.
+func TestSecureHandover(t *testing.T) {
+	at := newOrigin(t, echo)
+	r, trust := secured(t, setup{shared: true})
+	c := r.dial()
+	await(t, "the client to be accepted", func() bool { return r.server.Room().Len() > 0 })
+	cut := r.shutdown(t.Context())
+	secure := c.secure(trust)
+	if _, err := io.WriteString(secure, connectTo(at.String())+"a"); err != nil {
+		t.Fatal(err)
+	}
+	want := established + "a"
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(secure, got); string(got) != want {
+		t.Errorf("%q, %v", got, err)
+	}
+	secure.Close()
+	if n := <-cut; n != 0 {
+		t.Errorf("%d tunnels were cut", n)
+	}
+}
+
+// Who is silent where TLS is to begin does not hold up a drain.
+func TestSecureShutdownSilent(t *testing.T) {
+	r, _ := secured(t, setup{})
+	silent := r.dial()
+	await(t, "the silent client to wait", func() bool { return r.server.Room().Len() > 0 })
+	cut := r.shutdown(t.Context())
+	_ = silent.SetReadDeadline(time.Now().Add(helloTimeout / 2)) // before the handshake's time is over
+	silent.expectCut()
+	<-cut
 }
 
 // A drain lets tunnels of HTTP/2 end, and cuts those that do not.

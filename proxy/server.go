@@ -12,6 +12,7 @@
 //	a destination's 100 Continue                  1 s, then the body is sent
 //	a destination's answer to begin, and its head 5 min, 64 KB, 200 lines, 10 interim answers
 //	a portion of a body, sent or received         5 min, on either side
+//	a body by HTTP/2 whose answer has begun       as long as that takes
 //	what surrounds chunks                         1 KB of an extension, 16 KB of trailers
 //	a tunnel or WebSocket without a byte          proxy.idle_timeout
 //	a tunnel of which one side has closed         5 min
@@ -273,20 +274,31 @@ func (s *Server) Shutdown(ctx context.Context) (cut int) {
 	cutBefore := s.cutInOrder(ctx)
 	var quick sync.WaitGroup
 	quick.Go(func() { s.quick.shutdown(ctx) })
-	if s.http.Shutdown(ctx) != nil {
-		s.http.Close()
-	}
+	var plain sync.WaitGroup
+	plain.Go(func() {
+		if s.http.Shutdown(ctx) != nil {
+			s.http.Close()
+		}
+	})
 	s.serving.Wait()
-	// Its connections have tunnels in them, which are the engine's to cut.
+	// Its connections have tunnels in them, which are the engine's to cut, so that
+	// their records say why.
 	var secure sync.WaitGroup
-	secure.Go(func() { _ = s.http2.Shutdown(ctx) })
+	var cutSecure atomic.Int64
+	secure.Go(func() {
+		if s.http2.Shutdown(ctx) != nil {
+			s.tunnels.Cut(func(*traffic.Service) bool { cutSecure.Add(1); return true })
+			s.http2.Close()
+		}
+	})
+	plain.Wait()
 	s.intercepted.shutdown(ctx)
 	s.handlers.shutdown(ctx)
 	s.intercepted.open.Wait()
 	quick.Wait()
 	cut = s.tunnels.Shutdown(ctx) + cutBefore()
 	secure.Wait()
-	s.http2.Close()
+	cut += int(cutSecure.Load())
 	s.handlers.shutdown(ctx)
 	s.ended()
 	s.state.Load().transport.CloseIdleConnections()
@@ -314,6 +326,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
 	}
 	x = s.begin(client.Addr().Unmap(), r.Method, r.UserAgent())
+	if r.ProtoMajor == 2 {
+		m := s.multiplexed(w, r)
+		defer m.end()
+		w = m
+	}
 	if r.Method == http.MethodConnect {
 		s.connect(w, r, x)
 	} else {

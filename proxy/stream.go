@@ -60,6 +60,9 @@ func (a streamAddr) String() string  { return string(a) }
 
 // newStream answers a CONNECT by HTTP/2.
 func newStream(w http.ResponseWriter, r *http.Request) (*stream, error) {
+	if m, ok := w.(*multiplexedWriter); ok {
+		w = m.ResponseWriter // the engine knows how long a tunnel may be silent
+	}
 	s := &stream{
 		w: w, body: r.Body, control: http.NewResponseController(w),
 		remote: streamAddr(r.RemoteAddr), done: make(chan struct{}),
@@ -70,17 +73,18 @@ func newStream(w http.ResponseWriter, r *http.Request) (*stream, error) {
 }
 
 // begin reports whether the stream may be used, until using.Done.
-func (s *stream) begin() bool {
+func (s *stream) begin(writing bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closed {
 		s.using.Add(1)
+		s.writing = s.writing || writing
 	}
 	return !s.closed
 }
 
 func (s *stream) Read(p []byte) (int, error) {
-	if !s.begin() {
+	if !s.begin(false) {
 		return 0, net.ErrClosed
 	}
 	defer s.using.Done()
@@ -89,12 +93,11 @@ func (s *stream) Read(p []byte) (int, error) {
 
 // Write sends p at once.
 func (s *stream) Write(p []byte) (int, error) {
-	if !s.begin() {
+	if !s.begin(true) {
 		return 0, net.ErrClosed
 	}
 	defer s.using.Done()
-	s.writes(true)
-	defer s.writes(false)
+	defer s.written()
 	n, err := s.w.Write(p)
 	if err == nil {
 		err = s.control.Flush()
@@ -102,10 +105,10 @@ func (s *stream) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func (s *stream) writes(on bool) {
+func (s *stream) written() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.writing = on
+	s.writing = false
 }
 
 // CloseWrite notes that nothing more is to be sent, and says that only Close
@@ -141,7 +144,10 @@ func (s *stream) Close() error {
 func (s *stream) wait() {
 	<-s.done
 	s.using.Wait()
-	if !s.whole {
+	s.mu.Lock()
+	whole := s.whole
+	s.mu.Unlock()
+	if !whole {
 		panic(http.ErrAbortHandler)
 	}
 }
@@ -175,6 +181,15 @@ func (s *stream) piped() net.Conn {
 type pipedConn struct {
 	net.Conn
 	s *stream
+}
+
+// flushTime is for a client to take what was written before Close.
+const flushTime = 10 * time.Second
+
+// Close lets what was written go out, for some time.
+func (c *pipedConn) Close() error {
+	time.AfterFunc(flushTime, func() { c.s.Close() })
+	return c.Conn.Close()
 }
 
 func (c *pipedConn) LocalAddr() net.Addr  { return c.s.local }

@@ -228,7 +228,11 @@ func (a *app) serve(ctx context.Context) error {
 		go func() { failed <- serve(l) }()
 	}
 	for _, l := range a.secureOn {
-		go func() { failed <- a.server.ServeTLS(l, a.certs.TLS("h2", "http/1.1")) }()
+		serve := a.server.ServeTLS
+		if a.passed[l] {
+			serve = a.server.ServeTLSShared
+		}
+		go func() { failed <- serve(l, a.certs.TLS("h2", "http/1.1")) }()
 	}
 	for _, l := range a.publicOn {
 		go func() { failed <- serveHTTP(a.public, a.speaksTLS(l)) }()
