@@ -15,6 +15,7 @@ import (
 
 	"espalier/configs"
 	"espalier/pac"
+	"espalier/policy"
 	"espalier/proxy/hello"
 	"espalier/web"
 	"espalier/web/certs"
@@ -39,11 +40,11 @@ func (a *app) usesTLS(cfg *configs.Config) bool { return cfg.TLS.Enabled() || le
 // certificate that is signed here.
 func (a *app) tlsNames(cfg *configs.Config) []string {
 	names := append([]string{"localhost", "127.0.0.1", "::1"}, cfg.Web.HostNames()...)
-	for _, d := range cfg.TLS.ACME.Domains {
-		names = append(names, strings.ToLower(d))
-	}
-	if host, err := os.Hostname(); err == nil && !strings.ContainsAny(host, "_ ") {
-		names = append(names, strings.ToLower(host))
+	names = append(names, cfg.TLS.ACME.Names()...)
+	if host, err := os.Hostname(); err == nil {
+		if name, _, err := policy.ParseHost(host); err == nil { // it may be anything
+			names = append(names, name)
+		}
 	}
 	for _, at := range a.addresses() {
 		if !at.Addr().IsUnspecified() {

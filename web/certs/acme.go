@@ -43,8 +43,9 @@ type authority struct {
 // newAuthority returns an authority that does nothing until manage. Errors begin
 // with the rest of the key.
 func (c *Certs) newAuthority(cfg ACME) (*authority, error) {
+	domains := cfg.Names()
 	a := &authority{
-		domains: cfg.Domains, log: c.log, errs: map[string]error{}, loading: map[string]chan struct{}{},
+		domains: domains, log: c.log, errs: map[string]error{}, loading: map[string]chan struct{}{},
 		count: func(result string) { c.obtained.WithLabelValues(result).Inc() },
 	}
 	template := certmagic.ACMEIssuer{
@@ -86,7 +87,7 @@ func (c *Certs) newAuthority(cfg ACME) (*authority, error) {
 	a.magic = certmagic.New(a.cache, certmagic.Config{
 		Storage: &certmagic.FileStorage{Path: storage}, Logger: template.Logger, OnEvent: a.event,
 		// For clients that name nobody, or this machine by another name.
-		DefaultServerName: cfg.Domains[0], FallbackServerName: cfg.Domains[0],
+		DefaultServerName: domains[0], FallbackServerName: domains[0],
 		// Each is given to one listener, whose clients are known.
 		CertSelection: newest{},
 	})

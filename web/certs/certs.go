@@ -32,6 +32,7 @@ type Certs struct {
 
 	mu      sync.Mutex // of Apply and Close
 	acme    *authority // nil: none, or closed
+	closed  bool
 	current atomic.Pointer[inForce]
 }
 
@@ -64,6 +65,14 @@ func New(data string, log *zap.Logger) *Certs {
 func (c *Certs) Apply(cfg Config, names []string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.apply(cfg, names)
+}
+
+// apply is Apply, with mu held.
+func (c *Certs) apply(cfg Config, names []string) error {
+	if c.closed {
+		return nil
+	}
 	next := &inForce{cfg: cfg, names: names}
 	var err error
 	switch before := c.current.Load(); {
@@ -87,22 +96,30 @@ func (c *Certs) Apply(cfg Config, names []string) error {
 		return err
 	}
 	old := c.acme
+	if next.acme != nil && next.acme != old {
+		next.acme.manage() // before it is asked, so that what is kept serves without a gap
+	}
 	c.current.Store(next)
-	if c.acme = next.acme; old != c.acme {
-		if old != nil {
-			old.close()
-		}
-		if c.acme != nil {
-			c.acme.manage()
-		}
+	if c.acme = next.acme; old != nil && old != c.acme {
+		old.close()
 	}
 	return nil
 }
 
-// Close ends what goes on in the background. The certificates stay in force.
+// again does what Apply does with what is in force.
+func (c *Certs) again() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f := c.current.Load()
+	return c.apply(f.cfg, f.names)
+}
+
+// Close ends what goes on in the background. The certificates stay in force, and
+// Apply does nothing any more.
 func (c *Certs) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.closed = true
 	if c.acme != nil {
 		c.acme.close()
 		c.acme = nil
@@ -130,8 +147,7 @@ func (c *Certs) Keep(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		f := c.current.Load()
-		if err := c.Apply(f.cfg, f.names); err != nil {
+		if err := c.again(); err != nil {
 			c.log.Error("the certificate of the listeners was not renewed", zap.Error(err))
 		}
 	}

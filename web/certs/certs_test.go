@@ -290,6 +290,53 @@ func TestAuthorityIsDown(t *testing.T) {
 	}
 }
 
+// Names may be written in any way: what is kept for them serves at once, also
+// while a reload changes the authority's configuration.
+func TestNames(t *testing.T) {
+	cfg := ACME{Domains: []string{"Proxy.School.Example.", "proxy.school.example", "*.School.Example", "[FD00::1]", "skola-å.example"}}
+	if got, want := cfg.Names(), []string{"proxy.school.example", "*.school.example", "fd00::1", "xn--skola--nua.example"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	s := newServer(t)
+	o := pebbletest.Options{HTTPPort: port(s.http), TLSPort: port(s.tls)}
+	p := pebbletest.Start(t, o)
+	s.apply(Config{ACME: from(p, o, "Proxy.School.Example")})
+	first := s.await(p, "proxy.school.example")
+	if list := s.current.Load().Status(); len(list) != 1 || list[0].NotAfter.IsZero() || len(list[0].Warnings) > 0 {
+		t.Errorf("%+v", list)
+	}
+	var reload sync.WaitGroup
+	var done atomic.Bool
+	reload.Go(func() {
+		defer done.Store(true)
+		for i := range 5 {
+			cfg := from(p, o, "PROXY.school.example")
+			cfg.Email = strings.Repeat("a", i) + "@school.example"
+			if err := s.current.Load().Apply(Config{ACME: cfg}, ownNames); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for !done.Load() {
+		if got := s.shown("proxy.school.example"); !got.Equal(first) {
+			t.Errorf("while the configuration is reloaded %s is shown", got.Issuer)
+			break
+		}
+	}
+	reload.Wait()
+}
+
+// After the end what is in force stays.
+func TestClosed(t *testing.T) {
+	s := newServer(t)
+	s.apply(Config{SelfSigned: true})
+	c := s.current.Load()
+	c.Close()
+	if err := errors.Join(c.Apply(Config{}, nil), c.again()); err != nil || !c.current.Load().cfg.SelfSigned {
+		t.Errorf("%v, %+v", err, c.current.Load().cfg)
+	}
+}
+
 // Files are read again by Apply; wrong ones change nothing.
 func TestFiles(t *testing.T) {
 	s := newServer(t)

@@ -111,6 +111,22 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// Names are the Domains of a valid configuration as certificates have them, each
+// once: in lower case, international ones in ASCII, addresses without brackets.
+func (c ACME) Names() (list []string) {
+	for _, d := range c.Domains {
+		name, wildcard := strings.CutPrefix(d, "*.")
+		name, _, _ = policy.ParseHost(name) // validated
+		if wildcard {
+			name = "*." + name
+		}
+		if !slices.Contains(list, name) {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
 func (c ACME) isSet() bool {
 	return len(c.Domains) > 0 || c.Email != "" || c.Directory != "" || c.Roots != "" || c.Storage != "" || c.EAB != (EAB{}) ||
 		len(c.Challenges) > 0 || c.HTTPPort != 0 || c.TLSPort != 0 || c.DNS.Provider != "" || len(c.DNS.Settings) > 0 || len(c.DNS.Resolvers) > 0
