@@ -16,8 +16,7 @@ import (
 // below /api/v1, and /metrics, for whoever has signed in or sends a token. It
 // answers for localhost, the listener's own address and the names of Hosts only,
 // takes plain HTTP from this machine only, and lets no page of others change
-// anything. /metrics needs no token where a
-// program on this machine asks.
+// anything. /metrics needs no token where a program on this machine asks.
 func NewAdmin(c Control) http.Handler {
 	mux := http.NewServeMux()
 	g := &gate{desk: c.Desk, log: c.Log}
