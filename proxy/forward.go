@@ -195,7 +195,7 @@ type forwarded struct {
 	// What cut the answer's body short: the destination, or the client.
 	bodyErr, clientErr error
 	uploadErr          error // what cut the request's body short; guarded by mu
-	uploading          bool  // the request's body has not come to its end; guarded by mu
+	uploading          bool  // the request's body, by HTTP/1, has not come to its end; guarded by mu
 
 	// The transport may read the body after it has answered, and goproxy may
 	// relay one direction of a WebSocket after it has given up the other.
@@ -273,7 +273,7 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, s
 		out.Body = http.NoBody
 	} else {
 		out.Body = &requestBody{r.Body, fx, out, r.ContentLength}
-		fx.uploading = true
+		fx.uploading = r.ProtoMajor == 1 // streams of HTTP/2 end by themselves
 		// Else net/http takes the body from the transport when an answer begins,
 		// and the transport closes the connection that the answer comes on. That
 		// what is left of a body is no request is then responseWriter's to see to.

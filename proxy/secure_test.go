@@ -207,9 +207,7 @@ func TestSecureHTTP2(t *testing.T) {
 		v.send(fmt.Sprint("number ", i))
 		all = append(all, v)
 	}
-	if n := r.server.Tunnels(); n != len(all) {
-		t.Errorf("%d tunnels", n)
-	}
+	await(t, "all tunnels to begin", func() bool { return r.server.Tunnels() == len(all) })
 	for i, v := range all {
 		v.expect(fmt.Sprint("number ", i))
 	}
@@ -429,6 +427,30 @@ func TestSecureHTTP2Targets(t *testing.T) {
 		if line, _, _ := strings.Cut(h, "\r\n"); line != "GET / HTTP/1.1" && line != "GET /?a=/b HTTP/1.1" {
 			t.Errorf("the destination was sent %q", line)
 		}
+	}
+}
+
+// An answer that comes before the end of an upload ends its stream, and not the
+// connection with all the others.
+func TestSecureHTTP2EarlyAnswer(t *testing.T) {
+	web := newAnswering(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	r, trust := secured(t, setup{})
+	m := r.multiplexer(trust)
+	for range 3 {
+		body, more := io.Pipe()
+		req, _ := http.NewRequest("POST", "http://"+web.String()+"/", body)
+		resp, err := m.conn.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(resp.Body); string(got) != "ok" || err != nil {
+			t.Errorf("%s %q %v", resp.Status, got, err)
+		}
+		more.Close()
+	}
+	m.conn.Close()
+	if list := r.stop(); len(list) != 3 {
+		t.Errorf("records %+v", list)
 	}
 }
 
