@@ -103,7 +103,7 @@ func flow(v reflect.Value, key string) string {
 var (
 	plainText = regexp.MustCompile(`^([A-Za-z/][A-Za-z0-9_./-]*|[0-9]+[KMGT]?i?B)$`)
 	notPlain  = []string{"true", "false", "null", "nan", "inf", "yes", "no", "on", "off", "y", "n"}
-	secretKey = regexp.MustCompile(`(?i)((password|secret|token|authorization|cookie|api[-_]?key|mac[-_]?key|(^|[._-])(pass|passwd|pw))$|^tls\.acme\.dns\.settings\.key$)`)
+	secretKey = regexp.MustCompile(`(?i)((password|secret|token|authorization|cookie|api[-_]?key|mac[-_]?key|(^|[._-])(pass|passwd|pw))$|^tls\.acme\.dns\.settings(\.key)?$)`)
 )
 
 // plain writes a text without quotes where no YAML reader could take it for

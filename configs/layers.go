@@ -27,7 +27,7 @@ func readDocument(src *source, text []byte) (*node, Problems) {
 	}
 	if _, ok := pairsOf(body); !ok {
 		line, col := position(body)
-		w.problem(line, col, "", "found %s, wanted keys such as proxy: or log:", found(body))
+		w.problem(line, col, "", "found %s, wanted keys such as proxy: or log:", found("", body))
 		return nil, w.problems
 	}
 	n := w.walk(body, t, "", 1, 1)

@@ -79,15 +79,15 @@ func formatDuration(d time.Duration) string {
 	return s
 }
 
-// found names what stands where something else is wanted.
-func found(n ast.Node) string {
+// found names what stands where something else is wanted for key.
+func found(key string, n ast.Node) string {
 	switch v := n.(type) {
 	case *ast.MappingNode, *ast.MappingValueNode:
 		return "a section"
 	case *ast.SequenceNode:
 		return "a list"
 	case *ast.StringNode:
-		return "the text " + quote(shorten(redact("", v.Value)))
+		return "the text " + quote(shorten(redact(key, v.Value)))
 	case *ast.LiteralNode:
 		return "a text of several lines"
 	}
@@ -95,7 +95,7 @@ func found(n ast.Node) string {
 	if !ok {
 		return "something else"
 	}
-	return shorten(text)
+	return shorten(redact(key, text))
 }
 
 // wanted names what a value of type t looks like.
@@ -130,10 +130,10 @@ func wanted(t reflect.Type) string {
 	return "a whole number"
 }
 
-// suggestion says how what was found may have been meant.
-func suggestion(n ast.Node, t reflect.Type) string {
+// suggestion says how what was found for key may have been meant.
+func suggestion(key string, n ast.Node, t reflect.Type) string {
 	text, ok := scalarText(n)
-	if !ok || len(text) > 80 || strings.Contains(text, "\n") || text != redact("", text) {
+	if !ok || len(text) > 80 || strings.Contains(text, "\n") || text != redact(key, text) {
 		return ""
 	}
 	switch t.Kind() {

@@ -92,6 +92,9 @@ func TestRedact(t *testing.T) {
 		{"rules[0].headers.X-Api-Key", "x", "xxxxx"},
 		{"auth.ldap.bind_password", "x", "xxxxx"},
 		{"auth.ldap.bind_password", "", ""},
+		{"tls.acme.dns.settings", "geheim", "xxxxx"}, // in place of a section
+		{"tls.acme.dns.settings.key", "x", "xxxxx"},
+		{"tls.acme.eab.mac_key", "x", "xxxxx"},
 		{"auth.htpasswd", "/etc/espalier/users", "/etc/espalier/users"},
 		{"tls.files.key", "key.pem", "key.pem"},
 		{"pac.internal", "a@b", "a@b"},

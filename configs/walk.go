@@ -207,7 +207,7 @@ func integer(n ast.Node) (int64, error) {
 }
 
 func (w *walker) wrongType(n ast.Node, t reflect.Type, key string, line, col int) {
-	w.problem(line, col, key, "found %s, wanted %s%s", found(n), wanted(t), suggestion(n, t))
+	w.problem(line, col, key, "found %s, wanted %s%s", found(key, n), wanted(t), suggestion(key, n, t))
 }
 
 // pairsOf returns the keys and values of a section.

@@ -147,6 +147,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 		SetupLink: a.setupLink,
 	}
 	a.admin = web.AdminServer(control)
+	a.admin.Handler = a.certs.Challenge(a.admin.Handler)
 	a.control = web.ControlServer(control)
 	if _, err = a.takeControl(); err != nil && !(a.handover() && errors.Is(err, web.ErrRunning)) {
 		return nil, fmt.Errorf("data: %w", err)
