@@ -175,7 +175,7 @@ func TestPassedSocketForNothing(t *testing.T) {
 		names string
 		want  string
 	}{
-		{"an address of no key", ofTCP[0], "espalier.socket", "passed socket 3 (espalier.socket, listening on " + tcp.Addr().String() + "): is none of proxy.listen, web.public and web.admin"},
+		{"an address of no key", ofTCP[0], "espalier.socket", "passed socket 3 (espalier.socket, listening on " + tcp.Addr().String() + "): is none of proxy.listen, proxy.tls_listen, web.public and web.admin"},
 		{"without a name", ofTCP[0], "", "passed socket 3 (LISTEN_FD_3, "},
 		{"not of TCP", ofUnix, "proxy", "passed socket 3 (proxy): is a socket of unix, not of TCP"},
 		{"no socket", null, "proxy", "passed socket 3 (proxy): is no listening socket of TCP"},

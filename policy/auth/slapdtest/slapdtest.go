@@ -114,9 +114,14 @@ func (s *Server) run() error {
 			return fmt.Errorf("slapd has ended\n%s", log.String())
 		case <-time.After(10 * time.Millisecond):
 		}
-		if c, err := net.Dial("tcp", s.URL[len("ldap://"):]); err == nil {
+		// Not only connect: somebody else may have been faster to take the port.
+		if c, err := ldap.DialURL(s.URL); err == nil {
+			c.SetTimeout(time.Second)
+			err := c.Bind(adminDN, adminPassword)
 			c.Close()
-			return nil
+			if err == nil {
+				return nil
+			}
 		}
 	}
 	s.Stop()
