@@ -29,6 +29,7 @@ type step struct {
 // find it: those of the steps that are direct the browser, the others the
 // proxies.
 func TestBrowsersGoWhereTheScriptSays(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name    string
 		proxies []string // of the script: a, b (where it comes from), closed

@@ -309,6 +309,7 @@ pac:
 // reader, a keyboard or weak eyes stumbles over. ESPALIER_SCREENSHOTS names a
 // directory for pictures of them.
 func TestPagesInBrowser(t *testing.T) {
+	t.Parallel()
 	p, base := consoleWith(t, pagesConfig)
 	if _, stderr, code := p.run("inspect", "exceptions", "accept", "bank.example"); code != 0 {
 		t.Fatal(stderr)

@@ -226,6 +226,7 @@ func tunnelTo(proxy string, roots *x509.CertPool, target string) error {
 
 // Chromium has all it asks of the proxy in one connection of HTTP/2.
 func TestChromiumByHTTP2(t *testing.T) {
+	t.Parallel()
 	seen := make(chan string, 10)
 	page := func(next string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
