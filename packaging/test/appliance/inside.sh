@@ -52,6 +52,7 @@ try "listens on a port below 1024, as its user" sh -c '
 rm -r /run/systemd/system/espalier.service.d
 systemctl daemon-reload
 try "security updates are on" sh -c 'systemctl is-enabled apt-daily-upgrade.timer && apt-config dump | grep -q "Unattended-Upgrade \"1\""'
+try "no policy keeps packages from restarting and stopping services" [ ! -e /usr/sbin/policy-rc.d ]
 systemctl stop apt-daily.timer apt-daily-upgrade.timer # dpkg is needed below
 try "the firewall is on" sh -c 'nft list ruleset | grep -q "policy drop"'
 try "many tunnels fit" sh -c '[ "$(sysctl -n net.core.somaxconn)" = 65535 ] && [ "$(sysctl -n net.netfilter.nf_conntrack_max)" -ge 1048576 ]'
@@ -81,6 +82,6 @@ try "espalier@a ends" ended espalier@a
 try "espalier@b can be controlled" controlled
 echo "INSIDE UPGRADED"
 try "a purge" dpkg -P espalier
-try "stops it" sh -c '! pgrep -x espalier && ! systemctl is-active espalier@b espalier-proxy.socket'
+try "stops it" sh -c '! pgrep -ax espalier && ! systemctl is-active espalier@b espalier-proxy.socket'
 try "and leaves nothing" sh -c '[ ! -e /var/lib/espalier ] && [ ! -e /etc/espalier ] && ! find /etc/systemd/system -name "espalier*.s[eo]*" ! -name espalier-setup-link.service | grep .'
 echo "INSIDE DONE"
