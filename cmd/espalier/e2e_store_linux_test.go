@@ -88,6 +88,7 @@ func TestStoreAfterKill(t *testing.T) {
 	for range 3 {
 		p.start()
 		client := p.client()
+		before := len(p.stored()) // now, for the clients may be done before it is told
 		var clients sync.WaitGroup
 		for i := range 4 {
 			clients.Go(func() {
@@ -107,7 +108,6 @@ func TestStoreAfterKill(t *testing.T) {
 				}
 			})
 		}
-		before := len(p.stored())
 		p.await("some records", func() bool { return len(p.stored()) > before })
 		if err := p.cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
