@@ -72,7 +72,7 @@ func newOwn(names []string, now time.Time) ([]byte, error) {
 		return nil, err
 	}
 	t := &x509.Certificate{
-		Subject:     pkix.Name{CommonName: "Espalier, self-signed"},
+		Subject:     pkix.Name{CommonName: "Espalier self-signed"},
 		NotBefore:   now.Add(-time.Hour), // clients' clocks differ
 		NotAfter:    now.Add(ownValidity - time.Hour),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
