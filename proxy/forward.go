@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -28,9 +27,10 @@ import (
 // tlsTimeout is for the TLS handshake with a destination.
 const tlsTimeout = 10 * time.Second
 
-// forwarder passes plain HTTP requests on by goproxy. It stands in front of it
-// with what goproxy leaves open: hop-by-hop headers that Connection nominates,
-// streaming, cut bodies, error texts, the environment's proxy.
+// forwarder passes requests on by goproxy, plain ones and intercepted ones. It
+// stands in front of it with what goproxy leaves open: hop-by-hop headers that
+// Connection nominates, streaming, cut bodies, error texts, the environment's
+// proxy.
 type forwarder struct {
 	s     *Server
 	proxy *goproxy.ProxyHttpServer
@@ -72,9 +72,7 @@ func newTransport(st *State, t times) *http.Transport {
 			}
 			return newAnswerConn(c.(*net.TCPConn), t.stall), nil
 		},
-		TLSClientConfig: &tls.Config{
-			RootCAs: st.Roots, ClientSessionCache: tls.NewLRUClientSessionCache(1024),
-		},
+		TLSClientConfig:     st.originTLS.Clone(),
 		TLSHandshakeTimeout: tlsTimeout,
 		ForceAttemptHTTP2:   true,
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: time.Minute, PingTimeout: 15 * time.Second},

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -34,8 +35,8 @@ const (
 
 // interceptor takes over the CONNECTs that policy wants to look into. It finds
 // out what the client speaks, answers TLS with a certificate of the CA, and
-// serves the requests inside by net/http and the forwarder, as if they had come
-// in plain. CONNECTs that hold neither TLS nor HTTP are tunnelled or ended, as
+// serves the requests inside by the short way, or by net/http and the forwarder,
+// as if they had come in plain. CONNECTs that hold neither TLS nor HTTP are tunnelled or ended, as
 // the policy says.
 type interceptor struct {
 	s       *Server
@@ -43,6 +44,7 @@ type interceptor struct {
 	conns   *handedListener
 	start   sync.Once
 	serving sync.WaitGroup
+	handed  sync.WaitGroup  // sessions, until http would not drop their first request any more
 	opening handlers        // until the requests inside can be served
 	open    sync.WaitGroup  // sessions whose record is not made, until they are tunnels
 	alive   context.Context // until what is opening is cut
@@ -64,27 +66,51 @@ func newInterceptor(s *Server) *interceptor {
 			SendPingTimeout: 5 * time.Minute, PingTimeout: time.Minute, WriteByteTimeout: 5 * time.Minute,
 		},
 		ConnContext: keepSession,
-		ErrorLog:    zap.NewStdLog(s.ops.WithOptions(zap.IncreaseLevel(zap.WarnLevel))),
+		ConnState: func(c net.Conn, state http.ConnState) {
+			if ses := sessionOf(c); state == http.StateActive && ses.h2 { // which takes its leave in order
+				ses.arrive()
+			}
+		},
+		ErrorLog: zap.NewStdLog(s.ops.WithOptions(zap.IncreaseLevel(zap.WarnLevel))),
 	}
 	return i
 }
 
 // newServerTLS returns what clients are answered by: sessions resume within a
-// State.
+// State. Small records spare a client who is far away a round trip, and cost a
+// dozen times the system calls; clients of this proxy are near.
 func newServerTLS() *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		NextProtos: []string{"h2", "http/1.1"},
+		MinVersion:                  tls.VersionTLS12,
+		NextProtos:                  []string{"h2", "http/1.1"},
+		DynamicRecordSizingDisabled: true,
 		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return h.Conn.(*session).cert, nil
 		},
 	}
 }
 
-// hand lets the requests on c be served. c is closed where that is too late.
-func (i *interceptor) hand(c net.Conn) {
+// newOriginTLS returns what destinations are asked by: sessions resume within a
+// State.
+func newOriginTLS(roots *x509.CertPool) *tls.Config {
+	return &tls.Config{RootCAs: roots, ClientSessionCache: tls.NewLRUClientSessionCache(1024), DynamicRecordSizingDisabled: true}
+}
+
+// hand lets the requests on c, which belongs to a session, be served. Where that
+// is too late it closes c and reports false.
+func (i *interceptor) hand(c net.Conn) bool {
 	i.start.Do(func() { i.serving.Go(func() { _ = i.http.Serve(i.conns) }) }) // until shutdown
-	i.conns.hand(c)
+	i.handed.Add(1)
+	sessionOf(c).handed.Store(true)
+	return i.conns.hand(c)
+}
+
+// arrive notes that the first request on a session that was handed to net/http has
+// reached the handler, or that none will.
+func (ses *session) arrive() {
+	if ses.handed.Swap(false) {
+		ses.i.handed.Done()
+	}
 }
 
 // shutdown waits until every intercepted connection has ended, or is idle, and
@@ -94,24 +120,24 @@ func (i *interceptor) shutdown(ctx context.Context) {
 	i.opening.shutdown(ctx)
 	stop()
 	i.cut()
+	arrived := make(chan struct{})
+	go func() { i.handed.Wait(); close(arrived) }()
+	select { // net/http drops the first request on a connection once Shutdown has begun
+	case <-arrived:
+	case <-time.After(askGrace):
+	case <-ctx.Done():
+	}
 	i.conns.Close()
 	if i.http.Shutdown(ctx) != nil {
 		i.http.Close()
 	}
 	i.serving.Wait()
-	for {
-		c, err := i.conns.Accept()
-		if err != nil {
-			return
-		}
-		c.Close() // it came too late
-	}
 }
 
-// A session is a CONNECT that is looked into, or denied by a page, and its connection to the client:
-// what was read to find out what the client speaks is read again from it. The
-// record of the CONNECT is made when it is closed; the requests inside have
-// their own, and it is they that count bytes.
+// A session is a CONNECT that is looked into, or denied by a page, and its
+// connection to the client: what was read to find out what the client speaks is
+// read again from it. The record of the CONNECT is made when it is closed; the
+// requests inside have their own, and it is they that count bytes.
 type session struct {
 	net.Conn
 	i      *interceptor
@@ -124,12 +150,14 @@ type session struct {
 	own      dedicated
 	upstream net.Conn // connected to while the client was silent; nil: nobody
 
-	name  policy.Target    // what TLS named in place of x.target; zero: nothing else
-	cert  *tls.Certificate // nil: not TLS
-	hello *inspect.Hello
-	alert tls.AlertError // that ended the handshake, if it was not encrypted
-	since time.Time      // the end of the handshake
-	asked atomic.Bool    // a request has come
+	name   policy.Target    // what TLS named in place of x.target; zero: nothing else
+	cert   *tls.Certificate // nil: not TLS
+	hello  *inspect.Hello
+	alert  tls.AlertError // that ended the handshake, if it was not encrypted
+	since  time.Time      // the end of the handshake
+	h2     bool           // TLS is for HTTP/2
+	asked  atomic.Bool    // a request has come
+	handed atomic.Bool    // to net/http, which has given the handler nothing yet
 
 	once sync.Once
 }
@@ -339,6 +367,15 @@ func (ses *session) dial(to policy.Target) error {
 func (ses *session) serve(conn net.Conn) {
 	ses.hangUp()
 	_ = ses.SetDeadline(time.Time{})
+	if secure, ok := conn.(*tls.Conn); ok {
+		ses.h2 = secure.ConnectionState().NegotiatedProtocol == "h2"
+		q := &ses.i.s.quick
+		c := &quickClient{quick: q, Conn: conn, ses: ses, general: ses.i, from: ses.x.rec.Client}
+		if !ses.h2 && !ses.d.Page && q.enter(c) {
+			go c.run(nil)
+			return
+		}
+	}
 	ses.i.hand(conn)
 }
 
@@ -379,6 +416,7 @@ func (ses *session) CloseWrite() error {
 // Close ends the session and makes the record of the CONNECT.
 func (ses *session) Close() error {
 	err := ses.Conn.Close()
+	ses.arrive()
 	ses.once.Do(func() {
 		defer ses.i.open.Done()
 		ses.hangUp()

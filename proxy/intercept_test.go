@@ -534,22 +534,25 @@ func TestInterceptVerifiesDestinations(t *testing.T) {
 		{"no TLS", fmt.Sprintf("example.com:%d", noTLS.Port()), both, refuseTLS},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			set := site.everything()
-			set.roots = tt.roots
-			r := start(t, set, false)
-			c := r.browser()
-			resp, body := fetch(t, c, "https://"+tt.target+"/")
-			if resp.StatusCode != tt.refusal.status || !strings.Contains(body, tt.refusal.text) ||
-				!strings.Contains(resp.Header.Get("Proxy-Status"), tt.refusal.proxyError) {
-				t.Errorf("%s %q %v", resp.Status, body, resp.Header)
-			}
-			c.CloseIdleConnections()
-			_, inner := byMethod(r.stop())
-			if len(inner) != 1 || inner[0].Action != policy.Error || inner[0].Error == "" || inner[0].Status != 502 {
-				t.Errorf("%+v", inner)
-			}
-		})
+		for _, h2 := range []bool{true, false} { // by the general way, and by the short one
+			t.Run(fmt.Sprintf("%s, h2=%v", tt.name, h2), func(t *testing.T) {
+				set := site.everything()
+				set.roots = tt.roots
+				r := start(t, set, false)
+				c := r.browser()
+				c.Transport.(*http.Transport).ForceAttemptHTTP2 = h2
+				resp, body := fetch(t, c, "https://"+tt.target+"/")
+				if resp.StatusCode != tt.refusal.status || !strings.Contains(body, tt.refusal.text) ||
+					!strings.Contains(resp.Header.Get("Proxy-Status"), tt.refusal.proxyError) {
+					t.Errorf("%s %q %v", resp.Status, body, resp.Header)
+				}
+				c.CloseIdleConnections()
+				_, inner := byMethod(r.stop())
+				if len(inner) != 1 || inner[0].Action != policy.Error || inner[0].Error == "" || inner[0].Status != 502 {
+					t.Errorf("%+v", inner)
+				}
+			})
+		}
 	}
 }
 

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
@@ -20,10 +19,17 @@ type sessionKey struct{}
 
 // keepSession is http.Server.ConnContext.
 func keepSession(ctx context.Context, c net.Conn) context.Context {
-	if secure, ok := c.(*tls.Conn); ok {
-		c = secure.NetConn()
+	return context.WithValue(ctx, sessionKey{}, sessionOf(c))
+}
+
+// sessionOf is the session that c is, or wraps.
+func sessionOf(c net.Conn) *session {
+	for {
+		if ses, ok := c.(*session); ok {
+			return ses
+		}
+		c = c.(interface{ NetConn() net.Conn }).NetConn()
 	}
-	return context.WithValue(ctx, sessionKey{}, c)
 }
 
 // serve handles a request inside a session.
@@ -39,6 +45,7 @@ func (i *interceptor) serve(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	ses := r.Context().Value(sessionKey{}).(*session)
+	ses.arrive()
 	ses.accepted()
 	if r.ProtoMajor == 2 {
 		m := s.multiplexed(w, r)

@@ -1,6 +1,10 @@
 package proxy
 
 import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"syscall"
@@ -20,10 +24,16 @@ const (
 // originBuffer is what the head of an answer usually fits in.
 const originBuffer = 4 << 10
 
+// An endpoint is where a connection leads to.
+type endpoint struct {
+	policy.Target
+	secure bool // by TLS
+}
+
 // An originConn is a connection to a destination, for one request at a time.
 type originConn struct {
-	*net.TCPConn
-	target policy.Target
+	net.Conn
+	endpoint
 	state  *State         // whose rules it was dialed by
 	parent *egress.Parent // that it leads to, in the target's place; nil: to the target
 	buf    []byte         // what was read and is not used stands in buf[:n]
@@ -33,8 +43,59 @@ type originConn struct {
 	peek   func() (n int, err error) // looks what there is to read, without waiting
 }
 
-func newOriginConn(c *net.TCPConn, t policy.Target, st *State, parent *egress.Parent) *originConn {
-	return &originConn{TCPConn: c, target: t, state: st, parent: parent, peek: newPeek(c)}
+// newOriginConn returns what is known of conn, which is c or TLS on it.
+func newOriginConn(conn net.Conn, c *net.TCPConn, to endpoint, st *State, parent *egress.Parent) *originConn {
+	return &originConn{Conn: conn, endpoint: to, state: st, parent: parent, peek: newPeek(c)}
+}
+
+// connect returns a connection to the destination of x. errGeneral says that the
+// general way may have more success.
+func (q *quick) connect(st *State, x *exchange, to endpoint) (*originConn, error) {
+	if o := q.pool.get(to, st); o != nil {
+		x.rec.Upstream = addrPort(o)
+		return o, nil
+	}
+	began := time.Now()
+	defer func() { x.rec.Connect = time.Since(began) }()
+	if !to.secure {
+		conn, parent, err := st.Dialer.DialPlain(q.dialing, to.Target)
+		if err != nil {
+			return nil, err
+		}
+		tcp := conn.(*net.TCPConn)
+		x.rec.Upstream = addrPort(tcp)
+		return newOriginConn(tcp, tcp, to, st, parent), nil
+	}
+	conn, err := st.Dialer.Dial(q.dialing, to.Target)
+	if err != nil {
+		return nil, err
+	}
+	tcp := conn.(*net.TCPConn)
+	x.rec.Upstream = addrPort(tcp)
+	secure, err := q.secure(st, tcp, to.Host)
+	if err != nil {
+		return nil, err
+	}
+	return newOriginConn(secure, tcp, to, st, nil), nil
+}
+
+// secure begins TLS with the destination host on c. It closes c where that fails.
+func (q *quick) secure(st *State, c *net.TCPConn, host string) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(q.dialing, tlsTimeout)
+	defer cancel()
+	cfg := st.originTLS.Clone()
+	cfg.ServerName = host
+	cfg.NextProtos = []string{"http/1.1"} // as the client speaks
+	conn := tls.Client(c, cfg)
+	err := conn.HandshakeContext(ctx)
+	if err == nil {
+		return conn, nil
+	}
+	c.Close()
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
+		return nil, fmt.Errorf("%w: %w", errGeneral, err) // perhaps for want of HTTP/2
+	}
+	return nil, err
 }
 
 // newPeek returns what looks how much there is to read from c, without waiting
@@ -62,8 +123,18 @@ func newPeek(c *net.TCPConn) func() (n int, err error) {
 // quiet reports whether the connection is open and has nothing to read. What
 // stands there between requests is the destination's goodbye, and no answer.
 func (o *originConn) quiet() bool {
-	_, err := o.peek()
-	return err == syscall.EAGAIN
+	if _, err := o.peek(); err != syscall.EAGAIN {
+		return false
+	}
+	secure, ok := o.Conn.(*tls.Conn)
+	if !ok {
+		return true
+	}
+	// TLS may have read ahead. This does not wait for more.
+	_ = secure.SetReadDeadline(time.Unix(1, 0))
+	var b [1]byte
+	n, err := secure.Read(b[:])
+	return n == 0 && isTimeout(err)
 }
 
 // healthy reports whether it was not this connection that failed with err: it
@@ -76,25 +147,25 @@ func (o *originConn) healthy(err error) bool {
 // pool keeps idle connections to destinations. It is safe for concurrent use.
 type pool struct {
 	mu     sync.Mutex
-	idle   map[policy.Target][]*originConn // the one used last stands last
+	idle   map[endpoint][]*originConn // the one used last stands last
 	total  int
 	sweeps *time.Timer // set while anything is idle
 	closed bool
 }
 
-// get returns an idle connection to t that was dialed by the rules of st, nil
-// where there is none.
-func (p *pool) get(t policy.Target, st *State) *originConn {
+// get returns an idle connection that was dialed by the rules of st, nil where
+// there is none.
+func (p *pool) get(to endpoint, st *State) *originConn {
 	for {
 		p.mu.Lock()
-		list := p.idle[t]
+		list := p.idle[to]
 		if len(list) == 0 {
 			p.mu.Unlock()
 			return nil
 		}
 		o := list[len(list)-1]
 		list[len(list)-1] = nil
-		p.keep(t, list[:len(list)-1])
+		p.keep(to, list[:len(list)-1])
 		p.total--
 		p.mu.Unlock()
 		if o.state == st && o.quiet() {
@@ -114,16 +185,16 @@ func (p *pool) put(o *originConn) {
 	_ = o.SetDeadline(time.Time{})
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	list := p.idle[o.target]
+	list := p.idle[o.endpoint]
 	if p.closed || p.total >= poolTotal || len(list) >= poolForTarget {
 		o.Close()
 		return
 	}
 	if p.idle == nil {
-		p.idle = map[policy.Target][]*originConn{}
+		p.idle = map[endpoint][]*originConn{}
 	}
 	o.idle = time.Now()
-	p.idle[o.target] = append(list, o)
+	p.idle[o.endpoint] = append(list, o)
 	p.total++
 	if p.sweeps == nil {
 		p.sweeps = time.AfterFunc(poolIdle, p.sweep)
@@ -137,11 +208,11 @@ func (p *pool) len() int {
 	return p.total
 }
 
-func (p *pool) keep(t policy.Target, list []*originConn) {
+func (p *pool) keep(to endpoint, list []*originConn) {
 	if len(list) == 0 {
-		delete(p.idle, t)
+		delete(p.idle, to)
 	} else {
-		p.idle[t] = list
+		p.idle[to] = list
 	}
 }
 
@@ -150,14 +221,14 @@ func (p *pool) sweep() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old := time.Now().Add(-poolIdle)
-	for t, list := range p.idle {
+	for to, list := range p.idle {
 		n := 0
 		for n < len(list) && list[n].idle.Before(old) {
 			list[n].Close()
 			n++
 		}
 		p.total -= n
-		p.keep(t, list[n:])
+		p.keep(to, list[n:])
 	}
 	if p.sweeps = nil; p.total > 0 {
 		p.sweeps = time.AfterFunc(poolIdle/2, p.sweep)

@@ -325,8 +325,9 @@ func await(t testing.TB, what string, cond func() bool) {
 // client is a connection to a proxy, spoken to byte by byte.
 type client struct {
 	*net.TCPConn
-	t  testing.TB
-	in *bufio.Reader
+	t   testing.TB
+	in  *bufio.Reader
+	out io.Writer
 }
 
 func (r *rig) dial() *client {
@@ -346,12 +347,17 @@ func dial(t testing.TB, addr string) *client {
 }
 
 func asClient(t testing.TB, c net.Conn) *client {
-	return &client{c.(*net.TCPConn), t, bufio.NewReader(c)}
+	return &client{c.(*net.TCPConn), t, bufio.NewReader(c), c}
+}
+
+// within is the client that speaks inside TLS.
+func (c *client) within(conn *tls.Conn) *client {
+	return &client{c.TCPConn, c.t, bufio.NewReader(conn), conn}
 }
 
 func (c *client) send(text string) {
 	c.t.Helper()
-	if _, err := io.WriteString(c, text); err != nil {
+	if _, err := io.WriteString(c.out, text); err != nil {
 		c.t.Fatalf("send: %v", err)
 	}
 }
@@ -463,8 +469,11 @@ type answering struct {
 
 func newAnswering(t *testing.T, answer string) *answering {
 	t.Helper()
-	o := &answering{}
-	o.AddrPort = newOrigin(t, func(c net.Conn) {
+	return plainLane.newAnswering(t, answer)
+}
+
+func (o *answering) serve(answer string) func(net.Conn) {
+	return func(c net.Conn) {
 		o.mu.Lock()
 		o.conns++
 		o.mu.Unlock()
@@ -481,8 +490,7 @@ func newAnswering(t *testing.T, answer string) *answering {
 				return
 			}
 		}
-	})
-	return o
+	}
 }
 
 func (o *answering) seen() (heads []string, conns int) {

@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"context"
-	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -16,10 +15,11 @@ import (
 	"espalier/proxy/tunnel"
 )
 
-// quick is the short way of a plain request without a body, as software updates
-// and certificate checks are: heads pass line by line as they were sent, bodies
-// by splice. It takes what it can read in one way only; a connection on which
-// anything else comes goes the general way from there on.
+// quick is the short way of a request without a body, asked of the proxy in plain,
+// as software updates and certificate checks are, or by HTTP/1.1 within TLS that is
+// intercepted: heads pass line by line as they were sent, plain bodies by splice.
+// It takes what it can read in one way only; a connection on which anything else
+// comes goes the general way from there on.
 type quick struct {
 	s    *Server
 	pool pool
@@ -40,8 +40,9 @@ var quickBuffers = sync.Pool{New: func() any { return new([quickHead]byte) }}
 // quickClient is a client's connection on the short way.
 type quickClient struct {
 	*quick
-	*net.TCPConn
-	general *handedListener // takes over what is not for the short way
+	net.Conn
+	ses     *session                         // that Conn is TLS within; nil: a proxy is asked
+	general interface{ hand(net.Conn) bool } // takes over what is not for the short way
 	from    netip.Addr
 	buf     *[quickHead]byte
 	n       int // bytes in buf
@@ -50,36 +51,43 @@ type quickClient struct {
 
 	// Guarded by quick.mu.
 	waiting bool        // for a request
+	fresh   bool        // it is the first one
 	origin  *originConn // the destination's, during an exchange
 }
 
-// serve answers requests on c until the client leaves or c is handed over.
+// serve answers requests on conn, of which unread has come, until the client
+// leaves or the connection is handed over.
 func (q *quick) serve(conn *net.TCPConn, unread []byte, general *handedListener) {
-	c := &quickClient{quick: q, TCPConn: conn, general: general, from: addrPort(conn).Addr()}
-	if !q.enter(c) {
+	c := &quickClient{quick: q, Conn: conn, general: general, from: addrPort(conn).Addr()}
+	switch {
+	case len(unread) > quickHead:
+		general.hand(tunnel.Replay(conn, unread))
+	case !q.enter(c):
 		conn.Close()
-		return
+	default:
+		c.run(unread)
 	}
-	defer q.leave(c)
+}
+
+// run answers requests, the first of which may have come in part. enter must have
+// been called.
+func (c *quickClient) run(unread []byte) {
+	defer c.leave(c)
 	defer func() {
 		if fault := recover(); fault != nil {
-			q.s.panicked(c.x, fault)
+			c.s.panicked(c.x, fault)
 			c.Close()
 		}
 	}()
 	c.buf = quickBuffers.Get().(*[quickHead]byte)
 	defer quickBuffers.Put(c.buf)
-	if len(unread) > len(c.buf) {
-		general.hand(tunnel.Replay(conn, unread))
-		return
-	}
 	c.n = copy(c.buf[:], unread)
-	for c.request() {
-		if !c.wait() {
-			conn.Close()
+	for c.wait() {
+		if !c.request() {
 			return
 		}
 	}
+	c.Close()
 }
 
 func (q *quick) enter(c *quickClient) bool {
@@ -104,13 +112,20 @@ func (q *quick) leave(c *quickClient) {
 	q.busy.Done()
 }
 
-// shutdown closes connections that wait for a request, lets the others finish
-// theirs, and closes what is left when ctx ends.
+// askGrace is how long a client that has not asked anything may take to during
+// shutdown: it has just got its answer to a CONNECT. net/http has the same.
+const askGrace = 5 * time.Second
+
+// shutdown closes connections that wait for another request, lets the others
+// finish theirs, and closes what is left when ctx ends.
 func (q *quick) shutdown(ctx context.Context) {
 	q.mu.Lock()
 	q.closing = true
 	for c := range q.clients {
-		if c.waiting {
+		switch {
+		case c.waiting && c.fresh:
+			_ = c.SetReadDeadline(time.Now().Add(askGrace))
+		case c.waiting:
 			c.Close()
 		}
 	}
@@ -162,17 +177,25 @@ func (c *quickClient) wait() bool {
 	if c.n > 0 {
 		return true
 	}
+	until := time.Now().Add(c.s.times.keepAlive)
 	c.mu.Lock()
-	c.waiting = true
-	closing := c.closing
-	c.mu.Unlock()
-	if closing {
+	c.waiting, c.fresh = true, c.x == nil
+	switch {
+	case c.closing && !c.fresh:
+		c.mu.Unlock()
 		return false
+	case c.closing:
+		until = time.Now().Add(askGrace)
+	case c.fresh:
+		until = time.Now().Add(c.s.times.head)
 	}
-	_ = c.SetReadDeadline(time.Now().Add(c.s.times.keepAlive))
-	c.s.room.Enter(c.TCPConn)
+	_ = c.SetReadDeadline(until)
+	c.mu.Unlock()
+	if c.ses == nil { // else it is counted as a tunnel
+		c.s.room.Enter(c.Conn)
+		defer c.s.room.Leave(c.Conn)
+	}
 	n, err := c.Read(c.buf[:])
-	c.s.room.Leave(c.TCPConn)
 	c.n = n
 	c.mu.Lock()
 	c.waiting = false
@@ -194,19 +217,19 @@ func (c *quickClient) request() bool {
 		c.giveUp()
 		return false
 	}
-	authority, path, ok := splitURL(r.Target)
+	authority, path, ok := c.split(r)
 	if !ok {
 		c.giveUp()
 		return false
 	}
-	target, err := policy.ParseTarget(string(authority), 80)
+	target, err := policy.ParseTarget(string(authority), c.defaultPort())
 	if err != nil {
 		c.giveUp()
 		return false
 	}
 	st := c.s.state.Load()
-	d := st.Policy.Decide(&policy.Request{Target: target, Client: c.from})
-	if d.Action != policy.Forward || d.Dial != target || d.HasHeaders() {
+	d, ok := c.decide(st, target)
+	if !ok {
 		c.giveUp()
 		return false
 	}
@@ -214,8 +237,14 @@ func (c *quickClient) request() bool {
 	x.to(target)
 	x.decided(d)
 	bare, _, _ := bytes.Cut(path, []byte("?"))
-	x.rec.URL = recordURL("http", string(authority), string(bare))
-	if c.s.limits.admit(x, aRequest, d.Match.OK()) != nil {
+	scheme, apple := "http", d.Match.OK()
+	if c.ses != nil {
+		scheme, apple = "https", false
+		x.rec.User, x.rec.Action = c.ses.x.rec.User, policy.Inspect
+		c.ses.accepted()
+	}
+	x.rec.URL = recordURL(scheme, string(authority), string(bare))
+	if c.s.limits.admit(x, aRequest, apple) != nil {
 		c.giveUp() // it says so
 		return false
 	}
@@ -224,7 +253,7 @@ func (c *quickClient) request() bool {
 	_ = c.SetDeadline(time.Time{})
 	e := quickExchange{quickClient: c, x: x, service: c.s.traffic.Service(d.Service()), isHead: isHead, close: r.Close || c.s.Draining(),
 		request: r, authority: authority, path: path}
-	switch e.run(st, target) {
+	switch e.run(st, endpoint{target, c.ses != nil}) {
 	case handOver:
 		x.release()
 		if !c.giveUp() {
@@ -251,7 +280,37 @@ func methodName(isHead bool) string {
 // returns false where nobody takes it.
 func (c *quickClient) giveUp() bool {
 	_ = c.SetDeadline(time.Time{})
-	return c.general.hand(tunnel.Replay(c.TCPConn, bytes.Clone(c.buf[:c.n])))
+	return c.general.hand(tunnel.Replay(c.Conn, bytes.Clone(c.buf[:c.n])))
+}
+
+// split returns the authority and the path, with the query, that r asks for. ok is
+// false where that is not for the short way.
+func (c *quickClient) split(r head.Request) (authority, path []byte, ok bool) {
+	if c.ses == nil {
+		return splitURL(r.Target)
+	}
+	return r.Host, r.Target, r.Target[0] == '/' && bytes.IndexByte(r.Target, '#') < 0
+}
+
+// defaultPort is the port where the request names none.
+func (c *quickClient) defaultPort() uint16 {
+	if c.ses == nil {
+		return 80
+	}
+	return c.ses.x.target.Port
+}
+
+// decide asks the policy. ok is false where more has to be done than to pass the
+// request on.
+func (c *quickClient) decide(st *State, t policy.Target) (d policy.Decision, ok bool) {
+	if c.ses == nil {
+		d = st.Policy.Decide(&policy.Request{Target: t, Client: c.from})
+		ok = d.Action == policy.Forward
+	} else if t == c.ses.x.target {
+		d = st.Policy.Decide(c.ses.ask(t))
+		ok = d.Action == policy.Inspect || d.Action == policy.Tunnel
+	}
+	return d, ok && d.Dial == t && !d.HasHeaders()
 }
 
 // splitURL splits an absolute http URL into its authority and its path with the
@@ -317,27 +376,6 @@ func ofConnection(f head.Field) bool {
 		return f.Is("proxy-authentication-info")
 	}
 	return false
-}
-
-// connect returns a connection to the destination.
-func (q *quick) connect(st *State, x *exchange, t policy.Target) (*originConn, error) {
-	if o := q.pool.get(t, st); o != nil {
-		x.rec.Upstream = addrPort(o)
-		return o, nil
-	}
-	began := time.Now()
-	conn, parent, err := st.Dialer.DialPlain(q.dialing, t)
-	x.rec.Connect = time.Since(began)
-	if err != nil {
-		return nil, err
-	}
-	tcp, ok := conn.(*net.TCPConn)
-	if !ok {
-		conn.Close()
-		return nil, errors.New("the connection is no TCP connection")
-	}
-	x.rec.Upstream = addrPort(tcp)
-	return newOriginConn(tcp, t, st, parent), nil
 }
 
 // refuse answers in the destination's place.

@@ -3,12 +3,15 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,12 +20,116 @@ import (
 	"github.com/elazarl/goproxy"
 
 	"espalier/policy"
+	"espalier/proxy/accesslog"
 	"espalier/proxy/tunnel"
 )
 
 // get is a plain request of the strict common form.
-func get(o fmt.Stringer, path, fields string) string {
-	return "GET http://" + o.String() + path + " HTTP/1.1\r\nHost: " + o.String() + "\r\n" + fields + "\r\n"
+func get(o fmt.Stringer, path, fields string) string { return plainLane.get(o, path, fields) }
+
+// A lane is one of the two uses of the short way: by requests of a proxy, and by
+// those within TLS that is intercepted.
+type lane struct {
+	name   string
+	prefix string // of a request's target, before the authority; empty: there is none
+	action policy.Action
+	cert   *tls.Certificate // of destinations; nil: they are plain
+	roots  *x509.CertPool
+}
+
+var plainLane = lane{name: "plain", prefix: "http://", action: policy.Forward}
+
+// eachLane runs a test once in each lane.
+func eachLane(t *testing.T, f func(t *testing.T, l lane)) {
+	t.Run(plainLane.name, func(t *testing.T) { f(t, plainLane) })
+	t.Run("intercepted", func(t *testing.T) {
+		site := newSite(t, nil)
+		f(t, lane{name: "intercepted", action: policy.Inspect, cert: &site.TLS.Certificates[0], roots: site.roots})
+	})
+}
+
+// start starts a proxy whose clients are served in the lane.
+func (l lane) start(t *testing.T, c setup) *rig { return start(t, l.setup(c), false) }
+
+func (l lane) setup(c setup) setup {
+	if l.cert != nil {
+		c.inspect, c.roots = policy.InspectAll, l.roots
+	}
+	return c
+}
+
+// target is what a request in the lane names.
+func (l lane) target(o fmt.Stringer, path string) string {
+	if l.prefix == "" {
+		return path
+	}
+	return l.prefix + o.String() + path
+}
+
+func (l lane) scheme() string {
+	if l.cert == nil {
+		return "http"
+	}
+	return "https"
+}
+
+// get is a request of the strict common form.
+func (l lane) get(o fmt.Stringer, path, fields string) string {
+	return "GET " + l.target(o, path) + " HTTP/1.1\r\nHost: " + o.String() + "\r\n" + fields + "\r\n"
+}
+
+// dial opens a connection for requests to o.
+func (l lane) dial(r *rig, o fmt.Stringer) *client {
+	r.t.Helper()
+	if l.cert == nil {
+		return r.dial()
+	}
+	c := r.connected(o.String())
+	conn := c.secure(&tls.Config{ServerName: "127.0.0.1", RootCAs: r.trusted()})
+	if err := conn.Handshake(); err != nil {
+		r.t.Fatal(err)
+	}
+	return c.within(conn)
+}
+
+// newOrigin is a destination of the lane.
+func (l lane) newOrigin(t *testing.T, handle func(c net.Conn)) netip.AddrPort {
+	t.Helper()
+	return newOrigin(t, func(c net.Conn) {
+		if l.cert == nil {
+			handle(c)
+			return
+		}
+		conn := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{*l.cert}})
+		if conn.Handshake() == nil {
+			handle(conn)
+		}
+		conn.Close()
+	})
+}
+
+func (l lane) newAnswering(t *testing.T, answer string) *answering {
+	t.Helper()
+	o := &answering{}
+	o.AddrPort = l.newOrigin(t, o.serve(answer))
+	return o
+}
+
+// records are those of requests: without the CONNECT that holds them.
+func (l lane) records(r *rig) []accesslog.Record {
+	r.t.Helper()
+	_, inner := byMethod(r.stop())
+	return inner
+}
+
+// record is the one record of a request that there must be.
+func (l lane) record(r *rig) accesslog.Record {
+	r.t.Helper()
+	list := l.records(r)
+	if len(list) != 1 {
+		r.t.Fatalf("%d records, want 1: %+v", len(list), list)
+	}
+	return list[0]
 }
 
 // quickClients reports how many connections the short way has open.
@@ -35,12 +142,18 @@ func (r *rig) quickClients() int {
 
 // Every byte of a request and of its answer passes as it was sent, but for the
 // lines that concern one connection.
-func TestQuickChangesNothing(t *testing.T) {
-	o := newAnswering(t, "HTTP/1.1 203 Non-Authoritative, \xe9\r\nx-OdD-cASE:   spaced  \r\nContent-LENGTH: 2\r\nKeep-Alive: timeout=5\r\nX: 1\r\nX: 2\r\nConnection: Keep-Alive\r\n\r\nok")
-	r := start(t, setup{}, false)
-	c := r.dial()
-	c.send("GET http://" + o.String() + "/a//b/../%7e?q=1&x=%20 HTTP/1.1\r\n" +
-		"hOST: ignored.test\r\nx-fIRST:\t1 \r\nAccept: a\r\nProxy-Authorization: Basic eDp5\r\nAccept: b\r\nEmpty:\r\n" +
+func TestQuickChangesNothing(t *testing.T) { eachLane(t, quickChangesNothing) }
+
+func quickChangesNothing(t *testing.T, l lane) {
+	o := l.newAnswering(t, "HTTP/1.1 203 Non-Authoritative, \xe9\r\nx-OdD-cASE:   spaced  \r\nContent-LENGTH: 2\r\nKeep-Alive: timeout=5\r\nX: 1\r\nX: 2\r\nConnection: Keep-Alive\r\n\r\nok")
+	r := l.start(t, setup{})
+	c := l.dial(r, o)
+	host := o.String()
+	if l.prefix != "" {
+		host = "ignored.test"
+	}
+	c.send("GET " + l.target(o, "/a//b/../%7e?q=1&x=%20") + " HTTP/1.1\r\n" +
+		"hOST: " + host + "\r\nx-fIRST:\t1 \r\nAccept: a\r\nProxy-Authorization: Basic eDp5\r\nAccept: b\r\nEmpty:\r\n" +
 		"Proxy-Connection: keep-alive\r\nKeep-Alive: 300\r\nConnection: keep-alive\r\n\r\n")
 	c.expect("HTTP/1.1 203 Non-Authoritative, \xe9\r\nx-OdD-cASE:   spaced  \r\nContent-LENGTH: 2\r\nX: 1\r\nX: 2\r\n\r\nok")
 	if n := r.quickClients(); n != 1 {
@@ -51,14 +164,16 @@ func TestQuickChangesNothing(t *testing.T) {
 	if heads, _ := o.seen(); len(heads) != 1 || heads[0] != want {
 		t.Errorf("the origin saw %q, want %q", heads, want)
 	}
-	if rec := r.record(); rec.Status != 203 || rec.Down != 2 || rec.Up != 0 || rec.Action != policy.Forward || rec.Error != "" {
+	if rec := l.record(r); rec.Status != 203 || rec.Down != 2 || rec.Up != 0 || rec.Action != l.action || rec.Error != "" {
 		t.Errorf("record %+v", rec)
 	}
 }
 
 // Bodies of every framing arrive byte for byte, and say whether the connections
 // stay.
-func TestQuickBodies(t *testing.T) {
+func TestQuickBodies(t *testing.T) { eachLane(t, quickBodies) }
+
+func quickBodies(t *testing.T, l lane) {
 	long := strings.Repeat("0123456789abcdef", 40_000)
 	const first = "HTTP/1.1 200 OK\r\n"
 	for _, tc := range []struct {
@@ -80,7 +195,7 @@ func TestQuickBodies(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var conns atomic.Int32
-			o := newOrigin(t, func(c net.Conn) {
+			o := l.newOrigin(t, func(c net.Conn) {
 				conns.Add(1)
 				for in := bufio.NewReader(c); ; {
 					if _, err := readHead(in); err != nil {
@@ -91,9 +206,9 @@ func TestQuickBodies(t *testing.T) {
 					}
 				}
 			})
-			r := start(t, setup{}, false)
-			c := r.dial()
-			req := strings.Replace(get(o, "/", ""), "GET", tc.method, 1)
+			r := l.start(t, setup{})
+			c := l.dial(r, o)
+			req := strings.Replace(l.get(o, "/", ""), "GET", tc.method, 1)
 			times := 3
 			if tc.closed {
 				times = 1
@@ -112,7 +227,7 @@ func TestQuickBodies(t *testing.T) {
 			if n := conns.Load(); n != 1 {
 				t.Errorf("%d connections to the origin", n)
 			}
-			list := r.stop()
+			list := l.records(r)
 			if len(list) != times {
 				t.Fatalf("%d records, want %d", len(list), times)
 			}
@@ -126,7 +241,9 @@ func TestQuickBodies(t *testing.T) {
 }
 
 // A body that the origin cuts does not look whole, and the record says why.
-func TestQuickCutBodies(t *testing.T) {
+func TestQuickCutBodies(t *testing.T) { eachLane(t, quickCutBodies) }
+
+func quickCutBodies(t *testing.T, l lane) {
 	const first = "HTTP/1.1 200 OK\r\n"
 	for name, answer := range map[string]string{
 		"length":          first + "Content-Length: 10\r\n\r\nhello",
@@ -135,17 +252,17 @@ func TestQuickCutBodies(t *testing.T) {
 		"malformed chunk": first + "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := newOrigin(t, func(c net.Conn) {
+			o := l.newOrigin(t, func(c net.Conn) {
 				_, _ = readHead(bufio.NewReader(c))
 				_, _ = io.WriteString(c, answer)
 			})
-			r := start(t, setup{}, false)
-			c := r.dial()
-			c.send(get(o, "/", ""))
+			r := l.start(t, setup{})
+			c := l.dial(r, o)
+			c.send(l.get(o, "/", ""))
 			if _, err := io.ReadAll(c.in); err == nil {
 				t.Error("the answer ends in order")
 			}
-			if rec := r.record(); rec.Action != policy.Error || !strings.HasPrefix(rec.Error, "read the answer's body: ") || rec.Status != 200 {
+			if rec := l.record(r); rec.Action != policy.Error || !strings.HasPrefix(rec.Error, "read the answer's body: ") || rec.Status != 200 {
 				t.Errorf("record %+v", rec)
 			}
 		})
@@ -153,8 +270,10 @@ func TestQuickCutBodies(t *testing.T) {
 }
 
 // A client that leaves during a body is not the origin's fault.
-func TestQuickClientLeaves(t *testing.T) {
-	o := newOrigin(t, func(c net.Conn) {
+func TestQuickClientLeaves(t *testing.T) { eachLane(t, quickClientLeaves) }
+
+func quickClientLeaves(t *testing.T, l lane) {
+	o := l.newOrigin(t, func(c net.Conn) {
 		_, _ = readHead(bufio.NewReader(c))
 		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
 		for buf := make([]byte, 1<<20); ; {
@@ -163,24 +282,26 @@ func TestQuickClientLeaves(t *testing.T) {
 			}
 		}
 	})
-	r := start(t, setup{}, false)
-	c := r.dial()
-	c.send(get(o, "/", ""))
+	r := l.start(t, setup{})
+	c := l.dial(r, o)
+	c.send(l.get(o, "/", ""))
 	c.expect("HTTP/1.1 200 OK\r\n")
 	_ = c.SetLinger(0)
 	c.Close()
-	if rec := r.record(); rec.Action != policy.Forward || !strings.HasPrefix(rec.Error, "write to client: ") {
+	if rec := l.record(r); rec.Action != l.action || !strings.HasPrefix(rec.Error, "write to client: ") {
 		t.Errorf("record %+v", rec)
 	}
 }
 
 // Requests that come together are answered in turn, over the same connections,
 // whatever comes behind them.
-func TestQuickPipelining(t *testing.T) {
-	o := newAnswering(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-	r := start(t, setup{}, false)
-	c := r.dial()
-	c.send(get(o, "/1", "") + get(o, "/2", "") + get(o, "/3", "Connection: close\r\n"))
+func TestQuickPipelining(t *testing.T) { eachLane(t, quickPipelining) }
+
+func quickPipelining(t *testing.T, l lane) {
+	o := l.newAnswering(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	r := l.start(t, setup{})
+	c := l.dial(r, o)
+	c.send(l.get(o, "/1", "") + l.get(o, "/2", "") + l.get(o, "/3", "Connection: close\r\n"))
 	const answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n"
 	c.expect(answer + "\r\nok" + answer + "\r\nok" + answer + "Connection: close\r\n\r\nok")
 	c.expectEnd()
@@ -188,23 +309,26 @@ func TestQuickPipelining(t *testing.T) {
 	if len(heads) != 3 || conns != 1 || !strings.HasPrefix(heads[2], "GET /3 ") || strings.Contains(heads[2], "close") {
 		t.Errorf("the origin saw %q on %d connections", heads, conns)
 	}
-	if list := r.stop(); len(list) != 3 {
+	if list := l.records(r); len(list) != 3 {
 		t.Errorf("%d records", len(list))
 	}
 }
 
 // What the short way does not take goes on on the same connection, and nothing
 // that was read is lost.
-func TestQuickHandsOver(t *testing.T) {
+func TestQuickHandsOver(t *testing.T) { eachLane(t, quickHandsOver) }
+
+func quickHandsOver(t *testing.T, l lane) {
 	for _, tc := range []struct{ name, next, want string }{
-		{"POST", "POST http://%s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody", "POST /"},
-		{"upgrade", "GET http://%s/u HTTP/1.1\r\nHost: x\r\nTE: trailers\r\n\r\n", "GET /u"},
-		{"nominated header", "GET http://%s/n HTTP/1.1\r\nHost: x\r\nConnection: x-secret\r\nX-Secret: 1\r\n\r\n", "GET /n"},
-		{"no path", "GET http://%s HTTP/1.1\r\nHost: x\r\n\r\n", "GET /"},
+		{"POST", "POST TARGET/ HTTP/1.1\r\nHost: HOST\r\nContent-Length: 4\r\n\r\nbody", "POST /"},
+		{"trailers", "GET TARGET/u HTTP/1.1\r\nHost: HOST\r\nTE: trailers\r\n\r\n", "GET /u"},
+		{"nominated header", "GET TARGET/n HTTP/1.1\r\nHost: HOST\r\nConnection: x-secret\r\nX-Secret: 1\r\n\r\n", "GET /n"},
+		{"absolute URL", "GET SCHEME://HOST/a HTTP/1.1\r\nHost: HOST\r\nTE: trailers\r\n\r\n", "GET /a"},
+		{"no path", "GET SCHEME://HOST HTTP/1.1\r\nHost: HOST\r\n\r\n", "GET /"},
 	} {
 		for _, pipelined := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, pipelined %v", tc.name, pipelined), func(t *testing.T) {
-				o := newOrigin(t, func(c net.Conn) {
+				o := l.newOrigin(t, func(c net.Conn) {
 					for in := bufio.NewReader(c); ; {
 						head, err := readHead(in)
 						if err != nil {
@@ -220,13 +344,13 @@ func TestQuickHandsOver(t *testing.T) {
 						fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(line), line)
 					}
 				})
-				r := start(t, setup{}, false)
-				c := r.dial()
-				next := fmt.Sprintf(tc.next, o)
+				r := l.start(t, setup{})
+				c := l.dial(r, o)
+				next := strings.NewReplacer("TARGET", l.target(o, ""), "HOST", o.String(), "SCHEME", l.scheme()).Replace(tc.next)
 				if pipelined {
-					c.send(get(o, "/first", "") + next)
+					c.send(l.get(o, "/first", "") + next)
 				} else {
-					c.send(get(o, "/first", ""))
+					c.send(l.get(o, "/first", ""))
 				}
 				if a := c.answer("GET"); a.body != "GET /first" {
 					t.Fatalf("first answer %q", a.body)
@@ -237,13 +361,13 @@ func TestQuickHandsOver(t *testing.T) {
 				if a := c.answer("GET"); a.body != tc.want {
 					t.Fatalf("next answer %q", a.body)
 				}
-				c.send(get(o, "/last", ""))
+				c.send(l.get(o, "/last", ""))
 				if a := c.answer("GET"); a.body != "GET /last" {
 					t.Fatalf("last answer %q", a.body)
 				}
 				await(t, "the connection to leave the short way", func() bool { return r.quickClients() == 0 })
 				c.Close()
-				if list := r.stop(); len(list) != 3 {
+				if list := l.records(r); len(list) != 3 {
 					t.Errorf("%d records, want 3", len(list))
 				}
 			})
@@ -253,7 +377,9 @@ func TestQuickHandsOver(t *testing.T) {
 
 // Answers that the short way cannot read go the general way; those that it can
 // are asked for once.
-func TestQuickOddAnswers(t *testing.T) {
+func TestQuickOddAnswers(t *testing.T) { eachLane(t, quickOddAnswers) }
+
+func quickOddAnswers(t *testing.T, l lane) {
 	for _, tc := range []struct {
 		name, answer string
 		asked        int32
@@ -265,7 +391,7 @@ func TestQuickOddAnswers(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var asked atomic.Int32
-			o := newOrigin(t, func(c net.Conn) {
+			o := l.newOrigin(t, func(c net.Conn) {
 				for in := bufio.NewReader(c); ; {
 					if _, err := readHead(in); err != nil {
 						return
@@ -274,9 +400,9 @@ func TestQuickOddAnswers(t *testing.T) {
 					_, _ = io.WriteString(c, tc.answer)
 				}
 			})
-			r := start(t, setup{}, false)
-			c := r.dial()
-			c.send(get(o, "/", ""))
+			r := l.start(t, setup{})
+			c := l.dial(r, o)
+			c.send(l.get(o, "/", ""))
 			a := c.answer("GET")
 			for a.StatusCode == 103 {
 				a = c.answer("GET")
@@ -288,7 +414,7 @@ func TestQuickOddAnswers(t *testing.T) {
 			if n := asked.Load(); n != tc.asked {
 				t.Errorf("the origin was asked %d times, want %d", n, tc.asked)
 			}
-			if rec := r.record(); rec.Status != 200 || rec.Down != 2 {
+			if rec := l.record(r); rec.Status != 200 || rec.Down != 2 {
 				t.Errorf("record %+v", rec)
 			}
 		})
@@ -296,21 +422,25 @@ func TestQuickOddAnswers(t *testing.T) {
 }
 
 // An answer that has two lengths is no way to smuggle another one past.
-func TestQuickRefusesAmbiguousAnswers(t *testing.T) {
-	o := newAnswering(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 60\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
-	r := start(t, setup{}, false)
-	c := r.dial()
-	c.send(get(o, "/", ""))
+func TestQuickRefusesAmbiguousAnswers(t *testing.T) { eachLane(t, quickRefusesAmbiguousAnswers) }
+
+func quickRefusesAmbiguousAnswers(t *testing.T, l lane) {
+	o := l.newAnswering(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 60\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+	r := l.start(t, setup{})
+	c := l.dial(r, o)
+	c.send(l.get(o, "/", ""))
 	if a := c.answer("GET"); a.StatusCode != 502 {
 		t.Errorf("answer %s %q", a.Status, a.body)
 	}
 	c.Close()
-	r.record()
+	l.record(r)
 }
 
 // More than was announced never becomes the answer to another request.
-func TestQuickLeftoversAreNoAnswer(t *testing.T) {
-	o := newOrigin(t, func(c net.Conn) {
+func TestQuickLeftoversAreNoAnswer(t *testing.T) { eachLane(t, quickLeftoversAreNoAnswer) }
+
+func quickLeftoversAreNoAnswer(t *testing.T, l lane) {
+	o := l.newOrigin(t, func(c net.Conn) {
 		for in := bufio.NewReader(c); ; {
 			head, err := readHead(in)
 			if err != nil {
@@ -320,11 +450,11 @@ func TestQuickLeftoversAreNoAnswer(t *testing.T) {
 			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%sHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", len(line), line)
 		}
 	})
-	r := start(t, setup{}, false)
-	c := r.dial()
+	r := l.start(t, setup{})
+	c := l.dial(r, o)
 	for i := range 5 {
 		path := fmt.Sprintf("/%d", i)
-		c.send(get(o, path, ""))
+		c.send(l.get(o, path, ""))
 		if a := c.answer("GET"); a.body != "GET "+path {
 			t.Fatalf("answer to %s: %q", path, a.body)
 		}
@@ -333,41 +463,47 @@ func TestQuickLeftoversAreNoAnswer(t *testing.T) {
 
 // Connections that the origin closes between requests, with or without a
 // goodbye, or as the next one arrives, cost no request.
-func TestQuickStaleConnections(t *testing.T) {
+func TestQuickStaleConnections(t *testing.T) { eachLane(t, quickStaleConnections) }
+
+func quickStaleConnections(t *testing.T, l lane) {
 	const ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 	const late = "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-	for name, second := range map[string]func(c *net.TCPConn, in *bufio.Reader){
-		"closed while idle": func(c *net.TCPConn, in *bufio.Reader) {},
-		"408 while idle":    func(c *net.TCPConn, in *bufio.Reader) { _, _ = io.WriteString(c, late) },
-		"closed on the request": func(c *net.TCPConn, in *bufio.Reader) {
+	for name, second := range map[string]func(c net.Conn, in *bufio.Reader){
+		"closed while idle": func(c net.Conn, in *bufio.Reader) {},
+		"408 while idle":    func(c net.Conn, in *bufio.Reader) { _, _ = io.WriteString(c, late) },
+		"closed on the request": func(c net.Conn, in *bufio.Reader) {
 			_, _ = readHead(in)
 		},
-		"reset on the request": func(c *net.TCPConn, in *bufio.Reader) {
+		"reset on the request": func(c net.Conn, in *bufio.Reader) {
 			_, _ = readHead(in)
-			_ = c.SetLinger(0)
+			if secure, ok := c.(*tls.Conn); ok {
+				c = secure.NetConn()
+			}
+			_ = c.(*net.TCPConn).SetLinger(0)
+			c.Close()
 		},
-		"408 on the request": func(c *net.TCPConn, in *bufio.Reader) {
+		"408 on the request": func(c net.Conn, in *bufio.Reader) {
 			_, _ = readHead(in)
 			_, _ = io.WriteString(c, late)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := newOrigin(t, func(c net.Conn) {
+			o := l.newOrigin(t, func(c net.Conn) {
 				in := bufio.NewReader(c)
 				if _, err := readHead(in); err != nil {
 					return
 				}
 				_, _ = io.WriteString(c, ok)
-				second(c.(*net.TCPConn), in)
+				second(c, in)
 			})
-			r := start(t, setup{}, false)
-			c := r.dial()
+			r := l.start(t, setup{})
+			c := l.dial(r, o)
 			for range 4 {
-				c.send(get(o, "/", ""))
+				c.send(l.get(o, "/", ""))
 				c.expect(ok)
 			}
 			c.Close()
-			for _, rec := range r.stop() {
+			for _, rec := range l.records(r) {
 				if rec.Status != 200 || rec.Error != "" {
 					t.Errorf("record %+v", rec)
 				}
@@ -378,9 +514,11 @@ func TestQuickStaleConnections(t *testing.T) {
 
 // An answer that was cut in its head is not asked for again, for the request may
 // have been acted upon.
-func TestQuickCutHead(t *testing.T) {
+func TestQuickCutHead(t *testing.T) { eachLane(t, quickCutHead) }
+
+func quickCutHead(t *testing.T, l lane) {
 	var asked atomic.Int32
-	o := newOrigin(t, func(c net.Conn) {
+	o := l.newOrigin(t, func(c net.Conn) {
 		in := bufio.NewReader(c)
 		for range 2 {
 			if _, err := readHead(in); err != nil {
@@ -393,11 +531,11 @@ func TestQuickCutHead(t *testing.T) {
 			}
 		}
 	})
-	r := start(t, setup{}, false)
-	c := r.dial()
-	c.send(get(o, "/", ""))
+	r := l.start(t, setup{})
+	c := l.dial(r, o)
+	c.send(l.get(o, "/", ""))
 	c.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-	c.send(get(o, "/", ""))
+	c.send(l.get(o, "/", ""))
 	if a := c.answer("GET"); a.StatusCode != 502 {
 		t.Errorf("answer %s", a.Status)
 	}
@@ -405,7 +543,7 @@ func TestQuickCutHead(t *testing.T) {
 	if n := asked.Load(); n != 2 {
 		t.Errorf("asked %d times", n)
 	}
-	if list := r.stop(); len(list) != 2 || list[1].Action != policy.Error {
+	if list := l.records(r); len(list) != 2 || list[1].Action != policy.Error {
 		t.Errorf("records %+v", list)
 	}
 }
@@ -531,6 +669,65 @@ func TestQuickIsCut(t *testing.T) {
 	r.server.Shutdown(ctx)
 	if rec := r.record(); rec.Action != policy.Error || rec.Error != tunnel.ErrShutdown.Error() {
 		t.Errorf("record %+v", rec)
+	}
+}
+
+// A client of HTTP/1.1 reaches a destination that speaks HTTP/2 alone.
+func TestQuickMeetsHTTP2(t *testing.T) {
+	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) })
+	site.TLS.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		if !slices.Contains(h.SupportedProtos, "h2") {
+			return nil, errors.New("it speaks no HTTP/2")
+		}
+		return nil, nil
+	}
+	r := start(t, site.everything(), false)
+	c := r.browser()
+	c.Transport.(*http.Transport).ForceAttemptHTTP2 = false
+	for range 2 {
+		if resp, body := fetch(t, c, "https://"+site.at("example.com")+"/"); resp.Proto != "HTTP/1.1" || body != "HTTP/2.0" {
+			t.Errorf("%s %q by %s", resp.Status, body, resp.Proto)
+		}
+	}
+	c.CloseIdleConnections()
+	if _, inner := byMethod(r.stop()); len(inner) != 2 {
+		t.Errorf("%d records", len(inner))
+	}
+}
+
+// While the proxy drains, an intercepted client that was told that its CONNECT is
+// established may still ask once, whichever way that goes; one that had its answer
+// is closed.
+func TestQuickDrainsIntercepted(t *testing.T) {
+	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Method) })
+	r := start(t, site.everything(), false)
+	open := func() *client {
+		c := r.connected(site.at("example.com"))
+		conn := c.secure(&tls.Config{ServerName: "example.com", RootCAs: r.trusted()})
+		if err := conn.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		return c.within(conn)
+	}
+	ask := func(c *client, method string) {
+		t.Helper()
+		c.send(method + " / HTTP/1.1\r\nHost: " + site.at("example.com") + "\r\nContent-Type: x\r\n\r\n")
+		if a := c.answer(method); a.body != method {
+			t.Fatalf("%s %q", a.Status, a.body)
+		}
+	}
+	quick, general, asked := open(), open(), open()
+	ask(asked, "GET")
+	await(t, "all on the short way", func() bool { return r.quickClients() == 3 })
+	done := r.shutdown(context.Background())
+	asked.expectEnd()
+	ask(quick, "GET")
+	quick.expectEnd()
+	ask(general, "DELETE")
+	general.expectEnd()
+	<-done
+	if _, inner := byMethod(r.stop()); len(inner) != 3 {
+		t.Errorf("%d records", len(inner))
 	}
 }
 

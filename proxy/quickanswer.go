@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"time"
 
-	"espalier/policy"
 	"espalier/proxy/egress"
 	"espalier/proxy/head"
 	"espalier/proxy/traffic"
@@ -35,20 +35,24 @@ type quickExchange struct {
 	interims        int  // answers before the final one
 }
 
-// errOddAnswer says that the short way cannot read an answer.
-var errOddAnswer = errors.New("an answer that is not for the short way")
+// errGeneral says that the short way cannot get an answer, or read it, and the
+// general way may.
+var errGeneral = errors.New("not for the short way")
 
 // run sends the request in out and relays the answer. The request is safe, so it
 // is sent again where a kept connection turns out to be gone (RFC 9110, 9.2.2),
 // or says that it had waited for too long (15.5.9).
-func (e *quickExchange) run(st *State, t policy.Target) outcome {
+func (e *quickExchange) run(st *State, to endpoint) outcome {
 	defer e.release()
 	for {
-		o, err := e.connect(st, e.x, t)
+		o, err := e.connect(st, e.x, to)
 		if err == nil {
 			err = e.hold(o)
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, errGeneral):
+			return handOver
+		case err != nil:
 			return e.refuse(err)
 		}
 		_ = o.SetDeadline(time.Now().Add(e.s.times.reply))
@@ -68,7 +72,7 @@ func (e *quickExchange) run(st *State, t policy.Target) outcome {
 		switch {
 		case e.dialing.Err() != nil:
 			err = tunnel.ErrShutdown
-		case errors.Is(err, errOddAnswer):
+		case errors.Is(err, errGeneral):
 			return handOver
 		case isClientError(err):
 			e.x.rec.Error = err.Error()
@@ -85,7 +89,7 @@ func (e *quickExchange) run(st *State, t policy.Target) outcome {
 
 // readHead reads the head of a final answer; interim is called for those before
 // it. What r points into stays valid until the next read. The error is
-// errOddAnswer, a *badAnswer, a clientError of interim, or that of the connection.
+// errGeneral, a *badAnswer, a clientError of interim, or that of the connection.
 func (o *originConn) readHead(interim func(head.Response) error) (head.Response, error) {
 	if o.buf == nil {
 		o.buf = make([]byte, originBuffer)
@@ -108,7 +112,7 @@ func (o *originConn) readHead(interim func(head.Response) error) (head.Response,
 				} else if a.Status == http.StatusSwitchingProtocols {
 					return r, &badAnswer{errSwitched}
 				}
-				return r, errOddAnswer
+				return r, errGeneral
 			}
 			if r.Status >= 200 {
 				return r, nil
@@ -180,7 +184,7 @@ func (e *quickExchange) answer(o *originConn, r head.Response) outcome {
 		} else {
 			e.x.failed(fmt.Errorf("read the answer's body: %w", err))
 		}
-		_ = e.SetLinger(0) // a cut answer must not look whole
+		e.abort()
 	}
 	e.x.finish(status)
 	if err != nil || r.Close || length == head.UntilClose || used < o.n {
@@ -192,6 +196,32 @@ func (e *quickExchange) answer(o *originConn, r head.Response) outcome {
 		return closeClient
 	}
 	return stayOpen
+}
+
+// abort closes the client's connection so that a cut answer does not look whole.
+func (c *quickClient) abort() {
+	conn := c.Conn
+	if c.ses != nil {
+		conn = c.ses.Conn // and so TLS says no goodbye
+	}
+	if tcp := tcpOf(conn); tcp != nil {
+		_ = tcp.SetLinger(0)
+	}
+	conn.Close()
+}
+
+// tcpOf is what c wraps, nil where that is not TCP.
+func tcpOf(c net.Conn) *net.TCPConn {
+	for {
+		switch x := c.(type) {
+		case *net.TCPConn:
+			return x
+		case interface{ NetConn() net.Conn }:
+			c = x.NetConn()
+		default:
+			return nil
+		}
+	}
 }
 
 func isClientError(err error) bool {
@@ -231,8 +261,11 @@ const (
 
 // rest relays n bytes of a body, or all until the destination closes.
 func (e *quickExchange) rest(o *originConn, n int64, untilClose bool) error {
-	if n <= 0 && !untilClose {
+	switch {
+	case n <= 0 && !untilClose:
 		return nil
+	case o.secure:
+		return e.copyRest(o, n, untilClose)
 	}
 	part := int64(firstPortion)
 	for untilClose || n > 0 {
@@ -243,7 +276,7 @@ func (e *quickExchange) rest(o *originConn, n int64, untilClose bool) error {
 		if !untilClose {
 			want = min(part, n)
 		}
-		m, err := io.CopyN(e.TCPConn, o.TCPConn, want)
+		m, err := io.CopyN(e.Conn, o.Conn, want) // both are TCP
 		e.down(m)
 		n -= m
 		switch {
@@ -261,6 +294,34 @@ func (e *quickExchange) rest(o *originConn, n int64, untilClose bool) error {
 			part = min(2*part, largePortion)
 		case took > time.Second:
 			part = firstPortion
+		}
+	}
+	return nil
+}
+
+// copyRest is rest where TLS takes the bytes through memory.
+func (e *quickExchange) copyRest(o *originConn, n int64, untilClose bool) error {
+	buf := copyBuffers.Get().(*[32 << 10]byte)
+	defer copyBuffers.Put(buf)
+	for untilClose || n > 0 {
+		part := buf[:]
+		if !untilClose {
+			part = buf[:min(n, int64(len(buf)))]
+		}
+		_ = o.SetReadDeadline(time.Now().Add(e.s.times.stall))
+		m, err := o.Read(part)
+		switch {
+		case m > 0: // an error comes again
+			n -= int64(m)
+			if err := e.pass(part[:m], int64(m)); err != nil {
+				return err
+			}
+		case err == io.EOF && untilClose:
+			return nil
+		case err == io.EOF:
+			return io.ErrUnexpectedEOF
+		case err != nil:
+			return err
 		}
 	}
 	return nil

@@ -55,14 +55,7 @@ func (r *rig) dialTLS(trust *tls.Config, protocols ...string) *secureClient {
 	if err := conn.Handshake(); err != nil {
 		r.t.Fatal(err)
 	}
-	return &secureClient{&client{c.TCPConn, r.t, bufio.NewReader(conn)}, conn}
-}
-
-func (c *secureClient) send(text string) {
-	c.t.Helper()
-	if _, err := io.WriteString(c.tls, text); err != nil {
-		c.t.Fatal(err)
-	}
+	return &secureClient{c.within(conn), conn}
 }
 
 // A multiplexer is a client's one connection of HTTP/2 to a proxy.
@@ -339,7 +332,7 @@ func TestSecureHTTP2Plain(t *testing.T) {
 // What is intercepted in plain is intercepted inside HTTP/2.
 func TestSecureHTTP2Intercepts(t *testing.T) {
 	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto, " ", r.Host) })
-	for _, inner := range []string{"h2", "http/1.1"} {
+	for inner, proto := range map[string]string{"h2": "HTTP/2.0", "http/1.1": "HTTP/1.1"} {
 		t.Run(inner, func(t *testing.T) {
 			r, trust := secured(t, site.everything())
 			m := r.multiplexer(trust)
@@ -352,7 +345,7 @@ func TestSecureHTTP2Intercepts(t *testing.T) {
 				t.Fatal(err)
 			}
 			resp, body := fetch(t, &http.Client{Transport: over(t, c)}, "https://"+site.at("example.com")+"/")
-			if want := "HTTP/2.0 " + site.at("example.com"); resp.StatusCode != 200 || body != want {
+			if want := proto + " " + site.at("example.com"); resp.StatusCode != 200 || body != want {
 				t.Errorf("%s %q, want %q", resp.Status, body, want)
 			}
 			c.Close()

@@ -68,6 +68,7 @@ type State struct {
 
 	transport *http.Transport // of requests on the general way; Apply makes it
 	tls       *tls.Config     // towards clients that are intercepted; likewise
+	originTLS *tls.Config     // towards destinations; likewise
 }
 
 const proxyName = "espalier" // in Proxy-Status, RFC 9209
@@ -159,8 +160,8 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 // on.
 func (s *Server) Apply(st *State) {
 	st.Dialer.KeepBelow(s.limits.descriptors)
+	st.tls, st.originTLS = newServerTLS(), newOriginTLS(st.Roots)
 	st.transport = newTransport(st, s.times)
-	st.tls = newServerTLS()
 	old := s.state.Swap(st)
 	// Kept connections were dialed by the old rules.
 	s.quick.pool.closeIdle()
@@ -292,10 +293,10 @@ func (s *Server) Shutdown(ctx context.Context) (cut int) {
 		}
 	})
 	plain.Wait()
+	quick.Wait() // its sessions may go the general way
 	s.intercepted.shutdown(ctx)
 	s.handlers.shutdown(ctx)
 	s.intercepted.open.Wait()
-	quick.Wait()
 	cut = s.tunnels.Shutdown(ctx) + cutBefore()
 	secure.Wait()
 	cut += int(cutSecure.Load())

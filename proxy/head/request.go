@@ -10,6 +10,7 @@ type Request struct {
 	Method, Target []byte // as sent
 	Agent          []byte // the value of User-Agent; nil where there is none
 	Hosts          int    // Host headers, at most one
+	Host           []byte // its value
 	Fields         Fields
 	Close          bool // the client closes after the answer
 	Len            int  // of the head, with its empty line
@@ -49,6 +50,7 @@ func ParseRequest(b []byte) (r Request, ok bool) {
 		case len("host"):
 			if equalFold(name, "host") {
 				r.Hosts++
+				r.Host = value
 				return r.Hosts == 1 && isHost(value)
 			}
 		case len("expect"):

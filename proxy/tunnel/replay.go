@@ -13,6 +13,9 @@ type replayConn struct {
 	unread []byte
 }
 
+// NetConn returns the wrapped connection, from which nothing unread is read again.
+func (c *replayConn) NetConn() net.Conn { return c.Conn }
+
 func (c *replayConn) Read(p []byte) (int, error) {
 	if len(c.unread) == 0 {
 		return c.Conn.Read(p)
