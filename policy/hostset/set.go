@@ -4,24 +4,31 @@ package hostset
 
 import (
 	"hash/maphash"
+	"math/bits"
 	"strings"
 )
 
 // A Set is an immutable set of hosts, safe for concurrent use. A nil Set is
 // empty.
 //
-// Its entries stand one behind the other in text, and are found by an open hash
-// table. What the table is looked at for mostly is a name that is not there, so
-// it has a byte of each hash apart, which a processor's cache can hold.
+// Its entries stand one behind the other in text, and are found by a hash table of
+// groups. What the table is looked at for mostly is a name that is not there, so it
+// has a byte of each hash apart, which a processor's cache can hold, and those of a
+// group are compared at once.
 type Set struct {
 	text  chunks
-	tags  []byte   // a byte of the entry's hash; 0 for no entry
-	slots []uint32 // where in text the entry is
+	tags  []uint64 // a byte of each entry's hash for a group; 0 for no entry
+	slots []uint32 // where in text the entries of the groups are
 	seed  maphash.Seed
 	size  int
 
 	shortest, longest int // bytes of an entry: "com" mostly need not be looked for
 }
+
+const (
+	groupSize = 8 // the bytes of a tag word
+	groupFill = 5 // of them are taken, on average
+)
 
 // What an entry says.
 const (
@@ -48,23 +55,35 @@ func (s *Set) Match(host string) (entry string, ok bool) {
 	}
 	important := ""
 	excepted := false
-	says := s.find(host)
-	for name := host; ; says = s.find(name) &^ exact {
-		if says&exceptImportant != 0 {
-			return "", false
+	var some [8]probe
+	for rest, more := host, true; more; {
+		// All begin before the first is looked at, so that the processor waits for
+		// memory once and not for each.
+		n := 0
+		for name := rest; more && n < len(some); name = rest {
+			if len(name) >= s.shortest && len(name) <= s.longest {
+				some[n] = s.probe(maphash.String(s.seed, name))
+				some[n].name = name
+				n++
+			}
+			_, rest, more = strings.Cut(rest, ".")
 		}
-		if says&(exact|below) != 0 && entry == "" {
-			entry = name
+		for i := range some[:n] {
+			name, says := some[i].name, s.find(&some[i])
+			if len(name) < len(host) {
+				says &^= exact
+			}
+			if says&exceptImportant != 0 {
+				return "", false
+			}
+			if says&(exact|below) != 0 && entry == "" {
+				entry = name
+			}
+			if says&belowImportant != 0 && important == "" {
+				important = name
+			}
+			excepted = excepted || says&except != 0
 		}
-		if says&belowImportant != 0 && important == "" {
-			important = name
-		}
-		excepted = excepted || says&except != 0
-		dot := strings.IndexByte(name, '.')
-		if dot < 0 {
-			break
-		}
-		name = name[dot+1:]
 	}
 	if important != "" {
 		return important, true
@@ -75,60 +94,86 @@ func (s *Set) Match(host string) (entry string, ok bool) {
 	return entry, entry != ""
 }
 
-// find returns what the entry of that name says; 0 where there is none.
-func (s *Set) find(name string) byte {
-	if len(name) < s.shortest || len(name) > s.longest {
-		return 0
-	}
-	slot, tag := s.place(maphash.String(s.seed, name))
-	for ; s.tags[slot] != 0; slot = s.next(slot) {
-		if s.tags[slot] != tag {
-			continue
-		}
-		if has, says := s.text.at(s.slots[slot]); string(has) == name {
-			return *says
-		}
-	}
-	return 0
+// A probe is the search for a name.
+type probe struct {
+	name  string
+	group int
+	tags  uint64 // of the group
+	tag   uint64 // of the name, in every byte
 }
 
-// place returns where the search for a hash begins, and its tag.
-func (s *Set) place(hash uint64) (slot int, tag byte) {
+const (
+	low  = 0x0101010101010101 // the lowest bit of every byte
+	high = low << 7
+)
+
+// zeros has the highest bit of every byte of x that is zero. Above one of these it
+// may have that of a byte that is 1.
+func zeros(x uint64) uint64 { return (x - low) &^ x & high }
+
+// probe begins the search for a hash.
+func (s *Set) probe(hash uint64) probe {
 	// The high half scaled to the table's size; the low byte is left for the tag.
-	return int(hash >> 32 * uint64(len(s.slots)) >> 32), max(byte(hash), 1)
+	group := int(hash >> 32 * uint64(len(s.tags)) >> 32)
+	return probe{group: group, tags: s.tags[group], tag: low * uint64(max(byte(hash), 1))}
 }
 
-func (s *Set) next(slot int) int {
-	if slot++; slot < len(s.slots) {
-		return slot
+// next goes on to the group behind, where what found no room in the one before
+// stands.
+func (s *Set) next(p *probe) {
+	if p.group++; p.group == len(s.tags) {
+		p.group = 0
 	}
-	return 0
+	p.tags = s.tags[p.group]
+}
+
+// find returns what the entry of p's name says; 0 where there is none.
+func (s *Set) find(p *probe) byte {
+	for ; ; s.next(p) {
+		for hits := zeros(p.tags ^ p.tag); hits != 0; hits &= hits - 1 {
+			if name, says := s.text.at(s.slots[p.group*groupSize+bits.TrailingZeros64(hits)/8]); string(name) == p.name {
+				return *says
+			}
+		}
+		if zeros(p.tags) != 0 {
+			return 0
+		}
+	}
 }
 
 // newSet makes a set of n entries. What entries of the same name say is joined.
 func newSet(text chunks, n int) *Set {
 	s := &Set{text: text.clipped(), seed: maphash.MakeSeed(), shortest: 255}
-	size := n + n/2 + 1 // two thirds full
-	s.tags, s.slots = make([]byte, size), make([]uint32, size)
+	s.tags = make([]uint64, n/groupFill+1)
+	s.slots = make([]uint32, len(s.tags)*groupSize)
 	for at := range s.text.all() {
 		name, says := s.text.at(at)
-		slot, tag := s.place(maphash.Bytes(s.seed, name))
-		for ; s.tags[slot] != 0; slot = s.next(slot) {
-			if s.tags[slot] != tag {
-				continue
-			}
-			if has, before := s.text.at(s.slots[slot]); string(has) == string(name) {
-				*before |= *says
-				break
-			}
+		if !s.add(name, *says, at) {
+			continue
 		}
-		if s.tags[slot] == 0 {
-			s.tags[slot], s.slots[slot] = tag, at
-			s.size++
-			s.shortest, s.longest = min(s.shortest, len(name)), max(s.longest, len(name))
-		}
+		s.size++
+		s.shortest, s.longest = min(s.shortest, len(name)), max(s.longest, len(name))
 	}
 	return s
+}
+
+// add enters the entry at an address. It returns false where the name is there
+// already, which then says that too.
+func (s *Set) add(name []byte, says byte, at uint32) bool {
+	for p := s.probe(maphash.Bytes(s.seed, name)); ; s.next(&p) {
+		for hits := zeros(p.tags ^ p.tag); hits != 0; hits &= hits - 1 {
+			if has, before := s.text.at(s.slots[p.group*groupSize+bits.TrailingZeros64(hits)/8]); string(has) == string(name) {
+				*before |= says
+				return false
+			}
+		}
+		if free := zeros(p.tags); free != 0 {
+			i := bits.TrailingZeros64(free) / 8
+			s.tags[p.group] |= p.tag & (0xff << (8 * i))
+			s.slots[p.group*groupSize+i] = at
+			return true
+		}
+	}
 }
 
 // chunks are entries in pieces of memory, none of which has to grow: the length
