@@ -67,6 +67,7 @@ func newInterceptor(s *Server) *interceptor {
 		},
 		ConnContext: keepSession,
 		ConnState: func(c net.Conn, state http.ConnState) {
+			nextRequest(c, state)
 			if ses := sessionOf(c); state == http.StateActive && ses.h2 { // which takes its leave in order
 				ses.arrive()
 			}
@@ -100,8 +101,12 @@ func newOriginTLS(roots *x509.CertPool) *tls.Config {
 // is too late it closes c and reports false.
 func (i *interceptor) hand(c net.Conn) bool {
 	i.start.Do(func() { i.serving.Go(func() { _ = i.http.Serve(i.conns) }) }) // until shutdown
+	ses := sessionOf(c)
 	i.handed.Add(1)
-	sessionOf(c).handed.Store(true)
+	ses.handed.Store(true)
+	if !ses.h2 {
+		c = &watchedConn{Conn: c, s: i.s, ses: ses}
+	}
 	return i.conns.hand(c)
 }
 

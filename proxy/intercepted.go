@@ -19,7 +19,7 @@ type sessionKey struct{}
 
 // keepSession is http.Server.ConnContext.
 func keepSession(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, sessionKey{}, sessionOf(c))
+	return context.WithValue(keepConn(ctx, c), sessionKey{}, sessionOf(c))
 }
 
 // sessionOf is the session that c is, or wraps.
@@ -44,6 +44,7 @@ func (i *interceptor) serve(w http.ResponseWriter, r *http.Request) {
 			panic(http.ErrAbortHandler)
 		}
 	}()
+	handled(r)
 	ses := r.Context().Value(sessionKey{}).(*session)
 	ses.arrive()
 	ses.accepted()

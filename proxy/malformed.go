@@ -50,6 +50,7 @@ const earlyBytes = 4
 type watchedConn struct {
 	net.Conn
 	s     *Server
+	ses   *session // that Conn is the inside of; nil: a proxy's client
 	phase atomic.Int32
 	own   dedicated
 	gone  atomic.Bool // the client has left, or took too long, before its head was there
@@ -277,6 +278,11 @@ func (c *watchedConn) Write(p []byte) (int, error) {
 	}
 	r.status = why.Status
 	x, rule := c.s.begin(addr, c.method, ""), ruleMalformed
+	if c.ses != nil {
+		c.ses.accepted()
+		x.to(c.ses.x.target)
+		x.rec.User = c.ses.x.rec.User
+	}
 	if c.method == http.MethodConnect {
 		r, rule = refuseName, ruleTarget
 	}

@@ -42,10 +42,13 @@ var plainLane = lane{name: "plain", prefix: "http://", action: policy.Forward}
 // eachLane runs a test once in each lane.
 func eachLane(t *testing.T, f func(t *testing.T, l lane)) {
 	t.Run(plainLane.name, func(t *testing.T) { f(t, plainLane) })
-	t.Run("intercepted", func(t *testing.T) {
-		site := newSite(t, nil)
-		f(t, lane{name: "intercepted", action: policy.Inspect, cert: &site.TLS.Certificates[0], roots: site.roots})
-	})
+	t.Run("intercepted", func(t *testing.T) { f(t, interceptedLane(t)) })
+}
+
+func interceptedLane(t *testing.T) lane {
+	t.Helper()
+	site := newSite(t, nil)
+	return lane{name: "intercepted", action: policy.Inspect, cert: &site.TLS.Certificates[0], roots: site.roots}
 }
 
 // start starts a proxy whose clients are served in the lane.
@@ -79,12 +82,14 @@ func (l lane) get(o fmt.Stringer, path, fields string) string {
 }
 
 // dial opens a connection for requests to o.
-func (l lane) dial(r *rig, o fmt.Stringer) *client {
+func (l lane) dial(r *rig, o fmt.Stringer, headers ...string) *client {
 	r.t.Helper()
+	c := r.dial()
 	if l.cert == nil {
-		return r.dial()
+		return c
 	}
-	c := r.connected(o.String())
+	c.send(connectTo(o.String(), headers...))
+	c.expect(established)
 	conn := c.secure(&tls.Config{ServerName: "127.0.0.1", RootCAs: r.trusted()})
 	if err := conn.Handshake(); err != nil {
 		r.t.Fatal(err)

@@ -18,8 +18,8 @@
 //	a tunnel of which one side has closed         5 min
 //	a connection kept to a destination            1.5 min
 //
-// What is sent and received inside an intercepted connection has the bounds that
-// intercept.go lists.
+// They hold inside an intercepted connection too, whose beginning has the bounds
+// that intercept.go lists.
 package proxy
 
 import (

@@ -38,9 +38,11 @@ func (o *recording) received() string {
 	return o.raw.String()
 }
 
-func newRecording(t *testing.T) *recording {
+func newRecording(t *testing.T) *recording { return plainLane.newRecording(t) }
+
+func (l lane) newRecording(t *testing.T) *recording {
 	o := &recording{}
-	o.AddrPort = newOrigin(t, func(c net.Conn) {
+	o.AddrPort = l.newOrigin(t, func(c net.Conn) {
 		for in := bufio.NewReader(io.TeeReader(c, o)); ; {
 			r, err := http.ReadRequest(in)
 			if err != nil {
@@ -231,6 +233,58 @@ func TestSmuggling(t *testing.T) {
 			})
 		}
 	})
+}
+
+// Inside TLS that is intercepted the same goes, and the records name the user of
+// the CONNECT.
+func TestSmugglingIntercepted(t *testing.T) {
+	l := interceptedLane(t)
+	o := l.newRecording(t)
+	r := l.start(t, setup{users: map[string]string{"alice": "secret"}})
+	inside := strings.NewReplacer("http://%s", "", "Host: x\r\n", "Host: "+o.String()+"\r\n", "%s", o.String())
+	for _, behind := range []string{"", "GET", "POST"} {
+		t.Run("behind "+behind, func(t *testing.T) {
+			for _, tt := range smuggling {
+				if strings.HasPrefix(tt.request, "CONNECT") || strings.Contains(tt.request, "@%s") {
+					continue // for a proxy
+				}
+				t.Run(tt.name, func(t *testing.T) {
+					c := l.dial(r, o, basic("alice", "secret"))
+					c.t = t
+					if behind != "" {
+						c.send(behind + " /first HTTP/1.1\r\nHost: " + o.String() + "\r\n" + map[string]string{"POST": "Content-Length: 0\r\n"}[behind] + "\r\n")
+						if a := c.answer(behind); a.body != behind+" /first" {
+							t.Fatalf("the first answer is %s %q", a.Status, a.body)
+						}
+						o.received()
+					}
+					c.send(inside.Replace(tt.request) + l.get(o, "/smuggled", ""))
+					a := c.answer("GET")
+					if a.StatusCode != tt.status || !a.Close || a.err != nil {
+						t.Errorf("%s, closes %v, %v; want %d and the end", a.Status, a.Close, a.err, tt.status)
+					}
+					if rest, _ := io.ReadAll(c.in); len(rest) > 0 {
+						t.Errorf("the refusal is followed by %q", rest)
+					}
+					if got := o.received(); got != "" {
+						t.Errorf("the origin received %q", got)
+					}
+				})
+			}
+		})
+	}
+	refused := 0
+	for _, x := range l.records(r) {
+		if x.User != "alice" || x.Host != "127.0.0.1" || x.Port != o.Port() {
+			t.Errorf("record %+v", x)
+		}
+		if x.Rule == ruleMalformed {
+			refused++
+		}
+	}
+	if refused < 3*len(smuggling)/2 {
+		t.Errorf("%d records of refusals", refused)
+	}
 }
 
 // What follows a chunked body or its framing never becomes a request of its own
