@@ -118,11 +118,14 @@ func plain(s string) string {
 // nextURL is where another URL of a comma list begins.
 var nextURL = regexp.MustCompile(`(,\s*)[A-Za-z][A-Za-z0-9+.-]*://`)
 
+// hidden stands in place of a secret.
+const hidden = "xxxxx"
+
 // redact hides the passwords in a URL or a comma list of them, and a value whose
 // key says that it is secret.
 func redact(key, s string) string {
 	if secretKey.MatchString(key) && s != "" {
-		return "xxxxx"
+		return hidden
 	}
 	var b strings.Builder
 	done := 0
@@ -141,7 +144,7 @@ func redactURL(s string) string {
 	if u, err := url.Parse(s); err == nil {
 		return u.Redacted()
 	}
-	return scheme + "://xxxxx" + rest[strings.LastIndexByte(rest, '@'):]
+	return scheme + "://" + hidden + rest[strings.LastIndexByte(rest, '@'):]
 }
 
 func sortedKeys(v reflect.Value) []string {

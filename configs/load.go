@@ -42,7 +42,8 @@ type Loaded struct {
 	// Config is the configuration in force. Its file names are absolute, but
 	// for "-" and empty ones.
 	Config *Config
-	// Warnings are keys that are valid, and hardly what is wanted.
+	// Warnings are keys that are valid, and hardly what is wanted, and secrets that
+	// others can read.
 	Warnings Problems
 	// Files are the configuration file and the files that it names, to be given
 	// to Watcher.Follow.
@@ -156,7 +157,7 @@ func load(o Options, text []byte) (*Loaded, error) {
 		problems.sort()
 		return nil, problems
 	}
-	l.Warnings = l.warnings()
+	l.Warnings = l.warnings(o.File)
 	l.Files = l.files(o.File)
 	if o.File == "" {
 		text = []byte(Default)

@@ -1,10 +1,18 @@
 package configs
 
 // warnings are keys that are valid, and hardly what is wanted.
-func (l *Loaded) warnings() Problems {
+// file is the configuration file, empty where there is none.
+func (l *Loaded) warnings(file string) Problems {
 	var problems Problems
 	if c := l.Config; len(c.Proxy.TLSListen) > 0 && !c.TLS.Enabled() {
 		problems = append(problems, problem(l.root, "proxy.tls_listen: has no certificate that clients trust: Espalier signs one by itself (configure tls.acme or tls.files, or say tls.self_signed: true)"))
 	}
+	me := self()
+	for _, f := range l.secretFiles(file) {
+		if err := me.exposed(*f.name); err != nil {
+			problems = append(problems, problem(l.root, f.key+": "+err.Error()))
+		}
+	}
+	problems.sort()
 	return problems
 }
