@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/google/renameio/v2"
 )
 
 // Dir is the directory in the data directory; one file a script, for its owner
@@ -73,7 +75,7 @@ func (s Store) Keep(now time.Time, site, config string, script []byte) (bool, er
 		return false, err
 	}
 	name := strings.Join([]string{now.UTC().Format(timeLayout), site, config[:min(len(config), idDigits)], id}, "_") + ".pac"
-	if err := write(filepath.Join(s.dir, name), script); err != nil {
+	if err := renameio.WriteFile(filepath.Join(s.dir, name), script, 0o600, renameio.WithTempDir(s.dir)); err != nil {
 		return false, err
 	}
 	var errs []error
@@ -81,19 +83,6 @@ func (s Store) Keep(now time.Time, site, config string, script []byte) (bool, er
 		errs = append(errs, os.Remove(filepath.Join(s.dir, e.name)))
 	}
 	return true, errors.Join(errs...)
-}
-
-// write makes a file that is whole or not there.
-func write(path string, text []byte) error {
-	part := path + ".part"
-	err := os.WriteFile(part, text, 0o600)
-	if err == nil {
-		err = os.Rename(part, path)
-	}
-	if err != nil {
-		_ = os.Remove(part)
-	}
-	return err
 }
 
 func idOf(script []byte) string {

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"go.uber.org/zap"
 )
 
@@ -244,14 +245,6 @@ func readKey(path string) (*pseudonymKey, time.Time, error) {
 func writeKey(path string) (*pseudonymKey, error) {
 	key := new(pseudonymKey)
 	rand.Read(key[:])
-	f, err := os.CreateTemp(filepath.Dir(path), keyFile+"*") // with mode 0600
-	if err != nil {
-		return key, err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.WriteString(hex.EncodeToString(key[:]) + "\n")
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	return key, err
+	text := hex.EncodeToString(key[:]) + "\n"
+	return key, renameio.WriteFile(path, []byte(text), 0o600, renameio.WithTempDir(filepath.Dir(path)))
 }

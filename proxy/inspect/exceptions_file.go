@@ -11,6 +11,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/renameio/v2"
+
 	"espalier/policy"
 )
 
@@ -92,17 +94,9 @@ func writeExceptions(path string, list []Exception) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+exceptionsFile+"-") // 0600
-	if err != nil {
+	dir := filepath.Dir(path)
+	if err := renameio.WriteFile(path, append(text, '\n'), 0o600, renameio.WithTempDir(dir)); err != nil {
 		return err
 	}
-	_, err = f.Write(append(text, '\n'))
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return syncDir(dir)
 }

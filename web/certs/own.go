@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/google/renameio/v2"
 )
 
 // Of what Espalier signs by itself: as long as browsers take one for a server,
@@ -48,11 +50,7 @@ func ownCertificate(data string, names []string, now time.Time) (*tls.Certificat
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return nil, err
 	}
-	part := name + ".part"
-	if err := os.WriteFile(part, text, 0o600); err != nil {
-		return nil, err
-	}
-	if err := os.Rename(part, name); err != nil {
+	if err := renameio.WriteFile(name, text, 0o600, renameio.WithTempDir(filepath.Dir(name))); err != nil {
 		return nil, err
 	}
 	cert, err := tls.X509KeyPair(text, text)

@@ -12,6 +12,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/google/renameio/v2"
+
 	"espalier/policy/auth"
 )
 
@@ -113,25 +115,20 @@ func addLine(file, line string) error {
 // replaceFile writes a file that only its owner can read, all or nothing. It
 // belongs to whom the directory belongs to: root may write it for a process that
 // runs as somebody else.
-func replaceFile(file string, text []byte) (err error) {
+func replaceFile(file string, text []byte) error {
 	dir := filepath.Dir(file)
-	temp, err := os.CreateTemp(dir, "."+filepath.Base(file)+"-") // 0600
+	f, err := renameio.NewPendingFile(file, renameio.WithTempDir(dir), renameio.WithPermissions(0o600))
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			os.Remove(temp.Name())
-		}
-	}()
-	_, err = temp.Write(text)
-	if err = errors.Join(err, temp.Sync()); err == nil {
-		err = giveTo(temp, dir)
-	}
-	if err = errors.Join(err, temp.Close()); err != nil {
+	defer f.Cleanup()
+	if _, err := f.Write(text); err != nil {
 		return err
 	}
-	if err = os.Rename(temp.Name(), file); err != nil {
+	if err := giveTo(f.File, dir); err != nil {
+		return err
+	}
+	if err := f.CloseAtomicallyReplace(); err != nil {
 		return err
 	}
 	d, err := os.Open(dir)
