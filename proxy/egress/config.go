@@ -36,7 +36,10 @@ type Config struct {
 	// password are percent-encoded where they hold what URLs reserve, a comma
 	// included. The parent looks names up: the address guard sees only literal
 	// addresses, Hosts and localhost, and the rest is the parent's to refuse.
-	// The parent's own address is not subject to the guard.
+	// The parent's own address is not subject to the guard. One that takes
+	// connections and says nothing is found out by a tunnel, within its share of
+	// ConnectTimeout. A plain request cannot tell it from one whose origin takes its
+	// time, and is left waiting; once a tunnel has, plain requests go by another.
 	Parent string `koanf:"parent"`
 	// ConnectTimeout bounds look-up and connect together, with all parents that
 	// are tried; it must be positive.

@@ -2,7 +2,9 @@ package egress
 
 import (
 	"errors"
+	"net/http/httptest"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -131,6 +133,84 @@ func TestParentRecovers(t *testing.T) {
 	ask(1, 1)
 	if got := resting(d); !slices.Equal(got, []int{0}) {
 		t.Errorf("resting: %v", got)
+	}
+}
+
+// A parent that takes connections and says nothing is found out by a tunnel. Plain
+// requests, which could not tell, then go by another until it says something, and
+// none of them waits to see.
+func TestParentHangsForPlainRequests(t *testing.T) {
+	for _, way := range []struct {
+		name string
+		by   func(*Dialer) string // the parent that a request goes to
+	}{
+		{"short", func(d *Dialer) string {
+			c, _, err := d.DialPlain(t.Context(), target(t, "name.example:80"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			return c.RemoteAddr().String()
+		}},
+		{"general", func(d *Dialer) string {
+			u, err := d.Proxy(httptest.NewRequest("POST", "http://name.example/", nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := d.DialContext(t.Context(), "tcp", u.Host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			return c.RemoteAddr().String()
+		}},
+	} {
+		for _, answer := range []string{"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 501 x\r\n\r\n", ""} {
+			t.Run(way.name+" "+strconv.Quote(answer), func(t *testing.T) {
+				a, b := serveParent(t, "hang"), serveParent(t, opened)
+				cfg := through("user:geheim@"+a.addr, b.addr)
+				cfg.ConnectTimeout = 500 * time.Millisecond
+				d := dialer(t, cfg)
+				if got := way.by(d); got != a.addr {
+					t.Fatalf("at first by %s", got)
+				}
+				if _, err := dial(t, d, "name.example:443"); err != nil { // finds it out
+					t.Fatal(err)
+				}
+				a.asked()
+				want := []string{"OPTIONS * HTTP/1.1"}
+				for pause := 2 * firstPause; pause <= 4*firstPause; pause *= 2 {
+					over(d)
+					for range 3 {
+						if got := way.by(d); got != b.addr {
+							t.Errorf("while the first says nothing by %s", got)
+						}
+					}
+					until(t, "the first was asked in vain", func() bool { p := d.parents[0]; p.mu.Lock(); defer p.mu.Unlock(); return p.pause == pause })
+					if got := a.asked(); !slices.Equal(got, want) {
+						t.Errorf("it was asked %q", got)
+					}
+				}
+				a.tell(answer)
+				over(d)
+				if got := way.by(d); got != b.addr {
+					t.Errorf("before the first has said something by %s", got)
+				}
+				until(t, "the first is well", func() bool { return resting(d) == nil })
+				if got := way.by(d); got != a.addr {
+					t.Errorf("when the first is well by %s", got)
+				}
+			})
+		}
+	}
+}
+
+func until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain: %s", what)
+		}
 	}
 }
 

@@ -128,6 +128,13 @@ func (p *Parent) admit(now time.Time) bool {
 	return true
 }
 
+// rests reports whether p is known to be ill.
+func (p *Parent) rests() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pause > 0
+}
+
 // failed notes that an attempt that began then failed by p's own fault.
 func (p *Parent) failed(began, now time.Time) {
 	p.mu.Lock()

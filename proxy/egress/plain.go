@@ -17,8 +17,12 @@ import (
 // CONNECT to port 80, and may answer plain requests from a cache. Without a
 // parent in the result the request is for t itself, in origin form, as after
 // Dial; so it is for names in egress.hosts, whose addresses an absolute URL
-// cannot carry. Errors and time are those of Dial; a parent counts as working
-// once it takes the connection.
+// cannot carry. Errors and time are those of Dial.
+//
+// A parent that takes the connection and does not answer looks like one whose
+// destination takes its time, so it is for the caller how long to wait. Another
+// request finds it out: a tunnel (see Dial), after which plain requests leave the
+// parent alone until it answers again.
 func (d *Dialer) DialPlain(ctx context.Context, t policy.Target) (net.Conn, *Parent, error) {
 	absolute, err := d.absolute(t)
 	if err != nil {
@@ -64,7 +68,7 @@ func (d *Dialer) Proxy(r *http.Request) (*url.URL, error) {
 	}
 	now := time.Now()
 	for _, p := range d.parents {
-		if p.admit(now) {
+		if d.admit(p, now, true) {
 			return p.url, nil
 		}
 	}
@@ -72,7 +76,7 @@ func (d *Dialer) Proxy(r *http.Request) (*url.URL, error) {
 }
 
 // DialContext is for http.Transport, beside Proxy: it connects to a parent, and
-// remembers whether it could, where addr is what Proxy returned. Otherwise it is
+// remembers where it could not, if addr is what Proxy returned. Otherwise it is
 // Dial.
 func (d *Dialer) DialContext(ctx context.Context, _, addr string) (net.Conn, error) {
 	t, err := policy.ParseTarget(addr, 0)
@@ -91,6 +95,5 @@ func (d *Dialer) DialContext(ctx context.Context, _, addr string) (net.Conn, err
 	if perr != nil {
 		return nil, perr
 	}
-	d.parents[i].worked()
 	return conn, nil
 }

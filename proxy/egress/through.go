@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 
@@ -68,6 +69,9 @@ func (d *Dialer) fixed(t policy.Target) ([]netip.Addr, error) {
 // That a parent cannot be connected to is its own fault. That it does not open a
 // tunnel may be the destination's, and a client could choose one to have all
 // parents sent to rest: it counts only where another parent opens it.
+//
+// That a parent takes a connection does not mean that it answers. One that rests is
+// therefore not tried by a plain request, but asked beside it.
 func (d *Dialer) openThrough(ctx context.Context, hostport string) (*net.TCPConn, *Parent, error) {
 	type suspect struct {
 		*Parent
@@ -78,7 +82,7 @@ func (d *Dialer) openThrough(ctx context.Context, hostport string) (*net.TCPConn
 	queue, left := d.parents[:len(d.parents):len(d.parents)], len(d.parents)
 	for i := 0; i < len(queue); i++ {
 		p, began := queue[i], time.Now()
-		if i < len(d.parents) && !p.admit(began) {
+		if i < len(d.parents) && !d.admit(p, began, hostport == "") {
 			queue = append(queue, p)
 			continue
 		}
@@ -97,7 +101,9 @@ func (d *Dialer) openThrough(ctx context.Context, hostport string) (*net.TCPConn
 		}
 		cancel()
 		if err == nil {
-			p.worked()
+			if hostport != "" {
+				p.worked()
+			}
 			for _, s := range suspects {
 				s.failed(s.began, time.Now())
 			}
@@ -111,6 +117,49 @@ func (d *Dialer) openThrough(ctx context.Context, hostport string) (*net.TCPConn
 		}
 	}
 	return nil, nil, told
+}
+
+// admit is Parent.admit. For a plain request a parent is not admitted while it rests,
+// and where it would be tried then, it is asked whether it is well.
+func (d *Dialer) admit(p *Parent, now time.Time, plain bool) bool {
+	rests := plain && p.rests()
+	if !p.admit(now) {
+		return false
+	}
+	if rests {
+		go d.ask(p)
+	}
+	return !rests
+}
+
+// ask asks p for itself, and notes whether it says anything: whatever it does, or its
+// end of the connection, shows that somebody is there.
+func (d *Dialer) ask(p *Parent) {
+	defer func() { _ = recover() }() // its pause goes on, and somebody asks again
+	ctx, cancel := context.WithTimeout(context.Background(), d.timeout)
+	defer cancel()
+	began := time.Now()
+	conn, perr := d.reach(ctx, p)
+	if perr != nil {
+		return
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	_ = conn.SetDeadline(deadline)
+	// RFC 9110, 9.3.7 and 7.6.2: about the parent, and for nobody behind it.
+	request := "OPTIONS * HTTP/1.1\r\nHost: " + p.String() + "\r\nMax-Forwards: 0\r\nConnection: close\r\n"
+	if p.auth != "" {
+		request += "Proxy-Authorization: " + p.auth + "\r\n"
+	}
+	_, err := conn.Write([]byte(request + "\r\n"))
+	if err == nil {
+		_, err = conn.Read(make([]byte, 1))
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		p.failed(began, time.Now())
+	} else {
+		p.worked()
+	}
 }
 
 // share returns a context with a part of the time that ctx has: one of n.
