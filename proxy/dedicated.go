@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 
 	"espalier/proxy/head"
@@ -45,7 +46,7 @@ func (d *dedicated) transportFor(r *http.Request, st *State, t times) *http.Tran
 		return d.transport
 	}
 	d.drop()
-	if !head.SignsInConnection(r.Header.Get("Authorization")) {
+	if !slices.ContainsFunc(r.Header["Authorization"], head.SignsInConnection) {
 		return st.transport
 	}
 	d.state, d.transport = st, newTransport(st, t)

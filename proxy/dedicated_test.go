@@ -25,7 +25,9 @@ func TestConnectionsThatAreSignedIn(t *testing.T) {
 	handler := func(w http.ResponseWriter, r *http.Request) {
 		a := r.Context().Value(key{}).(*account)
 		var step, name string
-		_, _ = fmt.Sscanf(r.Header.Get("Authorization"), "NTLM %s %s", &step, &name)
+		for _, v := range r.Header["Authorization"] {
+			_, _ = fmt.Sscanf(v, "NTLM %s %s", &step, &name)
+		}
 		switch {
 		case step == "hello":
 			a.asked = name
@@ -77,7 +79,7 @@ func TestConnectionsThatAreSignedIn(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
 				r := start(t, setup{inspect: policy.InspectAll, roots: roots, hosts: map[string]string{"example.com": "127.0.0.1"}})
-				alice, bob, other := tt.open(t, r), tt.open(t, r), tt.open(t, r)
+				alice, bob, carol, other := tt.open(t, r), tt.open(t, r), tt.open(t, r), tt.open(t, r)
 				for i, step := range []struct {
 					who                 asking
 					authorization, want string
@@ -94,6 +96,9 @@ func TestConnectionsThatAreSignedIn(t *testing.T) {
 					{other, "", "401 nobody"},
 					{bob, "", "200 bob"},
 					{other, "Basic eDp5", "401 nobody"},
+					{carol, "Basic eDp5\r\nAuthorization: NTLM hello carol", "401 nobody"},
+					{carol, "Basic eDp5\r\nAuthorization: NTLM answer carol", "200 carol"},
+					{other, "", "401 nobody"},
 				} {
 					if got := step.who(step.authorization); got != step.want {
 						t.Errorf("step %d, %q: %s, want %s", i, step.authorization, got, step.want)

@@ -91,6 +91,9 @@ func ParseRequest(b []byte) (r Request, ok bool) {
 // SignsInConnection reports whether an Authorization header is of a scheme that
 // signs in the connection and not the request.
 func SignsInConnection(authorization string) bool {
-	scheme, _, _ := strings.Cut(authorization, " ")
+	scheme := authorization
+	if end := strings.IndexFunc(scheme, func(c rune) bool { return c > 0x7f || !token[c] }); end >= 0 {
+		scheme = scheme[:end] // also where a space should stand
+	}
 	return strings.EqualFold(scheme, "NTLM") || strings.EqualFold(scheme, "Negotiate")
 }

@@ -50,6 +50,8 @@ func TestParseRequest(t *testing.T) {
 		{"credentials", first + "Authorization: Basic YTpi\r\n\r\n", "a.test:443", ""},
 		{"credentials of the connection", first + "Authorization: NTLM TlRM\r\n\r\n", "", ""},
 		{"the same in another case", first + "authorization: negotiate\r\n\r\n", "", ""},
+		{"the same behind a tab", first + "Authorization: NTLM\tTlRM\r\n\r\n", "", ""},
+		{"the same beside others", first + "Authorization: Basic YTpi\r\nAuthorization: Negotiate YII\r\n\r\n", "", ""},
 		{"two hosts", first + "Host: a\r\nhost: b\r\n\r\n", "", ""},
 		{"content length", first + "Content-Length: 0\r\n\r\n", "", ""},
 		{"transfer encoding", first + "Transfer-Encoding: chunked\r\n\r\n", "", ""},
