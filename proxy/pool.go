@@ -98,6 +98,24 @@ func (q *quick) secure(st *State, c *net.TCPConn, host string) (*tls.Conn, error
 	return nil, err
 }
 
+// Close ends the connection. It does not wait until a destination takes TLS's
+// goodbye: that may be five seconds, and others wait for whoever closes.
+func (o *originConn) Close() error {
+	if !o.secure {
+		return o.Conn.Close()
+	}
+	go o.Conn.Close()
+	return nil
+}
+
+// cut ends the connection at once, so that who reads from it need not wait for
+// Close.
+func (o *originConn) cut() {
+	if tcp := tcpOf(o.Conn); tcp != nil {
+		tcp.Close()
+	}
+}
+
 // newPeek returns what looks how much there is to read from c, without waiting
 // for it or taking it.
 func newPeek(c *net.TCPConn) func() (n int, err error) {

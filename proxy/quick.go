@@ -126,7 +126,7 @@ func (q *quick) shutdown(ctx context.Context) {
 		case c.waiting && c.fresh:
 			_ = c.SetReadDeadline(time.Now().Add(askGrace))
 		case c.waiting:
-			c.Close()
+			_ = c.SetReadDeadline(time.Unix(1, 0)) // and so run closes it, which may take time
 		}
 	}
 	q.mu.Unlock()
@@ -143,9 +143,9 @@ func (q *quick) shutdown(ctx context.Context) {
 		q.cut()
 	}
 	for c := range q.clients {
-		c.Close()
+		go c.beneath().Close() // which may be TLS, that takes its time
 		if c.origin != nil {
-			c.origin.Close()
+			c.origin.cut()
 		}
 	}
 	q.mu.Unlock()
@@ -195,12 +195,12 @@ func (c *quickClient) wait() bool {
 		c.s.room.Enter(c.Conn)
 		defer c.s.room.Leave(c.Conn)
 	}
-	n, err := c.Read(c.buf[:])
+	n, _ := c.Read(c.buf[:])
 	c.n = n
 	c.mu.Lock()
 	c.waiting = false
 	c.mu.Unlock()
-	return err == nil && n > 0
+	return n > 0 // whatever comes behind it
 }
 
 // request handles the request at the start of the buffer. It returns true where

@@ -298,6 +298,209 @@ func quickClientLeaves(t *testing.T, l lane) {
 	}
 }
 
+// A client that ends its direction right behind the request gets the answer, and
+// is not taken for one that does not like the certificate.
+func TestQuickGoodbyeBehindRequest(t *testing.T) { eachLane(t, quickGoodbyeBehindRequest) }
+
+func quickGoodbyeBehindRequest(t *testing.T, l lane) {
+	const answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			o := l.newAnswering(t, answer)
+			r := l.start(t, setup{})
+			if l.cert == nil {
+				c := r.dial()
+				c.send(l.get(o, "/", ""))
+				_ = c.CloseWrite()
+				c.expect(answer)
+				c.expectEnd()
+			} else {
+				c := r.connected(o.String())
+				together := &gathering{Conn: c.TCPConn}
+				conn := tls.Client(together, &tls.Config{ServerName: "127.0.0.1", RootCAs: r.trusted(), MaxVersion: version})
+				if err := conn.Handshake(); err != nil {
+					t.Fatal(err)
+				}
+				together.hold = true
+				_, _ = io.WriteString(conn, l.get(o, "/", ""))
+				_ = conn.CloseWrite()
+				_ = c.SetDeadline(time.Now().Add(limit))
+				if _, err := c.Write(together.held); err != nil {
+					t.Fatal(err)
+				}
+				if got, err := io.ReadAll(conn); string(got) != answer || err != nil {
+					t.Errorf("received %q, %v", got, err)
+				}
+			}
+			connects, inner := byMethod(r.stop())
+			if len(inner) != 1 || inner[0].Status != 200 || inner[0].Error != "" {
+				t.Errorf("records %+v", inner)
+			}
+			for _, rec := range connects {
+				if rec.Error != "" {
+					t.Errorf("record %+v", rec)
+				}
+			}
+		})
+	}
+}
+
+// gathering is a connection that keeps what is written while hold is set.
+type gathering struct {
+	net.Conn
+	hold bool
+	held []byte
+}
+
+func (c *gathering) Write(p []byte) (int, error) {
+	if !c.hold {
+		return c.Conn.Write(p)
+	}
+	c.held = append(c.held, p...)
+	return len(p), nil
+}
+
+// A client that leaves while its answer is waited for does not keep the
+// destination waiting; one that asks for more does not count as gone.
+func TestQuickClientLeavesBeforeTheAnswer(t *testing.T) {
+	eachLane(t, func(t *testing.T, l lane) {
+		if l.cert == nil {
+			t.Skip("a client in plain may have closed its direction only")
+		}
+		for _, tt := range []struct {
+			name  string
+			leave func(c *client)
+		}{
+			{"in order", func(c *client) { c.out.(*tls.Conn).Close() }},
+			{"without a goodbye", func(c *client) { c.Close() }},
+			{"by a reset", func(c *client) { _ = c.SetLinger(0); c.Close() }},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				asked, left := make(chan struct{}), make(chan struct{})
+				o := l.newOrigin(t, func(c net.Conn) {
+					in := bufio.NewReader(c)
+					if _, err := readHead(in); err != nil {
+						return
+					}
+					close(asked)
+					_, _ = in.ReadByte()
+					close(left)
+				})
+				r := l.start(t, setup{})
+				c := l.dial(r, o)
+				c.send(l.get(o, "/", ""))
+				<-asked
+				tt.leave(c)
+				select {
+				case <-left:
+				case <-time.After(limit):
+					t.Error("the destination is kept waiting")
+				}
+				if rec := l.record(r); rec.Action != l.action || rec.Status != 0 || rec.Error != errLeft.Error() {
+					t.Errorf("record %+v", rec)
+				}
+			})
+		}
+	})
+}
+
+// What a client sends while the answer is waited for is the next request.
+func TestQuickAsksAheadOfASlowAnswer(t *testing.T) { eachLane(t, quickAsksAheadOfASlowAnswer) }
+
+func quickAsksAheadOfASlowAnswer(t *testing.T, l lane) {
+	asked, answer := make(chan struct{}), make(chan struct{})
+	o := l.newOrigin(t, func(c net.Conn) {
+		for in := bufio.NewReader(c); ; {
+			head, err := readHead(in)
+			if err != nil {
+				return
+			}
+			asked <- struct{}{}
+			<-answer
+			line, _, _ := strings.Cut(head, " HTTP")
+			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(line), line)
+		}
+	})
+	r := l.start(t, hurried(func(t *times) { t.watch = 1 }))
+	c := l.dial(r, o)
+	c.send(l.get(o, "/1", ""))
+	<-asked
+	for i := range 30 {
+		c.send(l.get(o, fmt.Sprintf("/%d", i+2), ""))
+		answer <- struct{}{}
+		if a, want := c.answer("GET"), fmt.Sprintf("GET /%d", i+1); a.body != want {
+			t.Fatalf("answer %q, want %q", a.body, want)
+		}
+		<-asked
+	}
+	if n := r.quickClients(); n != 1 {
+		t.Errorf("%d connections on the short way", n)
+	}
+	answer <- struct{}{}
+	if a := c.answer("GET"); a.body != "GET /31" {
+		t.Fatalf("last answer %q", a.body)
+	}
+	c.Close()
+	if list := l.records(r); len(list) != 31 {
+		t.Errorf("%d records", len(list))
+	}
+}
+
+// A peer that takes no goodbye of TLS, which Close waits for, holds nobody else
+// up.
+func TestQuickWaitsForNoGoodbye(t *testing.T) {
+	newDeaf := func() (net.Conn, *originConn) {
+		a, b := net.Pipe()
+		t.Cleanup(func() { b.Close() })
+		c := &deaf{a, make(chan struct{})}
+		t.Cleanup(func() { close(c.until) })
+		return c, &originConn{Conn: c, endpoint: endpoint{secure: true}}
+	}
+	for name, f := range map[string]func(q *quick){
+		"the pool is closed": func(q *quick) {
+			_, o := newDeaf()
+			q.pool.put(o)
+			q.pool.close()
+		},
+		"the pool takes no more": func(q *quick) {
+			_, o := newDeaf()
+			q.pool.close()
+			q.pool.put(o)
+		},
+		"clients are closed": func(q *quick) {
+			conn, _ := newDeaf()
+			c := &quickClient{quick: q, Conn: conn, waiting: true}
+			q.enter(c)
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			go q.shutdown(ctx)
+			<-q.dialing.Done() // and the clients are closed after it
+			q.leave(c)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			done := make(chan struct{})
+			go func() { defer close(done); f(&quick{}) }()
+			select {
+			case <-done:
+			case <-time.After(limit):
+				t.Error("it waits")
+			}
+		})
+	}
+}
+
+// deaf is a connection whose Close waits.
+type deaf struct {
+	net.Conn
+	until chan struct{}
+}
+
+func (c *deaf) Close() error {
+	<-c.until
+	return c.Conn.Close()
+}
+
 // Requests that come together are answered in turn, over the same connections,
 // whatever comes behind them.
 func TestQuickPipelining(t *testing.T) { eachLane(t, quickPipelining) }

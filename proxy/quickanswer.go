@@ -59,7 +59,7 @@ func (e *quickExchange) run(st *State, to endpoint) outcome {
 		var r head.Response
 		e.writeRequest(o)
 		if _, err = o.Write(e.out); err == nil {
-			r, err = o.readHead(e.interim)
+			r, err = e.await(o)
 		}
 		if err == nil && r.Status == http.StatusProxyAuthRequired && o.parent != nil {
 			o.Close() // the client does not know the parent's password
@@ -74,7 +74,7 @@ func (e *quickExchange) run(st *State, to endpoint) outcome {
 			err = tunnel.ErrShutdown
 		case errors.Is(err, errGeneral):
 			return handOver
-		case isClientError(err):
+		case isClientError(err), errors.Is(err, errLeft):
 			e.x.rec.Error = err.Error()
 			e.x.finish(0)
 			return closeClient
@@ -85,6 +85,38 @@ func (e *quickExchange) run(st *State, to endpoint) outcome {
 		}
 		return e.refuse(err)
 	}
+}
+
+// errLeft says that nobody waits for the answer any more.
+var errLeft = errors.New("the client left before it was answered")
+
+// await is readHead. A client within TLS that leaves meanwhile ends it with
+// errLeft; one that asks in plain may have closed its direction only.
+func (e *quickExchange) await(o *originConn) (r head.Response, err error) {
+	if e.ses == nil || e.n == len(e.buf) {
+		return o.readHead(e.interim)
+	}
+	left, done := false, make(chan struct{})
+	timer := time.AfterFunc(e.s.times.watch, func() {
+		defer close(done)
+		n, err := e.Read(e.buf[e.n:]) // the next request may come
+		e.n += n
+		if left = n == 0 && !isTimeout(err); left {
+			o.cut()
+		}
+	})
+	defer func() {
+		if timer.Stop() {
+			return
+		}
+		_ = e.SetReadDeadline(time.Unix(1, 0))
+		<-done
+		_ = e.SetReadDeadline(time.Time{})
+		if left {
+			err = errLeft
+		}
+	}()
+	return o.readHead(e.interim)
 }
 
 // readHead reads the head of a final answer; interim is called for those before
@@ -200,14 +232,19 @@ func (e *quickExchange) answer(o *originConn, r head.Response) outcome {
 
 // abort closes the client's connection so that a cut answer does not look whole.
 func (c *quickClient) abort() {
-	conn := c.Conn
-	if c.ses != nil {
-		conn = c.ses.Conn // and so TLS says no goodbye
-	}
+	conn := c.beneath() // and so TLS says no goodbye
 	if tcp := tcpOf(conn); tcp != nil {
 		_ = tcp.SetLinger(0)
 	}
 	conn.Close()
+}
+
+// beneath is the client's connection, or what is beneath TLS.
+func (c *quickClient) beneath() net.Conn {
+	if c.ses != nil {
+		return c.ses.Conn
+	}
+	return c.Conn
 }
 
 // tcpOf is what c wraps, nil where that is not TCP.

@@ -80,11 +80,12 @@ type times struct {
 	reply      time.Duration // for a destination to begin its answer; some long-poll for a minute or two
 	stall      time.Duration // for a portion of a body to move, either way
 	halfClosed time.Duration // for a tunnel of which one side closed
+	watch      time.Duration // for an answer, before the client is looked after
 }
 
 var defaultTimes = times{
 	head: 20 * time.Second, keepAlive: 2 * time.Minute, reply: 5 * time.Minute,
-	stall: 5 * time.Minute, halfClosed: 5 * time.Minute,
+	stall: 5 * time.Minute, halfClosed: 5 * time.Minute, watch: time.Second,
 }
 
 // A Server is a proxy. It is safe for concurrent use. It is a
