@@ -3,7 +3,6 @@ package main
 import (
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -24,7 +23,7 @@ import (
 )
 
 // caCommand is `espalier ca`.
-func caCommand(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+func caCommand(load configOf) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ca",
 		Short: "Make and show the CA for TLS interception",
@@ -35,7 +34,7 @@ func caCommand(load func(*cobra.Command) (*configs.Config, error)) *cobra.Comman
 	return cmd
 }
 
-func caInit(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+func caInit(load configOf) *cobra.Command {
 	var o inspect.InitOptions
 	cmd := &cobra.Command{
 		Use:   "init",
@@ -91,7 +90,7 @@ stays on this machine.`,
 	return cmd
 }
 
-func caRenew(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+func caRenew(load configOf) *cobra.Command {
 	var key string
 	cmd := &cobra.Command{
 		Use:   "renew --root-key FILE",
@@ -146,7 +145,7 @@ type excludedView struct {
 	Blocks  []string `json:"blocks"`
 }
 
-func caShow(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+func caShow(load configOf) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "show",
@@ -161,13 +160,7 @@ func caShow(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
 			if err != nil {
 				return noCA(err)
 			}
-			v := viewCA(ca, rows, time.Now())
-			if asJSON {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(v)
-			}
-			return v.write(newScreen(cmd.OutOrStdout()))
+			return writeAnswer(cmd, asJSON, viewCA(ca, rows, time.Now()), writeCA)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
@@ -203,7 +196,7 @@ func viewCert(c *x509.Certificate) certView {
 	}
 }
 
-func (v caView) write(s screen) error {
+func writeCA(s screen, v caView) error {
 	var b strings.Builder
 	row := func(name, text string) { fmt.Fprintf(&b, "%s  %s\n", s.paint(dim, fmt.Sprintf("%-16s", name)), text) }
 	cert := func(name string, c certView) {
@@ -226,7 +219,7 @@ func (v caView) write(s screen) error {
 	return err
 }
 
-func caExport(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+func caExport(load configOf) *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
 		Use:   "export",
@@ -259,7 +252,7 @@ func caExport(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command
 // loadExcluded loads the configuration, and all that a CA made with it must not
 // speak for: the advice for firewalls too where apple.wide is off, since that
 // says what is tunnelled and not whose it is.
-func loadExcluded(cmd *cobra.Command, load func(*cobra.Command) (*configs.Config, error)) (*configs.Config, []catalog.Row, error) {
+func loadExcluded(cmd *cobra.Command, load configOf) (*configs.Config, []catalog.Row, error) {
 	cfg, err := load(cmd)
 	if err != nil {
 		return nil, nil, err

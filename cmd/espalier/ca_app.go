@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"espalier/web/profile"
 	"fmt"
 	"io/fs"
 	"net/netip"
@@ -17,6 +16,7 @@ import (
 	"espalier/policy/catalog"
 	"espalier/proxy/inspect"
 	"espalier/web"
+	"espalier/web/profile"
 	"espalier/web/signin"
 )
 

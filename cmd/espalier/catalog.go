@@ -111,7 +111,7 @@ func writeRows(s screen, rows []catalog.Row, withService bool) error {
 	if err := t.write(s); err != nil {
 		return err
 	}
-	return s.paragraphs(append([]string{"", fmt.Sprintf("%s, %s, %d retired.", count(len(rows), "row"), count(len(hosts), "host"), retired)},
+	return s.paragraphs(append([]string{"", fmt.Sprintf("%s, %s, %d retired.", plural(len(rows), "row", "rows"), plural(len(hosts), "host", "hosts"), retired)},
 		besideTheProxy(rows)...))
 }
 
@@ -144,7 +144,7 @@ func besideTheProxy(rows []catalog.Row) (lines []string) {
 	}
 	if n > 0 {
 		lines = append(lines, fmt.Sprintf("%s with UDP, which a TCP proxy cannot carry; the firewall must let it out: %s.",
-			count(n, "row"), strings.Join(udp, ", ")))
+			plural(n, "row", "rows"), strings.Join(udp, ", ")))
 	}
 	if ssh != nil {
 		lines = append(lines, fmt.Sprintf("Port 22 is SSH; an SFTP client that knows no HTTP proxy needs it let out, too: %s.", strings.Join(ssh, ", ")))
@@ -208,7 +208,7 @@ older systems use it, is in the built-in catalogue only (espalier catalog diff).
 			for _, r := range rows {
 				hosts[r.Host] = true
 			}
-			_, err = fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s, %s (%s)\n", args[0], count(len(rows), "row"), count(len(hosts), "host"), rows[0].Source)
+			_, err = fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s, %s (%s)\n", args[0], plural(len(rows), "row", "rows"), plural(len(hosts), "host", "hosts"), rows[0].Source)
 			return err
 		},
 	}
@@ -244,12 +244,4 @@ func joined[T any](list []T, sep string) string {
 		parts[i] = fmt.Sprint(v)
 	}
 	return strings.Join(parts, sep)
-}
-
-// count is "1 row" or "2 rows".
-func count(n int, noun string) string {
-	if n != 1 {
-		noun += "s"
-	}
-	return fmt.Sprintf("%d %s", n, noun)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -94,10 +93,7 @@ func writeChangesJSON(w io.Writer, changes []catalog.Change) error {
 		}
 		list = append(list, change{c.Kind, c.Row().Host, c.Row().Service, cells, c.Old, c.New})
 	}
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(list)
+	return writeJSON(w, list)
 }
 
 func writeChanges(s screen, changes []catalog.Change, file string) error {
@@ -116,7 +112,7 @@ func writeChanges(s screen, changes []catalog.Change, file string) error {
 		return err
 	}
 	return s.paragraphs([]string{"", fmt.Sprintf("In %s and not in the catalogue: %s. In the catalogue and not there: %s. Different: %s.",
-		file, count(n[catalog.Added], "row"), count(n[catalog.Removed], "row"), count(n[catalog.Changed], "row"))})
+		file, plural(n[catalog.Added], "row", "rows"), plural(n[catalog.Removed], "row", "rows"), plural(n[catalog.Changed], "row", "rows"))})
 }
 
 // what describes a change in a line.

@@ -15,6 +15,13 @@ func configOptions(cmd *cobra.Command) configs.Options {
 	return configs.Options{File: file, Environ: os.Environ(), Set: set}
 }
 
+// A configOf returns the configuration that a command was told to use, and a
+// dataDirOf the data directory that it names.
+type (
+	configOf  func(*cobra.Command) (*configs.Config, error)
+	dataDirOf func(*cobra.Command) (string, error)
+)
+
 // loadedConfig loads the configuration that a command was told to use. What is
 // wrong with it ends the command as bad configuration.
 func loadedConfig(cmd *cobra.Command) (*configs.Config, error) {

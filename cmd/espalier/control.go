@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,10 +13,6 @@ import (
 
 	"espalier/web"
 )
-
-// A dataDirOf returns the data directory that a command's flags and
-// configuration name.
-type dataDirOf func(*cobra.Command) (string, error)
 
 // controlTimeout bounds how long a running process may take to answer.
 const controlTimeout = 30 * time.Second
@@ -45,6 +40,17 @@ func controlWithin(cmd *cobra.Command, dataDir dataDirOf, timeout time.Duration,
 	return nil
 }
 
+// show asks the running process, and writes what it answers.
+func show[T any](cmd *cobra.Command, dataDir dataDirOf, asJSON bool, ask func(context.Context, *web.ControlClient) (T, error), write func(screen, T) error) error {
+	return control(cmd, dataDir, func(ctx context.Context, c *web.ControlClient) error {
+		answer, err := ask(ctx, c)
+		if err != nil {
+			return err
+		}
+		return writeAnswer(cmd, asJSON, answer, write)
+	})
+}
+
 // statusCommand is `espalier status`.
 func statusCommand(dataDir dataDirOf) *cobra.Command {
 	var asJSON bool
@@ -57,18 +63,9 @@ open tunnels, and whether its configuration is in force.
 The exit status is 1 where none runs with the data directory.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return control(cmd, dataDir, func(ctx context.Context, c *web.ControlClient) error {
-				st, err := c.Status(ctx)
-				if err != nil {
-					return err
-				}
-				if asJSON {
-					enc := json.NewEncoder(cmd.OutOrStdout())
-					enc.SetIndent("", "  ")
-					return enc.Encode(st)
-				}
-				return writeStatus(newScreen(cmd.OutOrStdout()), st)
-			})
+			return show(cmd, dataDir, asJSON, func(ctx context.Context, c *web.ControlClient) (web.Status, error) {
+				return c.Status(ctx)
+			}, writeStatus)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")

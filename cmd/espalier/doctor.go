@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -116,18 +115,11 @@ been tried.`,
 			default:
 				d.Proxy, note = runningProxy(cfg)
 			}
-			screen := newScreen(cmd.OutOrStdout())
 			clear := showProgress(newScreen(cmd.ErrOrStderr()), d)
 			r := d.Run(cmd.Context())
 			clear()
 			r.ProxyNote = note
-			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				err = enc.Encode(r)
-			} else {
-				err = writeReport(screen, r)
-			}
+			err = writeAnswer(cmd, asJSON, r, writeReport)
 			if err == nil && (r.Broken() > 0 || !r.Complete) {
 				err = &exitError{exitNo, nil}
 			}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strconv"
 
@@ -47,18 +46,9 @@ func listExceptions(dataDir dataDirOf) *cobra.Command {
 		Short: "List the hosts, the last refused first",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return control(cmd, dataDir, func(ctx context.Context, c *web.ControlClient) error {
-				list, err := c.Exceptions(ctx)
-				if err != nil {
-					return err
-				}
-				if asJSON {
-					enc := json.NewEncoder(cmd.OutOrStdout())
-					enc.SetIndent("", "  ")
-					return enc.Encode(list)
-				}
-				return writeExceptions(newScreen(cmd.OutOrStdout()), list)
-			})
+			return show(cmd, dataDir, asJSON, func(ctx context.Context, c *web.ControlClient) ([]inspect.Exception, error) {
+				return c.Exceptions(ctx)
+			}, writeExceptions)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")

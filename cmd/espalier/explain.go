@@ -46,6 +46,8 @@ func explainCommand() *cobra.Command {
 				return err
 			}
 			s := newScreen(cmd.OutOrStdout())
+			lines := json.NewEncoder(cmd.OutOrStdout())
+			lines.SetEscapeHTML(false)
 			for i, arg := range args {
 				q.Target = arg
 				x, err := e.Explain(q)
@@ -53,7 +55,7 @@ func explainCommand() *cobra.Command {
 					return usage(fmt.Errorf("%s: %w", arg, err))
 				}
 				if asJSON {
-					if err := json.NewEncoder(cmd.OutOrStdout()).Encode(x); err != nil {
+					if err := lines.Encode(x); err != nil {
 						return err
 					}
 					continue

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -114,23 +113,17 @@ when they were loaded, and whether they are up to date.
 The exit status is 1 where none runs with the data directory.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return control(cmd, dataDir, func(ctx context.Context, c *web.ControlClient) error {
-				st, err := c.Status(ctx)
-				if err != nil {
-					return err
-				}
-				if asJSON {
-					enc := json.NewEncoder(cmd.OutOrStdout())
-					enc.SetIndent("", "  ")
-					return enc.Encode(st.Lists)
-				}
-				return writeLists(newScreen(cmd.OutOrStdout()), st.Lists)
-			})
+			return show(cmd, dataDir, asJSON, listsInForce, writeLists)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
 	cmd.AddCommand(refreshCommand(dataDir))
 	return cmd
+}
+
+func listsInForce(ctx context.Context, c *web.ControlClient) ([]lists.Status, error) {
+	st, err := c.Status(ctx)
+	return st.Lists, err
 }
 
 func writeLists(s screen, all []lists.Status) error {
@@ -159,6 +152,7 @@ func when(t time.Time) string {
 	return local(t)
 }
 
+// plural is "1 row" or "2 rows".
 func plural(n int, one, many string) string {
 	if n == 1 {
 		many = one
@@ -183,11 +177,11 @@ in force.`,
 				if err := c.RefreshLists(ctx, name); err != nil {
 					return withProblems(err)
 				}
-				st, err := c.Status(ctx)
+				all, err := listsInForce(ctx, c)
 				if err != nil {
 					return err
 				}
-				all := slices.DeleteFunc(st.Lists, func(l lists.Status) bool { return name != "" && l.Name != name })
+				all = slices.DeleteFunc(all, func(l lists.Status) bool { return name != "" && l.Name != name })
 				return writeLists(newScreen(cmd.OutOrStdout()), all)
 			})
 		},

@@ -18,7 +18,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"espalier/configs"
 	"espalier/policy"
 	"espalier/proxy/accesslog"
 )
@@ -40,7 +39,7 @@ var logsFlags = []struct{ name, key, usage string }{
 }
 
 // logsCommand is `espalier logs`.
-func logsCommand(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+func logsCommand(load configOf) *cobra.Command {
 	var asJSON, asCSV, follow bool
 	limit := 100
 	values := map[string]*string{}

@@ -7,12 +7,11 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
-	"espalier/configs"
 	"espalier/proxy/accesslog"
 )
 
 // logsImportCommand is `espalier logs import`.
-func logsImportCommand(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+func logsImportCommand(load configOf) *cobra.Command {
 	return &cobra.Command{
 		Use:   "import FILE...",
 		Short: "Put the records of JSON files into the store",

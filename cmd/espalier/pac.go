@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -18,7 +17,7 @@ import (
 )
 
 // pacCommand is `espalier pac`.
-func pacCommand(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+func pacCommand(load configOf) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pac",
 		Short: "Show the PAC script that devices get, and what it answers",
@@ -29,7 +28,7 @@ func pacCommand(load func(*cobra.Command) (*configs.Config, error)) *cobra.Comma
 	return cmd
 }
 
-func pacShow(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+func pacShow(load configOf) *cobra.Command {
 	var who pacClient
 	cmd := &cobra.Command{
 		Use:   "show",
@@ -48,7 +47,7 @@ func pacShow(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command 
 	return cmd
 }
 
-func pacEval(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+func pacEval(load configOf) *cobra.Command {
 	var who pacClient
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -65,9 +64,7 @@ func pacEval(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command 
 				return err
 			}
 			if asJSON {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(answers)
+				return writeJSON(cmd.OutOrStdout(), answers)
 			}
 			t := table{head: []string{"URL", "ANSWER"}}
 			for _, a := range answers {
@@ -81,7 +78,7 @@ func pacEval(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command 
 	return cmd
 }
 
-func pacURLs(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+func pacURLs(load configOf) *cobra.Command {
 	return &cobra.Command{
 		Use:   "urls",
 		Short: "Print where the script of each site is to be had, secrets and all",
@@ -151,7 +148,7 @@ func (c *pacClient) addFlags(cmd *cobra.Command) {
 }
 
 // script makes the script of the configuration that load returns.
-func (c *pacClient) script(cmd *cobra.Command, load func(*cobra.Command) (*configs.Config, error)) (*pac.Script, error) {
+func (c *pacClient) script(cmd *cobra.Command, load configOf) (*pac.Script, error) {
 	cfg, err := load(cmd)
 	if err != nil {
 		return nil, err

@@ -1,19 +1,17 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 
 	"github.com/spf13/cobra"
 
-	"espalier/configs"
 	"espalier/pac"
 	"espalier/pac/lint"
 )
 
-func pacCheck(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+func pacCheck(load configOf) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "check FILE",
@@ -75,9 +73,7 @@ func writeFindings(w io.Writer, name string, found []lint.Finding, asJSON bool) 
 		if found == nil {
 			found = []lint.Finding{}
 		}
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(found)
+		return writeJSON(w, found)
 	}
 	s := newScreen(w)
 	count := map[string]int{}

@@ -13,7 +13,7 @@ import (
 	"espalier/pac/wpad"
 )
 
-func pacDHCP(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+func pacDHCP(load configOf) *cobra.Command {
 	var format, url, domain string
 	cmd := &cobra.Command{
 		Use:   "dhcp",

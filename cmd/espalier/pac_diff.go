@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,7 +16,7 @@ import (
 	"espalier/pac/history"
 )
 
-func pacDiff(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+func pacDiff(load configOf) *cobra.Command {
 	var who pacClient
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -112,9 +111,7 @@ func (c *pacClient) address() netip.Addr {
 
 func writePACChanges(cmd *cobra.Command, changes []pac.Change, asked int, asJSON bool) error {
 	if asJSON {
-		e := json.NewEncoder(cmd.OutOrStdout())
-		e.SetIndent("", "  ")
-		return e.Encode(changes)
+		return writeJSON(cmd.OutOrStdout(), changes)
 	}
 	if len(changes) > 0 {
 		t := table{head: []string{"URL", "OLD", "NEW"}}

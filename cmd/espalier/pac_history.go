@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"net/netip"
 	"slices"
@@ -11,12 +10,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"espalier/configs"
 	"espalier/pac"
 	"espalier/pac/history"
 )
 
-func pacHistory(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+func pacHistory(load configOf) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "history [ID]",
@@ -51,9 +49,7 @@ With an ID, the script is printed.`,
 				if entries == nil {
 					entries = []history.Entry{}
 				}
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(entries)
+				return writeJSON(cmd.OutOrStdout(), entries)
 			}
 			t := table{head: []string{"ID", "SINCE", "SITE", "CONFIG", "BYTES"}, right: []int{4}}
 			for _, e := range entries {

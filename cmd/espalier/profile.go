@@ -17,7 +17,7 @@ import (
 )
 
 // profileCommand is `espalier profile`.
-func profileCommand(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+func profileCommand(load configOf) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "profile",
 		Short: "Make a .mobileconfig profile for devices",
@@ -36,7 +36,7 @@ profile that it has from an earlier run.`,
 	return cmd
 }
 
-func profileKind(load func(*cobra.Command) (*configs.Config, error), kind, short string) *cobra.Command {
+func profileKind(load configOf, kind, short string) *cobra.Command {
 	var r profile.Request
 	var w profile.WiFi
 	var passwordFile string

@@ -2,8 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -94,25 +95,20 @@ The exit status is 1 where none runs with the data directory, or there is no
 certificate.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return control(cmd, dataDir, func(ctx context.Context, c *web.ControlClient) error {
-				st, err := c.Status(ctx)
-				if err != nil {
-					return err
-				}
-				if asJSON {
-					enc := json.NewEncoder(cmd.OutOrStdout())
-					enc.SetIndent("", "  ")
-					return enc.Encode(st.TLS)
-				}
-				if len(st.TLS) == 0 {
-					return fmt.Errorf("nothing is served with TLS: the configuration has no tls")
-				}
-				return writeTLS(newScreen(cmd.OutOrStdout()), st.TLS)
-			})
+			return show(cmd, dataDir, asJSON, certsInForce, writeTLS)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
 	return cmd
+}
+
+// certsInForce are the certificates of a running process; none is an error.
+func certsInForce(ctx context.Context, c *web.ControlClient) ([]certs.Status, error) {
+	st, err := c.Status(ctx)
+	if err == nil && len(st.TLS) == 0 {
+		err = errors.New("nothing is served with TLS: the configuration has no tls")
+	}
+	return st.TLS, err
 }
 
 func writeTLS(s screen, all []certs.Status) error {
@@ -137,7 +133,7 @@ func writeTLS(s screen, all []certs.Status) error {
 			row("Warning", yellow, w)
 		}
 	}
-	_, err := fmt.Fprint(s, b.String())
+	_, err := io.WriteString(s, b.String())
 	return err
 }
 
@@ -159,11 +155,11 @@ it works. Connections go on, and the certificates before serve until then.`,
 				if err := c.RenewTLS(ctx, revoke); err != nil {
 					return withProblems(err)
 				}
-				st, err := c.Status(ctx)
+				all, err := certsInForce(ctx, c)
 				if err != nil {
 					return err
 				}
-				return writeTLS(newScreen(cmd.OutOrStdout()), st.TLS)
+				return writeTLS(newScreen(cmd.OutOrStdout()), all)
 			})
 		},
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -94,9 +93,7 @@ func tokenList(dataDir dataDirOf) *cobra.Command {
 				for _, t := range tokens {
 					list = append(list, listed{t.Name, t.Role, t.Created, t.Expires})
 				}
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(list)
+				return writeJSON(cmd.OutOrStdout(), list)
 			}
 			t := table{head: []string{"NAME", "ROLE", "CREATED", "EXPIRES"}}
 			for _, x := range tokens {

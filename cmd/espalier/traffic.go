@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -41,7 +40,7 @@ func newTrafficOf(name string, s accesslog.Sum) trafficOf {
 }
 
 // trafficCommand is `espalier traffic`.
-func trafficCommand(load func(*cobra.Command) (*configs.Config, error)) *cobra.Command {
+func trafficCommand(load configOf) *cobra.Command {
 	var since, until, by string
 	var asJSON bool
 	limit := 30
@@ -79,13 +78,7 @@ records (log.store.keep). The window is widened to whole ones.`,
 			if err != nil {
 				return err
 			}
-			report := newTrafficReport(t, by)
-			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(report)
-			}
-			return report.write(newScreen(cmd.OutOrStdout()))
+			return writeAnswer(cmd, asJSON, newTrafficReport(t, by), writeTraffic)
 		},
 	}
 	cmd.Flags().StringVar(&since, "since", "24h", "from a `TIME` on, as for espalier logs")
@@ -126,8 +119,8 @@ func newTrafficReport(t *accesslog.Traffic, by string) *trafficReport {
 	return report
 }
 
-// write makes a table, with bars where there is a terminal.
-func (t *trafficReport) write(s screen) error {
+// writeTraffic makes a table, with bars where there is a terminal.
+func writeTraffic(s screen, t *trafficReport) error {
 	if _, err := fmt.Fprintf(s, "%s  %s to %s\n\n", s.paint(bold, "Traffic by "+t.By), local(t.From), local(t.To)); err != nil {
 		return err
 	}
