@@ -533,6 +533,19 @@ func TestSecureShutdownCutsRequests(t *testing.T) {
 	}
 }
 
+// tunnelEcho opens a tunnel to an echo, and hears from it.
+func tunnelEcho(t *testing.T, c net.Conn, target string) {
+	t.Helper()
+	if _, err := io.WriteString(c, connectTo(target)+"a"); err != nil {
+		t.Fatal(err)
+	}
+	want := established + "a"
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(c, got); string(got) != want {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 // Where another process takes the socket over, who has connected before the drain
 // still has the time to ask.
 func TestSecureHandover(t *testing.T) {
@@ -542,14 +555,7 @@ func TestSecureHandover(t *testing.T) {
 	await(t, "the client to be accepted", func() bool { return r.server.Room().Len() > 0 })
 	cut := r.shutdown(t.Context())
 	secure := c.secure(trust)
-	if _, err := io.WriteString(secure, connectTo(at.String())+"a"); err != nil {
-		t.Fatal(err)
-	}
-	want := established + "a"
-	got := make([]byte, len(want))
-	if _, err := io.ReadFull(secure, got); string(got) != want {
-		t.Errorf("%q, %v", got, err)
-	}
+	tunnelEcho(t, secure, at.String())
 	secure.Close()
 	if n := <-cut; n != 0 {
 		t.Errorf("%d tunnels were cut", n)
@@ -607,14 +613,7 @@ func TestSecureProxyProtocol(t *testing.T) {
 	c := r.dial()
 	c.send(line4)
 	secure := c.secure(trust)
-	if _, err := io.WriteString(secure, connectTo(at.String())+"a"); err != nil {
-		t.Fatal(err)
-	}
-	want := established + "a"
-	got := make([]byte, len(want))
-	if _, err := io.ReadFull(secure, got); string(got) != want {
-		t.Errorf("%q, %v", got, err)
-	}
+	tunnelEcho(t, secure, at.String())
 	secure.Close()
 	if x := r.record(); x.Client != netip.MustParseAddr("192.0.2.7") {
 		t.Errorf("record %+v", x)

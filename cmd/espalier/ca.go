@@ -17,7 +17,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"espalier/configs"
-	"espalier/policy"
 	"espalier/policy/catalog"
 	"espalier/proxy/inspect"
 )
@@ -257,11 +256,11 @@ func loadExcluded(cmd *cobra.Command, load configOf) (*configs.Config, []catalog
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := policy.New(policy.Config{Apple: cfg.Apple})
+	apple, err := appleOf(cfg)
 	if err != nil {
 		return nil, nil, usage(err)
 	}
-	return cfg, slices.Concat(p.Apple().Rows(), catalog.Wide()), nil
+	return cfg, slices.Concat(apple.Rows(), catalog.Wide()), nil
 }
 
 // noCA says what to do where there is no CA.

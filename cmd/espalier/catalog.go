@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -30,7 +29,7 @@ func catalogCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.PersistentFlags().StringVar(&file, "catalog", "", "use this catalogue `file` in place of the built-in one")
+	cmd.PersistentFlags().StringVar(&file, "catalog", "", "use the catalogue in `FILE` in place of the built-in one")
 	_ = cmd.MarkPersistentFlagFilename("catalog", "yaml", "yml")
 	cmd.AddCommand(catalogList(rows), catalogExport(rows), catalogImport(), catalogDiff(rows))
 	return cmd
@@ -51,7 +50,7 @@ for older systems use it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if service != "" && !catalog.IsService(service) {
-				return usage(fmt.Errorf("service: %q is unknown (allowed: %s)", service, strings.Join(serviceIDs(), ", ")))
+				return usage(fmt.Errorf("--service: %q is unknown (allowed: %s)", service, strings.Join(serviceIDs(), ", ")))
 			}
 			rows, err := load()
 			if err != nil {
@@ -167,7 +166,7 @@ mikrotik and fortinet have what a firewall must let out beside the proxy.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !slices.Contains(catalog.Formats(), format) {
-				return usage(fmt.Errorf("format: %q is unknown (allowed: %s)", format, strings.Join(catalog.Formats(), ", ")))
+				return usage(fmt.Errorf("--format: %q is unknown (allowed: %s)", format, strings.Join(catalog.Formats(), ", ")))
 			}
 			rows, err := load()
 			if err != nil {
@@ -193,7 +192,7 @@ It has the rows of that edition and no others: what it no longer lists, though
 older systems use it, is in the built-in catalogue only (espalier catalog diff).`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			data, err := readInput(cmd, args[0])
+			data, err := readArticle(cmd, args[0])
 			if err != nil {
 				return usage(err)
 			}
@@ -214,11 +213,20 @@ older systems use it, is in the built-in catalogue only (espalier catalog diff).
 	}
 }
 
-// maxInput bounds what is read into memory; Apple's article is far smaller.
-const maxInput = 16 << 20
+// maxArticle bounds what is read into memory; Apple's article is far smaller.
+const maxArticle = 16 << 20
 
-// readInput reads a file, or standard input for "-".
-func readInput(cmd *cobra.Command, path string) ([]byte, error) {
+// readArticle reads the article, or a catalogue, from a file or standard input.
+func readArticle(cmd *cobra.Command, path string) ([]byte, error) {
+	data, err := readInput(cmd, path, maxArticle+1)
+	if err == nil && len(data) > maxArticle {
+		err = fmt.Errorf("%s: larger than 16 MB", path)
+	}
+	return data, err
+}
+
+// readInput reads a file, or standard input for "-", up to limit bytes.
+func readInput(cmd *cobra.Command, path string, limit int64) ([]byte, error) {
 	in := cmd.InOrStdin()
 	if path != "-" {
 		f, err := os.Open(path)
@@ -228,14 +236,7 @@ func readInput(cmd *cobra.Command, path string) ([]byte, error) {
 		defer f.Close()
 		in = f
 	}
-	data, err := io.ReadAll(io.LimitReader(in, maxInput+1))
-	if err == nil && len(data) > maxInput {
-		err = errors.New("larger than 16 MB")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return data, nil
+	return io.ReadAll(io.LimitReader(in, limit))
 }
 
 func joined[T any](list []T, sep string) string {

@@ -50,7 +50,7 @@ they are the same, 1 where they differ.`,
 
 // readRows reads a catalogue, or else the article.
 func readRows(cmd *cobra.Command, path string) ([]catalog.Row, error) {
-	data, err := readInput(cmd, path)
+	data, err := readArticle(cmd, path)
 	if err != nil {
 		return nil, err
 	}

@@ -104,7 +104,7 @@ a.example.com  443    tcp        yes    Things
 ]
 `},
 		{name: "list: unknown service", args: "list --service cloud", code: exitUsage,
-			stderr: `service: "cloud" is unknown (allowed: ` + strings.Join(serviceIDs(), ", ") + `)`},
+			stderr: `--service: "cloud" is unknown (allowed: ` + strings.Join(serviceIDs(), ", ") + `)`},
 		{name: "list: no such file", args: "list --catalog none.yaml", code: exitUsage, stderr: "open none.yaml: no such file or directory"},
 		{name: "list: bad catalogue", args: "list --catalog bad.yaml", code: exitUsage, stderr: `bad.yaml:1:33: ports: "0" is not a port (allowed: 1 to 65535)`},
 		{name: "list: an argument", args: "list icloud", code: exitUsage, stderr: `unknown command "icloud" for "catalog list"`},
@@ -112,7 +112,7 @@ a.example.com  443    tcp        yes    Things
 
 		{name: "export", args: "export --format hosts --catalog catalogue.yaml", stdout: "a.example.com\nc.example.com\nd.example.com\n*.push.apple.com\n"},
 		{name: "export: unknown format", args: "export --format xml", code: exitUsage,
-			stderr: `format: "xml" is unknown (allowed: json, csv, hosts, squid, nftables, mikrotik, fortinet)`},
+			stderr: `--format: "xml" is unknown (allowed: json, csv, hosts, squid, nftables, mikrotik, fortinet)`},
 
 		{name: "import", args: "import article.txt", stdout: `# iCloud
 - {host: a.example.com, ports: [443, 80], transports: [tcp], systems: [ios, macos], proxy: "yes",

@@ -12,6 +12,7 @@ import (
 	"espalier/pac"
 	"espalier/policy"
 	"espalier/policy/auth"
+	"espalier/policy/catalog"
 	"espalier/policy/lists"
 	"espalier/proxy"
 	"espalier/proxy/egress"
@@ -89,4 +90,13 @@ func ownAddresses(cfg *configs.Config, self []netip.AddrPort) egress.Self {
 		add(site.Proxies)
 	}
 	return own
+}
+
+// appleOf is what a configuration takes for Apple's.
+func appleOf(cfg *configs.Config) (*catalog.Set, error) {
+	p, err := policy.New(policy.Config{Apple: cfg.Apple})
+	if err != nil {
+		return nil, err
+	}
+	return p.Apple(), nil
 }

@@ -99,11 +99,7 @@ func writeStatus(s screen, st web.Status) error {
 		}
 	}
 	for i, f := range st.PACFetches {
-		name := ""
-		if i == 0 {
-			name = "PAC fetched"
-		}
-		row(name, plain, fmt.Sprintf("%s by %s, site %s, last %s", plural(int(f.Count), "time", "times"), f.Agent, f.Site, local(f.Last)))
+		row(first(i, "PAC fetched"), plain, fmt.Sprintf("%s by %s, site %s, last %s", plural(int(f.Count), "time", "times"), f.Agent, f.Site, local(f.Last)))
 	}
 	row("Open tunnels", plain, strconv.FormatInt(st.Tunnels, 10))
 	if st.Overloaded != "" {
@@ -114,11 +110,7 @@ func writeStatus(s screen, st web.Status) error {
 		width = max(width, len(l.Purpose))
 	}
 	for i, l := range st.Listeners {
-		name := ""
-		if i == 0 {
-			name = "Listening"
-		}
-		row(name, plain, fmt.Sprintf("%-*s  %s", width, l.Purpose, l.Address))
+		row(first(i, "Listening"), plain, fmt.Sprintf("%-*s  %s", width, l.Purpose, l.Address))
 	}
 	file := st.Reload.File
 	if file == "" {
@@ -138,10 +130,6 @@ func writeStatus(s screen, st web.Status) error {
 		row("Records lost", yellow, strconv.FormatUint(n, 10)+" since the start: the access log could not be written")
 	}
 	for i, l := range st.Lists {
-		name := ""
-		if i == 0 {
-			name = "Lists"
-		}
 		state, as := listState(l)
 		text := l.Name
 		if !l.Loaded.IsZero() {
@@ -150,7 +138,7 @@ func writeStatus(s screen, st web.Status) error {
 		if l.BadLines > 0 {
 			text += ", " + plural(l.BadLines, "bad line", "bad lines")
 		}
-		row(name, as, text+": "+state)
+		row(first(i, "Lists"), as, text+": "+state)
 	}
 	if s := st.Store; s != nil && s.Error != "" {
 		row("Store", red, "records wait in the access log since "+local(s.Since)+": "+s.Error)
@@ -167,6 +155,14 @@ func writeStatus(s screen, st web.Status) error {
 	}
 	_, err := io.WriteString(s, b.String())
 	return err
+}
+
+// first names the first of several rows.
+func first(i int, name string) string {
+	if i > 0 {
+		return ""
+	}
+	return name
 }
 
 // local writes a time as the clock on the wall shows it.

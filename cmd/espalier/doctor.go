@@ -25,7 +25,7 @@ import (
 // newDoctor returns a doctor of the hosts and the way that a configuration names.
 // self is what the process listens on.
 func newDoctor(cfg *configs.Config, self []netip.AddrPort) (*doctor.Doctor, error) {
-	pol, err := policy.New(policy.Config{Apple: cfg.Apple})
+	apple, err := appleOf(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +33,7 @@ func newDoctor(cfg *configs.Config, self []netip.AddrPort) (*doctor.Doctor, erro
 	if err != nil {
 		return nil, fmt.Errorf("egress: %w", err)
 	}
-	return &doctor.Doctor{Rows: pol.Apple().Rows(), Egress: dialer}, nil
+	return &doctor.Doctor{Rows: apple.Rows(), Egress: dialer}, nil
 }
 
 // doctor returns a doctor of the configuration in force and the own proxy.
@@ -121,7 +121,7 @@ been tried.`,
 			r.ProxyNote = note
 			err = writeAnswer(cmd, asJSON, r, writeReport)
 			if err == nil && (r.Broken() > 0 || !r.Complete) {
-				err = &exitError{exitNo, nil}
+				err = &exitError{code: exitNo}
 			}
 			return err
 		},

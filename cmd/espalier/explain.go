@@ -73,7 +73,7 @@ func explainCommand() *cobra.Command {
 	cmd.Flags().StringVar(&client, "client", "", "the client's address; without it one that is allowed")
 	cmd.Flags().StringVar(&user, "user", "", "user who has signed in")
 	cmd.Flags().StringArrayVar(&groups, "group", nil, "`GROUP` of that user, beside auth.groups; repeatable")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each destination")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, a line for each destination")
 	return cmd
 }
 
@@ -131,10 +131,6 @@ func writeExplanation(s screen, x *explain.Explanation) error {
 		line("PAC", plain, x.PAC)
 	}
 	for i, r := range x.Rows {
-		label := ""
-		if i == 0 {
-			label = "catalogue"
-		}
 		text := r.Host + " " + strings.Join(r.Transports, ",")
 		if len(r.Ports) > 0 {
 			text += " " + joined(r.Ports, ",")
@@ -146,7 +142,7 @@ func writeExplanation(s screen, x *explain.Explanation) error {
 		if r.Until != "" {
 			text += " (retired " + r.Until + ")"
 		}
-		line(label, plain, text)
+		line(first(i, "catalogue"), plain, text)
 	}
 	if len(x.NotLoaded) > 0 {
 		line("lists", yellow, "not to be had here, so that they match nothing: "+strings.Join(x.NotLoaded, ", "))

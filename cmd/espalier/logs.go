@@ -98,8 +98,8 @@ none.`,
 		values[flag.key] = cmd.Flags().String(flag.name, "", flag.usage)
 	}
 	cmd.Flags().IntVar(&limit, "limit", limit, "show the newest `N`; 0 shows all")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, a line for each record")
-	cmd.Flags().BoolVar(&asCSV, "csv", false, "print CSV")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, a line for each record")
+	cmd.Flags().BoolVar(&asCSV, "csv", false, "write CSV")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new records as they come")
 	cmd.MarkFlagsMutuallyExclusive("json", "csv")
 	cmd.AddCommand(logsImportCommand(load))

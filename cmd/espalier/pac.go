@@ -12,7 +12,6 @@ import (
 
 	"espalier/configs"
 	"espalier/pac"
-	"espalier/policy"
 	"espalier/web"
 )
 
@@ -170,8 +169,8 @@ func (c *pacClient) scriptOf(cmd *cobra.Command, cfg *configs.Config) (*pac.Scri
 			return nil, usage(fmt.Errorf("--client: %q is no IP address", c.client))
 		}
 		site = compiled.SiteFor(client)
-	} else if site != "" && !compiled.HasSite(site) {
-		return nil, usage(fmt.Errorf("--site: there is no %q under pac.sites (there are: %q)", site, compiled.Sites()))
+	} else if err := checkSite(compiled, site); err != nil {
+		return nil, usage(err)
 	}
 	proxies := compiled.Proxies(site, "")
 	switch {
@@ -195,9 +194,18 @@ func (c *pacClient) scriptOf(cmd *cobra.Command, cfg *configs.Config) (*pac.Scri
 	return script, nil
 }
 
+// checkSite is the error of a --site that the configuration has not; the empty one
+// is none in particular.
+func checkSite(compiled *pac.PAC, site string) error {
+	if site != "" && !compiled.HasSite(site) {
+		return fmt.Errorf("--site: there is no %q under pac.sites (there are: %q)", site, compiled.Sites())
+	}
+	return nil
+}
+
 // pacSamples are URLs that tell apart what cfg does.
 func pacSamples(cfg *configs.Config) ([]string, error) {
-	p, err := policy.New(policy.Config{Apple: cfg.Apple})
+	apple, err := appleOf(cfg)
 	if err != nil {
 		return nil, usage(err)
 	}
@@ -208,16 +216,16 @@ func pacSamples(cfg *configs.Config) ([]string, error) {
 	for _, r := range cfg.Rules {
 		patterns = append(patterns, r.When.Hosts...)
 	}
-	return pac.Samples(p.Apple().Rows(), patterns), nil
+	return pac.Samples(apple.Rows(), patterns), nil
 }
 
 // compilePAC makes what scripts are made from.
 func compilePAC(cfg *configs.Config) (*pac.PAC, error) {
-	p, err := policy.New(policy.Config{Apple: cfg.Apple})
+	apple, err := appleOf(cfg)
 	if err != nil {
 		return nil, usage(err)
 	}
-	compiled, err := pac.Compile(cfg.PAC, p.Apple())
+	compiled, err := pac.Compile(cfg.PAC, apple)
 	if err != nil {
 		return nil, usage(fmt.Errorf("pac: %w", err))
 	}

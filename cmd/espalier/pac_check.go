@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -34,7 +33,7 @@ The exit status is 1 where there are errors; warnings alone leave it at 0.`,
 				return err
 			}
 			name := args[0]
-			script, err := readScript(cmd.InOrStdin(), name)
+			script, err := readScript(cmd, name)
 			if err != nil {
 				return usage(err)
 			}
@@ -44,7 +43,7 @@ The exit status is 1 where there are errors; warnings alone leave it at 0.`,
 			}
 			for _, f := range found {
 				if f.Severity == lint.Error {
-					return &exitError{exitNo, nil}
+					return &exitError{code: exitNo}
 				}
 			}
 			return nil
@@ -54,18 +53,10 @@ The exit status is 1 where there are errors; warnings alone leave it at 0.`,
 	return cmd
 }
 
-// readScript reads a file, or in where name is "-", up to what lint.Check looks
+// readScript reads a file, or standard input for "-", up to what lint.Check looks
 // at.
-func readScript(in io.Reader, name string) ([]byte, error) {
-	if name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		in = f
-	}
-	return io.ReadAll(io.LimitReader(in, lint.MaxSize+1))
+func readScript(cmd *cobra.Command, name string) ([]byte, error) {
+	return readInput(cmd, name, lint.MaxSize+1)
 }
 
 func writeFindings(w io.Writer, name string, found []lint.Finding, asJSON bool) error {

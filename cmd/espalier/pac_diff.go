@@ -59,7 +59,7 @@ The exit status is 1 where an answer differs.`,
 				return err
 			}
 			if len(changes) > 0 {
-				return &exitError{exitNo, nil}
+				return &exitError{code: exitNo}
 			}
 			return nil
 		},
@@ -80,7 +80,7 @@ func (c *pacClient) source(cmd *cobra.Command, cfg *configs.Config, arg string) 
 			err = fmt.Errorf("%s: is neither a file nor a script of `espalier pac history`", arg)
 		}
 	} else {
-		script, err = readScript(nil, arg)
+		script, err = readScript(cmd, arg)
 	}
 	return script, append(samples, pac.Samples(nil, pac.HostsIn(script))...), err
 }

@@ -123,8 +123,8 @@ func pacURLOf(cfg *configs.Config, r *profile.Request) error {
 	if err != nil {
 		return err
 	}
-	if _, ok := cfg.PAC.Sites[r.Site]; r.Site != "" && !ok {
-		return fmt.Errorf("--site: there is no site %q under pac.sites", r.Site)
+	if err := checkSite(compiled, r.Site); err != nil {
+		return err
 	}
 	if r.PACURL != "" {
 		return nil
