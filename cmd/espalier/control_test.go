@@ -51,7 +51,7 @@ func output(build func(dataDirOf) *cobra.Command, dataDir string, args ...string
 	cmd := build(func(*cobra.Command) (string, error) { return dataDir, nil })
 	var out bytes.Buffer
 	cmd.SetOut(&out)
-	cmd.SetArgs(args)
+	cmd.SetArgs(append([]string{}, args...)) // nil would be those of the test
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	err := cmd.Execute()
 	return out.String(), err

@@ -59,6 +59,9 @@ var binaryDir string
 // TestMain runs the tests and removes what binary has built. The scripts run the
 // program inside the test's own executable.
 func TestMain(m *testing.M) {
+	// The race detector sleeps a second before a program ends, in case that something
+	// goes on meanwhile, and these tests end hundreds.
+	os.Setenv("GORACE", strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=20"))
 	testscript.Main(cleaning{m}, map[string]func(){"espalier": main})
 }
 
