@@ -123,6 +123,9 @@ func (f *forwarder) request(r *http.Request, ctx *goproxy.ProxyCtx) (*http.Reque
 func (s *Server) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 	if r.ProtoMajor == 2 && r.Host != "" && r.RequestURI != "*" {
 		r.URL.Scheme, r.URL.Host = "http", r.Host // net/http drops the former and parts the latter
+		if r.Context().Value(httpsKey{}) != nil {
+			r.URL.Scheme = "https"
+		}
 	}
 	x.rec.URL = recordURL(r.URL.Scheme, r.URL.Host, r.URL.EscapedPath())
 	x.asked = r.Header

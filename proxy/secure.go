@@ -17,7 +17,7 @@ import (
 // newSecureServer returns the server of clients that have chosen HTTP/2 inside
 // TLS.
 func newSecureServer(s *Server) *http.Server {
-	return &http.Server{
+	srv := &http.Server{
 		Handler:                      s,
 		IdleTimeout:                  s.times.keepAlive,
 		MaxHeaderBytes:               head.MaxBytes,
@@ -34,6 +34,40 @@ func newSecureServer(s *Server) *http.Server {
 		ConnState: s.connState,
 		ErrorLog:  zap.NewStdLog(s.ops.WithOptions(zap.IncreaseLevel(zap.WarnLevel))),
 	}
+	markHTTPS(srv)
+	return srv
+}
+
+// httpsKey is in the context of requests by HTTP/2 whose :scheme is https.
+type httpsKey struct{}
+
+// markHTTPS lets srv mark such requests. Of the scheme net/http tells nothing, but
+// that its HTTP/2 gives TLS to requests of https only, before its HTTP/1 gives it to
+// all. Between the two stands TLSNextProto, which Serve fills.
+func markHTTPS(srv *http.Server) {
+	none := newHandedListener(nil)
+	none.Close()
+	_ = srv.Serve(none)
+	if serve := srv.TLSNextProto["h2"]; serve != nil {
+		srv.TLSNextProto["h2"] = func(srv *http.Server, c *tls.Conn, h http.Handler) { serve(srv, c, httpsMarker{h}) }
+	}
+}
+
+type httpsMarker struct{ http.Handler }
+
+func (m httpsMarker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.TLS != nil {
+		r = r.WithContext(context.WithValue(r.Context(), httpsKey{}, true))
+	}
+	m.Handler.ServeHTTP(w, r)
+}
+
+// BaseContext is how net/http hands a connection's context to its HTTP/2.
+func (m httpsMarker) BaseContext() context.Context {
+	if h, ok := m.Handler.(interface{ BaseContext() context.Context }); ok {
+		return h.BaseContext()
+	}
+	return context.Background()
 }
 
 // maxStreams is how many tunnels and requests a client may have in a connection;

@@ -359,13 +359,13 @@ func TestSecureHTTP2Intercepts(t *testing.T) {
 	}
 }
 
-// askFor sends a request by HTTP/2 whose target is path, which clients would not
-// let pass, and waits for the head of the answer.
-func (r *rig) askFor(trust *tls.Config, authority, path string) {
+// askFor sends a request by HTTP/2 whose scheme, or whose target, path, clients
+// would not let pass, and waits for the head of the answer.
+func (r *rig) askFor(trust *tls.Config, scheme, authority, path string) {
 	r.t.Helper()
 	c := r.dialTLS(trust, "h2")
 	var block []byte
-	for _, s := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":authority", authority}, {":path", path}} {
+	for _, s := range [][2]string{{":method", "GET"}, {":scheme", scheme}, {":authority", authority}, {":path", path}} {
 		block = append(block, 0) // literal, not indexed (RFC 7541, 6.2.2)
 		for _, text := range s {
 			block = append(append(block, byte(len(text))), text...)
@@ -410,7 +410,7 @@ func TestSecureHTTP2Targets(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(x.authority, " ", x.path), func(t *testing.T) {
 			r, trust := secured(t, setup{})
-			r.askFor(trust, x.authority, x.path)
+			r.askFor(trust, "http", x.authority, x.path)
 			if list := r.stop(); len(list) != 1 || list[0].Status != x.want {
 				t.Errorf("records %+v", list)
 			}
@@ -420,6 +420,33 @@ func TestSecureHTTP2Targets(t *testing.T) {
 		if line, _, _ := strings.Cut(h, "\r\n"); line != "GET / HTTP/1.1" && line != "GET /?a=/b HTTP/1.1" {
 			t.Errorf("the destination was sent %q", line)
 		}
+	}
+}
+
+// What is to be fetched by https is not fetched by http, but refused as an absolute
+// URL is by HTTP/1.1.
+func TestSecureHTTP2Scheme(t *testing.T) {
+	web := newAnswering(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	for _, x := range []struct {
+		name, scheme, path string
+		want               int
+		action             policy.Action
+		rule               string
+	}{
+		{"http", "http", "/a", 200, policy.Forward, "default"},
+		{"https", "https", "/a?b", 501, policy.Deny, "scheme"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			r, trust := secured(t, setup{})
+			r.askFor(trust, x.scheme, web.String(), x.path)
+			if list := r.stop(); len(list) != 1 || list[0].Status != x.want || list[0].Action != x.action || list[0].Rule != x.rule ||
+				list[0].URL != x.scheme+"://"+web.String()+"/a" {
+				t.Errorf("records %+v", list)
+			}
+		})
+	}
+	if heads, _ := web.seen(); len(heads) != 1 {
+		t.Errorf("the destination was sent %q", heads)
 	}
 }
 
