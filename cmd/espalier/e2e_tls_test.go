@@ -33,6 +33,7 @@ type acmeProcess struct {
 	secure            string // the proxy inside TLS
 	issuer            string // file of the CA
 	publicAt, adminAt string
+	stdin             *os.File // the other end of its standard input; nil: it has none
 }
 
 const certifiedName = "proxy.school.example"
@@ -75,8 +76,16 @@ tls:
 // start is process.start with addresses that the authority finds.
 func (c *acmeProcess) start() {
 	c.t.Helper()
-	c.spawn(c.command("run", "-c", c.config, "--set", "proxy.listen=127.0.0.1:0", "--set", "proxy.tls_listen="+c.secure,
-		"--set", "web.public="+c.publicAt, "--set", "web.admin="+c.adminAt, "--set", "web.hosts="+certifiedName))
+	cmd := c.command("run", "-c", c.config, "--set", "proxy.listen=127.0.0.1:0", "--set", "proxy.tls_listen="+c.secure,
+		"--set", "web.public="+c.publicAt, "--set", "web.admin="+c.adminAt, "--set", "web.hosts="+certifiedName)
+	in, stdin, err := os.Pipe()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer in.Close()
+	c.t.Cleanup(func() { stdin.Close() })
+	cmd.Stdin, c.stdin = in, stdin
+	c.spawn(cmd)
 	c.locate()
 }
 
@@ -203,6 +212,46 @@ func TestTLSByACME(t *testing.T) {
 		if bad > 0 || x.Status != 200 || x.Error != "" || x.Action != policy.Forward && x.Action != policy.Tunnel {
 			t.Fatalf("record %+v", x)
 		}
+	}
+}
+
+// keptFile is the file in ACME's storage that ends with suffix.
+func (c *acmeProcess) keptFile(suffix string) string {
+	c.t.Helper()
+	var found []string
+	err := filepath.WalkDir(filepath.Join(c.data, "acme"), func(path string, _ os.DirEntry, err error) error {
+		if strings.HasSuffix(path, suffix) {
+			found = append(found, path)
+		}
+		return err
+	})
+	if err != nil || len(found) != 1 {
+		c.t.Fatalf("%s: %q %v", suffix, found, err)
+	}
+	return found[0]
+}
+
+// A certificate that a power failure has left as an empty file is obtained anew at
+// the next start, which says so and keeps the file.
+func TestTLSByACMEAfterDamage(t *testing.T) {
+	c := certify(t, "")
+	before := c.certificate()
+	c.signal(os.Interrupt)
+	c.exits(0)
+	damaged := c.keptFile(".crt")
+	if err := os.Truncate(damaged, 0); err != nil {
+		t.Fatal(err)
+	}
+	c.start()
+	c.await("another certificate", func() bool {
+		now := c.certificate()
+		return !now.NotAfter.IsZero() && now.Fingerprint != before.Fingerprint
+	})
+	if log := c.stderr.String(); !strings.Contains(log, damaged) {
+		t.Errorf("the log does not name %s:\n%s", damaged, log)
+	}
+	if now := c.certificate(); now.Error != "" || len(now.Warnings) > 0 {
+		t.Errorf("%+v", now)
 	}
 }
 

@@ -32,8 +32,10 @@ type authority struct {
 	cache   *certmagic.Cache
 	magic   *certmagic.Config
 	issuer  *certmagic.ACMEIssuer
+	storage *certmagic.FileStorage
 	ctx     context.Context // of what goes on in the background
 	cancel  context.CancelFunc
+	mending sync.WaitGroup
 
 	mu      sync.Mutex
 	errs    map[string]error         // why a name has no new certificate
@@ -79,13 +81,14 @@ func (c *Certs) newAuthority(cfg ACME) (*authority, error) {
 	if !filepath.IsAbs(storage) {
 		storage = filepath.Join(c.data, storage)
 	}
+	a.storage = &certmagic.FileStorage{Path: storage}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.cache = certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return a.magic, nil },
 		Logger:           template.Logger,
 	})
 	a.magic = certmagic.New(a.cache, certmagic.Config{
-		Storage: &certmagic.FileStorage{Path: storage}, Logger: template.Logger, OnEvent: a.event,
+		Storage: a.storage, Logger: template.Logger, OnEvent: a.event,
 		// For clients that name nobody, or this machine by another name.
 		DefaultServerName: domains[0], FallbackServerName: domains[0],
 		// Each is given to one listener, whose clients are known.
@@ -107,18 +110,24 @@ func (newest) SelectCertificate(_ *tls.ClientHelloInfo, choices []certmagic.Cert
 	return slices.MaxFunc(choices, func(a, b certmagic.Certificate) int { return a.Leaf.NotBefore.Compare(b.Leaf.NotBefore) }), nil
 }
 
-// manage begins to obtain what is not there, and to renew. It waits for what is
-// there already to serve, not for an authority.
+// manage begins to obtain what is not there or damaged, and to renew. It waits for
+// what is there already to serve, not for an authority.
 func (a *authority) manage() {
 	var wait []chan struct{}
+	var whole []string
 	for _, d := range a.domains {
-		if a.magic.Storage.Exists(a.ctx, certmagic.StorageKeys.SiteCert(a.issuer.IssuerKey(), d)) {
+		if a.damage(a.ctx, d) != nil {
+			a.mending.Go(func() { a.mendAndManage(d) })
+			continue
+		}
+		whole = append(whole, d)
+		if a.storage.Exists(a.ctx, certmagic.StorageKeys.SiteCert(a.issuer.IssuerKey(), d)) {
 			loaded := make(chan struct{})
 			a.loading[d] = loaded
 			wait = append(wait, loaded)
 		}
 	}
-	_ = a.magic.ManageAsync(a.ctx, a.domains) // events tell of errors
+	_ = a.magic.ManageAsync(a.ctx, whole) // events tell of errors
 	patience := time.After(loadTime)
 	for _, loaded := range wait {
 		select {
@@ -128,6 +137,17 @@ func (a *authority) manage() {
 			return
 		}
 	}
+}
+
+func (a *authority) mendAndManage(name string) {
+	if err := a.mend(a.ctx, name); err != nil {
+		if a.ctx.Err() == nil {
+			a.failed(name, err)
+			a.log.Error("a certificate that is kept is damaged", zap.String("name", name), zap.Error(err))
+		}
+		return
+	}
+	_ = a.magic.ManageAsync(a.ctx, []string{name}) // events tell of errors
 }
 
 // event is told by certmagic what happens.
@@ -213,7 +233,10 @@ func (a *authority) renewOne(ctx context.Context, name string, revoke bool) erro
 	if err := a.problems()[name]; err != nil {
 		return fmt.Errorf("it is being tried; the last try: %w", err)
 	}
-	old, err := a.magic.Storage.Load(ctx, certmagic.StorageKeys.SiteCert(a.issuer.IssuerKey(), name))
+	if err := a.mend(ctx, name); err != nil {
+		return err
+	}
+	old, err := a.storage.Load(ctx, certmagic.StorageKeys.SiteCert(a.issuer.IssuerKey(), name))
 	if err != nil { // there is none, or it is unreadable
 		err = a.magic.ObtainCertSync(ctx, name)
 	} else {
@@ -247,5 +270,6 @@ func (a *authority) renewOne(ctx context.Context, name string, revoke bool) erro
 // close ends what goes on in the background.
 func (a *authority) close() {
 	a.cancel()
+	a.mending.Wait()
 	a.cache.Stop()
 }

@@ -42,11 +42,12 @@ type server struct {
 	t         *testing.T
 	tls, http net.Listener
 	data      string
+	log       *zap.Logger
 }
 
 func newServer(t *testing.T) *server {
 	t.Helper()
-	s := &server{t: t, data: t.TempDir()}
+	s := &server{t: t, data: t.TempDir(), log: zap.NewNop()}
 	s.open()
 	var err error
 	if s.tls, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
@@ -83,7 +84,7 @@ func newServer(t *testing.T) *server {
 
 // open begins anew, as a restart does.
 func (s *server) open() {
-	c := New(s.data, zap.NewNop())
+	c := New(s.data, s.log)
 	s.t.Cleanup(c.Close)
 	if before := s.current.Swap(c); before != nil {
 		before.Close()
@@ -107,7 +108,7 @@ func (s *server) shown(name string) *x509.Certificate {
 func (s *server) await(p *pebbletest.Server, name string) *x509.Certificate {
 	s.t.Helper()
 	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
-		if c := s.shown(name); strings.HasPrefix(c.Issuer.CommonName, "Pebble") {
+		if c := s.shown(name); strings.HasPrefix(c.Issuer.CommonName, "Pebble") && c.VerifyHostname(name) == nil {
 			s.verify(p, name)
 			return c
 		}
