@@ -83,7 +83,7 @@ func newInterceptor(s *Server) *interceptor {
 func newServerTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion:                  tls.VersionTLS12,
-		NextProtos:                  []string{"h2", "http/1.1"},
+		NextProtos:                  inspect.HTTPProtocols,
 		DynamicRecordSizingDisabled: true,
 		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return h.Conn.(*session).cert, nil

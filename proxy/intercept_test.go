@@ -478,6 +478,21 @@ func TestInterceptedRequests(t *testing.T) {
 	}
 }
 
+// A client that offers HTTP/1.0 alone is looked into like any other.
+func TestInterceptHTTP10(t *testing.T) {
+	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Host) })
+	r := start(t, site.everything(), false)
+	c := r.connected(site.at("example.com"))
+	conn := c.secure(&tls.Config{ServerName: "example.com", RootCAs: r.trusted(), NextProtos: []string{"http/1.0"}})
+	io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n")
+	if text, err := io.ReadAll(conn); err != nil || !strings.HasSuffix(string(text), "\r\n\r\nexample.com") {
+		t.Errorf("received %q, %v", text, err)
+	}
+	if _, inner := byMethod(r.stop()); len(inner) != 1 || inner[0].Action != policy.Inspect || inner[0].Status != 200 {
+		t.Errorf("records %+v", inner)
+	}
+}
+
 func TestInterceptRecords(t *testing.T) {
 	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Host) })
 	set := site.everything()

@@ -21,10 +21,13 @@ type Hello struct {
 	Encrypted bool
 }
 
-// HTTP reports whether the client can speak HTTP/1.1 or HTTP/2 with these
-// protocols, which it can where it names none.
+// HTTPProtocols are the application protocols of HTTP in TLS, the preferred one first.
+var HTTPProtocols = []string{"h2", "http/1.1", "http/1.0"}
+
+// HTTP reports whether the client can speak HTTP with these protocols, which it can
+// where it names none.
 func (h *Hello) HTTP() bool {
-	return len(h.Protocols) == 0 || slices.Contains(h.Protocols, "http/1.1") || slices.Contains(h.Protocols, "h2")
+	return len(h.Protocols) == 0 || slices.ContainsFunc(h.Protocols, func(p string) bool { return slices.Contains(HTTPProtocols, p) })
 }
 
 // ErrShort says that a ClientHello has begun and not ended.
