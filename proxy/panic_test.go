@@ -50,6 +50,35 @@ func TestPanics(t *testing.T) {
 	})
 }
 
+// So does one of a request within TLS.
+func TestPanicsInside(t *testing.T) {
+	eachLane(t, func(t *testing.T, l lane) {
+		o := l.newAnswering(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		r := l.start(t, setup{})
+		c := l.dial(r, o)
+		good := r.server.state.Load()
+		bad := *good
+		bad.Dialer = nil
+		r.server.state.Store(&bad)
+		c.send(l.get(o, "/", ""))
+		c.expectEnd()
+		r.server.state.Store(good)
+		c = l.dial(r, o)
+		c.send(l.get(o, "/", ""))
+		if a := c.answer("GET"); a.body != "ok" {
+			t.Errorf("after the panic: %s %q", a.Status, a.body)
+		}
+		c.Close()
+		list := l.records(r)
+		if len(list) != 2 || list[0].Action != policy.Error || !strings.Contains(list[0].Error, "panic: ") {
+			t.Errorf("records %+v", list)
+		}
+		if n := r.server.panics.Load(); n != 1 {
+			t.Errorf("%d panics counted", n)
+		}
+	})
+}
+
 // A panic that was met in a goroutine of the look-up counts for each request that
 // it costs.
 func TestPanicOnTheWayToADestination(t *testing.T) {

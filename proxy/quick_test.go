@@ -760,14 +760,20 @@ func quickCutHead(t *testing.T, l lane) {
 // dialed by the old rules.
 func TestReloadClosesKeptConnections(t *testing.T) {
 	for name, general := range map[string]bool{"short way": false, "general way": true} {
-		t.Run(name, func(t *testing.T) { reloadClosesKeptConnections(t, general) })
+		t.Run(name, func(t *testing.T) {
+			eachLane(t, func(t *testing.T, l lane) { reloadClosesKeptConnections(t, l, general) })
+		})
 	}
 }
 
-func reloadClosesKeptConnections(t *testing.T, general bool) {
+func reloadClosesKeptConnections(t *testing.T, l lane, general bool) {
+	fields := ""
+	if general {
+		fields = "TE: trailers\r\n"
+	}
 	asked, answer := make(chan struct{}), make(chan struct{})
 	var conns atomic.Int32
-	o := newOrigin(t, func(c net.Conn) {
+	o := l.newOrigin(t, func(c net.Conn) {
 		conns.Add(1)
 		for in := bufio.NewReader(c); ; {
 			if _, err := readHead(in); err != nil {
@@ -778,11 +784,11 @@ func reloadClosesKeptConnections(t *testing.T, general bool) {
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		}
 	})
-	r := start(t, setup{}, general)
-	c := r.dial()
+	r := start(t, l.setup(setup{}), general)
+	c := l.dial(r, o)
 	do := func(meanwhile func()) {
 		t.Helper()
-		c.send(get(o, "/", ""))
+		c.send(l.get(o, "/", fields))
 		<-asked
 		meanwhile()
 		answer <- struct{}{}
@@ -794,18 +800,27 @@ func reloadClosesKeptConnections(t *testing.T, general bool) {
 	if n := conns.Load(); n != 1 {
 		t.Fatalf("%d connections before the reload", n)
 	}
-	r.server.Apply(r.state(setup{}))
+	r.server.Apply(r.state(l.setup(setup{})))
 	do(nothing)
 	if n := conns.Load(); n != 2 {
 		t.Fatalf("%d connections, the second after a reload", n)
 	}
-	do(func() { r.server.Apply(r.state(setup{})) })
+	do(func() { r.server.Apply(r.state(l.setup(setup{}))) })
 	do(nothing)
 	if n := conns.Load(); n != 3 {
 		t.Fatalf("%d connections, the third after a reload during a request", n)
 	}
-	r.server.Apply(r.state(setup{guarded: true}))
-	c.send(get(o, "/", ""))
+	if l.cert != nil {
+		strangers := l.setup(setup{})
+		strangers.roots = x509.NewCertPool()
+		r.server.Apply(r.state(strangers))
+		c.send(l.get(o, "/", fields))
+		if a := c.answer("GET"); a.StatusCode != 502 {
+			t.Errorf("a kept connection got past other roots: %s", a.Status)
+		}
+	}
+	r.server.Apply(r.state(l.setup(setup{guarded: true})))
+	c.send(l.get(o, "/", fields))
 	if a := c.answer("GET"); a.StatusCode != 403 {
 		t.Errorf("a kept connection got past the address guard: %s", a.Status)
 	}

@@ -119,16 +119,27 @@ func TestSlowUpload(t *testing.T) {
 	})
 }
 
+// ways are header lines by which requests in the lane go the short way, and the
+// general one where it has the same bounds.
+func (l lane) ways() []string {
+	if l.cert != nil {
+		return []string{""}
+	}
+	return []string{"", "TE: trailers\r\n"}
+}
+
 // A client that does not read what it asked for holds nothing for long.
-func TestClientThatDoesNotRead(t *testing.T) {
+func TestClientThatDoesNotRead(t *testing.T) { eachLane(t, clientThatDoesNotRead) }
+
+func clientThatDoesNotRead(t *testing.T, l lane) {
 	for name, head := range map[string]string{
 		"of known length": fmt.Sprintf("Content-Length: %d\r\n\r\n", 1<<40), "until close": "\r\n",
 		"chunked": "Transfer-Encoding: chunked\r\n\r\n40000000\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, fields := range []string{"", "TE: trailers\r\n"} {
+			for _, fields := range l.ways() {
 				ended := make(chan struct{})
-				o := newOrigin(t, func(c net.Conn) {
+				o := l.newOrigin(t, func(c net.Conn) {
 					defer close(ended)
 					_, _ = readHead(bufio.NewReader(c))
 					_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n"+head)
@@ -138,11 +149,11 @@ func TestClientThatDoesNotRead(t *testing.T) {
 						}
 					}
 				})
-				r := start(t, hurried(func(b *times) { b.stall = 4 * short }), false)
-				c := r.dial()
-				c.send(get(o, "/", fields))
+				r := l.start(t, hurried(func(b *times) { b.stall = 4 * short }))
+				c := l.dial(r, o)
+				c.send(l.get(o, "/", fields))
 				<-ended // although the client has neither read nor left
-				if rec := r.record(); !strings.HasPrefix(rec.Error, "write to client: ") {
+				if rec := l.record(r); !strings.HasPrefix(rec.Error, "write to client: ") {
 					t.Errorf("record %+v", rec)
 				}
 			}
@@ -151,7 +162,9 @@ func TestClientThatDoesNotRead(t *testing.T) {
 }
 
 // Destinations that do not answer, or stop in the middle.
-func TestSlowOrigin(t *testing.T) {
+func TestSlowOrigin(t *testing.T) { eachLane(t, slowOrigins) }
+
+func slowOrigins(t *testing.T, l lane) {
 	const ok = "HTTP/1.1 200 OK\r\n"
 	for _, tt := range []struct {
 		name, part string
@@ -167,18 +180,18 @@ func TestSlowOrigin(t *testing.T) {
 		{"half a body until close", ok + "\r\nhalf", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			for _, fields := range []string{"", "TE: trailers\r\n"} {
+			for _, fields := range l.ways() {
 				ended := make(chan struct{})
-				o := newOrigin(t, func(c net.Conn) {
+				o := l.newOrigin(t, func(c net.Conn) {
 					defer close(ended)
 					in := bufio.NewReader(c)
 					_, _ = readHead(in)
 					_, _ = io.WriteString(c, tt.part)
 					_, _ = in.ReadByte()
 				})
-				r := start(t, hurried(func(b *times) { b.reply, b.stall = short, short }), false)
-				c := r.dial()
-				c.send(get(o, "/", fields))
+				r := l.start(t, hurried(func(b *times) { b.reply, b.stall = short, short }))
+				c := l.dial(r, o)
+				c.send(l.get(o, "/", fields))
 				resp, err := http.ReadResponse(c.in, nil)
 				for err == nil && resp.StatusCode == 102 {
 					resp, err = http.ReadResponse(c.in, nil)
@@ -196,7 +209,7 @@ func TestSlowOrigin(t *testing.T) {
 					}
 				}
 				<-ended
-				if rec := r.record(); rec.Error == "" || rec.Action != "error" {
+				if rec := l.record(r); rec.Error == "" || rec.Action != "error" {
 					t.Errorf("record %+v", rec)
 				}
 			}
