@@ -196,6 +196,7 @@ func TestCurlSeesAppleUntouched(t *testing.T) {
 
 // A browser that trusts the CA uses a site as it does without the proxy.
 func TestBrowsersAreIntercepted(t *testing.T) {
+	t.Parallel()
 	need(t, "chromium")
 	need(t, "firefox-esr")
 	s := newShop(t)
@@ -234,6 +235,7 @@ func TestBrowsersAreIntercepted(t *testing.T) {
 // A client that knows its server's certificate gets through at its third try, and
 // an administrator has the last word.
 func TestPinnedClients(t *testing.T) {
+	t.Parallel()
 	need(t, "curl")
 	s := newShop(t)
 	p, _ := s.intercepting(t)

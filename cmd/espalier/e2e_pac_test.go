@@ -32,6 +32,7 @@ func (p *process) script(path string) string {
 // difference is what devices are told otherwise. A token closes the open paths.
 // A proxy that drains is named last, by itself too.
 func TestPACOfARunningProcess(t *testing.T) {
+	t.Parallel()
 	at := listen(t, "127.0.0.1:0", echo)
 	peer := listen(t, "127.0.0.1:0", echo).String()
 	p := launch(t, loopbackAllowed+"pac: {proxies: [\"first.example:3128\"], probe: false}\n")

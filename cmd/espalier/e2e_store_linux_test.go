@@ -83,6 +83,7 @@ func (p *process) compareStore() {
 
 // A killed process loses and doubles nothing that is in its access log.
 func TestStoreAfterKill(t *testing.T) {
+	t.Parallel()
 	at := listen(t, "127.0.0.1:0", echo)
 	p := prepare(t, diskConfig)
 	for range 3 {
@@ -130,6 +131,7 @@ func TestStoreAfterKill(t *testing.T) {
 // While the store's disk is full traffic and the access log go on, and the store
 // catches up when there is room.
 func TestStoreOnAFullDisk(t *testing.T) {
+	t.Parallel()
 	small := t.TempDir()
 	if err := unix.Mount("tmpfs", small, "tmpfs", 0, "size=400k"); err != nil {
 		t.Skipf("a small disk cannot be mounted: %v", err)
@@ -182,6 +184,7 @@ func TestStoreOnAFullDisk(t *testing.T) {
 
 // espalier logs -f shows what comes, as it comes.
 func TestFollow(t *testing.T) {
+	t.Parallel()
 	p := launch(t, diskConfig)
 	client := p.client()
 	if err := denied(client, "before"); err != nil {
