@@ -255,6 +255,24 @@ func TestTLSByACMEAfterDamage(t *testing.T) {
 	}
 }
 
+// Nobody is asked for anything where an account is missing, whatever stands at the
+// other end of standard input.
+func TestTLSRenewAsksNobody(t *testing.T) {
+	c := certify(t, "")
+	before := c.certificate()
+	accounts := filepath.Dir(filepath.Dir(c.keptFile("default.key")))
+	if err := os.RemoveAll(accounts); err != nil {
+		t.Fatal(err)
+	}
+	asked := time.AfterFunc(patience, func() { c.stdin.Close() }) // and is no more
+	if out, errs, code := c.run("tls", "renew"); code != 0 || !asked.Stop() {
+		t.Errorf("%d %s %s", code, out, errs)
+	}
+	if now := c.certificate(); now.Fingerprint == before.Fingerprint || now.Error != "" {
+		t.Errorf("%+v, before %+v", now, before)
+	}
+}
+
 // tunnelTo opens a tunnel inside TLS, and asks through it.
 func tunnelTo(proxy string, roots *x509.CertPool, target string) error {
 	c, err := tls.Dial("tcp", proxy, &tls.Config{ServerName: certifiedName, RootCAs: roots})

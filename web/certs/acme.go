@@ -95,8 +95,20 @@ func (c *Certs) newAuthority(cfg ACME) (*authority, error) {
 		CertSelection: newest{},
 	})
 	a.issuer = certmagic.NewACMEIssuer(a.magic, template)
-	a.magic.Issuers = []certmagic.Issuer{a.issuer}
+	a.magic.Issuers = []certmagic.Issuer{issuer{a.issuer}}
 	return a, nil
+}
+
+// An issuer is one that asks nobody on standard input for the address of a new
+// account, as certmagic would amid renew.
+//
+// Nor does certmagic, which does not know its type, name the certificate that an
+// order replaces: authorities refuse that by another account, which a changed
+// tls.acme.email means.
+type issuer struct{ *certmagic.ACMEIssuer }
+
+func (i issuer) PreCheck(ctx context.Context, names []string, _ bool) error {
+	return i.ACMEIssuer.PreCheck(ctx, names, false)
 }
 
 // newest selects the certificate that was issued last: where several are for a

@@ -459,3 +459,22 @@ func TestNoChallenge(t *testing.T) {
 		t.Error(resp.Status)
 	}
 }
+
+// A certificate is renewed by another account than the one that it was obtained by.
+func TestRenewByAnotherAccount(t *testing.T) {
+	s := newServer(t)
+	o := pebbletest.Options{HTTPPort: port(s.http), TLSPort: port(s.tls)}
+	p := pebbletest.Start(t, o)
+	const name = "proxy.school.example"
+	cfg := from(p, o, name)
+	s.apply(Config{ACME: cfg})
+	before := s.await(p, name)
+	cfg.Email = "it@school.example"
+	s.apply(Config{ACME: cfg})
+	if err := s.current.Load().Renew(t.Context(), false); err != nil {
+		t.Error(err)
+	}
+	if got := s.shown(name); got.Equal(before) {
+		t.Error("the certificate before is shown")
+	}
+}
