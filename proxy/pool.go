@@ -148,8 +148,9 @@ func (o *originConn) quiet() bool {
 	if !ok {
 		return true
 	}
-	// TLS may have read ahead. This does not wait for more.
-	_ = secure.SetReadDeadline(time.Unix(1, 0))
+	// TLS may have read ahead. This does not wait for more, nor until an alert, which
+	// is the answer to some of that, is taken.
+	_ = secure.SetDeadline(time.Unix(1, 0))
 	var b [1]byte
 	n, err := secure.Read(b[:])
 	return n == 0 && isTimeout(err)

@@ -124,9 +124,9 @@ func (q *quick) shutdown(ctx context.Context) {
 	for c := range q.clients {
 		switch {
 		case c.waiting && c.fresh:
-			_ = c.SetReadDeadline(time.Now().Add(askGrace))
+			_ = c.SetDeadline(time.Now().Add(askGrace))
 		case c.waiting:
-			_ = c.SetReadDeadline(time.Unix(1, 0)) // and so run closes it, which may take time
+			_ = c.SetDeadline(time.Unix(1, 0)) // and so run closes it, which may take time
 		}
 	}
 	q.mu.Unlock()
@@ -189,7 +189,7 @@ func (c *quickClient) wait() bool {
 	case c.fresh:
 		until = time.Now().Add(c.s.times.head)
 	}
-	_ = c.SetReadDeadline(until)
+	_ = c.SetDeadline(until) // also to write, which TLS may have to
 	c.mu.Unlock()
 	if c.ses == nil { // else it is counted as a tunnel
 		c.s.room.Enter(c.Conn)

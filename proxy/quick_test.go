@@ -13,7 +13,9 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -488,6 +490,94 @@ func TestQuickWaitsForNoGoodbye(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What comes may make TLS write, an alert or a new key. A peer that takes nothing
+// holds nobody up by that.
+func TestQuickWaitsForNoAlert(t *testing.T) {
+	site := newSite(t, nil)
+	// open returns a connection within TLS to a peer who has sent what is no record,
+	// and reads nothing; alerted is closed when somebody tells it so.
+	open := func(t *testing.T, client bool) (c net.Conn, alerted <-chan struct{}) {
+		pipe, b := net.Pipe()
+		t.Cleanup(func() { pipe.Close(); b.Close() })
+		a := &telling{Conn: pipe, writes: make(chan struct{})}
+		together := &gathering{Conn: b}
+		trust := &tls.Config{ServerName: "example.com", RootCAs: site.roots}
+		own := &tls.Config{Certificates: site.TLS.Certificates, SessionTicketsDisabled: true}
+		conn, peer := tls.Client(a, trust), tls.Server(together, own)
+		if client {
+			conn, peer = tls.Server(a, own), tls.Client(together, trust)
+		}
+		go func() {
+			if peer.Handshake() != nil {
+				return
+			}
+			together.hold = true
+			_, _ = io.WriteString(peer, "ok")
+			_, _ = b.Write(append(together.held, "\x17\x03\x03\x00\x20"+strings.Repeat("x", 32)...))
+		}()
+		if _, err := io.ReadFull(conn, make([]byte, 2)); err != nil {
+			t.Error(err)
+		}
+		a.armed = true
+		return conn, a.writes
+	}
+	q := &quick{s: &Server{times: times{keepAlive: short, watch: 1, stall: short}}}
+	for name, f := range map[string]func(t *testing.T){
+		"a kept connection": func(t *testing.T) {
+			conn, _ := open(t, false)
+			o := &originConn{Conn: conn, peek: func() (int, error) { return 0, syscall.EAGAIN }}
+			if o.quiet() {
+				t.Error("it is taken for a good one")
+			}
+		},
+		"a client that may ask again": func(t *testing.T) {
+			conn, _ := open(t, true)
+			c := &quickClient{quick: q, Conn: conn, ses: &session{}, x: &exchange{}, buf: new([quickHead]byte)}
+			if c.wait() {
+				t.Error("it has asked")
+			}
+		},
+		"a client that waits": func(t *testing.T) {
+			conn, alerted := open(t, true)
+			c := &quickClient{quick: q, Conn: conn, ses: &session{}, buf: new([quickHead]byte)}
+			a, b := net.Pipe()
+			defer b.Close()
+			go func() {
+				<-alerted
+				_, _ = io.WriteString(b, "HTTP/1.1 200 OK\r\n\r\n")
+			}()
+			e := &quickExchange{quickClient: c}
+			_, _ = e.await(&originConn{Conn: a})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			done := make(chan struct{})
+			go func() { defer close(done); f(t) }()
+			select {
+			case <-done:
+			case <-time.After(limit):
+				t.Error("it waits")
+			}
+		})
+	}
+}
+
+// telling is a connection that tells when it is written to for the first time after
+// armed was set.
+type telling struct {
+	net.Conn
+	armed  bool
+	once   sync.Once
+	writes chan struct{}
+}
+
+func (c *telling) Write(p []byte) (int, error) {
+	if c.armed {
+		c.once.Do(func() { close(c.writes) })
+	}
+	return c.Conn.Write(p)
 }
 
 // deaf is a connection whose Close waits.

@@ -99,6 +99,8 @@ func (e *quickExchange) await(o *originConn) (r head.Response, err error) {
 	left, done := false, make(chan struct{})
 	timer := time.AfterFunc(e.s.times.watch, func() {
 		defer close(done)
+		// To read from TLS may be to write, too.
+		_ = e.SetWriteDeadline(time.Now().Add(e.s.times.stall))
 		n, err := e.Read(e.buf[e.n:]) // the next request may come
 		e.n += n
 		if left = n == 0 && !isTimeout(err); left {
