@@ -58,7 +58,12 @@ func newTransport(st *State, t times) *http.Transport {
 			if _, ok := elsewhere(r.Context()); ok || r.URL.Scheme == "https" {
 				return nil, nil // Dial goes through parents by CONNECT
 			}
-			return st.Dialer.Proxy(r)
+			u, err := st.Dialer.Proxy(r)
+			if fx, ok := r.Context().Value(forwardedKey{}).(*forwarded); ok && u != nil {
+				fx.trust()
+				fx.trust = st.Dialer.Doubt(u.Host)
+			}
+			return u, err
 		},
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			dial := st.Dialer.DialContext
@@ -109,6 +114,7 @@ func (f *forwarder) request(r *http.Request, ctx *goproxy.ProxyCtx) (*http.Reque
 		ctx.RoundTripper = goproxy.RoundTripperFunc(func(r *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
 			resp, err := fx.transport.RoundTrip(r)
 			fx.interim.end()
+			fx.trust()
 			if err == nil && resp.StatusCode == http.StatusProxyAuthRequired && fx.viaParent {
 				resp.Body.Close()
 				return nil, &egress.ParentError{Parent: fx.rec.Upstream.String(), Status: resp.StatusCode}
@@ -186,9 +192,10 @@ type forwarded struct {
 	service   *traffic.Service
 	transport *http.Transport
 	dial      policy.Target
-	upgrade   bool // the client asks for a WebSocket
-	secure    bool // inside TLS
-	viaParent bool // egress.parent is set, and whoever wants a sign-in is a parent
+	upgrade   bool   // the client asks for a WebSocket
+	secure    bool   // inside TLS
+	viaParent bool   // egress.parent is set, and whoever wants a sign-in is a parent
+	trust     func() // ends the doubt in the parent that is asked
 	w         *responseWriter
 	got       bool        // a connection
 	conn      *answerConn // the last one asked; nil: none
@@ -226,6 +233,7 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, s
 		exchange: x, service: f.s.traffic.Service(x.rec.Service), dial: d.Dial,
 		transport: dedicatedOf(r.Context()).transportFor(r, st, f.s.times),
 		secure:    secure, viaParent: !secure && st.Dialer.HasParent(),
+		trust: func() {},
 	}
 	fx.w = &responseWriter{ResponseWriter: w, fx: fx}
 

@@ -51,7 +51,11 @@ func newOriginConn(conn net.Conn, c *net.TCPConn, to endpoint, st *State, parent
 // connect returns a connection to the destination of x. errGeneral says that the
 // general way may have more success.
 func (q *quick) connect(st *State, x *exchange, to endpoint) (*originConn, error) {
-	if o := q.pool.get(to, st); o != nil {
+	for o := q.pool.get(to, st); o != nil; o = q.pool.get(to, st) {
+		if o.parent != nil && o.parent.Rests() {
+			o.Close()
+			continue
+		}
 		x.rec.Upstream = addrPort(o)
 		return o, nil
 	}

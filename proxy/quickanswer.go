@@ -59,7 +59,12 @@ func (e *quickExchange) run(st *State, to endpoint) outcome {
 		var r head.Response
 		e.writeRequest(o)
 		if _, err = o.Write(e.out); err == nil {
+			stop := func() {}
+			if o.parent != nil {
+				stop = st.Dialer.Doubt(o.parent.String())
+			}
 			r, err = e.await(o)
+			stop()
 		}
 		if err == nil && r.Status == http.StatusProxyAuthRequired && o.parent != nil {
 			o.Close() // the client does not know the parent's password

@@ -39,7 +39,7 @@ type Config struct {
 	// The parent's own address is not subject to the guard. One that takes
 	// connections and says nothing is found out by a tunnel, within its share of
 	// ConnectTimeout. A plain request cannot tell it from one whose origin takes its
-	// time, and is left waiting; once a tunnel has, plain requests go by another.
+	// time, and is left waiting; those that come later go by another parent.
 	Parent string `koanf:"parent"`
 	// ConnectTimeout bounds look-up and connect together, with all parents that
 	// are tried; it must be positive.

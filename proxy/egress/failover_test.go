@@ -205,6 +205,29 @@ func TestParentHangsForPlainRequests(t *testing.T) {
 	}
 }
 
+// A parent of which an answer is awaited for long is asked for itself, and rests only
+// if it says nothing then.
+func TestDoubt(t *testing.T) {
+	silent, busy := serveParent(t, "hang"), serveParent(t, "HTTP/1.1 400 x\r\n\r\n")
+	cfg := through(silent.addr, busy.addr)
+	cfg.ConnectTimeout = 100 * time.Millisecond
+	d := dialer(t, cfg)
+	for _, addr := range []string{silent.addr, busy.addr, closedPort(t)} {
+		for range 3 { // of which one asks at a time
+			defer d.Doubt(addr)()
+		}
+	}
+	d.Doubt(busy.addr)() // answered
+	until(t, "the silent one rests", func() bool { return slices.Equal(resting(d), []int{0}) })
+	until(t, "the other was asked", func() bool { return len(busy.asked()) > 0 })
+	if got := resting(d); !slices.Equal(got, []int{0}) {
+		t.Errorf("resting: %v", got)
+	}
+	if got := silent.asked(); !slices.Equal(slices.Compact(got), []string{"OPTIONS * HTTP/1.1"}) {
+		t.Errorf("it was asked %q", got)
+	}
+}
+
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !done(); time.Sleep(time.Millisecond) {

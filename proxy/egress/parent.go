@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"espalier/policy"
@@ -47,6 +48,7 @@ type Parent struct {
 	target policy.Target
 	url    *url.URL // with credentials
 	auth   string   // of Proxy-Authorization; empty: none
+	asking atomic.Bool
 
 	mu      sync.Mutex
 	pause   time.Duration // 0: healthy
@@ -128,8 +130,8 @@ func (p *Parent) admit(now time.Time) bool {
 	return true
 }
 
-// rests reports whether p is known to be ill.
-func (p *Parent) rests() bool {
+// Rests reports whether p is known to be ill.
+func (p *Parent) Rests() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.pause > 0

@@ -20,9 +20,8 @@ import (
 // cannot carry. Errors and time are those of Dial.
 //
 // A parent that takes the connection and does not answer looks like one whose
-// destination takes its time, so it is for the caller how long to wait. Another
-// request finds it out: a tunnel (see Dial), after which plain requests leave the
-// parent alone until it answers again.
+// destination takes its time, so it is for the caller how long to wait, and to
+// Doubt.
 func (d *Dialer) DialPlain(ctx context.Context, t policy.Target) (net.Conn, *Parent, error) {
 	absolute, err := d.absolute(t)
 	if err != nil {
@@ -39,6 +38,20 @@ func (d *Dialer) DialPlain(ctx context.Context, t policy.Target) (net.Conn, *Par
 		return nil, nil, err
 	}
 	return conn, p, nil
+}
+
+// Doubt is for while an answer to a plain request is awaited of the parent at
+// hostport, another address is none. Where it takes longer than Config.ConnectTimeout
+// the parent is asked for itself, and if it says nothing then either, further
+// requests leave it alone until it does. What is awaited goes on. stop must be
+// called at the end.
+func (d *Dialer) Doubt(hostport string) (stop func()) {
+	i := slices.IndexFunc(d.parents, func(p *Parent) bool { return p.String() == hostport })
+	if i < 0 {
+		return func() {}
+	}
+	t := time.AfterFunc(d.timeout, func() { d.ask(d.parents[i]) })
+	return func() { t.Stop() }
 }
 
 // absolute reports whether a plain request to t goes to a parent in absolute

@@ -122,7 +122,7 @@ func (d *Dialer) openThrough(ctx context.Context, hostport string) (*net.TCPConn
 // admit is Parent.admit. For a plain request a parent is not admitted while it rests,
 // and where it would be tried then, it is asked whether it is well.
 func (d *Dialer) admit(p *Parent, now time.Time, plain bool) bool {
-	rests := plain && p.rests()
+	rests := plain && p.Rests()
 	if !p.admit(now) {
 		return false
 	}
@@ -132,9 +132,14 @@ func (d *Dialer) admit(p *Parent, now time.Time, plain bool) bool {
 	return !rests
 }
 
-// ask asks p for itself, and notes whether it says anything: whatever it does, or its
-// end of the connection, shows that somebody is there.
+// ask asks p for itself, unless somebody is about to, and notes whether it says
+// anything: whatever it does, or its end of the connection, shows that somebody is
+// there.
 func (d *Dialer) ask(p *Parent) {
+	if !p.asking.CompareAndSwap(false, true) {
+		return
+	}
+	defer p.asking.Store(false)
 	defer func() { _ = recover() }() // its pause goes on, and somebody asks again
 	ctx, cancel := context.WithTimeout(context.Background(), d.timeout)
 	defer cancel()
