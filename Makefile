@@ -27,8 +27,9 @@ check:
 	$(GO) run $(STATICCHECK) ./...
 	CGO_ENABLED=0 GOOS=darwin $(GO) vet ./proxy/... ./policy/... ./pac/... ./web/... ./configs/... ./cmd/espalier
 
+# The race detector would sleep a second at the end of each package.
 unit:
-	$(GO) test -race -timeout 20m ./...
+	GORACE="$$GORACE atexit_sleep_ms=20" $(GO) test -race -timeout 20m ./...
 
 FUZZTIME ?= 30s
 fuzz: ## every fuzz target for FUZZTIME; an input that fails is left under testdata/fuzz
