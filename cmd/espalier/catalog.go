@@ -63,7 +63,7 @@ for older systems use it.`,
 			return writeRows(newScreen(cmd.OutOrStdout()), rows, service == "")
 		},
 	}
-	cmd.Flags().StringVar(&service, "service", "", "only the rows of this service")
+	cmd.Flags().StringVar(&service, "service", "", "only the rows of this `SERVICE`")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
 	_ = cmd.RegisterFlagCompletionFunc("service", cobra.FixedCompletions(serviceIDs(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -175,7 +175,7 @@ mikrotik and fortinet have what a firewall must let out beside the proxy.`,
 			return catalog.Export(cmd.OutOrStdout(), format, rows)
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", "json", "one of the formats above")
+	cmd.Flags().StringVar(&format, "format", "json", "one `FORMAT` of those above")
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(catalog.Formats(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }

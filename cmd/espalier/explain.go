@@ -70,8 +70,8 @@ func explainCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&client, "client", "", "the client's address; without it one that is allowed")
-	cmd.Flags().StringVar(&user, "user", "", "user who has signed in")
+	cmd.Flags().StringVar(&client, "client", "", "the client's `ADDRESS`; without it one that is allowed")
+	cmd.Flags().StringVar(&user, "user", "", "`USER` who has signed in")
 	cmd.Flags().StringArrayVar(&groups, "group", nil, "`GROUP` of that user, beside auth.groups; repeatable")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, a line for each destination")
 	return cmd

@@ -53,7 +53,7 @@ or is the first line of standard input.`,
 		},
 	}
 	cmd.Flags().BoolVar(&useBcrypt, "bcrypt", false, "hash with bcrypt, for other programs, in place of argon2id")
-	cmd.Flags().StringVar(&role, "role", "", "what a user of the console may do: viewer or admin")
+	cmd.Flags().StringVar(&role, "role", "", "`ROLE` of a user of the console: viewer or admin")
 	return cmd
 }
 

@@ -30,9 +30,9 @@ configuration again. SIGTERM and SIGINT drain and stop; a second one stops at
 once.
 
 Sockets that systemd passes take the place of configured addresses: the same
-address, or any by FileDescriptorName=proxy, proxy-tls, public or admin. A process
-that has such sockets may be started while the one before runs, which is then
-stopped: no client is refused, and whoever has connected is answered.`,
+address, or any by FileDescriptorName=proxy, proxy-tls, public or admin. A
+process that has such sockets may be started while the one before runs, which is
+then stopped: no client is refused, and whoever has connected is answered.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd) },
 	}

@@ -61,8 +61,8 @@ takes it at once.`,
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "`NAME` to know it by")
-	cmd.Flags().StringVar(&role, "role", string(signin.Viewer), "viewer, or admin, which may change things")
-	cmd.Flags().StringVar(&expires, "expires", "", "how long it is good for, such as 90d; without, for ever")
+	cmd.Flags().StringVar(&role, "role", string(signin.Viewer), "`ROLE`: viewer, or admin for changes")
+	cmd.Flags().StringVar(&expires, "expires", "", "the `TIME` it is good for, such as 90d; without, for ever")
 	_ = cmd.MarkFlagRequired("name") // it exists
 	return cmd
 }

@@ -83,7 +83,7 @@ records (log.store.keep). The window is widened to whole ones.`,
 	}
 	cmd.Flags().StringVar(&since, "since", "24h", "from a `TIME` on, as for espalier logs")
 	cmd.Flags().StringVar(&until, "until", "", "up to a `TIME`")
-	cmd.Flags().StringVar(&by, "by", accesslog.ByService, "by service, action, host or client")
+	cmd.Flags().StringVar(&by, "by", accesslog.ByService, "`WHAT`: service, action, host or client")
 	cmd.Flags().IntVar(&limit, "limit", limit, "list the largest `N`; 0 lists all")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
 	return cmd
