@@ -10,6 +10,7 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -194,6 +195,7 @@ type forwarded struct {
 	dial      policy.Target
 	upgrade   bool   // the client asks for a WebSocket
 	secure    bool   // inside TLS
+	stalled   func() // ends the request, for its answer does not go on; nil: not needed
 	viaParent bool   // egress.parent is set, and whoever wants a sign-in is a parent
 	trust     func() // ends the doubt in the parent that is asked
 	w         *responseWriter
@@ -238,7 +240,11 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, s
 	fx.w = &responseWriter{ResponseWriter: w, fx: fx}
 
 	var asked time.Time
-	ctx := context.WithValue(r.Context(), forwardedKey{}, fx)
+	ctx, cancel := context.WithCancelCause(context.WithValue(r.Context(), forwardedKey{}, fx))
+	defer cancel(nil)
+	if secure && r.ProtoMajor == 1 { // in plain answerConn sees to it; HTTP/2 has calls that stay open
+		fx.stalled = func() { cancel(errStalled) }
+	}
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) { asked, fx.got = time.Now(), false },
 		GotConn: func(info httptrace.GotConnInfo) {
@@ -395,6 +401,9 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// errStalled says that a destination has stopped amid its answer.
+var errStalled = fmt.Errorf("nothing more came in time: %w", os.ErrDeadlineExceeded)
 
 // uploadError is an error of a request's body on its way from the client.
 type uploadError struct{ error }

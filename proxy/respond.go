@@ -66,7 +66,7 @@ func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
 	}
 	var total int64
 	for {
-		n, err := r.Read(buf[:])
+		n, err := w.read(r, buf[:])
 		if n > 0 {
 			m, werr := w.Write(buf[:n])
 			total += int64(m)
@@ -87,6 +87,14 @@ func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
 			return total, err
 		}
 	}
+}
+
+// read is r.Read, which ends in time.
+func (w *responseWriter) read(r io.Reader, p []byte) (int, error) {
+	if w.fx.stalled != nil {
+		defer time.AfterFunc(w.fx.s.times.stall, w.fx.stalled).Stop()
+	}
+	return r.Read(p)
 }
 
 // Flush implements http.Flusher, which goproxy looks for.

@@ -11,7 +11,9 @@
 //	a name to be looked up, and to connect        egress.connect_timeout
 //	a destination's 100 Continue                  1 s, then the body is sent
 //	a destination's answer to begin, and its head 5 min, 64 KB, 200 lines, 10 interim answers
+//	… where a client within TLS has left          1 s, and is looked for from then on
 //	a portion of a body, sent or received         5 min, on either side
+//	… of an answer within TLS, by HTTP/2          as long as the client waits
 //	a body by HTTP/2 whose answer has begun       as long as that takes
 //	what surrounds chunks                         1 KB of an extension, 16 KB of trailers
 //	a tunnel or WebSocket without a byte          proxy.idle_timeout

@@ -119,15 +119,6 @@ func TestSlowUpload(t *testing.T) {
 	})
 }
 
-// ways are header lines by which requests in the lane go the short way, and the
-// general one where it has the same bounds.
-func (l lane) ways() []string {
-	if l.cert != nil {
-		return []string{""}
-	}
-	return []string{"", "TE: trailers\r\n"}
-}
-
 // A client that does not read what it asked for holds nothing for long.
 func TestClientThatDoesNotRead(t *testing.T) { eachLane(t, clientThatDoesNotRead) }
 
@@ -137,7 +128,7 @@ func clientThatDoesNotRead(t *testing.T, l lane) {
 		"chunked": "Transfer-Encoding: chunked\r\n\r\n40000000\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, fields := range l.ways() {
+			for _, fields := range []string{"", "TE: trailers\r\n"} {
 				ended := make(chan struct{})
 				o := l.newOrigin(t, func(c net.Conn) {
 					defer close(ended)
@@ -180,7 +171,7 @@ func slowOrigins(t *testing.T, l lane) {
 		{"half a body until close", ok + "\r\nhalf", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			for _, fields := range l.ways() {
+			for _, fields := range []string{"", "TE: trailers\r\n"} {
 				ended := make(chan struct{})
 				o := l.newOrigin(t, func(c net.Conn) {
 					defer close(ended)
