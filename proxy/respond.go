@@ -120,14 +120,19 @@ func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return w.conn, rw, nil
 }
 
+// closeHijacked returns when what has passed on the hijacked connection is counted.
 func (w *responseWriter) closeHijacked() {
-	if w.conn != nil {
-		w.conn.timer.Stop()
-		w.conn.Close()
-		w.fx.s.handlers.release(w.conn)
-		if w.conn.expired.Load() {
-			w.fx.rec.Error = tunnel.ErrIdle.Error()
-		}
+	c := w.conn
+	if c == nil {
+		return
+	}
+	c.timer.Stop()
+	c.Close()
+	w.fx.s.handlers.release(c)
+	c.using.Lock()
+	defer c.using.Unlock()
+	if c.expired.Load() {
+		w.fx.rec.Error = tunnel.ErrIdle.Error()
 	}
 }
 
@@ -139,6 +144,7 @@ type countedConn struct {
 	idle    time.Duration
 	timer   *time.Timer
 	expired atomic.Bool
+	using   sync.RWMutex // for reading: while bytes pass and are counted
 }
 
 func (c *countedConn) expire() {
@@ -147,6 +153,8 @@ func (c *countedConn) expire() {
 }
 
 func (c *countedConn) Read(p []byte) (int, error) {
+	c.using.RLock()
+	defer c.using.RUnlock()
 	n, err := c.Conn.Read(p)
 	c.fx.up(int64(n))
 	c.moved(n)
@@ -154,6 +162,8 @@ func (c *countedConn) Read(p []byte) (int, error) {
 }
 
 func (c *countedConn) Write(p []byte) (int, error) {
+	c.using.RLock()
+	defer c.using.RUnlock()
 	n, err := c.Conn.Write(p)
 	c.fx.down(int64(n))
 	c.moved(n)
