@@ -13,14 +13,13 @@ import (
 // whose places are in the file; and what Dump writes is a configuration again.
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte(Default))
-	for _, pattern := range []string{"testdata/bad/*.yaml", "testdata/good/*.yaml"} {
-		for _, name := range glob(f, pattern) {
-			text, err := os.ReadFile(name)
-			if err != nil {
-				f.Fatal(err)
-			}
-			f.Add(text)
+	// The bad files have a test of their own, and would take a short run's whole time.
+	for _, name := range glob(f, "testdata/good/*.yaml") {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
 		}
+		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		l, err := load(Options{File: "f.yaml"}, text)
