@@ -36,8 +36,8 @@ const (
 // interceptor takes over the CONNECTs that policy wants to look into. It finds
 // out what the client speaks, answers TLS with a certificate of the CA, and
 // serves the requests inside by the short way, or by net/http and the forwarder,
-// as if they had come in plain. CONNECTs that hold neither TLS nor HTTP are tunnelled or ended, as
-// the policy says.
+// as if they had come in plain. CONNECTs that hold neither TLS nor HTTP are
+// tunnelled or ended, as the policy says.
 type interceptor struct {
 	s       *Server
 	http    *http.Server
@@ -374,10 +374,7 @@ func (ses *session) serve(conn net.Conn) {
 	_ = ses.SetDeadline(time.Time{})
 	if secure, ok := conn.(*tls.Conn); ok {
 		ses.h2 = secure.ConnectionState().NegotiatedProtocol == "h2"
-		q := &ses.i.s.quick
-		c := &quickClient{quick: q, Conn: conn, ses: ses, general: ses.i, from: ses.x.rec.Client}
-		if !ses.h2 && !ses.d.Page && q.enter(c) {
-			go c.run(nil)
+		if !ses.h2 && !ses.d.Page && ses.i.s.quick.takeSession(ses, secure) {
 			return
 		}
 	}

@@ -61,26 +61,25 @@ func (q *quick) connect(st *State, x *exchange, to endpoint) (*originConn, error
 	}
 	began := time.Now()
 	defer func() { x.rec.Connect = time.Since(began) }()
-	if !to.secure {
-		conn, parent, err := st.Dialer.DialPlain(q.dialing, to.Target)
-		if err != nil {
-			return nil, err
-		}
-		tcp := conn.(*net.TCPConn)
-		x.rec.Upstream = addrPort(tcp)
-		return newOriginConn(tcp, tcp, to, st, parent), nil
+	var conn net.Conn
+	var parent *egress.Parent
+	var err error
+	if to.secure {
+		conn, err = st.Dialer.Dial(q.dialing, to.Target)
+	} else {
+		conn, parent, err = st.Dialer.DialPlain(q.dialing, to.Target)
 	}
-	conn, err := st.Dialer.Dial(q.dialing, to.Target)
 	if err != nil {
 		return nil, err
 	}
 	tcp := conn.(*net.TCPConn)
 	x.rec.Upstream = addrPort(tcp)
-	secure, err := q.secure(st, tcp, to.Host)
-	if err != nil {
-		return nil, err
+	if to.secure {
+		if conn, err = q.secure(st, tcp, to.Host); err != nil {
+			return nil, err
+		}
 	}
-	return newOriginConn(secure, tcp, to, st, nil), nil
+	return newOriginConn(conn, tcp, to, st, parent), nil
 }
 
 // secure begins TLS with the destination host on c. It closes c where that fails.
@@ -148,15 +147,14 @@ func (o *originConn) quiet() bool {
 	if _, err := o.peek(); err != syscall.EAGAIN {
 		return false
 	}
-	secure, ok := o.Conn.(*tls.Conn)
-	if !ok {
+	if !o.secure {
 		return true
 	}
 	// TLS may have read ahead. This does not wait for more, nor until an alert, which
 	// is the answer to some of that, is taken.
-	_ = secure.SetDeadline(time.Unix(1, 0))
+	_ = o.SetDeadline(time.Unix(1, 0))
 	var b [1]byte
-	n, err := secure.Read(b[:])
+	n, err := o.Read(b[:])
 	return n == 0 && isTimeout(err)
 }
 

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"net/netip"
@@ -67,6 +68,17 @@ func (q *quick) serve(conn *net.TCPConn, unread []byte, general *handedListener)
 	default:
 		c.run(unread)
 	}
+}
+
+// takeSession answers the requests of ses, which come on conn, until the client
+// leaves or the connection is handed over. It reports false during shutdown.
+func (q *quick) takeSession(ses *session, conn *tls.Conn) bool {
+	c := &quickClient{quick: q, Conn: conn, ses: ses, general: ses.i, from: ses.x.rec.Client}
+	if !q.enter(c) {
+		return false
+	}
+	go c.run(nil)
+	return true
 }
 
 // run answers requests, the first of which may have come in part. enter must have

@@ -527,7 +527,7 @@ func TestQuickWaitsForNoAlert(t *testing.T) {
 	for name, f := range map[string]func(t *testing.T){
 		"a kept connection": func(t *testing.T) {
 			conn, _ := open(t, false)
-			o := &originConn{Conn: conn, peek: func() (int, error) { return 0, syscall.EAGAIN }}
+			o := &originConn{Conn: conn, endpoint: endpoint{secure: true}, peek: func() (int, error) { return 0, syscall.EAGAIN }}
 			if o.quiet() {
 				t.Error("it is taken for a good one")
 			}

@@ -209,6 +209,22 @@ var smuggling = []struct {
 	{"CONNECT with a header too large", "CONNECT %s HTTP/1.1\r\nHost: x\r\nA: " + strings.Repeat("a", 64<<10) + "\r\n\r\n", 403},
 }
 
+// expectRefusal reads an answer with status that ends the connection, and sees that
+// nothing has reached o.
+func (c *client) expectRefusal(method string, status int, o *recording) {
+	c.t.Helper()
+	a := c.answer(method)
+	if a.StatusCode != status || !a.Close || a.err != nil {
+		c.t.Errorf("%s, closes %v, %v; want %d and the end", a.Status, a.Close, a.err, status)
+	}
+	if rest, _ := io.ReadAll(c.in); len(rest) > 0 {
+		c.t.Errorf("the refusal is followed by %q", rest)
+	}
+	if got := o.received(); got != "" {
+		c.t.Errorf("the origin received %q", got)
+	}
+}
+
 func TestSmuggling(t *testing.T) {
 	o := newRecording(t)
 	everyEntry(t, func(t *testing.T, r *rig, enter func(*testing.T, *recording) *client) {
@@ -220,16 +236,7 @@ func TestSmuggling(t *testing.T) {
 				if method != "CONNECT" {
 					method = "GET"
 				}
-				a := c.answer(method)
-				if a.StatusCode != tt.status || !a.Close || a.err != nil {
-					t.Errorf("%s, closes %v, %v; want %d and the end", a.Status, a.Close, a.err, tt.status)
-				}
-				if rest, _ := io.ReadAll(c.in); len(rest) > 0 {
-					t.Errorf("the refusal is followed by %q", rest)
-				}
-				if got := o.received(); got != "" {
-					t.Errorf("the origin received %q", got)
-				}
+				c.expectRefusal(method, tt.status, o)
 			})
 		}
 	})
@@ -259,16 +266,7 @@ func TestSmugglingIntercepted(t *testing.T) {
 						o.received()
 					}
 					c.send(inside.Replace(tt.request) + l.get(o, "/smuggled", ""))
-					a := c.answer("GET")
-					if a.StatusCode != tt.status || !a.Close || a.err != nil {
-						t.Errorf("%s, closes %v, %v; want %d and the end", a.Status, a.Close, a.err, tt.status)
-					}
-					if rest, _ := io.ReadAll(c.in); len(rest) > 0 {
-						t.Errorf("the refusal is followed by %q", rest)
-					}
-					if got := o.received(); got != "" {
-						t.Errorf("the origin received %q", got)
-					}
+					c.expectRefusal("GET", tt.status, o)
 				})
 			}
 		})
