@@ -45,7 +45,7 @@ func (d *dumper) fields(v reflect.Value, n *node, key, indent string) {
 		return
 	}
 	for i := range v.NumField() {
-		name := v.Type().Field(i).Tag.Get("koanf")
+		name := fieldName(v.Type().Field(i))
 		// A field without a node was left out of a rule, a list or a site.
 		if child := n.fields[name]; child != nil {
 			d.entry(v.Field(i), child, name, join(key, name), indent)

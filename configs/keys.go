@@ -7,11 +7,19 @@ import (
 	"strings"
 )
 
+// fieldName returns the key that sets a field; "" if the tag is missing or "-".
+func fieldName(f reflect.StructField) string {
+	if name := f.Tag.Get("koanf"); name != "-" {
+		return name
+	}
+	return ""
+}
+
 // fieldNames are the keys of a struct type, in its order.
 func fieldNames(t reflect.Type) []string {
 	var names []string
 	for i := range t.NumField() {
-		if name := t.Field(i).Tag.Get("koanf"); name != "" {
+		if name := fieldName(t.Field(i)); name != "" {
 			names = append(names, name)
 		}
 	}
@@ -21,7 +29,7 @@ func fieldNames(t reflect.Type) []string {
 // fieldType is the type of a key of a struct type; nil where there is none.
 func fieldType(t reflect.Type, name string) reflect.Type {
 	for i := range t.NumField() {
-		if tag := t.Field(i).Tag.Get("koanf"); tag != "" && tag == name {
+		if tag := fieldName(t.Field(i)); tag != "" && tag == name {
 			return t.Field(i).Type
 		}
 	}

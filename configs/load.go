@@ -240,7 +240,9 @@ func leaves(v reflect.Value, key string, visit func(key string, v reflect.Value)
 	switch {
 	case kindOf(t) == reflect.Struct:
 		for i := range t.NumField() {
-			leaves(v.Field(i), join(key, t.Field(i).Tag.Get("koanf")), visit)
+			if name := fieldName(t.Field(i)); name != "" {
+				leaves(v.Field(i), join(key, name), visit)
+			}
 		}
 	case t.Kind() == reflect.Map && t.Elem().Kind() == reflect.Struct:
 		for _, name := range sortedKeys(v) {

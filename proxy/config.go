@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -37,6 +38,30 @@ type Config struct {
 	// DrainTimeout is how long open tunnels may go on after the listener has
 	// closed; 0 means none.
 	DrainTimeout time.Duration `koanf:"drain_timeout"`
+	// Timeouts are not configurable; tests shorten them.
+	Timeouts Timeouts `koanf:"-"`
+}
+
+// Timeouts bound the phases of a request and of a connection; the package comment
+// lists all bounds. A zero field means its default.
+type Timeouts struct {
+	Head       time.Duration // until a request's head is complete; default 20 s
+	KeepAlive  time.Duration // between two requests of a client; default 2 min
+	Reply      time.Duration // until the origin begins to answer; default 5 min, as some long-poll for a minute or two
+	Stall      time.Duration // between two movements of a body, either way; default 5 min
+	HalfClosed time.Duration // without a byte in a tunnel of which one side has closed; default 5 min
+	Watch      time.Duration // until the proxy starts to watch a waiting client; default 1 s
+}
+
+// withDefaults returns t with its zero fields replaced by the defaults.
+func (t Timeouts) withDefaults() Timeouts {
+	t.Head = cmp.Or(t.Head, 20*time.Second)
+	t.KeepAlive = cmp.Or(t.KeepAlive, 2*time.Minute)
+	t.Reply = cmp.Or(t.Reply, 5*time.Minute)
+	t.Stall = cmp.Or(t.Stall, 5*time.Minute)
+	t.HalfClosed = cmp.Or(t.HalfClosed, 5*time.Minute)
+	t.Watch = cmp.Or(t.Watch, time.Second)
+	return t
 }
 
 // Validate checks the values. Errors begin with the key, joined.

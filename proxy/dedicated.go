@@ -39,7 +39,7 @@ func dedicatedOf(ctx context.Context) *dedicated {
 
 // transportFor is the transport that r goes by: its client connection's own one
 // from the request on that signs in, else that of st.
-func (d *dedicated) transportFor(r *http.Request, st *State, t times) *http.Transport {
+func (d *dedicated) transportFor(r *http.Request, st *State, t Timeouts) *http.Transport {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.transport != nil && d.state == st {

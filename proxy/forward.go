@@ -50,7 +50,7 @@ func newForwarder(s *Server) *forwarder {
 
 // newTransport returns the transport of requests that st decides about. The
 // connections that it keeps were dialed by the rules of st, and serve no other.
-func newTransport(st *State, t times) *http.Transport {
+func newTransport(st *State, t Timeouts) *http.Transport {
 	return &http.Transport{
 		// egress.parent; the default would be HTTP_PROXY of the environment. A parent
 		// would look up the target in an absolute URL, and not what a preset has in
@@ -76,7 +76,7 @@ func newTransport(st *State, t times) *http.Transport {
 			if err != nil || fx == nil || fx.secure {
 				return c, err
 			}
-			return newAnswerConn(c.(*net.TCPConn), t.stall), nil
+			return newAnswerConn(c.(*net.TCPConn), t.Stall), nil
 		},
 		TLSClientConfig:     st.originTLS.Clone(),
 		TLSHandshakeTimeout: tlsTimeout,
@@ -87,7 +87,7 @@ func newTransport(st *State, t times) *http.Transport {
 		MaxIdleConns:          1000,
 		MaxIdleConnsPerHost:   64,
 		IdleConnTimeout:       90 * time.Second,
-		ResponseHeaderTimeout: t.reply,
+		ResponseHeaderTimeout: t.Reply,
 		// Origins that do not know Expect are many. Clients send the body after a
 		// second without a word, and so must what stands between.
 		ExpectContinueTimeout:  time.Second,

@@ -56,8 +56,8 @@ func newInterceptor(s *Server) *interceptor {
 	i.alive, i.cut = context.WithCancel(context.Background())
 	i.http = &http.Server{
 		Handler:           http.HandlerFunc(i.serve),
-		ReadHeaderTimeout: s.times.head,
-		IdleTimeout:       s.times.keepAlive,
+		ReadHeaderTimeout: s.times.Head,
+		IdleTimeout:       s.times.KeepAlive,
 		MaxHeaderBytes:    head.MaxBytes,
 		// What is asked of the whole server is asked of the destination.
 		DisableGeneralOptionsHandler: true,

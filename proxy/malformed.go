@@ -190,7 +190,7 @@ func (c *watchedConn) readBody(p []byte) (n int, err error) {
 		return 0, nil
 	}
 	// Only here, where net/http waits for nothing else on the connection.
-	_ = c.SetReadDeadline(time.Now().Add(c.s.times.stall))
+	_ = c.SetReadDeadline(time.Now().Add(c.s.times.Stall))
 	m, err := c.Conn.Read(p)
 	_ = c.SetReadDeadline(time.Time{})
 	if m == 0 && err != nil {
@@ -260,7 +260,7 @@ func (c *watchedConn) Write(p []byte) (int, error) {
 	if c.taken {
 		return c.Conn.Write(p)
 	}
-	_ = c.SetWriteDeadline(time.Now().Add(c.s.times.stall))
+	_ = c.SetWriteDeadline(time.Now().Add(c.s.times.Stall))
 	switch phase := c.phase.Swap(handling); {
 	case phase == expecting && c.gone.Load():
 		return 0, net.ErrClosed // half a head is worth no answer

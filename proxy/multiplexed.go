@@ -26,7 +26,7 @@ type multiplexedWriter struct {
 // multiplexed bounds how r, which is one of HTTP/2, is answered by w, and how its
 // body comes in. end must be called at the end of the handler.
 func (s *Server) multiplexed(w http.ResponseWriter, r *http.Request) *multiplexedWriter {
-	m := &multiplexedWriter{ResponseWriter: w, stall: s.times.stall}
+	m := &multiplexedWriter{ResponseWriter: w, stall: s.times.Stall}
 	if r.Method != http.MethodConnect && r.ContentLength != 0 {
 		r.Body = &multiplexedBody{r.Body, m}
 	}

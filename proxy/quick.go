@@ -189,7 +189,7 @@ func (c *quickClient) wait() bool {
 	if c.n > 0 {
 		return true
 	}
-	until := time.Now().Add(c.s.times.keepAlive)
+	until := time.Now().Add(c.s.times.KeepAlive)
 	c.mu.Lock()
 	c.waiting, c.fresh = true, c.x == nil
 	switch {
@@ -199,7 +199,7 @@ func (c *quickClient) wait() bool {
 	case c.closing:
 		until = time.Now().Add(askGrace)
 	case c.fresh:
-		until = time.Now().Add(c.s.times.head)
+		until = time.Now().Add(c.s.times.Head)
 	}
 	_ = c.SetDeadline(until) // also to write, which TLS may have to
 	c.mu.Unlock()
@@ -410,7 +410,7 @@ func (e *quickExchange) refuse(err error) outcome {
 	if !e.isHead {
 		b.WriteString(body)
 	}
-	_ = e.SetWriteDeadline(time.Now().Add(e.s.times.stall))
+	_ = e.SetWriteDeadline(time.Now().Add(e.s.times.Stall))
 	_, werr := e.Write(b.Bytes())
 	e.x.finish(r.status)
 	if werr != nil || e.close {

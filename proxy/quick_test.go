@@ -423,7 +423,7 @@ func quickAsksAheadOfASlowAnswer(t *testing.T, l lane) {
 			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(line), line)
 		}
 	})
-	r := l.start(t, hurried(func(t *times) { t.watch = 1 }))
+	r := l.start(t, hurried(func(t *Timeouts) { t.Watch = 1 }))
 	c := l.dial(r, o)
 	c.send(l.get(o, "/1", ""))
 	<-asked
@@ -523,7 +523,7 @@ func TestQuickWaitsForNoAlert(t *testing.T) {
 		a.armed = true
 		return conn, a.writes
 	}
-	q := &quick{s: &Server{times: times{keepAlive: short, watch: 1, stall: short}}}
+	q := &quick{s: &Server{times: Timeouts{KeepAlive: short, Watch: 1, Stall: short}}}
 	for name, f := range map[string]func(t *testing.T){
 		"a kept connection": func(t *testing.T) {
 			conn, _ := open(t, false)

@@ -55,7 +55,7 @@ func (e *quickExchange) run(st *State, to endpoint) outcome {
 		case err != nil:
 			return e.refuse(err)
 		}
-		_ = o.SetDeadline(time.Now().Add(e.s.times.reply))
+		_ = o.SetDeadline(time.Now().Add(e.s.times.Reply))
 		var r head.Response
 		e.writeRequest(o)
 		if _, err = o.Write(e.out); err == nil {
@@ -102,10 +102,10 @@ func (e *quickExchange) await(o *originConn) (r head.Response, err error) {
 		return o.readHead(e.interim)
 	}
 	left, done := false, make(chan struct{})
-	timer := time.AfterFunc(e.s.times.watch, func() {
+	timer := time.AfterFunc(e.s.times.Watch, func() {
 		defer close(done)
 		// To read from TLS may be to write, too.
-		_ = e.SetWriteDeadline(time.Now().Add(e.s.times.stall))
+		_ = e.SetWriteDeadline(time.Now().Add(e.s.times.Stall))
 		n, err := e.Read(e.buf[e.n:]) // the next request may come
 		e.n += n
 		if left = n == 0 && !isTimeout(err); left {
@@ -296,7 +296,7 @@ func (e *quickExchange) writeHead(r head.Response, closes bool) {
 	e.out = append(b, "\r\n"...)
 }
 
-// Portions in which a body is spliced. Each has times.stall, so a portion grows
+// Portions in which a body is spliced. Each has times.Stall, so a portion grows
 // only while it takes no time to speak of.
 const (
 	firstPortion = 256 << 10
@@ -314,8 +314,8 @@ func (e *quickExchange) rest(o *originConn, n int64, untilClose bool) error {
 	part := int64(firstPortion)
 	for untilClose || n > 0 {
 		began := time.Now()
-		_ = o.SetReadDeadline(began.Add(e.s.times.stall))
-		_ = e.SetWriteDeadline(began.Add(e.s.times.stall))
+		_ = o.SetReadDeadline(began.Add(e.s.times.Stall))
+		_ = e.SetWriteDeadline(began.Add(e.s.times.Stall))
 		want := part
 		if !untilClose {
 			want = min(part, n)
@@ -352,7 +352,7 @@ func (e *quickExchange) copyRest(o *originConn, n int64, untilClose bool) error 
 		if !untilClose {
 			part = buf[:min(n, int64(len(buf)))]
 		}
-		_ = o.SetReadDeadline(time.Now().Add(e.s.times.stall))
+		_ = o.SetReadDeadline(time.Now().Add(e.s.times.Stall))
 		m, err := o.Read(part)
 		switch {
 		case m > 0: // an error comes again
@@ -390,7 +390,7 @@ func (e *quickExchange) chunked(o *originConn, from int) (used int, err error) {
 	buf := copyBuffers.Get().(*[32 << 10]byte)
 	defer copyBuffers.Put(buf)
 	for !c.Done {
-		_ = o.SetReadDeadline(time.Now().Add(e.s.times.stall))
+		_ = o.SetReadDeadline(time.Now().Add(e.s.times.Stall))
 		n, err := o.Read(buf[:])
 		if n == 0 && err == io.EOF {
 			return used, io.ErrUnexpectedEOF
@@ -414,7 +414,7 @@ func (e *quickExchange) chunked(o *originConn, from int) (used int, err error) {
 
 // pass writes to the client and counts what of it is payload.
 func (e *quickExchange) pass(b []byte, payload int64) error {
-	_ = e.SetWriteDeadline(time.Now().Add(e.s.times.stall))
+	_ = e.SetWriteDeadline(time.Now().Add(e.s.times.Stall))
 	if _, err := e.Write(b); err != nil {
 		return clientError{err}
 	}

@@ -92,7 +92,7 @@ func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
 // read is r.Read, which ends in time.
 func (w *responseWriter) read(r io.Reader, p []byte) (int, error) {
 	if w.fx.stalled != nil {
-		defer time.AfterFunc(w.fx.s.times.stall, w.fx.stalled).Stop()
+		defer time.AfterFunc(w.fx.s.times.Stall, w.fx.stalled).Stop()
 	}
 	return r.Read(p)
 }

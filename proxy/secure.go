@@ -19,7 +19,7 @@ import (
 func newSecureServer(s *Server) *http.Server {
 	srv := &http.Server{
 		Handler:                      s,
-		IdleTimeout:                  s.times.keepAlive,
+		IdleTimeout:                  s.times.KeepAlive,
 		MaxHeaderBytes:               head.MaxBytes,
 		DisableGeneralOptionsHandler: true,
 		// A device has its tunnels in one connection. Pings show that it is gone, in
@@ -29,7 +29,7 @@ func newSecureServer(s *Server) *http.Server {
 			// What a destination does not take holds up its own tunnel, and not at once
 			// the others of the connection.
 			MaxReceiveBufferPerStream: 256 << 10, MaxReceiveBufferPerConnection: 4 << 20,
-			SendPingTimeout: 5 * time.Minute, PingTimeout: time.Minute, WriteByteTimeout: s.times.stall,
+			SendPingTimeout: 5 * time.Minute, PingTimeout: time.Minute, WriteByteTimeout: s.times.Stall,
 		},
 		ConnState: s.connState,
 		ErrorLog:  zap.NewStdLog(s.ops.WithOptions(zap.IncreaseLevel(zap.WarnLevel))),

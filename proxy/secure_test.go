@@ -490,7 +490,7 @@ func endless(t *testing.T) netip.AddrPort {
 // Who takes nothing of an answer by HTTP/2, or sends nothing of a body, loses the
 // request, though the connection lives.
 func TestSecureHTTP2Stalls(t *testing.T) {
-	hurry := hurried(func(b *times) { b.stall = short })
+	hurry := hurried(func(b *Timeouts) { b.Stall = short })
 	t.Run("download", func(t *testing.T) {
 		r, trust := secured(t, hurry)
 		m := r.multiplexer(trust)

@@ -75,21 +75,6 @@ type State struct {
 
 const proxyName = "espalier" // in Proxy-Status, RFC 9209
 
-// times bound the phases of the HTTP side; the package's comment lists them all.
-type times struct {
-	head       time.Duration // for a request's head to arrive
-	keepAlive  time.Duration // between requests of a client
-	reply      time.Duration // for a destination to begin its answer; some long-poll for a minute or two
-	stall      time.Duration // for a portion of a body to move, either way
-	halfClosed time.Duration // for a tunnel of which one side closed
-	watch      time.Duration // for an answer, before the client is looked after
-}
-
-var defaultTimes = times{
-	head: 20 * time.Second, keepAlive: 2 * time.Minute, reply: 5 * time.Minute,
-	stall: 5 * time.Minute, halfClosed: 5 * time.Minute, watch: time.Second,
-}
-
 // A Server is a proxy. It is safe for concurrent use. It is a
 // prometheus.Collector of what concerns no service.
 type Server struct {
@@ -100,7 +85,7 @@ type Server struct {
 	tunnels tunnel.Engine
 	limits  *limits
 	room    *waiting.Room // of connections on which nothing is asked
-	times   times
+	times   Timeouts
 	lbs     *balancers // nil: none
 
 	state       atomic.Pointer[State]
@@ -127,7 +112,7 @@ type Server struct {
 func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Counters) *Server {
 	s := &Server{
 		cfg: cfg, log: log, ops: ops, traffic: counters,
-		times: defaultTimes, limits: newLimits(cfg),
+		times: cfg.Timeouts.withDefaults(), limits: newLimits(cfg),
 	}
 	s.alive, s.ended = context.WithCancel(context.Background())
 	m := s.limits
@@ -136,7 +121,7 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 	s.room = waiting.NewRoom(m.maxHeads, turned)
 	m.overload = overload{ops: ops, start: time.Now(), relieve: s.relieve, idle: s.idle}
 	s.tunnels = tunnel.New(tunnel.Config{
-		Idle: cfg.IdleTimeout, HalfClosed: s.times.halfClosed,
+		Idle: cfg.IdleTimeout, HalfClosed: s.times.HalfClosed,
 		MaxWaiting: m.maxWaiting, Descriptors: m.descriptors, MaxScarce: m.maxScarce,
 		Turned: turned, Short: m.ranShort, Panicked: panicked,
 	})
@@ -147,8 +132,8 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 	s.http2 = newSecureServer(s)
 	s.http = &http.Server{
 		Handler:           s,
-		ReadHeaderTimeout: s.times.head,
-		IdleTimeout:       s.times.keepAlive,
+		ReadHeaderTimeout: s.times.Head,
+		IdleTimeout:       s.times.KeepAlive,
 		MaxHeaderBytes:    head.MaxBytes,
 		// OPTIONS * is answered like every other request, by the handler.
 		DisableGeneralOptionsHandler: true,

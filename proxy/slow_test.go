@@ -19,10 +19,10 @@ import (
 
 // hurried is a setup whose phases have shorter bounds than anything else in a
 // test.
-func hurried(change func(*times)) setup {
+func hurried(change func(*Timeouts)) setup {
 	return setup{prepare: func(s *Server) {
 		change(&s.times)
-		s.http.ReadHeaderTimeout, s.http.IdleTimeout = s.times.head, s.times.keepAlive
+		s.http.ReadHeaderTimeout, s.http.IdleTimeout = s.times.Head, s.times.KeepAlive
 	}}
 }
 
@@ -54,7 +54,7 @@ func TestSlowHead(t *testing.T) {
 			{"of the second request, the general way", get(o, "/", "TE: trailers\r\n"), "GET http://a.test/ HTTP/1.1\r\n"},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
-				r := start(t, hurried(func(b *times) { b.head = short }))
+				r := start(t, hurried(func(b *Timeouts) { b.Head = short }))
 				c := r.dial()
 				if c.send(tt.first + tt.part); tt.first != "" {
 					if a := c.answer("GET"); a.body != "GET /" {
@@ -72,7 +72,7 @@ func TestSilentClient(t *testing.T) {
 	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
 		o := newRecording(t)
 		for _, fields := range []string{"", "TE: trailers\r\n"} {
-			r := start(t, hurried(func(b *times) { b.keepAlive = short }))
+			r := start(t, hurried(func(b *Timeouts) { b.KeepAlive = short }))
 			c := r.dial()
 			c.send(get(o, "/", fields))
 			if a := c.answer("GET"); a.body != "GET /" {
@@ -103,7 +103,7 @@ func TestSlowUpload(t *testing.T) {
 					_, err := io.Copy(io.Discard, c)
 					ended <- err
 				})
-				r := start(t, hurried(func(b *times) { b.stall = short }))
+				r := start(t, hurried(func(b *Timeouts) { b.Stall = short }))
 				c := r.dial()
 				c.send("POST http://" + o.String() + "/ HTTP/1.1\r\nHost: x\r\n" + tt.part)
 				if a := c.answer("POST"); a.StatusCode != tt.status || !a.Close || a.Header.Get("Proxy-Status") != "espalier; error=http_request_error" {
@@ -140,7 +140,7 @@ func clientThatDoesNotRead(t *testing.T, l lane) {
 						}
 					}
 				})
-				r := l.start(t, hurried(func(b *times) { b.stall = 4 * short }))
+				r := l.start(t, hurried(func(b *Timeouts) { b.Stall = 4 * short }))
 				c := l.dial(r, o)
 				c.send(l.get(o, "/", fields))
 				<-ended // although the client has neither read nor left
@@ -180,7 +180,7 @@ func slowOrigins(t *testing.T, l lane) {
 					_, _ = io.WriteString(c, tt.part)
 					_, _ = in.ReadByte()
 				})
-				r := l.start(t, hurried(func(b *times) { b.reply, b.stall = short, short }))
+				r := l.start(t, hurried(func(b *Timeouts) { b.Reply, b.Stall = short, short }))
 				c := l.dial(r, o)
 				c.send(l.get(o, "/", fields))
 				resp, err := http.ReadResponse(c.in, nil)
@@ -215,7 +215,7 @@ func TestOriginThatDoesNotRead(t *testing.T) {
 		_, _ = readHead(bufio.NewReader(c))
 		<-leave
 	})
-	r := start(t, hurried(func(b *times) { b.stall = 4 * short }), false)
+	r := start(t, hurried(func(b *Timeouts) { b.Stall = 4 * short }), false)
 	c := r.dial()
 	c.send("POST http://" + o.String() + "/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1099511627776\r\n\r\n")
 	go func() {
