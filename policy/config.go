@@ -18,8 +18,8 @@ const (
 
 // Apple is the configuration of what counts as Apple's.
 type Apple struct {
-	// Wide adds the article's firewall advice: *.apple.com and literals in
-	// Apple's own address blocks, on any port.
+	// Wide adds catalog.Wide: names below apple.com and .apple, the apexes of
+	// Apple's domains, and literals in Apple's own address blocks, on any port.
 	Wide bool `koanf:"wide"`
 	// Extra are patterns treated like Apple's, "host" (any port) or
 	// "host:port,port"; a host may begin with "*.".

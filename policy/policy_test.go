@@ -313,7 +313,12 @@ func TestDecideService(t *testing.T) {
 		"something.apple.com:12345":       catalog.AppleOther,
 		"17.1.2.3:443":                    catalog.AppleOther,
 		"[2403:300::1]:443":               catalog.AppleOther,
-		"apple.com:443":                   catalog.Other,
+		"apple.com:443":                   catalog.AppleOther,
+		"icloud.com:443":                  catalog.AppleOther,
+		"proxy.safebrowsing.apple:443":    catalog.AppleOther,
+		"tether.edge.apple:443":           catalog.AppleOther,
+		"apple:443":                       catalog.Other,
+		"digicert.com:443":                catalog.Other,
 		"18.1.2.3:443":                    catalog.Other,
 		"push.apple.com.evil.example:443": catalog.Other,
 	} {

@@ -94,6 +94,9 @@ type Status struct {
 // CA says how it stands with the interception CA.
 type CA struct {
 	NotAfter time.Time `json:"not_after"`
+	// Missing are the hosts of the catalogue that the CA does not exclude, because
+	// it is older; they are tunnelled all the same. Never null in JSON.
+	Missing []string `json:"missing"`
 	// Warnings are sentences that say what to do; never null in JSON.
 	Warnings []string `json:"warnings"`
 }
@@ -158,6 +161,9 @@ func (s Source) status() Status {
 	}
 	if st.TLS == nil {
 		st.TLS = []certs.Status{}
+	}
+	if st.CA != nil && st.CA.Missing == nil {
+		st.CA.Missing = []string{}
 	}
 	if st.CA != nil && st.CA.Warnings == nil {
 		st.CA.Warnings = []string{}

@@ -171,7 +171,7 @@ func viewCA(ca *inspect.CA, rows []catalog.Row, now time.Time) caView {
 	v := caView{
 		Mode: "online-root", Root: viewCert(ca.Root()), NotAfter: ca.NotAfter(), DaysLeft: ca.DaysLeft(now),
 		Excluded: excludedView{Domains: not.Domains, Blocks: []string{}},
-		Missing:  not.Missing(rows), Warnings: ca.Warnings(rows, now),
+		Missing:  ca.Missing(rows), Warnings: ca.Warnings(rows, now),
 	}
 	for _, b := range not.Blocks {
 		v.Excluded.Blocks = append(v.Excluded.Blocks, b.String())
@@ -211,6 +211,9 @@ func writeCA(s screen, v caView) error {
 	row("mode", v.Mode)
 	row("days left", strconv.Itoa(v.DaysLeft))
 	row("cannot speak for", fmt.Sprintf("%d domains, %d address blocks", len(v.Excluded.Domains), len(v.Excluded.Blocks)))
+	if n := len(v.Missing); n > 0 {
+		row("not excluded", plural(n, "host", "hosts")+" of the catalogue, which is newer than the CA: "+strings.Join(v.Missing, ", "))
+	}
 	for _, w := range v.Warnings {
 		b.WriteString(s.paint(yellow, "warning: "+w) + "\n")
 	}

@@ -115,7 +115,7 @@ func (c *caInForce) status(now time.Time) *web.CA {
 	if c.ca == nil {
 		return nil
 	}
-	return &web.CA{NotAfter: c.ca.NotAfter(), Warnings: c.warnings(now)}
+	return &web.CA{NotAfter: c.ca.NotAfter(), Missing: c.ca.Missing(c.rows), Warnings: c.warnings(now)}
 }
 
 func (a *app) warnOfCA() {

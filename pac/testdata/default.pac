@@ -12,15 +12,18 @@ var espRoutes = [
 ];
 var espTable = {};
 var espLengths = [14, 10, 4];
-espAdd([0, 1], "#411 #624030300 #6262000001b00 #626200149 #62a01b740 #62a01b747 .apple.com");
+espAdd([0, 1], "#411 #624030300 #6262000001b00 #626200149 #62a01b740 #62a01b747 .apple .apple.com " +
+  "=apple-cloudkit.com =apple-dns.net =apple-livephotoskit.com =apple-mapkit.com =apple.com " +
+  "=appleschoolcontent.com =apzones.com =axm-usercontent-apple.com =cdn-apple.com " +
+  "=icloud-content.com =icloud.com =icloud.com.cn =itunes.com =mzstatic.com");
 espAdd([22, 1], "=upload.appleschoolcontent.com");
 espAdd([80, 1], "=appldnld.apple.com.edgesuite.net =crl.entrust.net =crl3.digicert.com =crl4.digicert.com " +
-  "=itunes.com =ocsp.digicert.cn =ocsp.digicert.com =ocsp.entrust.net =updates-http.cdn-apple.com " +
+  "=ocsp.digicert.cn =ocsp.digicert.com =ocsp.entrust.net =updates-http.cdn-apple.com " +
   "=ws-ee-maidsvc.icloud.com");
 espAdd([443, 1], ".apple-cloudkit.com .apple-dns.net .apple-livephotoskit.com .apple-mapkit.com .apzones.com " +
   ".cdn-apple.com .icloud-content.com .icloud.com .icloud.com.cn .mzstatic.com .vertexsmb.com " +
-  "=app-site-association.networking.apple =apple-relay.cloudflare.com =apple-relay.fastly-edge.com " +
-  "=cp4.cloudflare.com =icons.axm-usercontent-apple.com =token.safebrowsing.apple");
+  "=apple-relay.cloudflare.com =apple-relay.fastly-edge.com =cp4.cloudflare.com " +
+  "=icons.axm-usercontent-apple.com");
 
 function espAdd(rule, keys) {
   var list = keys.split(" "), i;

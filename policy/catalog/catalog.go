@@ -115,7 +115,7 @@ var Services = []Service{
 	{"tap-to-pay", "Tap to Pay on iPhone"},
 	{"additional-content", "Additional content"},
 	{"id-verifier", "ID Verifier"},
-	{AppleOther, "Apple, by the article's firewall advice"},
+	{AppleOther, "Other Apple services"},
 	{Other, "Everything else"},
 }
 
@@ -124,22 +124,35 @@ func IsService(id string) bool {
 	return slices.ContainsFunc(Services, func(s Service) bool { return s.ID == id })
 }
 
-// Wide are the rows of the article's firewall advice: every name below
-// apple.com and literals in Apple's own address blocks, on any port.
+// appleDomains are the domains of Apple's own, registered by Apple, that the
+// catalogue has names of. The domains of others that Apple's devices contact,
+// such as digicert.com, are not among them.
+var appleDomains = []string{
+	"apple.com", "icloud.com", "icloud.com.cn", "icloud-content.com", "cdn-apple.com", "mzstatic.com", "itunes.com",
+	"apple-cloudkit.com", "apple-dns.net", "apple-livephotoskit.com", "apple-mapkit.com", "appleschoolcontent.com",
+	"apzones.com", "axm-usercontent-apple.com",
+}
+
+// Wide are the rows of the article's firewall advice, on any port: every name
+// below apple.com and literals in Apple's own address blocks. Every name below
+// the top-level domain .apple, which is Apple's, and the apexes of Apple's
+// domains, which "*.x" does not match, are among them.
 func Wide() []Row {
 	var rows []Row
-	for _, host := range []string{
-		"*.apple.com",
-		"17.0.0.0/8",
-		"2403:300::/32", "2620:149::/32", "2620:0:1b00::/48",
-		"2a01:b740::/32", "2a01:b747::/32",
-	} {
-		rows = append(rows, Row{
-			Host: host, Transports: []string{"tcp", "udp"}, Service: AppleOther,
-			Section: "Firewalls", Purpose: "Apple's own names and addresses",
-			Proxy: ProxyUnmarked, Source: "article, firewall advice",
-		})
+	add := func(source string, hosts ...string) {
+		for _, host := range hosts {
+			rows = append(rows, Row{
+				Host: host, Transports: []string{"tcp", "udp"}, Service: AppleOther,
+				Section: "Firewalls", Purpose: "Apple's own names and addresses",
+				Proxy: ProxyUnmarked, Source: source,
+			})
+		}
 	}
+	const advice = "article, firewall advice"
+	add(advice, "*.apple.com")
+	add("the owner of .apple is Apple", "*.apple")
+	add("apexes of Apple's domains", appleDomains...)
+	add(advice, "17.0.0.0/8", "2403:300::/32", "2620:149::/32", "2620:0:1b00::/48", "2a01:b740::/32", "2a01:b747::/32")
 	return rows
 }
 

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/net/publicsuffix"
 )
 
 func TestEmbeddedHasTheArticle(t *testing.T) {
@@ -63,6 +65,33 @@ func TestEmbeddedRows(t *testing.T) {
 	for _, s := range Services {
 		if !used[s.ID] && s.ID != AppleOther && s.ID != Other {
 			t.Errorf("no row counts for %s", s.ID)
+		}
+	}
+}
+
+// Each domain of the catalogue is either Apple's, and its apex in Wide, or known
+// to be another's: a new row decides which.
+func TestAppleDomains(t *testing.T) {
+	// By the public suffix list, where edgesuite.net and fastly-edge.com are suffixes.
+	others := []string{"cloudflare.com", "digicert.cn", "digicert.com", "com.edgesuite.net", "entrust.net", "apple-relay.fastly-edge.com", "vertexsmb.com"}
+	seen := map[string]bool{}
+	for _, r := range Embedded() {
+		name := strings.TrimPrefix(r.Host, "*.")
+		if strings.HasSuffix(name, ".apple") {
+			continue
+		}
+		domain, err := publicsuffix.EffectiveTLDPlusOne(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[domain] = true
+		if slices.Contains(appleDomains, domain) == slices.Contains(others, domain) {
+			t.Errorf("%s: whose domain is %s?", r.Host, domain)
+		}
+	}
+	for _, domain := range appleDomains {
+		if !seen[domain] {
+			t.Errorf("%s: no row shows that it is Apple's", domain)
 		}
 	}
 }
@@ -167,7 +196,19 @@ func TestMatch(t *testing.T) {
 		{"nothing", wide, "", 443, "", Other, false},
 
 		{"wide: any name below apple.com", wide, "nothing-known.apple.com", 8080, "*.apple.com", AppleOther, false},
-		{"wide: not apple.com itself", wide, "apple.com", 443, "", Other, false},
+		{"wide: apple.com itself", wide, "apple.com", 443, "apple.com", AppleOther, false},
+		{"wide: icloud.com itself", wide, "icloud.com", 443, "icloud.com", AppleOther, false},
+		{"wide: a row of an apex on its port", wide, "itunes.com", 80, "itunes.com", "carrier", false},
+		{"wide: the apex on another port", wide, "itunes.com", 443, "itunes.com", AppleOther, false},
+		{"wide: below .apple", wide, "proxy.safebrowsing.apple", 443, "*.apple", AppleOther, false},
+		{"wide: two labels below .apple", wide, "tether.edge.apple", 443, "*.apple", AppleOther, false},
+		{"wide: a row below .apple", wide, "token.safebrowsing.apple", 443, "token.safebrowsing.apple", "additional-content", false},
+		{"wide: apple, a plain name", wide, "apple", 443, "", Other, false},
+		{"wide: look-alike of .apple", wide, "proxy.notapple", 443, "", Other, false},
+		{"wide: look-alike of .apple in front", wide, "safebrowsing.apple.example", 443, "", Other, false},
+		{"wide: look-alike of an apex", wide, "noticloud.com", 443, "", Other, false},
+		{"wide: the apex of another company", wide, "digicert.com", 443, "", Other, false},
+		{"narrow: no apexes", narrow, "icloud.com", 443, "", Other, false},
 		{"wide: a row of the article comes first", wide, "albert.apple.com", 443, "albert.apple.com", "device-setup", true},
 		{"wide: a known name on another port", wide, "albert.apple.com", 8443, "*.apple.com", AppleOther, false},
 		{"wide: an address", wide, "17.253.144.10", 443, "17.0.0.0/8", AppleOther, false},

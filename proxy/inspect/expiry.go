@@ -32,7 +32,7 @@ func (ca *CA) Warnings(rows []catalog.Row, now time.Time) []string {
 		}
 		list = append(list, text+": "+ca.remedy(end))
 	}
-	if missing := ca.not.Missing(rows); len(missing) > 0 {
+	if missing := ca.Missing(rows); len(missing) > 0 {
 		text := strings.Join(missing[:min(len(missing), 3)], ", ")
 		if len(missing) > 3 {
 			text += fmt.Sprintf(" and %d more", len(missing)-3)
@@ -42,6 +42,11 @@ func (ca *CA) Warnings(rows []catalog.Row, now time.Time) []string {
 	}
 	return list
 }
+
+// Missing returns the hosts of rows that the CA does not exclude, sorted, each
+// once: some where the CA is older than the catalogue. The CA stays valid, and
+// Leaves refuses such hosts all the same.
+func (ca *CA) Missing(rows []catalog.Row) []string { return ca.not.Missing(rows) }
 
 // remedy says how to get certificates that are valid beyond until.
 func (ca *CA) remedy(until time.Time) string {

@@ -191,3 +191,29 @@ func BenchmarkLeafCached(b *testing.B) {
 		}
 	})
 }
+
+// A CA from before the catalogue grew stays in use: it names what it does not
+// exclude, and such hosts are refused by the catalogue.
+func TestOlderCA(t *testing.T) {
+	old := slices.DeleteFunc(apple(), func(r catalog.Row) bool {
+		return strings.HasSuffix(r.Host, ".apple") || !strings.Contains(r.Host, "*") && r.Service == catalog.AppleOther && !strings.Contains(r.Host, "/")
+	})
+	ca := testCA(t, InitOptions{Exclude: old})
+	missing := ca.Missing(apple())
+	if want := []string{"*.apple", "app-site-association.networking.apple", "appleschoolcontent.com", "axm-usercontent-apple.com", "token.safebrowsing.apple"}; !slices.Equal(missing, want) {
+		t.Errorf("missing %q, want %q", missing, want)
+	}
+	if list := ca.Warnings(apple(), time.Now()); len(list) != 1 || !strings.Contains(list[0], "older than the catalogue") {
+		t.Errorf("warnings %q", list)
+	}
+	set := catalog.Compile(apple())
+	leaves := must(NewLeaves(ca, func(host string, addr netip.Addr) bool { return set.Match(host, addr, 443).OK() }))(t)
+	for host, want := range map[string]error{
+		"proxy.safebrowsing.apple": ErrApple, "tether.edge.apple": ErrApple, "itunes.com": ErrApple, "appleschoolcontent.com": ErrApple,
+		"example.org": nil, "notapple": nil,
+	} {
+		if _, err := leaves.Get(host); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", host, err, want)
+		}
+	}
+}

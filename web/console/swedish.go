@@ -85,7 +85,7 @@ var swedish = map[string]string{
 	"Carrier updates": "Operatörsuppdateringar", "Content caching": "Innehållscachning", "App features": "Appfunktioner", "Beta updates": "Betauppdateringar",
 	"Apple Diagnostics": "Apple Diagnostik", "DNS resolution": "DNS-uppslag", "Certificate validation": "Certifikatkontroll", "Apple Account": "Apple-konto",
 	"iCloud": "iCloud", "Siri and search": "Siri och sökning", "Associated Domains": "Associerade domäner", "Tap to Pay on iPhone": "Tap to Pay på iPhone",
-	"Additional content": "Ytterligare innehåll", "ID Verifier": "ID Verifier", "Apple, by the article's firewall advice": "Apple, enligt artikelns brandväggsråd",
+	"Additional content": "Ytterligare innehåll", "ID Verifier": "ID Verifier", "Other Apple services": "Övriga Apple-tjänster",
 	"Everything else": "Allt annat",
 
 	// Access log.
