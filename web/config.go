@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
 
 	"espalier/policy"
+	"espalier/web/httpurl"
 	"espalier/web/profile"
 )
 
@@ -42,8 +42,10 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("public[%d]: %w", i, err))
 		}
 	}
-	if c.PublicURL != "" && !isBaseURL(c.PublicURL) {
-		errs = append(errs, fmt.Errorf("public_url: %q is none (wanted: http://proxy.example.org:8080, and no path behind it)", c.PublicURL))
+	if c.PublicURL != "" {
+		if _, err := httpurl.Base(c.PublicURL); err != nil {
+			errs = append(errs, fmt.Errorf("public_url: invalid URL %q: %w (example: http://proxy.example.org:8080)", c.PublicURL, err))
+		}
 	}
 	for i, s := range c.Admin {
 		if _, err := listenHost(s); err != nil {
@@ -61,13 +63,6 @@ func (c Config) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// isBaseURL reports whether s is scheme, host and perhaps a port.
-func isBaseURL(s string) bool {
-	scheme, host, _ := strings.Cut(s, "://")
-	_, err := policy.ParseTarget(host, 80)
-	return (scheme == "http" || scheme == "https") && err == nil
 }
 
 // BeyondLoopback are the indexes of those of Admin that others than this machine

@@ -13,6 +13,7 @@ import (
 	"espalier/configs"
 	"espalier/pac"
 	"espalier/web"
+	"espalier/web/httpurl"
 )
 
 // pacCommand is `espalier pac`.
@@ -246,7 +247,11 @@ var errNoPublicURL = errors.New("web.public: names no IPv4 address that devices 
 // web.public_url says, or else this machine by its first address.
 func publicURL(cfg web.Config, on []netip.AddrPort) (string, error) {
 	if cfg.PublicURL != "" {
-		return cfg.PublicURL, nil
+		u, err := httpurl.Base(cfg.PublicURL) // in ASCII
+		if err != nil {
+			return "", fmt.Errorf("web.public_url: %w", err)
+		}
+		return u.String(), nil
 	}
 	at, err := pac.Fetched(netip.Addr{}, on)
 	if err != nil {

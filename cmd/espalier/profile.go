@@ -22,28 +22,50 @@ func profileCommand(load configOf) *cobra.Command {
 		Use:   "profile",
 		Short: "Make a .mobileconfig profile for devices",
 		Long: `Writes a configuration profile to standard output, for an MDM server or Apple
-Configurator. It is signed where web.profile.cert is set. A device replaces the
-profile that it has from an earlier run.`,
+Configurator. It is signed if web.profile.cert is set. A device replaces the
+profile that it has from an earlier run with the same kind, site and network.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(
-		profileKind(load, profile.KindGlobalProxy, "The PAC script in every network, for supervised devices"),
-		profileKind(load, profile.KindWiFi, "A wireless network with the PAC script"),
-		profileKind(load, profile.KindCA, "The root certificate of TLS interception"),
-		profileKind(load, profile.KindBundle, "The root certificate, where there is one, and the PAC script"),
-	)
+	for _, k := range []struct{ kind, short, long string }{
+		{profile.KindGlobalProxy, "The PAC script in every network, for supervised devices and Macs",
+			"iPhone, iPad, Apple TV and Apple Vision need supervision; a Mac does not."},
+		{profile.KindWiFi, "A wireless network with the PAC script",
+			"The network has a password, none, or 802.1X: --eap says how devices sign in then."},
+		{profile.KindNetworkProxy, "The PAC script on a Mac, as a network setting",
+			"For Macs on which a global proxy is not wanted. No supervision is needed."},
+		{profile.KindCA, "The root certificate of TLS interception", ""},
+		{profile.KindDNS, "A name server by HTTPS or TLS",
+			"Installed by MDM, iPhone and iPad use it in managed Wi-Fi networks only. Profiles\nof different --dns-domain are installed beside each other."},
+		{profile.KindRestrictions, "iCloud Private Relay off, for supervised devices and Macs",
+			"iPhone, iPad and Apple Vision need supervision; a Mac does not."},
+		{profile.KindBundle, "The root certificate, if there is one, and the PAC script",
+			"With --ssid the script is for that network. --dns-server and --no-private-relay add\nwhat the profiles of those kinds hold."},
+	} {
+		cmd.AddCommand(profileKind(load, k.kind, k.short, k.long))
+	}
 	return cmd
 }
 
-func profileKind(load configOf, kind, short string) *cobra.Command {
-	var r profile.Request
-	var w profile.WiFi
-	var passwordFile string
-	r.Kind = kind
+// profileFlags are what the flags of a kind hold.
+type profileFlags struct {
+	r                     profile.Request
+	wifi                  profile.WiFi
+	eap                   profile.EAP
+	dns                   profile.DNS
+	removeOn, removeAfter string
+	passwordFile          string
+	roots                 []string // files
+	identityFile          string
+	identityPassword      string // its file
+}
+
+func profileKind(load configOf, kind, short, long string) *cobra.Command {
+	x := profileFlags{r: profile.Request{Kind: kind}}
 	cmd := &cobra.Command{
 		Use:   kind,
 		Short: short,
+		Long:  strings.TrimSpace(short + ".\n\n" + long),
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := load(cmd)
@@ -54,26 +76,23 @@ func profileKind(load configOf, kind, short string) *cobra.Command {
 			if err != nil {
 				return usage(fmt.Errorf("web.profile.%w", err))
 			}
-			if r.Root, err = rootOf(cfg); err != nil {
+			if x.r.Root, err = rootOf(cfg); err != nil {
 				return err
 			}
-			if kind != profile.KindCA {
-				if err := pacURLOf(cfg, &r); err != nil {
+			if profile.Scripted(kind) {
+				if err := pacURLOf(cfg, &x.r); err != nil {
 					return usage(err)
 				}
 			}
-			if w.SSID != "" {
-				if w.Password, err = passwordOf(cmd, passwordFile, w); err != nil {
-					return err
-				}
-				r.WiFi = &w
-			}
-			data, err := issuer.Make(r)
-			if errors.Is(err, profile.ErrNoRoot) {
+			if err := x.read(cmd); err != nil {
 				return err
 			}
+			data, err := issuer.Make(x.r)
+			if e, ok := errors.AsType[*profile.RequestError](err); ok {
+				return usage(flagError(e))
+			}
 			if err != nil {
-				return usage(fmt.Errorf("--%w", err))
+				return err
 			}
 			if f, ok := cmd.OutOrStdout().(*os.File); issuer.Signs() && ok && term.IsTerminal(int(f.Fd())) {
 				return usage(errors.New("a signed profile is binary: write it to a file, with > NAME.mobileconfig"))
@@ -82,27 +101,142 @@ func profileKind(load configOf, kind, short string) *cobra.Command {
 			return err
 		},
 	}
+	x.declare(cmd, kind)
+	return cmd
+}
+
+// declare adds the flags of a kind.
+func (x *profileFlags) declare(cmd *cobra.Command, kind string) {
 	f := cmd.Flags()
-	f.BoolVar(&r.Locked, "locked", false, "people cannot remove it from supervised devices")
-	if kind == profile.KindCA {
-		return cmd
+	f.BoolVar(&x.r.Locked, "locked", false, "people cannot remove it (supervised devices; Macs if installed by hand)")
+	f.StringVar(&x.removeOn, "remove-on", "", "devices remove it at `TIME` (2027-06-30, or 2027-06-30T16:00:00+02:00)")
+	f.StringVar(&x.removeAfter, "remove-after", "", "devices remove it this `DURATION` after its installation (12h, 30d)")
+	bundle := kind == profile.KindBundle
+	if profile.Scripted(kind) {
+		f.StringVar(&x.r.Site, "site", "", "the script of the site `NAME`")
+		f.StringVar(&x.r.PACURL, "pac-url", "", "the script at `URL` (default: this machine's)")
+		f.BoolVar(&x.r.Proxy.Fallback, "fallback", false, "devices connect directly while the script cannot be fetched")
+		if kind != profile.KindWiFi {
+			f.BoolVar(&x.r.Proxy.CaptiveLogin, "captive-login", true, "devices bypass the proxy to sign in to a network")
+		}
 	}
-	f.StringVar(&r.Site, "site", "", "the script of the site `NAME`")
-	f.StringVar(&r.PACURL, "pac-url", "", "the script at `URL` (default: this machine's)")
-	f.BoolVar(&r.Proxy.Fallback, "fallback", false, "devices connect directly where the script is not to be had")
-	if kind != profile.KindWiFi {
-		f.BoolVar(&r.Proxy.CaptiveLogin, "captive-login", true, "devices pass the proxy by to sign in to a network")
-	}
-	if kind != profile.KindGlobalProxy {
-		f.StringVar(&w.SSID, "ssid", "", "the wireless network's `NAME`")
-		f.StringVar(&w.Encryption, "encryption", "WPA2", "None, Any, WEP, WPA, WPA2 or WPA3")
-		f.StringVar(&passwordFile, "password-file", "", "`FILE` with its password; - or none: standard input")
-		f.BoolVar(&w.Hidden, "hidden", false, "the network does not tell its name")
+	if kind == profile.KindWiFi || bundle {
+		f.StringVar(&x.wifi.SSID, "ssid", "", "the wireless network's `NAME`")
+		f.StringVar(&x.wifi.Encryption, "encryption", "WPA2", "`TYPE`: "+strings.Join(profile.Encryptions, ", "))
+		f.StringVar(&x.passwordFile, "password-file", "", "`FILE` with the password of the network, or of --eap-user; - is standard input (default, without --eap)")
+		f.BoolVar(&x.wifi.Hidden, "hidden", false, "the network does not broadcast its name")
+		f.BoolVar(&x.wifi.FixedMAC, "disable-mac-randomization", false, "devices join with their hardware address")
+		f.StringSliceVar(&x.eap.Methods, "eap", nil, "802.1X by `METHOD`: "+strings.Join(profile.EAPMethods, ", ")+"; several with commas")
+		f.StringVar(&x.eap.UserName, "eap-user", "", "`NAME` for ttls and peap (default: the device asks)")
+		f.StringVar(&x.eap.OuterIdentity, "eap-outer-identity", "", "`NAME` that ttls and peap send unencrypted")
+		f.StringVar(&x.eap.Inner, "eap-inner", "", "`METHOD` within ttls: "+strings.Join(profile.InnerMethods, ", ")+" (default: MSCHAPv2)")
+		f.StringSliceVar(&x.eap.ServerNames, "eap-server-name", nil, "`NAME` in the certificates of the RADIUS servers; repeatable")
+		f.StringArrayVar(&x.roots, "eap-root", nil, "`FILE` with the root certificate of the RADIUS servers, PEM or DER; repeatable")
+		f.StringVar(&x.identityFile, "identity", "", "`FILE` with the device's certificate and key for tls, PKCS #12")
+		f.StringVar(&x.identityPassword, "identity-password-file", "", "`FILE` with its password (default: the device asks)")
 	}
 	if kind == profile.KindWiFi {
 		_ = cmd.MarkFlagRequired("ssid") // it exists
 	}
-	return cmd
+	if kind == profile.KindDNS || bundle {
+		f.StringVar(&x.dns.Server, "dns-server", "", "`URL` of the name server: https://NAME/dns-query or tls://NAME")
+		f.StringSliceVar(&x.dns.Addresses, "dns-address", nil, "its `ADDRESS`; repeatable (default: devices look its name up)")
+		f.StringSliceVar(&x.dns.Domains, "dns-domain", nil, "ask it for names in `DOMAIN` only; repeatable")
+		f.BoolVar(&x.dns.Locked, "dns-locked", false, "people cannot switch it off (supervised devices)")
+	}
+	if kind == profile.KindDNS {
+		_ = cmd.MarkFlagRequired("dns-server")
+	}
+	if bundle {
+		f.BoolVar(&x.r.NoPrivateRelay, "no-private-relay", false, "switch iCloud Private Relay off (supervised devices and Macs)")
+	}
+}
+
+// read completes x.r by the flags and the files that they name.
+func (x *profileFlags) read(cmd *cobra.Command) (err error) {
+	if x.removeOn != "" {
+		if x.r.RemoveOn, err = profile.ParseTime(x.removeOn); err != nil {
+			return usage(fmt.Errorf("--remove-on: %w", err))
+		}
+	}
+	if x.removeAfter != "" {
+		if x.r.RemoveAfter, err = configs.ParseDuration(x.removeAfter); err != nil {
+			return usage(fmt.Errorf("--remove-after: %w", err))
+		}
+		if x.r.RemoveAfter == 0 {
+			return usage(errors.New("--remove-after: must be 1s or more"))
+		}
+	}
+	given := func(names ...string) string {
+		for _, name := range names {
+			if f := cmd.Flags().Lookup(name); f != nil && f.Changed {
+				return name
+			}
+		}
+		return ""
+	}
+	if given("ssid") != "" {
+		if err := x.readWiFi(cmd, given); err != nil {
+			return err
+		}
+		x.r.WiFi = &x.wifi
+	} else if name := given("encryption", "password-file", "hidden", "disable-mac-randomization", "eap", "eap-user", "eap-outer-identity", "eap-inner",
+		"eap-server-name", "eap-root", "identity", "identity-password-file"); name != "" {
+		return usage(fmt.Errorf("--%s: needs --ssid", name))
+	}
+	if given("dns-server") != "" {
+		x.r.DNS = &x.dns
+	} else if name := given("dns-address", "dns-domain", "dns-locked"); name != "" {
+		return usage(fmt.Errorf("--%s: needs --dns-server", name))
+	}
+	return nil
+}
+
+func (x *profileFlags) readWiFi(cmd *cobra.Command, given func(...string) string) (err error) {
+	if given("eap") == "" {
+		if name := given("eap-user", "eap-outer-identity", "eap-inner", "eap-server-name", "eap-root", "identity", "identity-password-file"); name != "" {
+			return usage(fmt.Errorf("--%s: needs --eap", name))
+		}
+		x.wifi.Password, err = passwordOf(cmd, x.passwordFile, x.wifi)
+		return err
+	}
+	x.wifi.EAP = &x.eap
+	if x.passwordFile != "" {
+		if x.eap.Password, err = passwordIn(cmd, "password-file", x.passwordFile); err != nil {
+			return err
+		}
+	}
+	if x.identityPassword != "" {
+		if x.eap.IdentityPassword, err = passwordIn(cmd, "identity-password-file", x.identityPassword); err != nil {
+			return err
+		}
+	}
+	if x.identityFile != "" {
+		if x.eap.Identity, err = os.ReadFile(x.identityFile); err != nil {
+			return usage(fmt.Errorf("--identity: %w", err))
+		}
+	}
+	for _, file := range x.roots {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return usage(fmt.Errorf("--eap-root: %w", err))
+		}
+		list, err := profile.ParseCertificates(data)
+		if err != nil {
+			return usage(fmt.Errorf("--eap-root: %s: %w", file, err))
+		}
+		x.eap.Roots = append(x.eap.Roots, list...)
+	}
+	return nil
+}
+
+// flagError puts the flag's name before an error that begins with a field's.
+func flagError(err error) error {
+	field, _, _ := strings.Cut(err.Error(), ":")
+	if field == "password" || field == "identity-password" { // never on the command line
+		return fmt.Errorf("--%s-file%s", field, strings.TrimPrefix(err.Error(), field))
+	}
+	return fmt.Errorf("--%w", err)
 }
 
 // rootOf is the root of the interception CA, nil where there is none.
@@ -137,18 +271,26 @@ func pacURLOf(cfg *configs.Config, r *profile.Request) error {
 	return nil
 }
 
-// passwordOf reads a wireless network's password, which must not stand on the
-// command line, where others can see it.
+// passwordOf reads a wireless network's password. It is never on the command line,
+// where others can see it.
 func passwordOf(cmd *cobra.Command, file string, w profile.WiFi) (string, error) {
-	if w.Encryption == "None" || w.Encryption == "Any" && file == "" {
+	if file == "" && (w.Encryption == "None" || w.Encryption == "Any") {
 		return "", nil
 	}
-	if file == "" || file == "-" {
+	if file == "" {
+		file = "-"
+	}
+	return passwordIn(cmd, "password-file", file)
+}
+
+// passwordIn reads the first line of a file that a flag names; - is standard input.
+func passwordIn(cmd *cobra.Command, flag, file string) (string, error) {
+	if file == "-" {
 		return readPassword(cmd)
 	}
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return "", usage(fmt.Errorf("--password-file: %w", err))
+		return "", usage(fmt.Errorf("--%s: %w", flag, err))
 	}
 	line, _, _ := strings.Cut(string(data), "\n")
 	return strings.TrimRight(line, "\r"), nil

@@ -3,12 +3,12 @@ package certs
 import (
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 
 	"espalier/policy"
 	"espalier/proxy/egress"
+	"espalier/web/httpurl"
 )
 
 // Config says where the certificate comes from by which Espalier's own listeners
@@ -153,8 +153,14 @@ func (c ACME) validate() (errs []error) {
 	if c.Email != "" && !strings.Contains(c.Email, "@") {
 		fail("email: %q is no address", c.Email)
 	}
-	if u, err := url.Parse(c.Directory); c.Directory != "" && (err != nil || u.Scheme != "https" || u.Host == "") {
-		fail("directory: %q is no https URL", c.Directory)
+	if c.Directory != "" {
+		u, err := httpurl.Parse(c.Directory)
+		if err == nil && u.Scheme != "https" {
+			err = errors.New("scheme must be https")
+		}
+		if err != nil {
+			fail("directory: invalid URL %q: %w", c.Directory, err)
+		}
 	}
 	switch {
 	case c.EAB.KeyID != "" && c.EAB.MACKey == "":

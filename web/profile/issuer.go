@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/smallstep/pkcs7"
 )
@@ -31,10 +32,12 @@ var identifier = regexp.MustCompile(`^[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*$`)
 func (c Config) Validate() error {
 	var errs []error
 	if strings.TrimSpace(c.Organization) == "" {
-		errs = append(errs, errors.New("organization: is empty (wanted: the name that devices show)"))
+		errs = append(errs, errors.New("organization: missing (the name that devices show)"))
+	} else if err := checkText(c.Organization, maxText, false); err != nil {
+		errs = append(errs, fmt.Errorf("organization: %w", err))
 	}
-	if !identifier.MatchString(c.Identifier) {
-		errs = append(errs, fmt.Errorf("identifier: %q is none (wanted: letters, digits and - between dots, like org.example.espalier)", c.Identifier))
+	if !identifier.MatchString(c.Identifier) || len(c.Identifier) > maxText {
+		errs = append(errs, fmt.Errorf("identifier: invalid identifier %q: must be letters, digits and - between dots, like org.example.espalier, up to %d", c.Identifier, maxText))
 	}
 	switch {
 	case c.Cert != "" && c.Key == "":
@@ -49,11 +52,12 @@ func (c Config) Validate() error {
 type Issuer struct {
 	organization, identifier string
 	signer                   *tls.Certificate // nil: profiles are not signed
+	now                      func() time.Time
 }
 
 // NewIssuer returns the issuer of a valid Config. Errors name the file.
 func NewIssuer(c Config) (*Issuer, error) {
-	i := &Issuer{organization: c.Organization, identifier: c.Identifier}
+	i := &Issuer{organization: c.Organization, identifier: c.Identifier, now: time.Now}
 	if c.Cert == "" {
 		return i, nil
 	}

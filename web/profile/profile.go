@@ -1,15 +1,20 @@
-// Package profile makes configuration profiles for Apple devices: what points
-// them at the PAC script, and the root certificate that they must trust for TLS
-// interception. The keys are those of Apple's device management schema.
+// Package profile makes configuration profiles for Apple devices: the PAC script,
+// the root certificate of TLS interception, wireless networks, name servers and
+// restrictions. Each is checked against Apple's device management schema
+// (schema.tsv).
 //
-// The same profile has the same identifiers and UUIDs every time, whatever has
-// changed in it, so that a device replaces the one it has.
+// Identifiers and UUIDs come from what makes a profile another one beside others on
+// a device: its kind, site, network and DNS domains. The same profile with other
+// contents has the same ones, so that a device replaces the one that it has.
 package profile
 
 import (
+	"bytes"
 	"crypto/x509"
 	"fmt"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"howett.net/plist"
@@ -21,10 +26,13 @@ const ContentType = "application/x-apple-aspen-config"
 // A Payload is one part of a profile.
 type Payload struct {
 	kind  string // PayloadType
-	name  string // part of the identifiers; differs where a device may have several
+	name  string // part of the identifiers; differs where a profile has several
 	title string
 	keys  map[string]any
 }
+
+// A payloadRef is the UUID of the payload of that name in the same profile.
+type payloadRef string
 
 // namespace is that of the version 5 UUIDs (RFC 9562) of identifiers. It was
 // drawn once, and must never change.
@@ -39,13 +47,30 @@ func id(s string) string {
 type Options struct {
 	// Title and Description are what people read on the device.
 	Title, Description string
-	// Locked keeps people from removing the profile. Supervised devices heed it.
+	// Locked keeps people from removing the profile; supervised devices only.
 	Locked bool
+	// RemoveOn is when the device removes the profile by itself, to the second; zero:
+	// never.
+	RemoveOn time.Time
+	// RemoveAfter is how long after its installation that is; 0: never. The earlier
+	// of the two counts.
+	RemoveAfter time.Duration
 }
 
-// Profile returns the property list of a profile with payloads, signed where the
+// validate returns an error that begins with the name of the field at fault.
+func (o Options) validate(now time.Time) error {
+	if !o.RemoveOn.IsZero() && !o.RemoveOn.After(now) {
+		return fmt.Errorf("remove-on: %s is not in the future", o.RemoveOn.Format(time.RFC3339))
+	}
+	if o.RemoveAfter < 0 || o.RemoveAfter > 0 && o.RemoveAfter < time.Second {
+		return fmt.Errorf("remove-after: invalid duration %s: must be 1s or more", o.RemoveAfter)
+	}
+	return nil
+}
+
+// Profile returns the property list of a profile with payloads, signed if the
 // issuer signs. name tells the issuer's profiles apart; a device replaces the one
-// of the same name.
+// of the same name. It returns an error for what Apple's schema does not allow.
 func (i *Issuer) Profile(name string, o Options, payloads ...Payload) ([]byte, error) {
 	identifier := i.identifier + "." + name
 	content := make([]map[string]any, len(payloads))
@@ -56,7 +81,10 @@ func (i *Issuer) Profile(name string, o Options, payloads ...Payload) ([]byte, e
 			"PayloadDisplayName": p.title, "PayloadOrganization": i.organization,
 		}
 		for key, value := range p.keys {
-			dict[key] = value
+			dict[key] = resolve(value, identifier)
+		}
+		if err := checkSchema(dict); err != nil {
+			return nil, fmt.Errorf("profile %s: %w", identifier, err)
 		}
 		content[n] = dict
 	}
@@ -71,63 +99,55 @@ func (i *Issuer) Profile(name string, o Options, payloads ...Payload) ([]byte, e
 	if o.Locked {
 		top["PayloadRemovalDisallowed"] = true
 	}
+	if !o.RemoveOn.IsZero() {
+		top["RemovalDate"] = o.RemoveOn.UTC().Truncate(time.Second)
+	}
+	seconds := o.RemoveAfter.Truncate(time.Second).Seconds()
+	if seconds > 0 {
+		top["DurationUntilRemoval"] = seconds
+	}
+	if err := checkSchema(top); err != nil {
+		return nil, fmt.Errorf("profile %s: %w", identifier, err)
+	}
 	data, err := plist.MarshalIndent(top, plist.XMLFormat, "\t")
 	if err != nil {
 		return nil, fmt.Errorf("profile %s: %w", identifier, err)
 	}
+	if seconds > 0 { // Apple's DTD has no exponents as the encoder writes them
+		real := func(format byte) []byte {
+			return []byte("<real>" + strconv.FormatFloat(seconds, format, -1, 64) + "</real>")
+		}
+		data = bytes.Replace(data, real('g'), real('f'), 1)
+	}
 	return i.sign(append(data, '\n'))
 }
 
-// ProxyOptions are what may be chosen beside the PAC script's URL.
-type ProxyOptions struct {
-	// Fallback lets devices connect directly where the script cannot be fetched.
-	Fallback bool
-	// CaptiveLogin lets them pass the proxy by for the sign-in page of a network.
-	CaptiveLogin bool
-}
-
-// GlobalProxy makes a supervised device use the PAC script at pacURL in every
-// network: com.apple.proxy.http.global.
-func GlobalProxy(pacURL string, o ProxyOptions) Payload {
-	return Payload{kind: "com.apple.proxy.http.global", name: "proxy", title: "Proxy", keys: map[string]any{
-		"ProxyType": "Auto", "ProxyPACURL": pacURL,
-		"ProxyPACFallbackAllowed": o.Fallback, "ProxyCaptiveLoginAllowed": o.CaptiveLogin,
-	}}
-}
-
-// WiFi is a wireless network, on which devices use a PAC script.
-type WiFi struct {
-	SSID string
-	// Encryption is one of Encryptions.
-	Encryption string
-	Password   string
-	Hidden     bool
-	PACURL     string
-	// Fallback is as in ProxyOptions.
-	Fallback bool
-}
-
-// Encryptions are the values of WiFi.Encryption.
-var Encryptions = []string{"None", "Any", "WEP", "WPA", "WPA2", "WPA3"}
-
-// Payload is com.apple.wifi.managed.
-func (w WiFi) Payload() Payload {
-	keys := map[string]any{
-		"SSID_STR": w.SSID, "HIDDEN_NETWORK": w.Hidden, "AutoJoin": true, "EncryptionType": w.Encryption,
-		"ProxyType": "Auto", "ProxyPACURL": w.PACURL, "ProxyPACFallbackAllowed": w.Fallback,
+// resolve puts UUIDs in the place of references to payloads of a profile.
+func resolve(value any, identifier string) any {
+	switch v := value.(type) {
+	case payloadRef:
+		return id(identifier + "." + string(v))
+	case []payloadRef:
+		list := make([]string, len(v))
+		for i, ref := range v {
+			list[i] = id(identifier + "." + string(ref))
+		}
+		return list
+	case map[string]any:
+		dict := make(map[string]any, len(v))
+		for key, value := range v {
+			dict[key] = resolve(value, identifier)
+		}
+		return dict
 	}
-	if w.Password != "" {
-		keys["Password"] = w.Password
-	}
-	// A UUID of the name, since it may hold anything.
-	return Payload{kind: "com.apple.wifi.managed", name: "wifi." + strings.ToLower(id(w.SSID)), title: "Wi-Fi " + w.SSID, keys: keys}
+	return value
 }
 
-// Root makes a device know a root certificate: com.apple.security.root. It trusts
-// it for TLS where an MDM server has installed the profile; otherwise a person has
-// to say so in the settings.
+// Root makes a device know a root certificate: com.apple.security.root. The device
+// trusts it for TLS if an MDM server has installed the profile; otherwise a person
+// switches that on in the settings.
 func Root(cert *x509.Certificate) Payload {
-	return Payload{kind: "com.apple.security.root", name: "root", title: cert.Subject.CommonName, keys: map[string]any{
-		"PayloadContent": cert.Raw, "PayloadCertificateFileName": "espalier-root.cer",
-	}}
+	p := certificate(cert, "root", "espalier-root.cer")
+	p.kind = "com.apple.security.root"
+	return p
 }

@@ -1,0 +1,44 @@
+package profile
+
+// ProxyOptions are what may be chosen beside the PAC script's URL.
+type ProxyOptions struct {
+	// Fallback lets devices connect directly while the script cannot be fetched.
+	Fallback bool
+	// CaptiveLogin lets devices bypass the proxy for a network's sign-in page.
+	CaptiveLogin bool
+}
+
+// GlobalProxy makes a device use the PAC script at pacURL in every network:
+// com.apple.proxy.http.global. iOS, iPadOS, tvOS and visionOS require supervision,
+// macOS does not.
+func GlobalProxy(pacURL string, o ProxyOptions) Payload {
+	return Payload{kind: "com.apple.proxy.http.global", name: "proxy", title: "Proxy", keys: map[string]any{
+		"ProxyType": "Auto", "ProxyPACURL": pacURL,
+		"ProxyPACFallbackAllowed": o.Fallback, "ProxyCaptiveLoginAllowed": o.CaptiveLogin,
+	}}
+}
+
+// NetworkProxy makes a Mac use the PAC script at pacURL on its network services:
+// com.apple.SystemConfiguration.
+func NetworkProxy(pacURL string, o ProxyOptions) Payload {
+	number := func(b bool) int {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	return Payload{kind: "com.apple.SystemConfiguration", name: "payload.network-proxy", title: "Network proxy", keys: map[string]any{
+		"Proxies": map[string]any{
+			"ProxyAutoConfigEnable": 1, "ProxyAutoConfigURLString": pacURL,
+			"FallBackAllowed": number(o.Fallback), "ProxyCaptiveLoginAllowed": number(o.CaptiveLogin),
+		},
+	}}
+}
+
+// NoPrivateRelay switches iCloud Private Relay off: com.apple.applicationaccess.
+// iOS, iPadOS and visionOS require supervision, macOS does not.
+func NoPrivateRelay() Payload {
+	return Payload{kind: "com.apple.applicationaccess", name: "payload.restrictions", title: "Private Relay off", keys: map[string]any{
+		"allowCloudPrivateRelay": false,
+	}}
+}
