@@ -102,14 +102,18 @@ func (x *exchange) TunnelDone(stats tunnel.Stats) {
 	if stats.Connect != 0 {
 		x.rec.Connect = stats.Connect
 	}
+	if stats.Upstream.IsValid() {
+		x.rec.Upstream = stats.Upstream
+	}
 	if stats.Err != nil {
 		x.rec.Error = stats.Err.Error()
 	}
+	if stats.Unopened {
+		x.finish(0)
+		return
+	}
 	x.finish(http.StatusOK)
 }
-
-// TunnelDropped implements tunnel.Owner.
-func (x *exchange) TunnelDropped() { x.release() }
 
 // recordURL is what a record keeps of a URL: no query, no fragment, no
 // credentials, for these hold what is nobody's business.

@@ -1,10 +1,14 @@
 package proxy
 
 import (
+	"bytes"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"sync"
+	"time"
 
 	"espalier/policy"
 	"espalier/proxy/head"
@@ -21,7 +25,7 @@ type gate struct {
 }
 
 // Route implements tunnel.Gate.
-func (g *gate) Route(client netip.AddrPort, r head.Request) (route tunnel.Route, ok bool) {
+func (g *gate) Route(client netip.AddrPort, r head.Request, room []netip.AddrPort) (route tunnel.Route, ok bool) {
 	s := g.s
 	defer func() {
 		if fault := recover(); fault != nil {
@@ -38,18 +42,21 @@ func (g *gate) Route(client netip.AddrPort, r head.Request) (route tunnel.Route,
 	if d.Action != policy.Tunnel {
 		return tunnel.Route{}, false
 	}
-	addr, ok := st.Dialer.Immediate(d.Dial)
-	if !ok {
+	addrs := st.Dialer.Immediate(d.Dial, room)
+	if len(addrs) == 0 {
 		return tunnel.Route{}, false
 	}
 	x := s.begin(client.Addr(), http.MethodConnect, string(r.Agent))
 	x.to(target)
 	x.decided(d)
-	x.rec.Upstream = addr
+	x.rec.Upstream = addrs[0]
 	if s.limits.admit(x, aTunnel, d.Match.OK()) != nil {
 		return tunnel.Route{}, false
 	}
-	return tunnel.Route{Addr: addr, Service: s.traffic.Service(d.Service()), Owner: x}, true
+	return tunnel.Route{
+		Addrs: addrs, Timeout: st.Dialer.Timeout(), Reach: st.Dialer.Reachability(),
+		Service: s.traffic.Service(d.Service()), Owner: x,
+	}, true
 }
 
 // Serve implements tunnel.Gate.
@@ -63,6 +70,35 @@ func (g *gate) Serve(c *net.TCPConn, unread []byte) {
 	}
 	g.conns.hand(tunnel.Replay(c, unread))
 }
+
+// Unreached implements tunnel.Gate: it refuses the CONNECT and closes, since what
+// the client sends next may be for the tunnel.
+func (g *gate) Unreached(c *net.TCPConn, _ []byte, f tunnel.Failure) {
+	g.s.handlers.enter()
+	go func() {
+		defer g.s.handlers.leave()
+		defer c.Close()
+		x := f.Owner.(*exchange)
+		x.rec.Connect = f.Connect
+		x.failed(f.Err)
+		r := refusalFor(f.Err)
+		h := http.Header{}
+		body := x.tell(r, h)
+		h.Set("Connection", "close")
+		var b bytes.Buffer
+		b.WriteString("HTTP/1.1 " + strconv.Itoa(r.status) + " " + http.StatusText(r.status) + "\r\n")
+		_ = h.Write(&b) // a bytes.Buffer takes everything
+		b.WriteString("\r\n" + body)
+		_ = c.SetDeadline(time.Now().Add(refusalTimeout))
+		_, _ = c.Write(b.Bytes()) // a client that is gone needs no answer
+		x.finish(r.status)
+		_ = c.CloseWrite()
+		_, _ = io.Copy(io.Discard, c) // else a reset may overtake the answer
+	}()
+}
+
+// refusalTimeout is how long a client may take to read a refusal and close.
+const refusalTimeout = time.Second
 
 // intercept takes a CONNECT that is to be looked into and needs nothing else. It
 // reports whether it did.

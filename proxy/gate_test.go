@@ -16,14 +16,15 @@ func BenchmarkRoute(b *testing.B) {
 		b.Fatal("not for the short way")
 	}
 	client := netip.MustParseAddrPort("127.0.0.1:1234")
+	room := make([]netip.AddrPort, 0, 4)
 	b.ReportAllocs()
 	b.ResetTimer()
 	for b.Loop() {
-		route, ok := g.Route(client, h)
+		route, ok := g.Route(client, h, room)
 		if !ok {
 			b.Fatal("not routed")
 		}
-		route.Owner.TunnelDropped()
+		route.Owner.(*exchange).release()
 	}
 }
 

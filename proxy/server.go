@@ -121,7 +121,7 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 	s.room = waiting.NewRoom(m.maxHeads, turned)
 	m.overload = overload{ops: ops, start: time.Now(), relieve: s.relieve, idle: s.idle}
 	s.tunnels = tunnel.New(tunnel.Config{
-		Idle: cfg.IdleTimeout, HalfClosed: s.times.HalfClosed,
+		Idle: cfg.IdleTimeout, HalfClosed: s.times.HalfClosed, AttemptDelay: egress.AttemptDelay,
 		MaxWaiting: m.maxWaiting, Descriptors: m.descriptors, MaxScarce: m.maxScarce,
 		Turned: turned, Short: m.ranShort, Panicked: panicked,
 	})

@@ -22,9 +22,9 @@ import (
 // minutes apart, so that an idle tunnel does not wake its device.
 var KeepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Minute, Interval: time.Minute, Count: 4}
 
-// attemptDelay is the head start that each address has over the next one, the
+// AttemptDelay is the head start that each address has over the next one, the
 // Connection Attempt Delay of RFC 8305.
-const attemptDelay = 250 * time.Millisecond
+const AttemptDelay = 250 * time.Millisecond
 
 // A LookupError says that a name could not be resolved.
 type LookupError struct {
@@ -50,6 +50,7 @@ type Dialer struct {
 	exact   map[string][]netip.Addr // egress.hosts
 	below   map[string][]netip.Addr // egress.hosts, "*.x" by x
 	cache   *cache
+	answers *Reachability
 	timeout time.Duration
 	v6      bool // IPv6 addresses are tried first
 	self    *self
@@ -69,6 +70,7 @@ func New(cfg Config, self Self) (*Dialer, error) {
 	d := &Dialer{
 		exact:   map[string][]netip.Addr{},
 		below:   map[string][]netip.Addr{},
+		answers: &Reachability{now: time.Now},
 		timeout: cfg.ConnectTimeout,
 		v6:      routed6(),
 		dial:    net.Dialer{KeepAliveConfig: KeepAlive},
@@ -123,25 +125,34 @@ func (d *Dialer) Dial(ctx context.Context, t policy.Target) (net.Conn, error) {
 	if len(d.parents) > 0 {
 		return d.dialThrough(ctx, t)
 	}
-	addrs, err := d.Lookup(ctx, t)
+	addrs, err := d.lookup(ctx, t)
 	if err != nil {
 		return nil, err
 	}
-	return d.race(ctx, addrs, t.Port)
+	return d.race(ctx, addrs)
 }
 
 // Lookup returns the addresses that may be dialed for t, in the order to try
 // them; at least one where there is no error. Errors are those of Dial. It does
 // not heed egress.parent.
 func (d *Dialer) Lookup(ctx context.Context, t policy.Target) ([]netip.Addr, error) {
-	if addrs := d.known(t); addrs != nil {
-		return d.permitted(addrs, t)
+	found, err := d.lookup(ctx, t)
+	var addrs []netip.Addr
+	for _, ap := range found {
+		addrs = append(addrs, ap.Addr())
 	}
-	addrs, err := d.cache.lookup(ctx, t.Host)
-	if err != nil {
-		return nil, &LookupError{t.Host, err}
+	return addrs, err
+}
+
+func (d *Dialer) lookup(ctx context.Context, t policy.Target) ([]netip.AddrPort, error) {
+	addrs := d.known(t)
+	if addrs == nil {
+		var err error
+		if addrs, err = d.cache.lookup(ctx, t.Host); err != nil {
+			return nil, &LookupError{t.Host, err}
+		}
 	}
-	return d.permitted(addrs, t)
+	return d.permitted(nil, addrs, t, true)
 }
 
 // known returns the addresses of t where no name server has to be asked.
@@ -170,61 +181,74 @@ func (d *Dialer) known(t policy.Target) []netip.Addr {
 // of them.
 const maxAttempts = 16
 
-// permitted returns the addresses that the guard lets through, in the order to
-// try them, or the guard's error about the first. What leads to Espalier itself is
-// not let through.
-func (d *Dialer) permitted(addrs []netip.Addr, t policy.Target) ([]netip.Addr, error) {
-	guard := d.guard.check
-	if t == d.trusted {
-		guard = func(netip.Addr) error { return nil }
-	}
+// permitted appends to room the addresses that the guard permits, in the order to
+// try them, or returns the guard's error about the first. It permits none that
+// leads to Espalier itself. If that takes asking the system for this machine's
+// addresses, and ask is not set, it returns errUnasked.
+func (d *Dialer) permitted(room []netip.AddrPort, addrs []netip.Addr, t policy.Target, ask bool) ([]netip.AddrPort, error) {
 	var machine map[netip.Addr]bool
 	listens := d.self.ports[t.Port]
 	if listens {
-		machine = d.self.addresses(true)
-	}
-	return d.arrange(addrs, func(a netip.Addr) error {
-		if listens && d.self.is(a, machine) || d.self.fronts(t, a) {
-			return &ForbiddenError{a, classSelf}
+		if machine = d.self.addresses(ask); machine == nil && !ask {
+			return nil, errUnasked
 		}
-		return guard(a)
+	}
+	return d.arrange(room, addrs, t.Port, func(a netip.Addr) error {
+		switch {
+		case listens && d.self.is(a, machine) || d.self.fronts(t, a):
+			return &ForbiddenError{a, classSelf}
+		case t == d.trusted:
+			return nil
+		}
+		return d.guard.check(a)
 	})
 }
 
-// arrange returns the addresses that pass check, IPv6 and IPv4 in turn, or the
-// error about the first.
-func (d *Dialer) arrange(addrs []netip.Addr, check func(netip.Addr) error) ([]netip.Addr, error) {
-	var v4, v6 []netip.Addr
-	var first error
-	for _, a := range addrs {
-		a = a.Unmap()
-		if err := check(a); err != nil {
-			if first == nil {
-				first = err
+var errUnasked = errors.New("the addresses of this machine are not known")
+
+// arrange appends to room, up to maxAttempts, the addresses that pass check: IPv6
+// and IPv4 in turn, those that are known not to answer last. Where none passes it
+// returns the error about the first. It sorts without allocating.
+func (d *Dialer) arrange(room []netip.AddrPort, addrs []netip.Addr, port uint16, check func(netip.Addr) error) ([]netip.AddrPort, error) {
+	out, dead := room, false
+	// next finds the next address of a family, from index i on.
+	next := func(i int, v6, last bool) (netip.AddrPort, int) {
+		for ; i < len(addrs); i++ {
+			a := addrs[i].Unmap()
+			if a.Is6() != v6 {
+				continue
 			}
-		} else if a.Is4() {
-			v4 = append(v4, a)
-		} else {
-			v6 = append(v6, a)
+			if check(a) != nil {
+				continue
+			}
+			ap := netip.AddrPortFrom(a, port)
+			if d.answers.unreachable(ap) == last {
+				return ap, i + 1
+			}
+			dead = true
+		}
+		return netip.AddrPort{}, i
+	}
+	for _, last := range [...]bool{false, true} {
+		for i, j := 0, 0; len(out) < maxAttempts && (i < len(addrs) || j < len(addrs)); {
+			var preferred, other netip.AddrPort
+			preferred, i = next(i, d.v6, last)
+			other, j = next(j, !d.v6, last)
+			if preferred.IsValid() {
+				out = append(out, preferred)
+			}
+			if other.IsValid() && len(out) < maxAttempts {
+				out = append(out, other)
+			}
+		}
+		if !dead {
+			break
 		}
 	}
-	out := make([]netip.Addr, 0, len(v4)+len(v6))
-	preferred, other := v6, v4
-	if !d.v6 {
-		preferred, other = v4, v6
+	if len(out) == 0 && len(addrs) > 0 {
+		return nil, check(addrs[0].Unmap())
 	}
-	for i := range max(len(v4), len(v6)) {
-		if i < len(preferred) {
-			out = append(out, preferred[i])
-		}
-		if i < len(other) {
-			out = append(out, other[i])
-		}
-	}
-	if len(out) == 0 {
-		return nil, first
-	}
-	return out[:min(len(out), maxAttempts)], nil
+	return out, nil
 }
 
 // KeepBelow lets d take no descriptor from number limit on: dialing fails with
@@ -250,28 +274,31 @@ func (d *Dialer) control(_, _ string, c syscall.RawConn) error {
 }
 
 // race connects to the first address that answers. A new attempt starts when
-// one fails, or attemptDelay after the last one began.
-func (d *Dialer) race(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
+// one fails, or AttemptDelay after the last one began.
+func (d *Dialer) race(ctx context.Context, addrs []netip.AddrPort) (net.Conn, error) {
 	if len(addrs) == 1 {
-		return d.dial.DialContext(ctx, "tcp", netip.AddrPortFrom(addrs[0], port).String())
+		conn, err := d.dial.DialContext(ctx, "tcp", addrs[0].String())
+		d.note(ctx, addrs[0], err)
+		return conn, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type result struct {
-		conn net.Conn
-		err  error
+		index int
+		conn  net.Conn
+		err   error
 	}
 	results := make(chan result)
 	abandoned := make(chan struct{})
 	defer close(abandoned)
-	dial := func(a netip.Addr) (_ net.Conn, err error) {
+	dial := func(to netip.AddrPort) (_ net.Conn, err error) {
 		defer kept(&err)
-		return d.dial.DialContext(ctx, "tcp", netip.AddrPortFrom(a, port).String())
+		return d.dial.DialContext(ctx, "tcp", to.String())
 	}
-	attempt := func(a netip.Addr) {
-		conn, err := dial(a)
+	attempt := func(i int) {
+		conn, err := dial(addrs[i])
 		select {
-		case results <- result{conn, err}:
+		case results <- result{i, conn, err}:
 		case <-abandoned:
 			if conn != nil {
 				conn.Close()
@@ -285,13 +312,17 @@ func (d *Dialer) race(ctx context.Context, addrs []netip.Addr, port uint16) (net
 		select {
 		case <-delay.C:
 			if next < len(addrs) {
-				go attempt(addrs[next])
+				go attempt(next)
 				next++
 				pending++
-				delay.Reset(attemptDelay)
+				delay.Reset(AttemptDelay)
 			}
 		case r := <-results:
+			d.note(ctx, addrs[r.index], r.err)
 			if r.err == nil {
+				for _, slower := range addrs[:r.index] { // they had a head start
+					d.answers.Failed(slower, context.DeadlineExceeded)
+				}
 				return r.conn, nil
 			}
 			pending--
@@ -304,6 +335,16 @@ func (d *Dialer) race(ctx context.Context, addrs []netip.Addr, port uint16) (net
 				return nil, failed
 			}
 		}
+	}
+}
+
+// note remembers how an attempt went, unless the client ended it.
+func (d *Dialer) note(ctx context.Context, to netip.AddrPort, err error) {
+	switch {
+	case err == nil:
+		d.answers.Reached(to)
+	case !errors.Is(ctx.Err(), context.Canceled):
+		d.answers.Failed(to, err)
 	}
 }
 

@@ -177,7 +177,7 @@ func TestDialRebinding(t *testing.T) {
 	if f := (*ForbiddenError)(nil); !errors.As(err, &f) || f.Class != "loopback" || questions.Load() != 2 {
 		t.Errorf("second: %v, after %d questions", err, questions.Load())
 	}
-	if _, ok := d.Immediate(target(t, host)); ok {
+	if got := d.Immediate(target(t, host), nil); len(got) > 0 {
 		t.Error("the forbidden address is offered at once")
 	}
 	if bad.accepted.Load() != 0 {
@@ -209,7 +209,7 @@ func TestDialSelf(t *testing.T) {
 		if forbidden(t, err) != classSelf {
 			t.Errorf("%s: %v", host, err)
 		}
-		if _, ok := d.Immediate(target(t, fmt.Sprintf("%s:%d", host, o.port))); ok {
+		if got := d.Immediate(target(t, fmt.Sprintf("%s:%d", host, o.port)), nil); len(got) > 0 {
 			t.Errorf("%s is offered at once", host)
 		}
 	}
@@ -223,11 +223,11 @@ func TestDialSelf(t *testing.T) {
 	if _, err := d.Lookup(t.Context(), elsewhere); err != nil {
 		t.Errorf("another machine: %v", err)
 	}
-	if _, ok := d.Immediate(elsewhere); !ok {
+	if got := d.Immediate(elsewhere, nil); len(got) == 0 {
 		t.Error("another machine is not offered at once, though this one's addresses are known")
 	}
 	d.self.asked = d.self.asked.Add(-ownAddressesAge)
-	if _, ok := d.Immediate(elsewhere); ok {
+	if got := d.Immediate(elsewhere, nil); len(got) > 0 {
 		t.Error("another machine is offered by addresses of this one that may have changed")
 	}
 }
@@ -262,12 +262,12 @@ func TestDialSelfByName(t *testing.T) {
 		if _, err := dial(t, d, host); forbidden(t, err) != classSelf {
 			t.Errorf("%s: %v", host, err)
 		}
-		if _, ok := d.Immediate(target(t, host)); ok {
+		if got := d.Immediate(target(t, host), nil); len(got) > 0 {
 			t.Errorf("%s is offered at once", host)
 		}
 	}
 	for _, host := range []string{"proxy.example:443", "203.0.113.5:443", "203.0.113.7:3128"} {
-		if _, ok := d.Immediate(target(t, host)); !ok {
+		if got := d.Immediate(target(t, host), nil); len(got) == 0 {
 			t.Errorf("%s is refused", host)
 		}
 	}
@@ -315,8 +315,8 @@ func TestAddressesWithoutIPv6(t *testing.T) {
 	x := target(t, "x.example:443")
 	for v6, want := range map[bool]string{true: "2403:300::1", false: "8.8.8.8"} {
 		d.v6 = v6
-		if first, ok := d.Immediate(x); !ok || first.Addr().String() != want {
-			t.Errorf("IPv6 %v: %s first, want %s", v6, first, want)
+		if got := d.Immediate(x, nil); len(got) != 2 || got[0].Addr().String() != want {
+			t.Errorf("IPv6 %v: %s, want %s first", v6, got, want)
 		}
 		if addrs, err := d.Lookup(t.Context(), x); err != nil || len(addrs) != 2 || addrs[0].String() != want {
 			t.Errorf("IPv6 %v: %v, %v; want %s first", v6, addrs, err, want)
@@ -406,13 +406,13 @@ func TestImmediate(t *testing.T) {
 	}})
 	check := func(host, want string) {
 		t.Helper()
-		got, ok := d.Immediate(target(t, host+":443"))
-		if want == "" && ok || want != "" && (!ok || got != netip.MustParseAddrPort(want)) {
-			t.Errorf("%s: %v, %v; want %q", host, got, ok, want)
+		room := make([]netip.AddrPort, 0, 4)
+		if got := fmt.Sprint(d.Immediate(target(t, host+":443"), room)); got != "["+want+"]" {
+			t.Errorf("%s: %q; want %q", host, got, want)
 		}
 	}
 	check("fixed.example", "8.8.4.4:443")
-	check("six.example", "[2403:300::2]:443")
+	check("six.example", "[2403:300::2]:443 8.8.4.4:443")
 	check("mapped.example", "8.8.4.4:443")
 	check("inside.example", "")
 	check("8.8.8.8", "8.8.8.8:443")
@@ -425,7 +425,7 @@ func TestImmediate(t *testing.T) {
 	if _, err := d.Lookup(t.Context(), target(t, "asked.example:443")); err != nil {
 		t.Fatal(err)
 	}
-	check("asked.example", "[2403:300::1]:443")
+	check("asked.example", "[2403:300::1]:443 8.8.8.8:443")
 }
 
 // What another address said tells more than that there is no IPv6.

@@ -157,7 +157,7 @@ func TestParentRequest(t *testing.T) {
 		}
 		p.got = nil
 		p.mu.Unlock()
-		if a, ok := d.Immediate(target(t, host)); ok {
+		if a := d.Immediate(target(t, host), nil); a != nil {
 			t.Errorf("%s: immediately %s", host, a)
 		}
 	}

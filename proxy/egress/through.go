@@ -30,7 +30,7 @@ func (d *Dialer) dialThrough(ctx context.Context, t policy.Target) (net.Conn, er
 	var last error
 	for i, a := range addrs {
 		part, cancel := share(ctx, len(addrs)-i)
-		conn, _, err := d.openThrough(part, netip.AddrPortFrom(a, t.Port).String())
+		conn, _, err := d.openThrough(part, a.String())
 		cancel()
 		if err == nil {
 			return conn, nil
@@ -46,16 +46,16 @@ func (d *Dialer) dialThrough(ctx context.Context, t policy.Target) (net.Conn, er
 // fixed returns the checked addresses of t where no look-up tells them: those of
 // a literal and of egress.hosts. With neither an address nor an error the parent
 // looks the name up.
-func (d *Dialer) fixed(t policy.Target) ([]netip.Addr, error) {
+func (d *Dialer) fixed(t policy.Target) ([]netip.AddrPort, error) {
 	if addrs := d.known(t); addrs != nil {
-		return d.permitted(addrs, t)
+		return d.permitted(nil, addrs, t, true)
 	}
 	if d.self.names[t] {
 		return nil, &ForbiddenError{Class: classSelf}
 	}
 	if t.Host == "localhost" || strings.HasSuffix(t.Host, ".localhost") {
 		// RFC 6761, 6.3: loopback, whoever looks it up.
-		_, err := d.permitted([]netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, t)
+		_, err := d.permitted(nil, []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, t, true)
 		return nil, err
 	}
 	return nil, nil
@@ -209,11 +209,11 @@ func (d *Dialer) connectTo(ctx context.Context, t policy.Target) (*net.TCPConn, 
 			return nil
 		}
 	}
-	addrs, err := d.arrange(addrs, check)
+	to, err := d.arrange(nil, addrs, t.Port, check)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := d.race(ctx, addrs, t.Port)
+	conn, err := d.race(ctx, to)
 	if err != nil {
 		return nil, err
 	}

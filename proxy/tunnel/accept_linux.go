@@ -113,14 +113,10 @@ func (w *worker) pause(ln *listener) {
 func (w *worker) unlisten(ln *listener) {
 	w.pause(ln)
 	// Clients that have not asked for anything are turned away, so that they try
-	// the next proxy. Those that have go the general way while there is one.
+	// the next proxy.
 	w.each(func(i uint32, s *slot) {
-		switch _, m := w.slots.at(i); {
-		case m.gate != ln.gate:
-		case s.phase == reading:
+		if _, m := w.slots.at(i); s.phase == reading && m.pending.gate == ln.gate {
 			w.drop(i)
-		case s.phase == connecting:
-			w.unconnected(i)
 		}
 	})
 	ln.gone.Done()
@@ -172,9 +168,11 @@ func (w *worker) greet(fd int32, from netip.AddrPort, g Gate) {
 		s, m := w.slots.at(i)
 		s.fd = [2]int32{fd, -1}
 		s.phase, s.since = reading, w.now
-		m.gate, m.addr = g, from
+		m.pending = w.takePending()
+		m.pending.gate, m.pending.from = g, from
 		if w.watch(i, client, unix.EPOLL_CTL_ADD) != nil {
 			closeFD(fd)
+			w.putPending(m.pending)
 			w.slots.put(i)
 			return
 		}
@@ -200,10 +198,11 @@ func (w *worker) readHead(i uint32) {
 		w.drop(i)
 		return
 	}
-	fd, from, g := s.fd[client], m.addr, m.gate
+	fd, from, g := s.fd[client], m.pending.from, m.pending.gate
 	_ = epollCtl(w.epoll, unix.EPOLL_CTL_DEL, fd, nil)
 	w.engine.pending.Add(-1)
 	w.reading--
+	w.putPending(m.pending)
 	w.slots.put(i)
 	w.ask(fd, from, g, w.buf[:n])
 }
@@ -253,43 +252,29 @@ func (w *worker) ask(fd int32, from netip.AddrPort, g Gate, b []byte) {
 		w.handOver(fd, g, b, nil)
 		return
 	}
-	r, ok := g.Route(from, h)
+	p := w.takePending()
+	r, ok := g.Route(from, h, p.route.Addrs)
 	if !ok {
+		w.putPending(p)
 		w.handOver(fd, g, b, nil)
 		return
 	}
-	began := w.engine.cfg.clock()
-	upfd, err := connect(r.Addr)
-	if upfd >= 0 && w.scarce(upfd) {
-		closeFD(upfd)
-		err = unix.EMFILE
-	}
-	if err != nil && err != unix.EINPROGRESS {
-		w.handOver(fd, g, b, r.Owner)
-		return
-	}
+	p.route = r
+	p.gate, p.from, p.head = g, from, h.Len
+	p.sent = append(p.sent, b...)
 	i := w.slots.take()
 	s, m := w.slots.at(i)
-	s.fd = [2]int32{fd, upfd}
-	m.service, m.owner = r.Service, r.Owner
-	if err == nil {
-		if len(b) > h.Len {
-			m.left[up] = slices.Clone(b[h.Len:])
-		}
-		s.connect = max(w.engine.cfg.clock()-began, 1)
-		w.establish(i)
+	s.fd = [2]int32{fd, -1}
+	s.phase, s.since = connecting, w.engine.cfg.clock()
+	m.service, m.owner, m.pending = r.Service, r.Owner, p
+	w.engine.connecting.Add(1)
+	gen := s.gen
+	w.guarded(i, gen, w.attempt)
+	if s.gen != gen || s.phase != connecting {
 		return
 	}
-	s.phase, s.since = connecting, began
-	m.gate, m.addr, m.left[up], m.head = g, from, slices.Clone(b), h.Len
-	s.out[upstream] = true
-	if err := w.watch(i, upstream, unix.EPOLL_CTL_ADD); err != nil {
-		s.out[upstream] = false
-		w.engine.pending.Add(1)
-		w.unconnected(i)
-		return
-	}
-	w.engine.wait()
+	w.engine.startHurrying()
+	_ = w.watch(i, client, unix.EPOLL_CTL_ADD) // else begin tries again
 }
 
 // parse is head.ParseRequest, of which a panic makes what the general way has to
@@ -303,91 +288,27 @@ func (w *worker) parse(b []byte) (r head.Request, ok bool) {
 	return head.ParseRequest(b)
 }
 
-// connect begins to connect. The error is nil, EINPROGRESS, or says why not; the
-// descriptor is valid in the first two cases.
-func connect(to netip.AddrPort) (int32, error) {
-	fd, err := socket(to.Addr())
-	if err != nil {
-		return -1, err
-	}
-	if err = setOptions(int(fd)); err == nil {
-		err = startConnect(fd, to)
-	}
-	if err != nil && err != unix.EINPROGRESS {
-		closeFD(fd)
-		return -1, err
-	}
-	return fd, err
-}
-
-// connected acts on the end of connecting.
-func (w *worker) connected(i uint32, events uint32) {
-	if events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) == 0 {
-		return
-	}
-	s, m := w.slots.at(i)
-	if pendingError(s.fd[upstream]) != nil {
-		w.unconnected(i)
-		return
-	}
-	w.engine.pending.Add(-1)
-	s.connect = max(w.now-s.since, 1)
-	if m.left[up] = m.left[up][m.head:]; len(m.left[up]) == 0 {
-		m.left[up] = nil
-	}
-	w.establish(i)
-}
-
-// unconnected gives a client whose destination did not answer at once to the
-// general way, which knows the other addresses and how to say what is wrong.
-func (w *worker) unconnected(i uint32) {
-	s, m := w.slots.at(i)
-	closeFD(s.fd[upstream])
-	fd, g, b, o := s.fd[client], m.gate, m.left[up], m.owner
-	w.engine.pending.Add(-1)
-	w.slots.put(i)
-	w.handOver(fd, g, b, o)
-}
-
-var established = []byte("HTTP/1.1 200 Connection established\r\n\r\n")
-
-// establish tells the client that its tunnel is open, and begins to relay.
-func (w *worker) establish(i uint32) {
-	s, m := w.slots.at(i)
-	m.gate = nil
-	w.engine.opened(m.service)
-	if n, err := write(s.fd[client], established); n < len(established) {
-		if err == nil {
-			err = unix.EAGAIN // a new socket takes more than these bytes
-		}
-		w.fail(i, client, "write to", err)
-		return
-	}
-	w.begin(i)
-}
-
 // drop ends a slot that is no tunnel yet.
 func (w *worker) drop(i uint32) {
 	s, m := w.slots.at(i)
 	closeFD(s.fd[client])
-	owner := m.owner
-	if s.phase == connecting {
-		closeFD(s.fd[upstream])
-	} else {
+	if s.phase == reading {
 		w.reading--
+		w.engine.pending.Add(-1)
+		w.putPending(m.pending)
+		w.slots.put(i)
+		return
 	}
-	w.engine.pending.Add(-1)
-	w.slots.put(i)
-	if owner != nil {
-		w.engine.cfg.tell(owner, Stats{Err: ErrShutdown}) // it had been decided
-	}
+	owner, stats := m.owner, Stats{Connect: time.Duration(w.engine.cfg.clock() - s.since), Unopened: true, Err: ErrShutdown}
+	w.release(i)
+	w.engine.cfg.tell(owner, stats)
 }
 
-// handOver gives a client to the gate, with the bytes b that it has sent. fd is
-// in no epoll set: the registration would outlive it in the duplicate. Where
-// descriptors have run out the client finds its connection closed, and the owner
-// that its request may have got is told.
-func (w *worker) handOver(fd int32, g Gate, b []byte, o Owner) {
+// handOver gives a client to the gate, with the bytes b that it has sent, and
+// where its Route came to nothing with what is left of that. fd is in no epoll
+// set: the registration would outlive it in the duplicate. Where descriptors have
+// run out the client finds its connection closed, and the Owner is told.
+func (w *worker) handOver(fd int32, g Gate, b []byte, failure *Failure) {
 	f := os.NewFile(uintptr(fd), "client")
 	c, err := net.FileConn(f)
 	f.Close()
@@ -396,15 +317,16 @@ func (w *worker) handOver(fd int32, g Gate, b []byte, o Owner) {
 		err = unix.ENOTCONN // the client has reset the connection meanwhile
 	}
 	if err != nil {
-		if o != nil {
-			w.engine.cfg.tell(o, Stats{Err: fmt.Errorf("hand over the client: %w", err)})
+		if failure != nil {
+			w.engine.cfg.tell(failure.Owner, Stats{Connect: failure.Connect, Unopened: true, Err: fmt.Errorf("hand over the client: %w", err)})
 		}
 		return
 	}
-	if o != nil {
-		o.TunnelDropped()
-	}
 	tcp := c.(*net.TCPConn)
 	_ = tcp.SetKeepAliveConfig(keepAlive) // net.FileConn sets its own, 15 s apart
-	g.Serve(tcp, slices.Clone(b))
+	if b = slices.Clone(b); failure != nil {
+		g.Unreached(tcp, b, *failure)
+	} else {
+		g.Serve(tcp, b)
+	}
 }

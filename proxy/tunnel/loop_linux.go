@@ -30,8 +30,10 @@ type loop struct {
 	pipes    pipeBudget
 
 	open    atomic.Int64 // tunnels
-	pending atomic.Int64 // clients that are no tunnel yet
-	left    atomic.Int64 // tunnels that the workers' end has cut
+	pending atomic.Int64 // clients whose head has not come
+	// connecting counts clients that have asked and are no tunnel yet.
+	connecting atomic.Int64
+	left       atomic.Int64 // tunnels that the workers' end has cut
 
 	ticking, hurrying atomic.Bool // a timer is set
 
@@ -114,9 +116,25 @@ func (e *loop) ended(s interface{ TunnelClosed() }) {
 	if e.open.Add(-1) > 0 {
 		return
 	}
+	e.signal()
+}
+
+// settled notes that a client that was connecting is a tunnel, or none.
+func (e *loop) settled() {
+	if e.connecting.Add(-1) == 0 && e.open.Load() == 0 {
+		e.signal()
+	}
+}
+
+// empty reports whether no tunnel is open or about to be. What connects counts as
+// open before it no longer counts as connecting.
+func (e *loop) empty() bool { return e.connecting.Load() == 0 && e.open.Load() == 0 }
+
+// signal tells Shutdown that the last tunnel has ended.
+func (e *loop) signal() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.waiting != nil && e.open.Load() == 0 {
+	if e.waiting != nil && e.empty() {
 		close(e.waiting)
 		e.waiting = nil
 	}
@@ -125,7 +143,7 @@ func (e *loop) ended(s interface{ TunnelClosed() }) {
 func (e *loop) Shutdown(ctx context.Context) (cut int) {
 	for {
 		e.mu.Lock()
-		if e.open.Load() == 0 {
+		if e.empty() {
 			e.closed = true
 			e.mu.Unlock()
 			break
@@ -157,19 +175,14 @@ func (e *loop) Cut(pick func(*traffic.Service) bool) {
 	e.portable.Cut(pick)
 }
 
-// Timeouts of clients that are no tunnel yet.
-const (
-	headTimeout = 20 * time.Second
-	// quickConnect is how long a worker waits for a connection before the client
-	// goes the general way, which tries the other addresses too.
-	quickConnect = time.Second
-)
+// headTimeout is how long a client may take to ask.
+const headTimeout = 20 * time.Second
 
 // hurryInterval is how often clients that are no tunnel yet are looked through,
 // and how long a listener rests when descriptors have run out.
 const hurryInterval = 500 * time.Millisecond
 
-// wait counts a client that is no tunnel yet.
+// wait counts a client whose head has not come.
 func (e *loop) wait() {
 	e.pending.Add(1)
 	e.startHurrying()
@@ -184,7 +197,7 @@ func (e *loop) startHurrying() {
 func (e *loop) hurry() {
 	e.hurrying.Store(false) // first: who finds it set may count on the message
 	e.postAll(msgHurry)
-	if e.pending.Load() > 0 {
+	if e.pending.Load()+e.connecting.Load() > 0 {
 		e.startHurrying()
 	}
 }

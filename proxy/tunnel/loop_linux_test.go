@@ -1,16 +1,15 @@
 package tunnel
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -39,23 +38,43 @@ func init() {
 // door is a Gate that sends every CONNECT to one address.
 type door struct {
 	*stage
-	to     netip.AddrPort
-	refuse bool
-	ends   owner
-	served chan net.Conn
+	to        []netip.AddrPort
+	timeout   time.Duration // 0: an hour
+	refuse    bool
+	ends      owner
+	served    chan net.Conn
+	unreached chan Failure
+	reach     reach
 }
 
-func (d *door) Route(client netip.AddrPort, r head.Request) (Route, bool) {
+// reach notes what the engine says of addresses.
+type reach chan string
+
+func (r reach) Failed(to netip.AddrPort, err error) {
+	r <- fmt.Sprintf("%s failed, timeout %v", to, errors.Is(err, os.ErrDeadlineExceeded))
+}
+func (r reach) Reached(to netip.AddrPort) { r <- to.String() + " reached" }
+
+func (d *door) Route(client netip.AddrPort, r head.Request, room []netip.AddrPort) (Route, bool) {
 	if string(r.Target) != "origin.test:443" || d.refuse || !client.Addr().IsLoopback() {
 		return Route{}, false
 	}
-	return Route{Addr: d.to, Service: d.service, Owner: d.ends}, true
+	timeout := d.timeout
+	if timeout == 0 {
+		timeout = time.Hour
+	}
+	return Route{Addrs: append(room, d.to...), Timeout: timeout, Service: d.service, Owner: d.ends, Reach: d.reach}, true
 }
 
 // locate sends what is routed to the stage.
-func (d *door) locate() { d.to = netip.MustParseAddrPort(d.ln.Addr().String()) }
+func (d *door) locate() { d.to = []netip.AddrPort{netip.MustParseAddrPort(d.ln.Addr().String())} }
 
 func (d *door) Serve(c *net.TCPConn, unread []byte) { d.served <- Replay(c, unread) }
+
+func (d *door) Unreached(c *net.TCPConn, unread []byte, f Failure) {
+	d.unreached <- f
+	d.Serve(c, unread)
+}
 
 // newDoor returns a gate that an engine accepts for, and its address. set changes
 // the gate before.
@@ -66,7 +85,7 @@ func newDoor(t *testing.T, set ...func(*door)) (d *door, addr string, stop func(
 	if err != nil {
 		t.Fatal(err)
 	}
-	d = &door{stage: s, ends: make(owner, 100), served: make(chan net.Conn, 100)}
+	d = &door{stage: s, ends: make(owner, 100), served: make(chan net.Conn, 100), unreached: make(chan Failure, 100), reach: make(reach, 2000)}
 	d.locate()
 	for _, f := range set {
 		f(d)
@@ -155,28 +174,152 @@ func TestAcceptedLateHead(t *testing.T) {
 	expect(t, c, string(established))
 }
 
-func TestRefusedUpstreamIsServedTheGeneralWay(t *testing.T) {
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
+// closedPort is an address that refuses connections.
+func closedPort(t *testing.T) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	closed.Close()
-	d, addr, _ := newDoor(t, func(d *door) { d.to = netip.MustParseAddrPort(closed.Addr().String()) })
+	defer l.Close()
+	return netip.MustParseAddrPort(l.Addr().String())
+}
+
+// The addresses of a route are raced; only where all fail has the gate the client.
+func TestRaceOfAddresses(t *testing.T) {
+	const delay = 50 * time.Millisecond
+	hangs, closed := silent(t), closedPort(t)
+	for _, tc := range []struct {
+		name    string
+		to      []netip.AddrPort // invalid: the origin
+		timeout time.Duration
+		reach   []string
+		waits   time.Duration // at least
+		err     error         // nil: a tunnel
+	}{
+		{name: "the first answers", to: []netip.AddrPort{{}, closed}, reach: []string{"ORIGIN reached"}},
+		{name: "the first refuses", to: []netip.AddrPort{closed, {}}, reach: []string{"CLOSED failed, timeout false", "ORIGIN reached"}},
+		{name: "the first is silent", to: []netip.AddrPort{hangs, {}}, reach: []string{"HANGS failed, timeout true", "ORIGIN reached"}, waits: delay},
+		{name: "the first is silent, the second refuses", to: []netip.AddrPort{hangs, closed, {}}, reach: []string{"CLOSED failed, timeout false", "HANGS failed, timeout true", "ORIGIN reached"}, waits: delay},
+		{name: "two are silent", to: []netip.AddrPort{hangs, hangs, {}}, reach: []string{"HANGS failed, timeout true", "HANGS failed, timeout true", "ORIGIN reached"}, waits: 2 * delay},
+		{name: "all refuse", to: []netip.AddrPort{closed, closed}, reach: []string{"CLOSED failed, timeout false", "CLOSED failed, timeout false"}, err: unix.ECONNREFUSED},
+		{name: "one refuses, the other is silent", to: []netip.AddrPort{hangs, closed}, timeout: 200 * time.Millisecond, reach: []string{"CLOSED failed, timeout false", "HANGS failed, timeout true"}, waits: 200 * time.Millisecond, err: unix.ECONNREFUSED},
+		{name: "all are silent", to: []netip.AddrPort{hangs, hangs}, timeout: 200 * time.Millisecond, reach: []string{"HANGS failed, timeout true", "HANGS failed, timeout true"}, waits: 200 * time.Millisecond, err: os.ErrDeadlineExceeded},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cfg := patient
+			cfg.AttemptDelay = delay
+			d, addr, _ := newDoor(t, func(d *door) {
+				d.stage = newStage(t, newLoop(cfg, 1))
+				d.timeout = tc.timeout
+				d.to = slices.Clone(tc.to)
+				for i, to := range d.to {
+					if !to.IsValid() {
+						d.to[i] = netip.MustParseAddrPort(d.ln.Addr().String())
+					}
+				}
+			})
+			c := dial(t, addr)
+			say(t, c, connectHead+"early")
+			var took time.Duration
+			if tc.err == nil {
+				origin, err := d.ln.Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer origin.Close()
+				_ = origin.SetDeadline(time.Now().Add(limit))
+				expect(t, c, string(established))
+				expect(t, origin, "early")
+				say(t, origin, "late")
+				expect(t, c, "late")
+				c.Close()
+				origin.Close()
+				st := d.ends.wait(t)
+				if took = st.Connect; st.Upstream.String() != d.ln.Addr().String() || st.Unopened {
+					t.Errorf("stats %+v", st)
+				}
+			} else {
+				served := <-d.served
+				defer served.Close()
+				_ = served.SetDeadline(time.Now().Add(limit))
+				expect(t, served, connectHead+"early")
+				f := <-d.unreached
+				if took = f.Connect; !errors.Is(f.Err, tc.err) || f.Owner == nil {
+					t.Errorf("failure %+v", f)
+				}
+				if n := d.engine.Len(); n != 0 {
+					t.Errorf("%d tunnels", n)
+				}
+			}
+			if took < tc.waits {
+				t.Errorf("it took %s, and not %s", took, tc.waits)
+			}
+			for _, want := range tc.reach {
+				got := strings.NewReplacer(d.ln.Addr().String(), "ORIGIN", closed.String(), "CLOSED", hangs.String(), "HANGS").Replace(<-d.reach)
+				if got != want {
+					t.Errorf("told %q, want %q", got, want)
+				}
+			}
+			waitFor(t, "an end of connecting", func() bool { return d.engine.(*loop).connecting.Load() == 0 })
+			if len(d.reach) > 0 || len(d.ends) > 0 || len(d.unreached) > 0 {
+				t.Error("more was told")
+			}
+		})
+	}
+}
+
+// A client that resets the connection while its upstream is being connected ends
+// that; one that only closes its direction does not.
+func TestClientLeavesWhileConnecting(t *testing.T) {
+	to := silent(t)
+	d, addr, _ := newDoor(t, func(d *door) { d.to = []netip.AddrPort{to} })
+	connecting := func() bool { return d.engine.(*loop).connecting.Load() == 1 }
 	c := dial(t, addr)
-	say(t, c, connectHead+"early")
-	served := <-d.served
-	defer served.Close()
-	_ = served.SetDeadline(time.Now().Add(limit))
-	r := bufio.NewReader(served)
-	req, err := http.ReadRequest(r)
-	if err != nil || req.Method != http.MethodConnect || req.Host != "origin.test:443" {
-		t.Fatalf("served %v, %v", req, err)
+	say(t, c, connectHead)
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
 	}
-	if b, _ := r.Peek(5); string(b) != "early" {
-		t.Errorf("behind the head stands %q", b)
+	waitFor(t, "connecting client", connecting)
+	_ = c.SetLinger(0)
+	c.Close()
+	if st := d.ends.wait(t); !errors.Is(st.Err, unix.EPIPE) || !st.Unopened {
+		t.Errorf("stats %+v", st)
 	}
-	if n := d.engine.Len(); n != 0 {
-		t.Errorf("%d tunnels", n)
+	if connecting() {
+		t.Error("it is still connecting")
+	}
+
+	d, addr, _ = newDoor(t, func(d *door) { d.to = []netip.AddrPort{to, d.to[0]} })
+	c = dial(t, addr)
+	say(t, c, connectHead+"all")
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	o, err := d.ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = o.SetDeadline(time.Now().Add(limit))
+	expect(t, o, "all")
+	expectEOF(t, o)
+	say(t, o, "answer")
+	o.Close()
+	expect(t, c, string(established)+"answer")
+	if st := d.ends.wait(t); st.Err != nil || st.Up != 3 || st.Down != 6 {
+		t.Errorf("stats %+v", st)
+	}
+}
+
+// What workers keep of what they have used is bounded.
+func TestPendingsAreBounded(t *testing.T) {
+	w := &worker{}
+	for range 2 * keptPendings {
+		w.putPending(&pending{})
+	}
+	w.putPending(&pending{sent: make([]byte, 0, 2*keptHead)})
+	if len(w.unused) != keptPendings {
+		t.Errorf("%d are kept", len(w.unused))
 	}
 }
 
@@ -237,41 +380,43 @@ func silent(t *testing.T) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// A client that has asked is served, and not turned away, when its listener
-// closes.
-func TestStopServesClientsThatHaveAsked(t *testing.T) {
+// A client that has asked gets its tunnel, or its answer, when its listener has
+// closed, and Shutdown waits for it.
+func TestStopLeavesClientsThatHaveAsked(t *testing.T) {
 	to := silent(t)
-	d, addr, stop := newDoor(t, func(d *door) { d.to = to })
+	d, addr, stop := newDoor(t, func(d *door) { d.to, d.timeout = []netip.AddrPort{to}, 10*time.Millisecond })
 	c := dial(t, addr)
 	say(t, c, connectHead)
-	waitFor(t, "connecting client", func() bool { return d.engine.(*loop).pending.Load() == 1 })
+	waitFor(t, "connecting client", func() bool { return d.engine.(*loop).connecting.Load() == 1 })
 	stop()
+	if cut := d.engine.Shutdown(t.Context()); cut != 0 {
+		t.Errorf("%d tunnels cut", cut)
+	}
 	select {
 	case served := <-d.served:
 		defer served.Close()
 		_ = served.SetDeadline(time.Now().Add(limit))
 		expect(t, served, connectHead)
 	default:
-		t.Fatal("not served when stop had returned")
-	}
-	if n := d.engine.(*loop).pending.Load(); n != 0 {
-		t.Errorf("%d clients pending", n)
+		t.Fatal("not answered when Shutdown had returned")
 	}
 }
 
 // Shutdown tells the owner of a tunnel that was still connecting.
 func TestShutdownWhileConnecting(t *testing.T) {
 	to := silent(t)
-	d, addr, _ := newDoor(t, func(d *door) { d.to = to })
+	d, addr, _ := newDoor(t, func(d *door) { d.to = []netip.AddrPort{to} })
 	c := dial(t, addr)
 	say(t, c, connectHead)
-	waitFor(t, "connecting client", func() bool { return d.engine.(*loop).pending.Load() == 1 })
-	d.engine.Shutdown(context.Background())
-	if st := d.ends.wait(t); !errors.Is(st.Err, ErrShutdown) {
+	waitFor(t, "connecting client", func() bool { return d.engine.(*loop).connecting.Load() == 1 })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	d.engine.Shutdown(ctx)
+	if st := d.ends.wait(t); !errors.Is(st.Err, ErrShutdown) || !st.Unopened {
 		t.Errorf("stats %+v", st)
 	}
-	if n := d.engine.(*loop).pending.Load(); n != 0 {
-		t.Errorf("%d clients pending", n)
+	if n := d.engine.(*loop).connecting.Load(); n != 0 {
+		t.Errorf("%d clients connecting", n)
 	}
 }
 

@@ -32,6 +32,8 @@ type slot struct {
 	gen   int32 // told in events: an event of a former tenant is known by it
 	phase phase
 	out   [2]bool // the side is watched for room to write, once it had none
+	// watched says that the side is in the epoll set.
+	watched [2]bool
 	// errno is why nothing can be sent to a side any more, while what it sent
 	// before is still relayed.
 	errno [2]int32
@@ -63,12 +65,11 @@ type direction struct {
 type meta struct {
 	service *traffic.Service
 	owner   Owner
-	gate    Gate
-	addr    netip.AddrPort // being connected to
-	// left are bytes that were read and have no room in the destination. While
-	// connecting, left[up] is all that the client has sent, head included.
-	left [2][]byte
-	head int // length of the head in left[up], while connecting
+	// upstream is where the worker connected to.
+	upstream netip.AddrPort
+	// left are bytes that were read and have no room in the destination.
+	left    [2][]byte
+	pending *pending // until it relays
 }
 
 const chunkLen = 256

@@ -121,6 +121,14 @@ func pendingError(fd int32) error {
 	return asError(errno)
 }
 
+// isConnected reports whether a socket has a peer.
+func isConnected(fd int32) bool {
+	var sa unix.RawSockaddrInet6
+	size := uint32(unsafe.Sizeof(sa))
+	_, _, errno := unix.RawSyscall(unix.SYS_GETPEERNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)))
+	return errno == 0
+}
+
 // networkOrder turns a port from the machine's byte order into the network's, or
 // back.
 func networkOrder(port uint16) uint16 {

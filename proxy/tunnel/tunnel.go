@@ -26,20 +26,21 @@ type Tunnel struct {
 }
 
 // An Owner is told once when its tunnel has ended and both connections are
-// closed. Its methods must not block: the engine waits for them.
+// closed. TunnelDone must not block: the engine waits for it.
 type Owner interface {
 	TunnelDone(Stats)
-	// TunnelDropped is called in place of TunnelDone where a Route comes to
-	// nothing, before its client goes to Gate.Serve.
-	TunnelDropped()
 }
 
 // Stats tell how a tunnel went.
 type Stats struct {
 	Up, Down int64 // bytes relayed from and to the client
-	// Connect is how long the engine took to connect upstream; 0 where it was
-	// given the connection.
-	Connect time.Duration
+	// Connect is how long the engine took to connect, and Upstream the address
+	// that it reached; both are zero where it was given the connection.
+	Connect  time.Duration
+	Upstream netip.AddrPort
+	// Unopened says that the tunnel ended before the client was told that it is
+	// open.
+	Unopened bool
 	// Err is nil where both sides closed in order, and otherwise says what ended
 	// the tunnel.
 	Err error
@@ -62,23 +63,46 @@ type Engine interface {
 	Cut(pick func(*traffic.Service) bool)
 }
 
-// A Gate decides about clients that an engine accepts by itself.
+// A Gate decides about clients that an engine accepts by itself. Its methods must
+// not block. What they are given as a connection and bytes read from it is theirs;
+// Replay puts both together.
 type Gate interface {
-	// Route is asked about a CONNECT of the strict common form. It must not
-	// block, and it must not keep r. Where it returns false, or connecting does not
-	// succeed at once, the client goes to Serve as if Route had never been asked,
-	// after TunnelDropped.
-	Route(client netip.AddrPort, r head.Request) (Route, bool)
-	// Serve takes over a connection, and what was read from it. It must not
-	// block. Replay puts both together.
+	// Route is asked about a CONNECT of the strict common form. It must not keep
+	// r. It may append to room, which is empty, for Route.Addrs. Where it returns
+	// false, the client goes to Serve.
+	Route(client netip.AddrPort, r head.Request, room []netip.AddrPort) (Route, bool)
+	// Serve takes over a connection that is not for Route.
 	Serve(c *net.TCPConn, unread []byte)
+	// Unreached takes over a connection whose Route came to nothing, to answer the
+	// CONNECT at the start of unread. The Owner is told nothing more.
+	Unreached(c *net.TCPConn, unread []byte, f Failure)
 }
 
 // A Route is where a client's tunnel goes.
 type Route struct {
-	Addr    netip.AddrPort
+	// Addrs are the addresses to try in this order, each Config.AttemptDelay after
+	// the one before it, or as soon as that fails (RFC 8305). The first that is
+	// reached wins. They are the engine's to keep.
+	Addrs []netip.AddrPort
+	// Timeout bounds connecting. Its precision is half a second.
+	Timeout time.Duration
 	Service *traffic.Service
 	Owner   Owner
+	Reach   Reach // nil: not told
+}
+
+// A Reach learns which addresses answer. Its methods must not block.
+type Reach interface {
+	// Failed is told of an attempt that failed, or lost to one that began after it.
+	Failed(to netip.AddrPort, err error)
+	Reached(to netip.AddrPort)
+}
+
+// A Failure is what is left of a Route none of whose addresses was reached.
+type Failure struct {
+	Owner   Owner
+	Connect time.Duration // spent on it
+	Err     error         // of the most telling attempt; a timeout where none ended
 }
 
 // An Acceptor is an Engine that can accept clients by itself, connect and relay
@@ -104,6 +128,9 @@ type Config struct {
 	Idle time.Duration
 	// HalfClosed is the same for a tunnel of which one side has closed.
 	HalfClosed time.Duration
+	// AttemptDelay is the head start that each address of a Route has over the next
+	// one, the Connection Attempt Delay of RFC 8305.
+	AttemptDelay time.Duration
 
 	// MaxWaiting bounds the clients of an Acceptor that have not asked for
 	// anything; past it those that have waited longest are closed. 0: no bound.

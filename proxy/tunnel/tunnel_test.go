@@ -108,7 +108,6 @@ func (s *stage) pair() (dialed, accepted *net.TCPConn) {
 type owner chan Stats
 
 func (o owner) TunnelDone(s Stats) { o <- s }
-func (o owner) TunnelDropped()     {}
 
 func (o owner) wait(t *testing.T) Stats {
 	t.Helper()

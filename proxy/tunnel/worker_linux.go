@@ -30,6 +30,9 @@ type worker struct {
 	ready     []turn // directions that had more to do than their budget
 	waiting   []turn // clients whose head has not come, the first first; some are gone
 	reading   int    // of them that are there
+	unused    []*pending
+	delays    []delayed   // attempts to come, the first first
+	timer     *time.Timer // for the first of them; nil: none yet
 	now       int64
 	again     bool // there may be events that raise no further news
 	stopped   bool
@@ -55,10 +58,11 @@ const (
 	msgListen
 	msgPause
 	msgUnlisten
-	msgTick  // look for timeouts, and give back what is not needed
-	msgHurry // look for timeouts, and accept again
-	msgCut   // end the tunnels that pick names
-	msgStop  // end the worker and what it has
+	msgAttempt // begin the attempts that are due
+	msgTick    // look for timeouts, and give back what is not needed
+	msgHurry   // look for timeouts, and accept again
+	msgCut     // end the tunnels that pick names
+	msgStop    // end the worker and what it has
 )
 
 // turn is a direction of a slot that waits for its next turn.
@@ -178,6 +182,9 @@ func (w *worker) cut(i uint32, s *slot) {
 // to be read is answered here.
 func (w *worker) retire() {
 	w.each(w.cut)
+	if w.timer != nil {
+		w.timer.Stop()
+	}
 	w.mu.Lock()
 	w.dead = true
 	late := w.inbox
@@ -208,7 +215,11 @@ func (w *worker) event(ev *unix.EpollEvent) {
 		case reading:
 			w.readHead(i)
 		case connecting:
-			w.connected(i, ev.Events)
+			if side == client {
+				w.waits(i, ev.Events)
+				return
+			}
+			w.progress(i)
 			if s.gen == ev.Pad && s.phase == relaying {
 				// What arrived with the connection raises no event of its own.
 				w.relay(i, side, ev.Events)
@@ -264,6 +275,12 @@ func (w *worker) takeTurn(t turn) {
 	w.pump(t.slot, t.dir)
 }
 
+// guarded calls f for a slot, and keeps its panic to that.
+func (w *worker) guarded(i uint32, gen int32, f func(i uint32)) {
+	defer w.guard(i, gen)
+	f(i)
+}
+
 // guard, deferred, keeps a panic to the slot that it was about.
 func (w *worker) guard(i uint32, gen int32) {
 	fault := recover()
@@ -301,6 +318,8 @@ func (w *worker) drainInbox() {
 			w.pause(m.listener)
 		case msgUnlisten:
 			w.unlisten(m.listener)
+		case msgAttempt:
+			w.nextAttempts()
 		case msgTick:
 			w.expire()
 			w.pipes.shrink()
@@ -341,26 +360,27 @@ func (w *worker) watch(i uint32, side int, op int) error {
 	if s.out[side] {
 		events |= unix.EPOLLOUT
 	}
-	return epollCtl(w.epoll, op, s.fd[side], &unix.EpollEvent{
+	err := epollCtl(w.epoll, op, s.fd[side], &unix.EpollEvent{
 		Events: events, Fd: int32(i<<1 | uint32(side)), Pad: s.gen,
 	})
+	s.watched[side] = s.watched[side] || err == nil
+	return err
 }
 
 // begin starts to relay a slot whose two descriptors are connected.
 func (w *worker) begin(i uint32) {
 	s, m := w.slots.at(i)
-	before := s.phase
 	s.phase, s.since, s.last = relaying, w.now, w.now
 	for side := range s.fd {
-		if side == upstream && before == connecting {
-			continue // watched since it was connecting
+		if s.watched[side] {
+			continue // since it was connecting
 		}
 		if err := w.watch(i, side, unix.EPOLL_CTL_ADD); err != nil {
 			w.end(i, fmt.Errorf("epoll: %w", err))
 			return
 		}
 	}
-	if len(m.left[up]) > 0 {
+	if len(m.left[up]) > 0 || s.dir[up].readable {
 		w.pump(i, up)
 	}
 }
@@ -378,8 +398,8 @@ func (w *worker) expire() {
 				w.end(i, ErrHalfOpen)
 			}
 		case connecting:
-			if w.now-s.since >= int64(quickConnect) {
-				w.unconnected(i)
+			if _, m := w.slots.at(i); w.now-s.since >= int64(m.pending.route.Timeout) {
+				w.slow(i)
 			}
 		case reading:
 			if w.now-s.since >= int64(headTimeout) {
@@ -397,7 +417,7 @@ func (w *worker) end(i uint32, err error) {
 	}
 	closeFD(s.fd[client])
 	closeFD(s.fd[upstream])
-	stats := Stats{Up: s.bytes[up], Down: s.bytes[down], Connect: time.Duration(s.connect), Err: err}
+	stats := Stats{Up: s.bytes[up], Down: s.bytes[down], Connect: time.Duration(s.connect), Upstream: m.upstream, Err: err}
 	service, owner := m.service, m.owner
 	w.slots.put(i)
 	w.engine.cfg.tell(owner, stats)
