@@ -16,8 +16,8 @@ import (
 	"espalier/proxy/egress"
 )
 
-// silent listens on ip, where a connection is neither accepted nor refused.
-func silent(t *testing.T, ip string, port uint16) {
+// hang listens on ip, where a connection is neither accepted nor refused.
+func hang(t *testing.T, ip string, port uint16) {
 	t.Helper()
 	l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", ip, port))
 	if err != nil {
@@ -47,7 +47,7 @@ func silent(t *testing.T, ip string, port uint16) {
 func TestConnectFirstAddressIsSilent(t *testing.T) {
 	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
 		at := newOrigin(t, echo)
-		silent(t, "127.0.0.2", at.Port())
+		hang(t, "127.0.0.2", at.Port())
 		r := start(t, setup{hosts: map[string]string{"two.example": "127.0.0.2,127.0.0.1"}})
 		for range 2 {
 			c := r.dial()
@@ -87,7 +87,7 @@ func TestConnectUnreached(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			at := newOrigin(t, func(net.Conn) { t.Error("the wrong address was asked") })
 			if tc.listen {
-				silent(t, "127.0.0.2", at.Port())
+				hang(t, "127.0.0.2", at.Port())
 			}
 			const timeout = 300 * time.Millisecond
 			r := start(t, setup{hosts: map[string]string{"gone.example": "127.0.0.2"}, connectTimeout: timeout}, false)
