@@ -68,6 +68,7 @@ type rule struct {
 	then     string
 	names    bool // the rule names its targets, by hosts or services
 	hosts    hosts
+	patterns []string // of hosts, normalised
 	lists    []HostList
 	clients  Networks
 	users    map[string]bool // nil: any
@@ -81,19 +82,10 @@ type rule struct {
 
 // match reports whether every condition but users and groups holds.
 func (c *rule) match(r *Request, d *Decision) bool {
-	if !c.hosts.empty() && !c.hosts.match(r.Target) {
+	if !c.matchTarget(r.Target, d.Service()) {
 		return false
 	}
 	if c.clients != nil && !c.clients.Contains(r.Client) {
-		return false
-	}
-	if len(c.ports) > 0 && !slices.Contains(c.ports, r.Target.Port) {
-		return false
-	}
-	if len(c.services) > 0 && !slices.Contains(c.services, d.Service()) {
-		return false
-	}
-	if c.lists != nil && !listed(c.lists, r.Target.Host) {
 		return false
 	}
 	if len(c.hours) > 0 {
@@ -104,6 +96,31 @@ func (c *rule) match(r *Request, d *Decision) bool {
 		return slices.ContainsFunc(c.hours, func(h hours) bool { return h.contain(t) })
 	}
 	return true
+}
+
+// matchTarget reports whether every condition on the target holds.
+func (c *rule) matchTarget(t Target, service string) bool {
+	if !c.hosts.empty() && !c.hosts.match(t) {
+		return false
+	}
+	if len(c.ports) > 0 && !slices.Contains(c.ports, t.Port) {
+		return false
+	}
+	if len(c.services) > 0 && !slices.Contains(c.services, service) {
+		return false
+	}
+	return c.lists == nil || listed(c.lists, t.Host)
+}
+
+// forAll reports whether the other conditions hold for each of clients, whoever
+// has signed in, at any time.
+func (c *rule) forAll(clients Networks) bool {
+	if c.users != nil || len(c.groups) > 0 || len(c.hours) > 0 {
+		return false
+	}
+	return c.clients == nil || !slices.ContainsFunc(clients, func(p netip.Prefix) bool {
+		return !slices.ContainsFunc(c.clients, func(q netip.Prefix) bool { return q.Bits() <= p.Bits() && q.Contains(p.Addr()) })
+	})
 }
 
 // isFor reports whether the conditions users and groups hold; they never do for a
@@ -195,6 +212,11 @@ func compileRule(r *Rule, lists map[string]HostList, inspectMode string) (rule, 
 	}
 	var err error
 	c.hosts, err = compileHosts(r.When.Hosts)
+	for _, s := range r.When.Hosts {
+		if pattern, err := ParsePattern(s); err == nil {
+			c.patterns = append(c.patterns, pattern)
+		}
+	}
 	errs = append(errs, under("when.hosts", err))
 	for i, name := range r.When.Lists {
 		l, ok := lists[name]

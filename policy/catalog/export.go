@@ -3,6 +3,7 @@ package catalog
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
@@ -14,15 +15,18 @@ import (
 // formats are the forms that Export writes, in the order of Formats.
 var formats = []struct {
 	name  string
-	write func(*bufio.Writer, []Row) error
+	write func(*bufio.Writer, Selection) error
 }{
 	{"json", exportJSON},
 	{"csv", exportCSV},
 	{"hosts", exportHosts},
 	{"squid", exportSquid},
 	{"nftables", exportNftables},
+	{"dnsmasq", exportDnsmasq},
 	{"mikrotik", exportMikroTik},
 	{"fortinet", exportFortinet},
+	{"list", exportList},
+	{"networks", exportNetworks},
 }
 
 // Formats are the names of the forms that Export writes.
@@ -34,21 +38,36 @@ func Formats() []string {
 	return names
 }
 
-// Export writes rows, retired ones included, in one of Formats:
+// CanExcept reports whether a format refuses what Except names.
+func CanExcept(format string) bool { return format == "dnsmasq" || format == "squid" }
+
+// ForFirewall reports whether a format is read by firewalls, which need one of
+// Sets and not every row.
+func ForFirewall(format string) bool {
+	return slices.Contains([]string{"nftables", "dnsmasq", "mikrotik", "fortinet", "list", "networks"}, format)
+}
+
+// Export writes a selection in one of Formats:
 //
 //   - json: an array of objects, one a line, with the fields of Row;
 //   - csv: a head and a line for each row, lists separated by spaces;
-//   - hosts: the host patterns, each once;
-//   - squid: ACLs and access rules for what a proxy carries;
-//   - nftables, mikrotik, fortinet: what a firewall must let out because an
-//     HTTP proxy does not carry it, UDP and SSH.
+//   - hosts: the host patterns and address blocks, each once;
+//   - squid: ACLs and access rules for the TCP rows that have names;
+//   - nftables: a chain that accepts the rows, and sets of addresses;
+//   - dnsmasq: which names' addresses go into these sets;
+//   - mikrotik, fortinet: scripts for RouterOS and FortiOS;
+//   - list: the names and wildcards, one a line and nothing else, for firewalls
+//     that poll;
+//   - networks: the address blocks in the same form.
 //
-// The rows must be valid, as Parse and Import leave them.
-func Export(w io.Writer, format string, rows []Row) error {
+// dnsmasq and squid refuse what Except names; the others hold only what to let
+// through. The rows must be valid, as Parse and Import leave them, or made by the
+// options.
+func Export(w io.Writer, format string, s Selection) error {
 	for _, f := range formats {
 		if f.name == format {
 			b := bufio.NewWriter(w)
-			if err := f.write(b, rows); err != nil {
+			if err := f.write(b, s); err != nil {
 				return err
 			}
 			return b.Flush()
@@ -77,8 +96,8 @@ func (r Row) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), err
 }
 
-func exportJSON(b *bufio.Writer, rows []Row) error {
-	for i, r := range rows {
+func exportJSON(b *bufio.Writer, s Selection) error {
+	for i, r := range s.Rows {
 		b.WriteString([]string{"[\n  ", ",\n  "}[min(i, 1)])
 		data, err := r.MarshalJSON()
 		if err != nil {
@@ -86,17 +105,17 @@ func exportJSON(b *bufio.Writer, rows []Row) error {
 		}
 		b.Write(bytes.TrimSpace(data))
 	}
-	if len(rows) == 0 {
+	if len(s.Rows) == 0 {
 		b.WriteString("[")
 	}
 	b.WriteString("\n]\n")
 	return nil
 }
 
-func exportCSV(b *bufio.Writer, rows []Row) error {
+func exportCSV(b *bufio.Writer, s Selection) error {
 	w := csv.NewWriter(b)
 	w.Write(strings.Split("host,ports,transports,systems,service,section,purpose,proxy,since,until,source,unknown,note", ","))
-	for _, r := range rows {
+	for _, r := range s.Rows {
 		w.Write([]string{
 			r.Host, join(r.Ports, " "), join(r.Transports, " "), join(r.Systems, " "), r.Service, r.Section, r.Purpose,
 			string(r.Proxy), r.Since, r.Until, r.Source, join(r.Unknown, " "), r.Note,
@@ -106,9 +125,9 @@ func exportCSV(b *bufio.Writer, rows []Row) error {
 	return w.Error()
 }
 
-func exportHosts(b *bufio.Writer, rows []Row) error {
+func exportHosts(b *bufio.Writer, s Selection) error {
 	seen := map[string]bool{}
-	for _, r := range rows {
+	for _, r := range s.Rows {
 		if !seen[r.Host] {
 			seen[r.Host] = true
 			fmt.Fprintln(b, r.Host)
@@ -117,26 +136,42 @@ func exportHosts(b *bufio.Writer, rows []Row) error {
 	return nil
 }
 
+func exportList(b *bufio.Writer, s Selection) error {
+	names, _ := hostsOf(s.Rows, all)
+	for _, name := range names {
+		fmt.Fprintln(b, name)
+	}
+	return nil
+}
+
+func exportNetworks(b *bufio.Writer, s Selection) error {
+	_, blocks := hostsOf(s.Rows, all)
+	for _, p := range blocks {
+		fmt.Fprintln(b, p)
+	}
+	return nil
+}
+
 // exportSquid writes an ACL of names and one of ports for each set of ports.
 // Squid refuses a name beside a domain that contains it in one ACL, and its
 // ".x" is x and the names below it.
-func exportSquid(b *bufio.Writer, rows []Row) error {
+func exportSquid(b *bufio.Writer, s Selection) error {
 	var sets []string // in the order in which they occur
 	ports := map[string][]uint16{}
 	names := map[string][]string{}
-	for _, r := range rows {
-		if !r.TCP() {
+	for _, r := range s.Rows {
+		if _, isBlock := Block(r.Host); isBlock || !r.TCP() {
 			continue
 		}
 		list := slices.Sorted(slices.Values(r.Ports))
 		set := join(list, "_")
-		if ports[set] == nil {
+		if len(list) == 0 {
+			set = "any"
+		}
+		if !slices.Contains(sets, set) {
 			sets, ports[set] = append(sets, set), list
 		}
-		name := r.Host
-		if x, ok := strings.CutPrefix(name, "*"); ok {
-			name = x
-		}
+		name := strings.TrimPrefix(r.Host, "*")
 		if !slices.Contains(names[set], name) {
 			names[set] = append(names[set], name)
 		}
@@ -149,6 +184,13 @@ func exportSquid(b *bufio.Writer, rows []Row) error {
 # In Squid ".example.com" is example.com too; Apple's "*.example.com" is not.
 # UDP is not here: Squid does not carry it, the firewall must let it out.
 `)
+	if len(s.Except) > 0 {
+		b.WriteString("\n# The policy refuses these, though a domain below covers them.\n")
+		for _, x := range s.Except {
+			fmt.Fprintf(b, "acl apple_refused dstdomain %s\n", strings.TrimPrefix(x, "*"))
+		}
+		b.WriteString("http_access deny apple_refused\n")
+	}
 	for _, set := range sets {
 		list := names[set]
 		below := func(name string) bool { // covered by a domain of the same ACL
@@ -156,7 +198,7 @@ func exportSquid(b *bufio.Writer, rows []Row) error {
 				return d != name && d[0] == '.' && strings.HasSuffix("."+name, d)
 			})
 		}
-		fmt.Fprintf(b, "\nacl apple_ports_%s port %s\n", set, join(ports[set], " "))
+		fmt.Fprintf(b, "\nacl apple_ports_%s port %s\n", set, cmp.Or(join(ports[set], " "), "1-65535"))
 		for _, name := range list {
 			if !below(name) {
 				fmt.Fprintf(b, "acl apple_%s dstdomain %s\n", set, name)

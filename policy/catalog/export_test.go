@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,18 +15,39 @@ import (
 
 func export(t *testing.T, format string, rows []Row) string {
 	t.Helper()
+	return exportSelection(t, format, Selection{Rows: rows})
+}
+
+func exportSelection(t *testing.T, format string, s Selection) string {
+	t.Helper()
 	var b bytes.Buffer
-	if err := Export(&b, format, rows); err != nil {
+	if err := Export(&b, format, s); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
 }
 
-// The golden files show the exports of the embedded catalogue.
+// selected is a set of the embedded catalogue and the firewall advice, under a PAC
+// script that sends everything direct in the end.
+func selected(t *testing.T, set string) Selection {
+	t.Helper()
+	rows, err := Select(append(slices.Clone(Embedded()), Wide()...), set, func(string, uint16) bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Selection{Set: set, Rows: rows}
+}
+
+// The golden files show the exports of the embedded catalogue, for firewalls what
+// devices need.
 func TestExportGolden(t *testing.T) {
 	for _, format := range Formats() {
 		t.Run(format, func(t *testing.T) {
-			got := export(t, format, Embedded())
+			s := Selection{Rows: Embedded()}
+			if ForFirewall(format) {
+				s = selected(t, "devices")
+			}
+			got := exportSelection(t, format, s)
 			path := filepath.Join("testdata", "export."+format)
 			if *update {
 				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
@@ -43,8 +66,8 @@ func TestExportGolden(t *testing.T) {
 }
 
 func TestExportUnknownFormat(t *testing.T) {
-	err := Export(&bytes.Buffer{}, "xml", nil)
-	if want := `format: "xml" is unknown (allowed: json, csv, hosts, squid, nftables, mikrotik, fortinet)`; err == nil || err.Error() != want {
+	err := Export(&bytes.Buffer{}, "xml", Selection{})
+	if want := `format: "xml" is unknown (allowed: json, csv, hosts, squid, nftables, dnsmasq, mikrotik, fortinet, list, networks)`; err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 }
@@ -121,22 +144,129 @@ func TestExportSquidHasNoOverlap(t *testing.T) {
 	}
 }
 
-// The firewall exports have every host that uses UDP or SSH, and no other.
+// Every host of a selection is in each firewall's file, and no other host of the
+// catalogue.
 func TestExportFirewallHosts(t *testing.T) {
-	rows := append(slices.Clone(Embedded()), Row{Host: "*.wild.example", Ports: []uint16{3478}, Transports: []string{"udp"}})
-	for _, format := range []string{"nftables", "mikrotik", "fortinet"} {
-		text := export(t, format, rows)
-		for _, r := range rows {
-			want := r.UDP() || slices.Contains(r.Ports, 22)
-			found := hasWord(text, r.Host)
-			if found != want && !slices.ContainsFunc(rows, func(o Row) bool { return o.Host == r.Host && o.UDP() }) {
-				t.Errorf("%s: %s is there: %t, want %t", format, r.Host, found, want)
-			}
+	for _, set := range Sets {
+		s := selected(t, set)
+		want := map[string]bool{}
+		for _, r := range s.Rows {
+			want[r.Host] = true
+		}
+		for _, format := range []string{"nftables", "dnsmasq", "mikrotik", "fortinet", "list"} {
+			t.Run(set+" "+format, func(t *testing.T) {
+				text := exportSelection(t, format, s)
+				for _, r := range append(slices.Clone(Embedded()), Wide()...) {
+					host := r.Host
+					if _, isBlock := Block(host); isBlock {
+						if format == "list" || format == "dnsmasq" {
+							continue
+						}
+					} else if format == "dnsmasq" || format == "mikrotik" {
+						host = strings.TrimPrefix(host, "*.")
+					}
+					covered := slices.ContainsFunc(s.Rows, func(o Row) bool { return strings.TrimPrefix(o.Host, "*.") == host })
+					if found := hasWord(text, host); found != (want[r.Host] || covered) {
+						t.Errorf("%s is there: %t, want %t", r.Host, found, want[r.Host])
+					}
+				}
+			})
 		}
 	}
 }
 
 // hasWord reports whether host stands in text and is not part of a longer name.
 func hasWord(text, host string) bool {
-	return slices.Contains(strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \n\t\"/=:", r) }), host)
+	return slices.Contains(strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" ,\n\t\"=", r) }), host) ||
+		strings.Contains(text, "=/"+host+"/")
+}
+
+// Squid, dnsmasq and nft themselves take the files, and dnsmasq reads no line of
+// more than 1024 bytes.
+func TestExportIsLoadable(t *testing.T) {
+	anyPort := Selection{Set: "devices", Except: []string{"mask.icloud.com", "*.smoot.apple.com"}, Rows: append(selected(t, "devices").Rows,
+		Extra("extra.example", nil), Extra("*.extra.example", []uint16{8443}), Extra("192.0.2.1", []uint16{22}), Extra("17.5.0.0/16", nil), Extra("2001:db8::/32", nil))}
+	selections := map[string]Selection{"empty": {}, "extra": anyPort}
+	for _, set := range Sets {
+		selections[set] = selected(t, set)
+	}
+	for name, s := range selections {
+		for _, c := range []struct {
+			format string
+			args   []string
+		}{
+			{"nftables", []string{"unshare", "--net", "nft", "--check", "--file"}},
+			{"dnsmasq", []string{"dnsmasq", "--test", "--conf-file"}},
+		} {
+			t.Run(name+" "+c.format, func(t *testing.T) {
+				need(t, c.args...)
+				text := exportSelection(t, c.format, s)
+				for line := range strings.Lines(text) {
+					if c.format == "dnsmasq" && len(line) > 1000 {
+						t.Errorf("a line of %d bytes: %.60s", len(line), line)
+					}
+				}
+				file := filepath.Join(t.TempDir(), "rules")
+				if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				args := append(slices.Clone(c.args), file)
+				if c.format == "dnsmasq" {
+					args = []string{"dnsmasq", "--test", "--conf-file=" + file}
+				}
+				if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+					t.Errorf("%v: %s", err, out)
+				}
+			})
+		}
+	}
+}
+
+// need skips a test that lacks a program, or root where a namespace is made; in CI
+// it fails.
+func need(t *testing.T, programs ...string) {
+	t.Helper()
+	for _, program := range programs {
+		if strings.HasPrefix(program, "-") {
+			continue
+		}
+		_, err := exec.LookPath(program)
+		if err == nil && program == "unshare" && os.Getuid() != 0 {
+			err = errors.New("a network namespace needs root")
+		}
+		if err != nil && os.Getenv("CI") != "" {
+			t.Fatal(err)
+		} else if err != nil {
+			t.Skipf("%v (make deps installs programs)", err)
+		}
+	}
+}
+
+// A name has the ports of every row that covers it, since dnsmasq takes the line
+// of the longest domain only.
+func TestExportDnsmasqUnitesRows(t *testing.T) {
+	s := Selection{Set: "devices", Rows: []Row{
+		{Host: "*.a.example", Ports: []uint16{443}, Transports: []string{"tcp"}},
+		{Host: "q.a.example", Ports: []uint16{443}, Transports: []string{"udp"}},
+		{Host: "a.example", Ports: []uint16{80}, Transports: []string{"tcp"}},
+		{Host: "no.example", Ports: []uint16{80}, Transports: []string{"tcp"}},
+	}, Except: []string{"*.no.a.example"}}
+	s.Rows = append(s.Rows, Row{Host: "yes.no.a.example", Ports: []uint16{80}, Transports: []string{"tcp"}})
+	var got []string
+	for line := range strings.Lines(exportSelection(t, "dnsmasq", s)) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			got = append(got, strings.NewReplacer("4#inet#filter#apple_devices_", "", "6#inet#filter#apple_devices_", "").Replace(line))
+		}
+	}
+	want := []string{
+		"nftset=/a.example/tcp_80_4,tcp_80_6,tcp_443_4,tcp_443_6",
+		"nftset=/q.a.example/tcp_443_4,tcp_443_6,udp_443_4,udp_443_6",
+		"nftset=/no.example/tcp_80_4,tcp_80_6",
+		"nftset=/yes.no.a.example/tcp_80_4,tcp_80_6,tcp_443_4,tcp_443_6",
+		"local=/*.no.a.example/",
+		"server=/yes.no.a.example/#",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
 }

@@ -2,158 +2,330 @@ package catalog
 
 import (
 	"bufio"
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 )
 
-// A flow is what a firewall must let out beside the proxy: a transport, a port
-// and the hosts behind it.
-type flow struct {
-	transport string
-	port      uint16
-	hosts     []string
+// prefix is what the names of a selection's firewall objects begin with. Each set
+// has its own, so that two can be loaded side by side.
+func (s Selection) prefix() string {
+	if s.Set == "" {
+		return "apple"
+	}
+	return "apple_" + s.Set
 }
 
-func (f flow) name() string { return fmt.Sprintf("apple-%s-%d", f.transport, f.port) }
-
-// direct returns what an HTTP proxy does not carry: UDP, and SSH, whose clients
-// seldom speak to one. Sorted by transport and port, hosts in their order.
-func direct(rows []Row) []flow {
-	var flows []flow
-	add := func(transport string, port uint16, host string) {
-		i := slices.IndexFunc(flows, func(f flow) bool { return f.transport == transport && f.port == port })
-		if i < 0 {
-			i, flows = len(flows), append(flows, flow{transport: transport, port: port})
-		}
-		if !slices.Contains(flows[i].hosts, host) {
-			flows[i].hosts = append(flows[i].hosts, host)
-		}
-	}
-	for _, r := range rows {
-		for _, port := range r.Ports {
-			if r.UDP() {
-				add("udp", port, r.Host)
-			}
-			if r.TCP() && port == 22 {
-				add("tcp", port, r.Host)
-			}
-		}
-	}
-	slices.SortFunc(flows, func(a, b flow) int {
-		return cmp.Or(strings.Compare(a.transport, b.transport), cmp.Compare(a.port, b.port))
-	})
-	return flows
+// heads say what each set is for.
+var heads = map[string]string{
+	"proxy":   "# What the proxy machine must reach for Apple's services.\n",
+	"devices": "# What devices must reach past the proxy for Apple's services.\n",
+	"servers": "# What MDM servers and administrators' machines must reach at Apple.\n",
+	"udp":     "# UDP of Apple's services, which no HTTP proxy carries.\n",
 }
 
-const directHead = `# What a firewall must let out beside the proxy for Apple's services: an HTTP
-# proxy does not carry UDP, and SFTP clients seldom use one. Where UDP 443 is
-# closed most services fall back to TCP; where UDP 123 is, clocks go wrong.
-# Written by espalier catalog export.
-`
+// head begins a file of rules, whose comments begin with #.
+func (s Selection) head(b *bufio.Writer, text string) {
+	b.WriteString(heads[s.Set] + "# Written by espalier catalog export.\n#\n" + text)
+}
 
-// exportNftables writes a chain. nftables knows addresses, not names, so there
-// is a set of Apple's own blocks, and a set for each flow that dnsmasq fills.
-func exportNftables(b *bufio.Writer, rows []Row) error {
-	flows := direct(rows)
-	var v4, v6 []string
-	for _, r := range Wide() {
-		if p, err := netip.ParsePrefix(r.Host); err == nil && p.Addr().Is4() {
-			v4 = append(v4, r.Host)
-		} else if err == nil {
-			v6 = append(v6, r.Host)
+// byFamily returns the blocks of IPv4 and those of IPv6.
+func byFamily(blocks []netip.Prefix) (v4, v6 []string) {
+	for _, p := range blocks {
+		if p.Addr().Is4() {
+			v4 = append(v4, p.String())
+		} else {
+			v6 = append(v6, p.String())
 		}
 	}
-	b.WriteString(directHead + `#
-# Put "jump apple_direct" into your forward chain, above what it drops; if that
-# chain is in another table than "inet filter", change the table's name below.
+	return v4, v6
+}
+
+// exportNftables writes a chain. nftables matches addresses, so each flow has two
+// sets that dnsmasq fills with the addresses of names (exportDnsmasq).
+func exportNftables(b *bufio.Writer, s Selection) error {
+	chain := s.prefix()
+	s.head(b, fmt.Sprintf(`# Load it with nft -f, again after each change, and put "jump %s" into your
+# forward chain (the output chain of the proxy machine), above the rule that drops.
+# If that chain is in another table than "inet filter", change the table's name
+# here and in the file for dnsmasq.
 #
-# nftables knows addresses, not names. Apple's own address blocks are here;
-# hosts on other networks are let out once your resolver fills the named sets.
-# With dnsmasq 2.87 or later:
-#
-`)
-	for _, f := range flows {
-		for _, h := range f.hosts {
-			fmt.Fprintf(b, "#   nftset=/%s/4#inet#filter#%[2]s_4,6#inet#filter#%[2]s_6\n", strings.TrimPrefix(h, "*."), set(f))
+# The named sets are empty at first: dnsmasq 2.87 or later fills them with what it
+# answers. Give it the file of
+#   espalier catalog export --for %s --format dnsmasq
+# load this file before it starts, and let clients use no other resolver.
+
+add table inet filter
+add chain inet filter %[1]s
+flush chain inet filter %[1]s
+
+table inet filter {
+`, chain, s.setName()))
+	var rules strings.Builder
+	for _, f := range flowsOf(s.Rows, all) {
+		names, blocks := hostsOf(s.Rows, func(r *Row) bool { return r.has(f) })
+		port := f.transport + " dport " + fmt.Sprint(f.port)
+		if f.port == 0 {
+			port = "meta l4proto " + f.transport
+		}
+		for _, name := range names {
+			fmt.Fprintf(&rules, "\t\t# %s\n", name)
+		}
+		v4, v6 := byFamily(blocks)
+		for _, family := range []struct {
+			ip, version, kind string
+			blocks            []string
+		}{{"ip", "4", "ipv4_addr", v4}, {"ip6", "6", "ipv6_addr", v6}} {
+			if len(family.blocks) > 0 {
+				fmt.Fprintf(&rules, "\t\t%s daddr { %s } %s accept\n", family.ip, strings.Join(family.blocks, ", "), port)
+			}
+			if len(names) > 0 {
+				set := chain + "_" + f.name() + "_" + family.version
+				fmt.Fprintf(b, "\tset %s {\n\t\ttype %s\n\t}\n", set, family.kind)
+				fmt.Fprintf(&rules, "\t\t%s daddr @%s %s accept\n", family.ip, set, port)
+			}
 		}
 	}
-	fmt.Fprintf(b, "\ntable inet filter {\n")
-	fmt.Fprintf(b, "\tset apple_4 {\n\t\ttype ipv4_addr\n\t\tflags interval\n\t\telements = { %s }\n\t}\n", strings.Join(v4, ", "))
-	fmt.Fprintf(b, "\tset apple_6 {\n\t\ttype ipv6_addr\n\t\tflags interval\n\t\telements = { %s }\n\t}\n", strings.Join(v6, ", "))
-	for _, f := range flows {
-		fmt.Fprintf(b, "\tset %s_4 {\n\t\ttype ipv4_addr\n\t}\n\tset %[1]s_6 {\n\t\ttype ipv6_addr\n\t}\n", set(f))
-	}
-	b.WriteString("\tchain apple_direct {\n")
-	for _, f := range flows {
-		for _, h := range f.hosts {
-			fmt.Fprintf(b, "\t\t# %s\n", h)
-		}
-		for _, s := range []string{"ip daddr @apple_4", "ip6 daddr @apple_6", "ip daddr @" + set(f) + "_4", "ip6 daddr @" + set(f) + "_6"} {
-			fmt.Fprintf(b, "\t\t%s %s dport %d accept\n", s, f.transport, f.port)
-		}
-	}
-	b.WriteString("\t}\n}\n")
+	fmt.Fprintf(b, "\tchain %s {\n%s\t}\n}\n", chain, rules.String())
 	return nil
 }
 
-func set(f flow) string { return strings.ReplaceAll(f.name(), "-", "_") }
+// setName is what --for has.
+func (s Selection) setName() string {
+	if s.Set == "" {
+		return "devices"
+	}
+	return s.Set
+}
 
-// exportMikroTik writes a RouterOS script. The router resolves names that stand
-// in address lists; it takes no wildcards there.
-func exportMikroTik(b *bufio.Writer, rows []Row) error {
-	flows := direct(rows)
-	b.WriteString(directHead + `#
-# RouterOS 7: import, then move the filter rules above the one that drops. The
-# router resolves the names itself; let devices ask the same resolver.
-`)
+// exportDnsmasq writes which sets of exportNftables get the addresses of which
+// names. dnsmasq takes the line of the longest domain that a name is at or below,
+// so each line has the sets of all rows that cover its domain.
+func exportDnsmasq(b *bufio.Writer, s Selection) error {
+	s.head(b, fmt.Sprintf(`# For dnsmasq 2.87 or later, which needs to be built with nftset: conf-file=…, or
+# put it into its conf-dir. It fills the sets of
+#   espalier catalog export --for %s --format nftables
+# Load that first. dnsmasq adds an address when it asks for a name, not when it
+# answers from its cache: restart it after the sets were emptied.
+# To dnsmasq a name is the names below it too.
+
+`, s.setName()))
+	names, _ := hostsOf(s.Rows, all)
+	seen := map[string]bool{}
+	for _, name := range names {
+		domain := strings.TrimPrefix(name, "*.")
+		if seen[domain] {
+			continue
+		}
+		seen[domain] = true
+		var sets []string
+		for _, f := range flowsOf(s.Rows, func(r *Row) bool {
+			return strings.TrimPrefix(r.Host, "*.") == domain || Covers(r.Host, domain)
+		}) {
+			set := s.prefix() + "_" + f.name()
+			sets = append(sets, "4#inet#filter#"+set+"_4", "6#inet#filter#"+set+"_6")
+		}
+		fmt.Fprintf(b, "nftset=/%s/%s\n", domain, strings.Join(sets, ","))
+	}
+	if len(s.Except) == 0 {
+		return nil
+	}
+	b.WriteString("\n# The policy refuses these, though a line above covers them: they do not exist.\n")
+	for _, x := range s.Except {
+		fmt.Fprintf(b, "local=/%s/\n", x)
+		for _, name := range names {
+			if name != x && Covers("*."+strings.TrimPrefix(x, "*."), name) {
+				fmt.Fprintf(b, "server=/%s/#\n", name)
+			}
+		}
+	}
+	return nil
+}
+
+// dashed is a name in the style of RouterOS and FortiOS.
+func dashed(name string) string { return strings.ReplaceAll(name, "_", "-") }
+
+// A group is hosts with the same flows.
+type group struct {
+	flows  []flow
+	names  []string
+	blocks []netip.Prefix
+}
+
+// name lists the flows: "tcp-80-443-udp-443".
+func (g group) name() string {
+	var name, transport string
+	for _, f := range g.flows {
+		n := f.name()
+		if f.transport == transport {
+			n = strings.TrimPrefix(n, transport+"_")
+		}
+		transport = f.transport
+		name += "-" + n
+	}
+	return dashed(name[1:])
+}
+
+// ports returns the ports of a transport, joined by sep; ok is false where the
+// group has none. Any port is "".
+func (g group) ports(transport, sep string) (ports string, ok bool) {
+	for _, f := range g.flows {
+		switch {
+		case f.transport != transport:
+		case f.port == 0:
+			return "", true
+		case ok:
+			ports += sep + fmt.Sprint(f.port)
+		default:
+			ports, ok = fmt.Sprint(f.port), true
+		}
+	}
+	return ports, ok
+}
+
+// groups returns the hosts of a selection by their flows, in their order.
+func (s Selection) groups() []group {
+	var groups []group
+	seen := map[string]bool{}
+	for _, r := range s.Rows {
+		if seen[r.Host] {
+			continue
+		}
+		seen[r.Host] = true
+		same := func(o *Row) bool { return o.Host == r.Host }
+		flows := flowsOf(s.Rows, same)
+		i := slices.IndexFunc(groups, func(g group) bool { return slices.Equal(g.flows, flows) })
+		if i < 0 {
+			i, groups = len(groups), append(groups, group{flows: flows})
+		}
+		if p, ok := Block(r.Host); ok {
+			groups[i].blocks = append(groups[i].blocks, p)
+		} else {
+			groups[i].names = append(groups[i].names, r.Host)
+		}
+	}
+	return groups
+}
+
+// exportMikroTik writes a RouterOS script. The router resolves the names of
+// address lists itself; names below a wildcard come into the list when a client
+// asks the router for them.
+func exportMikroTik(b *bufio.Writer, s Selection) error {
+	prefix := dashed(s.prefix())
+	s.head(b, fmt.Sprintf(`# For RouterOS 7: /import it, again after each change; it replaces what it added
+# before. Once, put a jump above the rules that drop:
+#   /ip firewall filter add chain=forward action=jump jump-target=%[1]s
+#   /ipv6 firewall filter add chain=forward action=jump jump-target=%[1]s
+# Devices must use the router as their resolver: it learns from its answers what
+# the wildcards are. To RouterOS *.x is x too.
+`, prefix))
+	groups := s.groups()
+	fmt.Fprintf(b, "\n/ip dns static\nremove [find where comment=\"%s\"]\n", prefix)
+	for _, g := range groups {
+		for _, name := range g.names {
+			if x, ok := strings.CutPrefix(name, "*."); ok {
+				fmt.Fprintf(b, "add name=%s type=FWD match-subdomain=yes forward-to=localhost address-list=%s-%s comment=\"%[2]s\"\n", x, prefix, g.name())
+			}
+		}
+	}
 	for _, ip := range []string{"ip", "ipv6"} {
-		fmt.Fprintf(b, "\n/%s firewall address-list\n", ip)
-		for _, f := range flows {
-			for _, h := range f.hosts {
-				if strings.HasPrefix(h, "*.") {
-					fmt.Fprintf(b, "# %s: %s is a wildcard, which an address list does not take\n", f.name(), h)
+		fmt.Fprintf(b, "\n/%s firewall address-list\nremove [find where comment=\"%s\"]\n", ip, prefix)
+		for _, g := range groups {
+			add := func(address string) {
+				fmt.Fprintf(b, "add list=%s-%s address=%s comment=\"%[1]s\"\n", prefix, g.name(), address)
+			}
+			for _, p := range g.blocks {
+				if p.Addr().Is4() == (ip == "ip") {
+					add(p.String())
+				}
+			}
+			for _, name := range g.names {
+				if !strings.HasPrefix(name, "*.") {
+					add(name)
+				}
+			}
+		}
+		fmt.Fprintf(b, "/%s firewall filter\nremove [find where comment=\"%s\"]\n", ip, prefix)
+		for _, g := range groups {
+			for _, transport := range []string{"tcp", "udp"} {
+				ports, ok := g.ports(transport, ",")
+				if !ok {
 					continue
 				}
-				fmt.Fprintf(b, "add list=%s address=%s\n", f.name(), h)
+				if ports != "" {
+					ports = " dst-port=" + ports
+				}
+				fmt.Fprintf(b, "add chain=%s action=accept protocol=%s%s dst-address-list=%[1]s-%[4]s comment=\"%[1]s\"\n", prefix, transport, ports, g.name())
 			}
-		}
-		fmt.Fprintf(b, "/%s firewall filter\n", ip)
-		for _, f := range flows {
-			fmt.Fprintf(b, "add chain=forward action=accept protocol=%s dst-port=%d dst-address-list=%s comment=\"%[3]s\"\n", f.transport, f.port, f.name())
 		}
 	}
 	return nil
 }
 
-// exportFortinet writes a FortiOS script: an address for each host, a service
-// and a group for each flow. Policies are left to the administrator, who knows
+// exportFortinet writes a FortiOS script: an address for each host, a group and a
+// service for each set of ports. Policies are left to the administrator, who knows
 // the interfaces.
-func exportFortinet(b *bufio.Writer, rows []Row) error {
-	flows := direct(rows)
-	b.WriteString(directHead + `#
-# FortiOS 6.2.2 or later. Then allow each group with the service of its name in
-# a policy of yours.
-`)
+func exportFortinet(b *bufio.Writer, s Selection) error {
+	prefix := dashed(s.prefix())
+	s.head(b, fmt.Sprintf(`# For FortiOS 6.2.2 or later, which takes wildcards in an address of type fqdn.
+# Allow each group %[1]s-… with the service of its name in a policy of yours.
+# Clients and the firewall must use the same resolver, which has to answer through
+# the firewall: it learns from these answers what the wildcards are.
+`, prefix))
+	groups := s.groups()
+	var v4, v6 []string
 	b.WriteString("\nconfig firewall address\n")
-	seen := map[string]bool{}
-	for _, f := range flows {
-		for _, h := range f.hosts {
-			if !seen[h] {
-				seen[h] = true
-				fmt.Fprintf(b, "    edit \"%s\"\n        set type fqdn\n        set fqdn \"%[1]s\"\n    next\n", h)
-			}
+	for _, g := range groups {
+		for _, name := range g.names {
+			fmt.Fprintf(b, "    edit \"%s\"\n        set type fqdn\n        set fqdn \"%[1]s\"\n    next\n", name)
+		}
+		a, c := byFamily(g.blocks)
+		v4, v6 = append(v4, a...), append(v6, c...)
+	}
+	for _, p := range v4 {
+		fmt.Fprintf(b, "    edit \"%s\"\n        set subnet %[1]s\n    next\n", p)
+	}
+	b.WriteString("end\n")
+	if len(v6) > 0 {
+		b.WriteString("config firewall address6\n")
+		for _, p := range v6 {
+			fmt.Fprintf(b, "    edit \"%s\"\n        set ip6 %[1]s\n    next\n", p)
+		}
+		b.WriteString("end\n")
+	}
+	member := func(name string, members []string) {
+		fmt.Fprintf(b, "    edit \"%s\"\n        set member \"%s\"\n    next\n", name, strings.Join(members, `" "`))
+	}
+	b.WriteString("config firewall addrgrp\n")
+	for _, g := range groups {
+		a, _ := byFamily(g.blocks)
+		if members := append(slices.Clone(g.names), a...); len(members) > 0 {
+			member(prefix+"-"+g.name(), members)
 		}
 	}
-	b.WriteString("end\nconfig firewall addrgrp\n")
-	for _, f := range flows {
-		fmt.Fprintf(b, "    edit \"%s\"\n        set member \"%s\"\n    next\n", f.name(), strings.Join(f.hosts, `" "`))
+	b.WriteString("end\n")
+	if len(v6) > 0 {
+		b.WriteString("config firewall addrgrp6\n")
+		for _, g := range groups {
+			if _, members := byFamily(g.blocks); len(members) > 0 {
+				member(prefix+"-"+g.name(), members)
+			}
+		}
+		b.WriteString("end\n")
 	}
-	b.WriteString("end\nconfig firewall service custom\n")
-	for _, f := range flows {
-		fmt.Fprintf(b, "    edit \"%s\"\n        set %s-portrange %d\n    next\n", f.name(), f.transport, f.port)
+	b.WriteString("config firewall service custom\n")
+	for _, g := range groups {
+		fmt.Fprintf(b, "    edit \"%s-%s\"\n", prefix, g.name())
+		for _, transport := range []string{"tcp", "udp"} {
+			if ports, ok := g.ports(transport, " "); ok {
+				if ports == "" {
+					ports = "1-65535"
+				}
+				fmt.Fprintf(b, "        set %s-portrange %s\n", transport, ports)
+			}
+		}
+		b.WriteString("    next\n")
 	}
 	b.WriteString("end\n")
 	return nil
