@@ -153,7 +153,7 @@ func TestDefault(t *testing.T) {
 		TLS: certs.Config{ACME: certs.ACME{
 			Domains: []string{}, Challenges: []string{}, DNS: certs.DNS{Settings: map[string]string{}, Resolvers: []string{}},
 		}},
-		Web: web.Config{Public: []string{":8080"}, Admin: []string{"127.0.0.1:8081"}, Hosts: []string{},
+		Web: web.Config{Public: []string{":8080"}, Export: true, Admin: []string{"127.0.0.1:8081"}, Hosts: []string{},
 			Profile: profile.Config{Organization: "Espalier", Identifier: "espalier"}},
 	}
 	if !reflect.DeepEqual(l.Config, want) {

@@ -21,6 +21,8 @@ type Config struct {
 	// scripts begin with that profiles and people are given. Empty means this
 	// machine by its first IPv4 address.
 	PublicURL string `koanf:"public_url"`
+	// Export serves what firewalls must let out under /export/ of Public.
+	Export bool `koanf:"export"`
 	// Admin are the addresses of the console, the API and the metrics.
 	Admin []string `koanf:"admin"`
 	// Users is the file of the console's users, with lines of "name:hash[:role]";

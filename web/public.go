@@ -21,8 +21,8 @@ import (
 )
 
 // Public is the handler of the public listeners: the PAC script where pac.PAC
-// says, the root of the interception CA at /ca.crt and /ca.mobileconfig, and
-// /healthz and /readyz. It answers to GET and HEAD, under any Host, from
+// says, the root of the interception CA at /ca.crt and /ca.mobileconfig, lists
+// for firewalls under /export/, and /healthz and /readyz. It answers to GET and HEAD, under any Host, from
 // memory, and never with a redirect.
 type Public struct {
 	source   PublicSource
@@ -48,6 +48,9 @@ type PublicSource struct {
 	// RootProfile returns the profile that makes devices know it, nil where there is
 	// none.
 	RootProfile func() []byte
+	// Export returns what firewalls must let devices reach, in a format of
+	// catalog.Formats, nil where web.export is false.
+	Export func(format string) []byte
 	// Ready returns why no client should be sent here, nil where nothing speaks
 	// against it. The reason is shown to whoever asks.
 	Ready func() error
@@ -97,6 +100,11 @@ func (p *Public) serve(w http.ResponseWriter, r *http.Request) {
 			serveFile(w, r, profile.ContentType, data)
 			return
 		}
+	case "/export/devices.txt", "/export/devices-networks.txt":
+		if data := p.source.Export(exports[r.URL.Path]); data != nil {
+			serveFile(w, r, "text/plain; charset=utf-8", data)
+			return
+		}
 	case "/healthz":
 		plain(w, http.StatusOK, "ok")
 		return
@@ -110,6 +118,9 @@ func (p *Public) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	plain(w, http.StatusNotFound, "there is nothing at this path")
 }
+
+// exports are the formats of the paths below /export/.
+var exports = map[string]string{"/export/devices.txt": "list", "/export/devices-networks.txt": "networks"}
 
 // serveFile answers with data, which is asked for again each time.
 func serveFile(w http.ResponseWriter, r *http.Request, contentType string, data []byte) {

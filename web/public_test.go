@@ -55,6 +55,7 @@ type publicStage struct {
 	pac    atomic.Pointer[pac.PAC]
 	root   atomic.Pointer[x509.Certificate]
 	ready  atomic.Pointer[error]
+	export atomic.Pointer[string]
 	logs   *observer.ObservedLogs
 	health *health.Prober
 	hello  *hello.Listener
@@ -77,6 +78,12 @@ func newPublicStage(t testing.TB, cfg pac.Config, proxy []netip.AddrPort, listen
 				return nil
 			}
 			return []byte("<plist/>")
+		},
+		Export: func(format string) []byte {
+			if text := s.export.Load(); text != nil {
+				return []byte(format + *text)
+			}
+			return nil
 		},
 		Ready: func() error {
 			if err := s.ready.Load(); err != nil {
@@ -473,6 +480,40 @@ func TestPublicRoot(t *testing.T) {
 	s.root.Store(&x509.Certificate{Raw: []byte("another")})
 	if resp, body := s.do(t, again); resp.StatusCode != 200 || body != "another" {
 		t.Errorf("another root: %d %q", resp.StatusCode, body)
+	}
+}
+
+// Lists for firewalls follow the policy, and are asked for again with an ETag.
+func TestPublicExport(t *testing.T) {
+	s := newPublicStage(t, pac.Config{}, anyAddress, "127.0.0.1:0")
+	if resp, _ := s.do(t, "GET /export/devices.txt"+hostLine); resp.StatusCode != 404 {
+		t.Errorf("switched off: %d", resp.StatusCode)
+	}
+	set := func(text string) { s.export.Store(&text) }
+	set("\ngs.apple.com\n")
+	resp, body := s.do(t, "GET /export/devices.txt"+hostLine)
+	if resp.StatusCode != 200 || body != "list\ngs.apple.com\n" || resp.Header.Get("Content-Type") != "text/plain; charset=utf-8" {
+		t.Errorf("GET: %d %q %q", resp.StatusCode, body, resp.Header)
+	}
+	tag := resp.Header.Get("ETag")
+	if resp, body := s.do(t, "HEAD /export/devices.txt"+hostLine); resp.StatusCode != 200 || body != "" || resp.ContentLength != 18 || resp.Header.Get("ETag") != tag {
+		t.Errorf("HEAD: %d %q %q", resp.StatusCode, body, resp.Header)
+	}
+	again := "GET /export/devices.txt" + hostLine + "\nIf-None-Match: " + tag
+	if resp, body := s.do(t, again); resp.StatusCode != 304 || body != "" {
+		t.Errorf("the same again: %d %q", resp.StatusCode, body)
+	}
+	set("\n")
+	if resp, body := s.do(t, again); resp.StatusCode != 200 || body != "list\n" {
+		t.Errorf("after a reload: %d %q", resp.StatusCode, body)
+	}
+	if resp, body := s.do(t, "GET /export/devices-networks.txt"+hostLine); resp.StatusCode != 200 || body != "networks\n" {
+		t.Errorf("networks: %d %q", resp.StatusCode, body)
+	}
+	for _, path := range []string{"/export/", "/export/servers.txt", "/export/devices.txt/", "/export"} {
+		if resp, _ := s.do(t, "GET "+path+hostLine); resp.StatusCode != 404 {
+			t.Errorf("%s: %d, want 404", path, resp.StatusCode)
+		}
 	}
 }
 

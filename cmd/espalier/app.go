@@ -129,7 +129,8 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 		History: history.New(a.data), Doctor: doctor.NewRunner(a.doctor), Desk: a.desk, Hosts: a.consoleNames, Log: a.log,
 	}
 	public := web.NewPublic(web.PublicSource{
-		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Health: a.health, Root: a.caRoot, RootProfile: a.rootProfile, Ready: a.ready, Log: a.log,
+		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Health: a.health, Root: a.caRoot, RootProfile: a.rootProfile,
+		Export: a.export, Ready: a.ready, Log: a.log,
 	})
 	collectors := []prometheus.Collector{
 		a.traffic, a.lists, a.certs, a.access, a.server, a.auth.Collector(), public.Collector(),

@@ -58,7 +58,7 @@ for older systems use it.`,
 			}
 			rows = slices.DeleteFunc(slices.Clone(rows), func(r catalog.Row) bool { return service != "" && r.Service != service })
 			if asJSON {
-				return catalog.Export(cmd.OutOrStdout(), "json", rows)
+				return catalog.Export(cmd.OutOrStdout(), "json", catalog.Selection{Rows: rows})
 			}
 			return writeRows(newScreen(cmd.OutOrStdout()), rows, service == "")
 		},
@@ -149,35 +149,9 @@ func besideTheProxy(rows []catalog.Row) (lines []string) {
 		lines = append(lines, fmt.Sprintf("Port 22 is SSH; an SFTP client that knows no HTTP proxy needs it let out, too: %s.", strings.Join(ssh, ", ")))
 	}
 	if lines != nil {
-		lines = append(lines, "For the firewall: espalier catalog export --format nftables, mikrotik or fortinet.")
+		lines = append(lines, "For the firewall: espalier catalog export --for devices, proxy, servers or udp.")
 	}
 	return lines
-}
-
-func catalogExport(load func() ([]catalog.Row, error)) *cobra.Command {
-	var format string
-	cmd := &cobra.Command{
-		Use:   "export",
-		Short: "Write the catalogue for other programs",
-		Long: `Write the catalogue for other programs.
-
-json, csv and hosts have every row; squid has what a proxy carries; nftables,
-mikrotik and fortinet have what a firewall must let out beside the proxy.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !slices.Contains(catalog.Formats(), format) {
-				return usage(fmt.Errorf("--format: %q is unknown (allowed: %s)", format, strings.Join(catalog.Formats(), ", ")))
-			}
-			rows, err := load()
-			if err != nil {
-				return err
-			}
-			return catalog.Export(cmd.OutOrStdout(), format, rows)
-		},
-	}
-	cmd.Flags().StringVar(&format, "format", "json", "one `FORMAT` of those above")
-	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(catalog.Formats(), cobra.ShellCompDirectiveNoFileComp))
-	return cmd
 }
 
 func catalogImport() *cobra.Command {

@@ -92,7 +92,7 @@ siri     d.example.com     123       udp        ?
 4 rows, 4 hosts, 1 retired.
 1 row with UDP, which a TCP proxy cannot carry; the firewall must let it out: d.example.com:123.
 Port 22 is SSH; an SFTP client that knows no HTTP proxy needs it let out, too: c.example.com.
-For the firewall: espalier catalog export --format nftables, mikrotik or fortinet.
+For the firewall: espalier catalog export --for devices, proxy, servers or udp.
 `},
 		{name: "list of a service", args: "list --catalog catalogue.yaml --service icloud", stdout: `HOST           PORTS  TRANSPORT  PROXY  PURPOSE
 a.example.com  443    tcp        yes    Things
@@ -112,7 +112,7 @@ a.example.com  443    tcp        yes    Things
 
 		{name: "export", args: "export --format hosts --catalog catalogue.yaml", stdout: "a.example.com\nc.example.com\nd.example.com\n*.push.apple.com\n"},
 		{name: "export: unknown format", args: "export --format xml", code: exitUsage,
-			stderr: `--format: "xml" is unknown (allowed: json, csv, hosts, squid, nftables, mikrotik, fortinet)`},
+			stderr: `--format: "xml" is unknown (allowed: json, csv, hosts, squid, nftables, dnsmasq, mikrotik, fortinet, list, networks)`},
 
 		{name: "import", args: "import article.txt", stdout: `# iCloud
 - {host: a.example.com, ports: [443, 80], transports: [tcp], systems: [ios, macos], proxy: "yes",
