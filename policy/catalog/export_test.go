@@ -165,7 +165,8 @@ func TestExportFirewallHosts(t *testing.T) {
 					} else if format == "dnsmasq" || format == "mikrotik" {
 						host = strings.TrimPrefix(host, "*.")
 					}
-					covered := slices.ContainsFunc(s.Rows, func(o Row) bool { return strings.TrimPrefix(o.Host, "*.") == host })
+					// To these two a domain is written like the names below it.
+					covered := (format == "dnsmasq" || format == "mikrotik") && (want[host] || want["*."+host])
 					if found := hasWord(text, host); found != (want[r.Host] || covered) {
 						t.Errorf("%s is there: %t, want %t", r.Host, found, want[r.Host])
 					}

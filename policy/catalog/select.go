@@ -43,9 +43,9 @@ var uses = map[string]struct{ enrolment, server bool }{
 // transports and ports that belong to the set. direct says whether the PAC script
 // ever sends the row's host and port past the proxy.
 //
-// A row of the firewall advice, which has no ports, gets those of the rows below
-// apple.com, each transport its own: a firewall needs no other port open to
-// Apple's networks.
+// A row of the firewall advice, which has no ports, gets those of the rows in its
+// domain, an address block those of apple.com, each transport its own: a firewall
+// needs no other port open to Apple.
 func Select(rows []Row, set string, direct func(host string, port uint16) bool) ([]Row, error) {
 	if err := checkWord(set, Sets); err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func Select(rows []Row, set string, direct func(host string, port uint16) bool) 
 			part := r
 			part.Transports = []string{transport}
 			if r.Advised() && len(r.Ports) == 0 {
-				if part.Ports = applePorts(rows, transport); part.Ports == nil {
+				if part.Ports = portsWithin(rows, r.Host, transport); part.Ports == nil {
 					continue
 				}
 			}
@@ -89,17 +89,29 @@ var adviceSection = Wide()[0].Section
 // block of Apple's and not a host of the article.
 func (r *Row) Advised() bool { return r.Service == AppleOther && r.Section == adviceSection }
 
-// applePorts returns the ports of the rows below apple.com with a transport,
-// sorted.
-func applePorts(rows []Row, transport string) []uint16 {
+// portsWithin returns the ports that the catalogue's rows for the names below
+// host's domain have with a transport, sorted. The row of the wildcard itself
+// counts alone, if there is one: to some firewalls, the domain covers the names
+// below it.
+func portsWithin(rows []Row, host, transport string) []uint16 {
+	domain := strings.TrimPrefix(host, "*.")
+	if _, isBlock := Block(host); isBlock {
+		domain = "apple.com"
+	}
+	wildcard := func(r *Row) bool { return !r.Advised() && r.Host == "*."+domain }
+	within := func(r *Row) bool {
+		return !r.Advised() && (r.Host == domain || Covers("*."+domain, r.Host))
+	}
+	if slices.ContainsFunc(rows, func(r Row) bool { return wildcard(&r) }) {
+		within = wildcard
+	}
 	var ports []uint16
-	for _, r := range rows {
-		if slices.Contains(r.Transports, transport) && Covers("*.apple.com", r.Host) {
-			ports = append(ports, r.Ports...)
+	for _, f := range flowsOf(rows, within) {
+		if f.transport == transport && f.port != 0 {
+			ports = append(ports, f.port)
 		}
 	}
-	slices.Sort(ports)
-	return slices.Compact(ports)
+	return ports
 }
 
 // A Selection is what Export writes.

@@ -42,6 +42,11 @@ func TestSelect(t *testing.T) {
 		{row: "17.0.0.0/8 tcp 22"},
 		{row: "17.0.0.0/8 udp 5223"},
 		{row: "*.apple.com tcp 0"},
+		{row: "apple.com tcp 443", proxy: true, fallback: true},
+		{row: "icloud.com tcp 443", proxy: true, fallback: true},
+		{row: "icloud.com udp 443"}, // *.icloud.com has none
+		{row: "*.apple tcp 443", proxy: true, fallback: true},
+		{row: "*.apple tcp 80"},
 		{row: "extra.example tcp 0", proxy: true, fallback: true},
 		{row: "extra.example tcp 8443", proxy: true, fallback: true},
 		{row: "time.apple.com tcp 123"},
