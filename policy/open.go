@@ -78,7 +78,7 @@ func (p *Policy) refused() (refused, cut []string) {
 		}
 	}
 	for i := range p.rules {
-		for _, host := range p.rules[i].patterns {
+		for _, host := range p.rules[i].hosts.patterns {
 			// A rule with ports refuses these, and not all.
 			ports := append(slices.Clone(p.rules[i].ports), 443)
 			if p.apple.Match(host, firstAddr(host), ports[0]).OK() {

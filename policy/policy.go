@@ -36,9 +36,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"espalier/policy/catalog"
+	"espalier/policy/hostclass"
 )
 
 // Action is what is done with a request, as it stands in access records.
@@ -256,6 +258,45 @@ func (p *Policy) Decide(r *Request) Decision {
 	return d
 }
 
+// MayDeny reports whether the rules or apple.private_relay deny t to a client, a
+// user or at a time. The lists of rules count as matching nothing, since a PAC
+// script cannot carry them. If named is set, only rules that name t count: by hosts,
+// or as a service of Apple's.
+func (p *Policy) MayDeny(t Target, named bool) bool {
+	m := p.apple.Match(t.Host, t.Addr, t.Port)
+	if p.relay && isRelay(t.Host) {
+		return true
+	}
+	for i := range p.rules {
+		rule := &p.rules[i]
+		switch {
+		case !rule.covers(t, m.Service()):
+		case rule.then != thenDeny && rule.lists == nil && rule.forAll(p.clients):
+			return false
+		case rule.then != thenDeny:
+		case m.OK() && !rule.names: // which never cuts Apple off
+		case named && rule.hosts.empty() && (len(rule.services) == 0 || !m.OK()):
+		case rule.lists != nil && rule.hosts.empty() && len(rule.services) == 0:
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+// Named returns what MayDeny tells apart beside the catalogue: host patterns, in
+// which words are expanded, and ports.
+func (p *Policy) Named() (patterns []string, ports []uint16) {
+	if p.relay {
+		patterns = append(patterns, relayHosts...)
+	}
+	for i := range p.rules {
+		patterns = append(patterns, p.rules[i].hosts.patterns...)
+		ports = append(ports, p.rules[i].ports...)
+	}
+	return patterns, ports
+}
+
 // excepted reports whether it turned out that r's client cannot be intercepted.
 func (p *Policy) excepted(r *Request) bool {
 	return p.exceptions != nil && p.exceptions.Exempt(r.Target.Host, r.Client)
@@ -301,12 +342,11 @@ func (p *Policy) first(r *Request, d *Decision) (_ *rule, ask bool) {
 	return nil, ask
 }
 
-// isRelay reports whether host is one of those that Apple says to block where a
-// network does not allow iCloud Private Relay. Devices then tell the user and
-// go on without it.
-func isRelay(host string) bool {
-	return host == "mask.icloud.com" || host == "mask-h2.icloud.com"
-}
+// relayHosts are the hosts that Apple says to block if a network does not allow
+// iCloud Private Relay. Devices then tell the user and continue without it.
+var relayHosts = []string{"mask.icloud.com", "mask-h2.icloud.com"}
+
+func isRelay(host string) bool { return slices.Contains(relayHosts, host) }
 
 // under puts key in front of err, joined errors one by one, so that each names
 // the whole path of the key at fault. An error that begins with an index "[i]"
@@ -343,16 +383,6 @@ func (n Networks) Contains(addr netip.Addr) bool {
 	return false
 }
 
-// networkWords are the words that stand for address blocks in client lists.
-var networkWords = map[string]Networks{
-	"loopback": {netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
-	"private": {
-		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
-		netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("169.254.0.0/16"),
-		netip.MustParsePrefix("fc00::/7"), netip.MustParsePrefix("fe80::/10"),
-	},
-}
-
 // ParseNetworks parses a list whose elements ParseNetwork takes. Errors begin
 // with the index, "[i]: ", all of them joined.
 func ParseNetworks(list []string) (Networks, error) {
@@ -371,8 +401,8 @@ func ParseNetworks(list []string) (Networks, error) {
 // ParseNetwork parses a CIDR block, a single address, or one of the words
 // loopback and private, which stand for several blocks.
 func ParseNetwork(s string) (Networks, error) {
-	if n, ok := networkWords[s]; ok {
-		return n, nil
+	if set, ok := hostclass.Word(s); ok && set.Networks != nil {
+		return set.Networks, nil
 	}
 	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
 		a = a.Unmap()

@@ -557,3 +557,63 @@ func BenchmarkDecide(b *testing.B) {
 		})
 	})
 }
+
+// What a rule may deny to some client, user or at some time counts as denied; what
+// a rule before it lets everybody have does not.
+func TestMayDeny(t *testing.T) {
+	p, err := New(Config{
+		Apple: Apple{Wide: true, PrivateRelay: RelayBlock},
+		Lists: map[string]HostList{"games": nil},
+		Rules: []Rule{
+			{Name: "free", When: When{Hosts: []string{"free.example"}}, Then: "allow"},
+			{Name: "some", When: When{Hosts: []string{"some.example"}, Clients: []string{"10.0.0.0/8"}}, Then: "allow"},
+			{Name: "relay", When: When{Hosts: []string{"mask.icloud.com"}}, Then: "allow"},
+			{Name: "lists", When: When{Lists: []string{"games"}}, Then: "deny"},
+			{Name: "hosts", When: When{Hosts: []string{
+				"free.example", "some.example", "*.below.example", "192.168.7.0/24", "gc.apple.com", "plain",
+			}, Hours: []string{"08:00-16:00"}}, Then: "deny"},
+			{Name: "ports", When: When{Hosts: []string{"port.example"}, Ports: []uint16{25}, Users: []string{"x"}}, Then: "deny"},
+			{Name: "both", When: When{Hosts: []string{"listed.example"}, Lists: []string{"games"}}, Then: "deny"},
+			{Name: "siri", When: When{Services: []string{"siri"}, Groups: []string{"x"}}, Then: "deny"},
+			{Name: "smtp", When: When{Ports: []uint16{587}}, Then: "deny"},
+			{Name: "other", When: When{Services: []string{"other"}, Ports: []uint16{465}}, Then: "deny"},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for target, want := range map[string]struct{ any, named bool }{
+		"www.example:443":       {},
+		"free.example:443":      {},
+		"some.example:443":      {true, true},
+		"below.example:443":     {},
+		"a.below.example:443":   {true, true},
+		"192.168.7.9:80":        {true, true},
+		"192.168.8.9:80":        {},
+		"printer:631":           {true, true},
+		"port.example:25":       {true, true},
+		"port.example:443":      {},
+		"listed.example:443":    {true, true},
+		"gc.apple.com:443":      {true, true},
+		"gs.apple.com:443":      {},
+		"gs.apple.com:587":      {}, // a rule that names no target never cuts Apple off
+		"guzzoni.apple.com:443": {true, true},
+		"mask.icloud.com:443":   {true, true},
+		"mask-h2.icloud.com:80": {true, true},
+		"www.icloud.com:443":    {},
+		"www.example:587":       {true, false},
+		"192.168.8.9:587":       {true, false},
+		"www.example:465":       {true, false},
+	} {
+		to, err := ParseTarget(target, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.MayDeny(to, false); got != want.any {
+			t.Errorf("MayDeny(%s, any) = %v", target, got)
+		}
+		if got := p.MayDeny(to, true); got != want.named {
+			t.Errorf("MayDeny(%s, named) = %v", target, got)
+		}
+	}
+}

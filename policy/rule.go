@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"espalier/policy/catalog"
+	"espalier/policy/hostclass"
 )
 
 // A Rule is one of the administrator's rules. The first that matches wins.
@@ -36,7 +37,7 @@ type Rule struct {
 // When holds the conditions of a rule. Each holds where any of its values
 // matches; an empty one always holds.
 type When struct {
-	Hosts    []string `koanf:"hosts"`    // patterns: name, *.name, address, CIDR block
+	Hosts    []string `koanf:"hosts"`    // patterns: name, *.name, address, CIDR block; loopback, private, plain
 	Lists    []string `koanf:"lists"`    // names of lists
 	Clients  []string `koanf:"clients"`  // CIDR blocks, addresses, loopback, private
 	Users    []string `koanf:"users"`    // user names; on Apple's hosts nobody is asked for one
@@ -68,7 +69,6 @@ type rule struct {
 	then     string
 	names    bool // the rule names its targets, by hosts or services
 	hosts    hosts
-	patterns []string // of hosts, normalised
 	lists    []HostList
 	clients  Networks
 	users    map[string]bool // nil: any
@@ -100,16 +100,14 @@ func (c *rule) match(r *Request, d *Decision) bool {
 
 // matchTarget reports whether every condition on the target holds.
 func (c *rule) matchTarget(t Target, service string) bool {
-	if !c.hosts.empty() && !c.hosts.match(t) {
-		return false
-	}
-	if len(c.ports) > 0 && !slices.Contains(c.ports, t.Port) {
-		return false
-	}
-	if len(c.services) > 0 && !slices.Contains(c.services, service) {
-		return false
-	}
-	return c.lists == nil || listed(c.lists, t.Host)
+	return c.covers(t, service) && (c.lists == nil || listed(c.lists, t.Host))
+}
+
+// covers reports whether the conditions on the target hold, lists aside.
+func (c *rule) covers(t Target, service string) bool {
+	return (c.hosts.empty() || c.hosts.match(t)) &&
+		(len(c.ports) == 0 || slices.Contains(c.ports, t.Port)) &&
+		(len(c.services) == 0 || slices.Contains(c.services, service))
 }
 
 // forAll reports whether the other conditions hold for each of clients, whoever
@@ -212,11 +210,6 @@ func compileRule(r *Rule, lists map[string]HostList, inspectMode string) (rule, 
 	}
 	var err error
 	c.hosts, err = compileHosts(r.When.Hosts)
-	for _, s := range r.When.Hosts {
-		if pattern, err := ParsePattern(s); err == nil {
-			c.patterns = append(c.patterns, pattern)
-		}
-	}
 	errs = append(errs, under("when.hosts", err))
 	for i, name := range r.When.Lists {
 		l, ok := lists[name]
@@ -281,38 +274,55 @@ func printable(s string) bool {
 type hosts struct {
 	exact, below map[string]bool
 	nets         Networks
+	plain        bool     // names without a dot
+	patterns     []string // all but plain, normalised, words expanded
 }
 
-// compileHosts compiles patterns; errors begin with the index, "[i]: ".
+// compileHosts compiles patterns, and the words of hostclass.Words; errors begin with
+// the index, "[i]: ".
 func compileHosts(patterns []string) (hosts, error) {
 	h := hosts{exact: map[string]bool{}, below: map[string]bool{}}
 	var errs []error
 	for i, s := range patterns {
-		p, err := ParsePattern(s)
-		if err != nil {
+		if set, ok := hostclass.Word(s); ok {
+			for _, d := range set.Domains {
+				h.add(d)
+				h.add("*." + d)
+			}
+			for _, n := range set.Networks {
+				h.add(n.String())
+			}
+			h.plain = h.plain || set.Plain
+		} else if p, err := ParsePattern(s); err != nil {
 			errs = append(errs, fmt.Errorf("[%d]: %w", i, err))
-			continue
-		}
-		if x, ok := strings.CutPrefix(p, "*."); ok {
-			h.below[x] = true
-		} else if n, err := netip.ParsePrefix(p); err == nil {
-			h.nets = append(h.nets, n)
-		} else if a, err := netip.ParseAddr(p); err == nil {
-			h.nets = append(h.nets, netip.PrefixFrom(a, a.BitLen()))
 		} else {
-			h.exact[p] = true
+			h.add(p)
 		}
 	}
 	return h, errors.Join(errs...)
 }
 
-func (h hosts) empty() bool { return len(h.exact)+len(h.below)+len(h.nets) == 0 }
+// add adds a normal pattern.
+func (h *hosts) add(p string) {
+	h.patterns = append(h.patterns, p)
+	if x, ok := strings.CutPrefix(p, "*."); ok {
+		h.below[x] = true
+	} else if n, err := netip.ParsePrefix(p); err == nil {
+		h.nets = append(h.nets, n)
+	} else if a, err := netip.ParseAddr(p); err == nil {
+		h.nets = append(h.nets, netip.PrefixFrom(a, a.BitLen()))
+	} else {
+		h.exact[p] = true
+	}
+}
+
+func (h hosts) empty() bool { return len(h.exact)+len(h.below)+len(h.nets) == 0 && !h.plain }
 
 func (h hosts) match(t Target) bool {
 	if t.Addr.IsValid() {
 		return h.nets.Contains(t.Addr)
 	}
-	if h.exact[t.Host] {
+	if h.exact[t.Host] || h.plain && !strings.Contains(t.Host, ".") {
 		return true
 	}
 	for rest := t.Host; len(h.below) > 0; {

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"go.uber.org/zap"
+
+	"espalier/policy/hostclass"
 )
 
 // secured sets the headers that every admin answer carries.
@@ -73,7 +75,7 @@ func hostOf(r *http.Request) string {
 
 // isLoopbackHost reports whether a host is the loopback by name or address.
 func isLoopbackHost(host string) bool {
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+	if hostclass.IsLocalhost(host) {
 		return true
 	}
 	addr, err := netip.ParseAddr(host)

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"espalier/policy"
+	"espalier/policy/hostclass"
 )
 
 // A ForbiddenError says that a destination's address may not be reached.
@@ -34,53 +35,11 @@ type guard struct {
 	nat64 nat64
 }
 
-type class struct {
-	prefix netip.Prefix
-	name   string
-}
-
-// special are the address blocks that are no destination for a client's
-// request, from the IANA special-purpose registries (RFC 6890 and its updates),
-// the most specific first.
-var special = classes(
-	"0.0.0.0/8", "unspecified",
-	"10.0.0.0/8", "private",
-	"100.64.0.0/10", "carrier NAT",
-	"127.0.0.0/8", "loopback",
-	"169.254.0.0/16", "link-local",
-	"172.16.0.0/12", "private",
-	"192.0.0.0/24", "protocol assignment",
-	"192.0.2.0/24", "documentation",
-	"192.88.99.0/24", "6to4 relay",
-	"192.168.0.0/16", "private",
-	"198.18.0.0/15", "benchmarking",
-	"198.51.100.0/24", "documentation",
-	"203.0.113.0/24", "documentation",
-	"224.0.0.0/4", "multicast",
-	"255.255.255.255/32", "broadcast",
-	"240.0.0.0/4", "reserved",
-	"::/128", "unspecified",
-	"::1/128", "loopback",
-	"::/96", "IPv4-compatible",
-	"::ffff:0:0:0/96", "IPv4-translated",
-	"64:ff9b:1::/48", "local NAT64", // RFC 8215: what it embeds is the operator's
-	"100::/64", "discard",
-	"2001:2::/48", "benchmarking",
-	"2001:db8::/32", "documentation",
-	"2001::/23", "protocol assignment",
-	"3fff::/20", "documentation",
-	"5f00::/16", "segment routing",
-	"fc00::/7", "private",
-	"fe80::/10", "link-local",
-	"fec0::/10", "site-local",
-	"ff00::/8", "multicast",
-)
-
 // metadata are the addresses at which clouds hand credentials to their virtual
-// machines. Some lie in public space, and most in blocks that somebody may well
+// machines. Some lie in public space, and most in blocks that an administrator may
 // allow as a whole, so only egress.allow with the very address exempts one.
 var metadata = []netip.Addr{
-	netip.MustParseAddr("169.254.169.254"), // nearly everybody
+	netip.MustParseAddr("169.254.169.254"), // most clouds
 	netip.MustParseAddr("169.254.170.2"),   // Amazon, containers
 	netip.MustParseAddr("169.254.170.23"),  // Amazon, pods
 	netip.MustParseAddr("100.100.100.200"), // Alibaba
@@ -92,19 +51,10 @@ var metadata = []netip.Addr{
 
 const classMetadata = "cloud metadata"
 
-func classes(pairs ...string) []class {
-	var out []class
-	for i := 0; i < len(pairs); i += 2 {
-		out = append(out, class{netip.MustParsePrefix(pairs[i]), pairs[i+1]})
-	}
-	return out
-}
-
 var (
-	globalUnicast = netip.MustParsePrefix("2000::/3")
-	wellKnown     = netip.MustParsePrefix("64:ff9b::/96")
-	sixToFour     = netip.MustParsePrefix("2002::/16")
-	teredo        = netip.MustParsePrefix("2001::/32")
+	wellKnown = netip.MustParsePrefix("64:ff9b::/96")
+	sixToFour = netip.MustParsePrefix("2002::/16")
+	teredo    = netip.MustParsePrefix("2001::/32")
 )
 
 // check returns a *ForbiddenError where addr must not be dialed. An address that
@@ -143,28 +93,16 @@ func (g guard) isMetadata(addr netip.Addr) bool {
 		slices.ContainsFunc(g.nat64.embedded(addr), func(a netip.Addr) bool { return slices.Contains(metadata, a) })
 }
 
-// classify names the special block that addr is in, "" for a public address.
-// Teredo and NAT64 are left to embedded.
+// classify names the class of addr, "" for a public address. Teredo and NAT64 are
+// left to embedded.
 func (g guard) classify(addr netip.Addr) string {
-	if !addr.IsValid() {
-		return "unspecified"
-	}
 	if slices.Contains(metadata, addr) {
 		return classMetadata
 	}
 	if _, ok := g.nat64.prefix(addr); ok || teredo.Contains(addr) {
 		return ""
 	}
-	for _, c := range special {
-		if c.prefix.Contains(addr) {
-			return c.name
-		}
-	}
-	// IANA has given out nothing else so far.
-	if addr.Is6() && !globalUnicast.Contains(addr) {
-		return "reserved"
-	}
-	return ""
+	return string(hostclass.OfAddress(addr))
 }
 
 // nat64 are the prefixes of egress.nat64. The zero value knows the well-known one

@@ -8,10 +8,10 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"strings"
 	"time"
 
 	"espalier/policy"
+	"espalier/policy/hostclass"
 )
 
 // dialThrough opens a tunnel to t through a parent.
@@ -53,8 +53,8 @@ func (d *Dialer) fixed(t policy.Target) ([]netip.AddrPort, error) {
 	if d.self.names[t] {
 		return nil, &ForbiddenError{Class: classSelf}
 	}
-	if t.Host == "localhost" || strings.HasSuffix(t.Host, ".localhost") {
-		// RFC 6761, 6.3: loopback, whoever looks it up.
+	if hostclass.IsLocalhost(t.Host) {
+		// A parent that looks it up reaches itself.
 		_, err := d.permitted(nil, []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, t, true)
 		return nil, err
 	}
