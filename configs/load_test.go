@@ -141,7 +141,9 @@ func TestDefault(t *testing.T) {
 			Routes: pac.Routes{
 				Apple: []string{"proxy", "direct"}, AppleUnmarked: []string{"proxy", "direct"},
 				Internal: []string{"direct"}, Default: []string{"proxy"},
+				Services: map[string][]string{}, Hosts: map[string][]string{},
 			},
+			Local: "direct",
 		},
 		Log: Log{
 			Level: "info",
@@ -274,7 +276,7 @@ func TestEnvironmentAndFlagsBad(t *testing.T) {
 		{name: "below a duration", set: "proxy.idle_timeout.x=1", want: "flag --set proxy.idle_timeout.x: proxy.idle_timeout is a single value"},
 		{name: "element of a list", set: "proxy.listen[0]=:1", want: "flag --set proxy.listen[0]: a flag sets a list as a whole: --set proxy.listen=…"},
 		{name: "in a section of names", set: "pac.sites.gym.client=10.0.0.0/8",
-			want: "flag --set pac.sites.gym.client: unknown key; did you mean clients? (allowed: clients, internal, proxies, routes, token)"},
+			want: "flag --set pac.sites.gym.client: unknown key; did you mean clients? (allowed: clients, internal, local, proxies, routes, token)"},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			var o Options

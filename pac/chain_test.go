@@ -63,9 +63,9 @@ func shPattern(host string) string {
 func benchmarked(t testing.TB) (scripts map[string][]byte, calls [][2]string) {
 	t.Helper()
 	const proxy = "192.0.2.1:3128"
-	p := compile(t, Config{Routes: standard}, policy.Apple{Wide: true})
-	scripts = map[string][]byte{"espalier": script(t, p, "", proxy).Body, "shexpmatch": chain(p.apple.Rows(), proxy)}
-	urls := Samples(p.apple.Rows(), nil)
+	p := compile(t, Config{Routes: standard, Local: "proxy"}, policy.Apple{Wide: true})
+	scripts = map[string][]byte{"espalier": script(t, p, "", proxy).Body, "shexpmatch": chain(p.policy.Apple().Rows(), proxy)}
+	urls := Samples(p.policy.Apple().Rows(), nil)
 	for i := range 50 { // as many again that are not Apple's
 		urls = append(urls, fmt.Sprintf("https://www%d.example.org/", i), fmt.Sprintf("http://cdn%d.example.net/", i))
 	}

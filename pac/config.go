@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"espalier/policy"
+	"espalier/policy/catalog"
+	"espalier/policy/hostclass"
 )
 
 // Config is the configuration of the PAC script, `pac`.
@@ -26,9 +28,12 @@ type Config struct {
 	Probe bool `koanf:"probe"`
 	// Routes say where each kind of destination goes.
 	Routes Routes `koanf:"routes"`
-	// Internal are domains (themselves and the names below) and CIDR blocks
-	// that stay inside. They come before Apple's: the administrator's own word
-	// beats the catalogue.
+	// Local is "direct" or "proxy": where hosts go that hostclass.Class calls local.
+	// Empty means direct.
+	Local string `koanf:"local"`
+	// Internal are domains (themselves and the names below), CIDR blocks, and the
+	// words of hostclass.Words, which stay inside. They come before everything else,
+	// also before what the policy denies: the administrator's own word decides.
 	Internal []string `koanf:"internal"`
 	// WPAD serves the script at /wpad.dat and /wpad.da too. That excludes Token.
 	WPAD bool `koanf:"wpad"`
@@ -49,16 +54,24 @@ type Routes struct {
 	Internal []string `koanf:"internal"`
 	// Default is for everything else.
 	Default []string `koanf:"default"`
+	// Services are for Apple's services, by id. They come before Apple and
+	// AppleUnmarked.
+	Services map[string][]string `koanf:"services"`
+	// Hosts are for patterns (policy.ParsePattern) and the words of hostclass.Words.
+	// The most specific pattern decides. They come before all but Internal.
+	Hosts map[string][]string `koanf:"hosts"`
 }
 
 // A Site overrides the configuration for some clients, or for who fetches
-// /pac/NAME.pac. An empty field takes the general value.
+// /pac/NAME.pac. An empty field takes the general value; so does a service or a
+// pattern that the site's routes leave out.
 type Site struct {
 	// Clients are CIDR blocks, addresses, loopback, private. The longest prefix
 	// decides between sites. Empty means that only /pac/NAME.pac leads here.
 	Clients  []string `koanf:"clients"`
 	Proxies  []string `koanf:"proxies"`
 	Routes   Routes   `koanf:"routes"`
+	Local    string   `koanf:"local"`
 	Internal []string `koanf:"internal"`
 	// Token makes the path unguessable: /pac/NAME-TOKEN.pac.
 	Token string `koanf:"token"`
@@ -77,6 +90,7 @@ const (
 func (c Config) Validate() error {
 	errs := checkProxies("proxies", c.Proxies)
 	errs = append(errs, c.Routes.check("routes", true)...)
+	errs = append(errs, checkLocal("local", c.Local)...)
 	errs = append(errs, checkInternal("internal", c.Internal)...)
 	if err := checkToken("token", c.Token); err != nil {
 		errs = append(errs, err)
@@ -95,6 +109,7 @@ func (c Config) Validate() error {
 		errs = append(errs, checkClients(key, site.Clients, owners)...)
 		errs = append(errs, checkProxies(key+".proxies", site.Proxies)...)
 		errs = append(errs, site.Routes.check(key+".routes", false)...)
+		errs = append(errs, checkLocal(key+".local", site.Local)...)
 		errs = append(errs, checkInternal(key+".internal", site.Internal)...)
 		if err := checkToken(key+".token", site.Token); err != nil {
 			errs = append(errs, err)
@@ -152,36 +167,82 @@ func withToken(name, token string) string {
 // check checks every list; complete makes an empty one an error.
 func (r Routes) check(key string, complete bool) []error {
 	var errs []error
-	for _, list := range []struct {
-		name string
-		hops []string
-	}{
-		{"apple", r.Apple}, {"apple_unmarked", r.AppleUnmarked},
-		{"internal", r.Internal}, {"default", r.Default},
-	} {
-		at := key + "." + list.name
-		if len(list.hops) == 0 && complete {
+	add := func(at string, hops []string, complete bool) {
+		if len(hops) == 0 && complete {
 			errs = append(errs, fmt.Errorf("%s: is empty (allowed: a list of proxy, direct)", at))
 		}
-		for i, hop := range list.hops {
+		for i, hop := range hops {
 			if hop != viaProxy && hop != viaDirect {
 				errs = append(errs, fmt.Errorf("%s[%d]: %q is unknown (allowed: proxy, direct)", at, i, hop))
-			} else if j := slices.Index(list.hops, hop); j < i {
+			} else if j := slices.Index(hops, hop); j < i {
 				errs = append(errs, fmt.Errorf("%s[%d]: %q stands at %s[%d] too", at, i, hop, at, j))
 			}
 		}
 	}
+	add(key+".apple", r.Apple, complete)
+	add(key+".apple_unmarked", r.AppleUnmarked, complete)
+	add(key+".internal", r.Internal, complete)
+	add(key+".default", r.Default, complete)
+	for _, id := range slices.Sorted(maps.Keys(r.Services)) {
+		at := key + ".services." + id
+		if id == catalog.Other {
+			errs = append(errs, fmt.Errorf("%s: covers everything that is not Apple's; set %s.default", at, key))
+		} else if !catalog.IsService(id) {
+			errs = append(errs, fmt.Errorf("%s: unknown service %q (`espalier catalog list` shows them)", at, id))
+		}
+		add(at, r.Services[id], true)
+	}
+	seen := map[string]string{}
+	for _, pattern := range slices.Sorted(maps.Keys(r.Hosts)) {
+		at := key + ".hosts." + pattern
+		normal, err := normalPattern(pattern)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s.hosts: %w", key, err))
+		} else if other, dup := seen[normal]; dup {
+			errs = append(errs, fmt.Errorf("%s: %s means the same hosts", at, other))
+		}
+		seen[normal] = at
+		add(at, r.Hosts[pattern], true)
+	}
 	return errs
 }
 
-// or returns r with its empty lists taken from general.
+// normalPattern returns the normal form of a key of routes.hosts.
+func normalPattern(s string) (string, error) {
+	if _, ok := hostclass.Word(s); ok {
+		return strings.ToLower(s), nil
+	}
+	return policy.ParsePattern(s)
+}
+
+// or returns r with what it leaves out taken from general.
 func (r Routes) or(general Routes) Routes {
 	return Routes{
 		Apple:         or(r.Apple, general.Apple),
 		AppleUnmarked: or(r.AppleUnmarked, general.AppleUnmarked),
 		Internal:      or(r.Internal, general.Internal),
 		Default:       or(r.Default, general.Default),
+		Services:      merged(general.Services, r.Services),
+		Hosts:         merged(normalKeys(general.Hosts), normalKeys(r.Hosts)),
 	}
+}
+
+// normalKeys returns hosts by normal patterns. Validate has seen them.
+func normalKeys(hosts map[string][]string) map[string][]string {
+	normal := map[string][]string{}
+	for pattern, hops := range hosts {
+		p, _ := normalPattern(pattern)
+		normal[p] = hops
+	}
+	return normal
+}
+
+// merged returns general with the entries of own in place of its own.
+func merged(general, own map[string][]string) map[string][]string {
+	all := map[string][]string{}
+	maps.Copy(all, general)
+	maps.Copy(all, own)
+	return all
 }
 
 func or(list, general []string) []string {
@@ -226,37 +287,50 @@ func parseProxy(s string) (string, error) {
 	return t.String(), nil
 }
 
+func checkLocal(key, local string) []error {
+	if !slices.Contains([]string{"", viaDirect, viaProxy}, local) {
+		return []error{fmt.Errorf("%s: %q is unknown (allowed: direct, proxy)", key, local)}
+	}
+	return nil
+}
+
 func checkInternal(key string, internal []string) []error {
 	var errs []error
 	for i, s := range internal {
-		if _, _, err := parseInternal(s); err != nil {
+		if _, err := internalPatterns(s); err != nil {
 			errs = append(errs, fmt.Errorf("%s[%d]: %w", key, i, err))
 		}
 	}
 	return errs
 }
 
-// parseInternal returns a name, or a valid prefix.
-func parseInternal(s string) (string, netip.Prefix, error) {
+// internalPatterns returns the patterns that an element of internal means: those
+// of a word, an address block, or a domain and the names below.
+func internalPatterns(s string) ([]string, error) {
+	if _, ok := hostclass.Word(s); ok {
+		return []string{s}, nil
+	}
 	for _, wild := range []string{"*.", "."} {
 		if name, ok := strings.CutPrefix(s, wild); ok {
-			return "", netip.Prefix{}, fmt.Errorf("%q: write %q, which covers itself and the names below", s, name)
+			return nil, fmt.Errorf("%q: write %q, which covers itself and the names below", s, name)
 		}
 	}
 	pattern, err := policy.ParsePattern(s)
 	if cause := errors.Unwrap(err); cause != nil {
-		return "", netip.Prefix{}, fmt.Errorf("%q is neither a domain nor an address block: %w", s, cause)
+		return nil, fmt.Errorf("%q is neither a domain nor an address block: %w", s, cause)
 	} else if err != nil {
-		return "", netip.Prefix{}, err
+		return nil, err
 	}
-	if a, err := netip.ParseAddr(pattern); err == nil {
-		return "", netip.PrefixFrom(a, a.BitLen()), nil
+	if isAddressBlock(pattern) {
+		return []string{pattern}, nil
 	}
-	p, err := netip.ParsePrefix(pattern)
-	if err != nil {
-		return pattern, netip.Prefix{}, nil
-	}
-	return "", p, nil
+	return []string{pattern, "*." + pattern}, nil
+}
+
+// isAddressBlock tells an address or a CIDR block from a name, by the normal form.
+func isAddressBlock(pattern string) bool {
+	_, err := netip.ParseAddr(pattern)
+	return err == nil || strings.Contains(pattern, "/")
 }
 
 // checkClients checks a site's clients against those of the sites in owners,

@@ -15,13 +15,14 @@ import (
 
 	"espalier/policy"
 	"espalier/policy/catalog"
+	"espalier/policy/hostclass"
 )
 
 // A PAC answers where destinations go, and makes the scripts that say the same
 // to devices. It is immutable but for its cache and safe for concurrent use; a
 // reload compiles a new one.
 type PAC struct {
-	apple    *catalog.Set
+	policy   *policy.Policy
 	sites    map[string]*site // the general values are ""
 	clients  []clientNet
 	wpad     bool
@@ -45,43 +46,40 @@ type clientNet struct {
 }
 
 type site struct {
-	proxies []string
-	routes  [classes][]string
-	names   map[string]bool // internal
-	nets    policy.Networks // internal
-	choice  [classes]int    // route numbers in the script
-	hops    [][]string      // the script's routes, by number
-	table   []byte          // the script but for its routes
-	path    string
+	proxies  []string
+	routes   map[Class][]string
+	internal matcher
+	hosts    matcher    // of pac.routes.hosts
+	hops     [][]string // the script's routes, by number
+	table    []byte     // the script but for its routes
+	path     string
 }
 
-// A Class is a kind of destination; every class has a route. A higher class
-// beats a lower one.
-type Class uint8
+// A Class is the kind of a destination: what gives it its route. It is Local, the
+// key under pac.routes, or one of services.ID and hosts.PATTERN there.
+type Class string
 
 const (
-	Default       Class = iota // everything else
-	AppleUnmarked              // Apple's, not marked for proxy support
-	Apple                      // Apple's, marked
-	Internal                   // named by pac.internal
-	classes
-)
+	Default       Class = "default"        // everything else
+	Local         Class = "local"          // by hostclass.Class
+	AppleUnmarked Class = "apple_unmarked" // Apple's, not marked for proxy support
+	Apple         Class = "apple"          // Apple's, marked
+	Internal      Class = "internal"       // named by pac.internal
 
-// String returns the key of the class under pac.routes.
-func (c Class) String() string {
-	return [...]string{"default", "apple_unmarked", "apple", "internal"}[c]
-}
+	service = "services."
+	hosts   = "hosts."
+)
 
 // ErrNoSite is returned for a site that is not configured.
 var ErrNoSite = errors.New("there is no such site under pac.sites")
 
-// Compile validates cfg and compiles it. apple is policy.Policy.Apple().
-func Compile(cfg Config, apple *catalog.Set) (*PAC, error) {
+// Compile validates cfg and compiles it, for the policy that decides.
+func Compile(cfg Config, pol *policy.Policy) (*PAC, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	p := &PAC{
-		apple:    apple,
+		policy:   pol,
 		sites:    map[string]*site{},
 		wpad:     cfg.WPAD,
 		spread:   cfg.Spread,
@@ -93,28 +91,26 @@ func Compile(cfg Config, apple *catalog.Set) (*PAC, error) {
 	if all == nil {
 		all = map[string]Site{}
 	}
-	all[""] = Site{Proxies: cfg.Proxies, Routes: cfg.Routes, Internal: cfg.Internal}
+	all[""] = Site{Proxies: cfg.Proxies, Routes: cfg.Routes, Local: cfg.Local, Internal: cfg.Internal}
 	for name, c := range all {
 		nets, _ := policy.ParseNetworks(c.Clients) // Validate has seen it
 		for _, n := range nets {
 			p.clients = append(p.clients, clientNet{n, name})
 		}
-		routes := c.Routes.or(cfg.Routes)
-		s := &site{names: map[string]bool{}}
-		s.routes = [classes][]string{routes.Default, routes.AppleUnmarked, routes.Apple, routes.Internal}
+		s := &site{routes: c.Routes.or(cfg.Routes).byClass()}
+		s.routes[Local] = []string{cmp.Or(c.Local, cfg.Local, viaDirect)}
 		for _, proxy := range or(c.Proxies, cfg.Proxies) {
 			proxy, _ = parseProxy(proxy)
 			s.proxies = append(s.proxies, proxy)
 		}
 		for _, in := range or(c.Internal, cfg.Internal) {
-			if name, prefix, _ := parseInternal(in); name != "" {
-				s.names[name] = true
-			} else {
-				s.nets = append(s.nets, prefix)
+			patterns, _ := internalPatterns(in)
+			for _, pattern := range patterns {
+				s.internal.add(pattern, Internal)
 			}
 		}
-		s.numberRoutes()
-		s.table = s.writeTable(apple)
+		s.hosts = hostRoutes(s.routes)
+		s.table = s.writeTable(pol)
 		if name == "" {
 			s.path = generalPath(cfg.Token)
 			p.general = sha256.Sum256([]byte(s.path))
@@ -135,17 +131,35 @@ func Compile(cfg Config, apple *catalog.Set) (*PAC, error) {
 	return p, nil
 }
 
-// numberRoutes gives classes with the same route the same number, the default
-// route number 0.
-func (s *site) numberRoutes() {
-	for c, hops := range s.routes {
-		i := slices.IndexFunc(s.hops, func(h []string) bool { return slices.Equal(h, hops) })
-		if i < 0 {
-			i = len(s.hops)
-			s.hops = append(s.hops, hops)
-		}
-		s.choice[c] = i
+// byClass returns the routes by class, without that of Local.
+func (r Routes) byClass() map[Class][]string {
+	routes := map[Class][]string{Default: r.Default, AppleUnmarked: r.AppleUnmarked, Apple: r.Apple, Internal: r.Internal}
+	for id, hops := range r.Services {
+		routes[Class(service+id)] = hops
 	}
+	for pattern, hops := range r.Hosts {
+		routes[Class(hosts+pattern)] = hops
+	}
+	return routes
+}
+
+// hostRoutes returns a matcher of the classes hosts.PATTERN. A pattern beats a word
+// that stands for the same.
+func hostRoutes(routes map[Class][]string) matcher {
+	var m matcher
+	var patterns []string
+	for class := range routes {
+		pattern, ok := strings.CutPrefix(string(class), hosts)
+		if _, word := hostclass.Word(pattern); word {
+			m.add(pattern, class)
+		} else if ok {
+			patterns = append(patterns, pattern)
+		}
+	}
+	for _, pattern := range patterns {
+		m.add(pattern, Class(hosts+pattern))
+	}
+	return m
 }
 
 // Modified is when p was compiled.
@@ -265,47 +279,58 @@ func (p *PAC) Order(proxies []string, client netip.Addr, up func(proxy string) b
 	return order
 }
 
-// Class says what kind of destination t is at a site, by the general values
-// where there is no such site. A name is internal by itself or by a domain
-// above it.
-func (p *PAC) Class(site string, t policy.Target) Class {
-	s := p.sites[site]
-	if s == nil {
-		s = p.sites[""]
+// class returns the class of t.
+func (s *site) class(apple *catalog.Set, t policy.Target) Class {
+	if class, ok := s.internal.match(t); ok {
+		return class
 	}
-	if s.internal(t) {
-		return Internal
+	if class, ok := s.hosts.match(t); ok {
+		return class
 	}
-	switch m := p.apple.Match(t.Host, t.Addr, t.Port); {
-	case m.Marked:
-		return Apple
-	case m.OK():
+	if m := apple.Match(t.Host, t.Addr, t.Port); m.OK() {
+		if class := Class(service + m.Service()); s.routes[class] != nil {
+			return class
+		} else if m.Marked {
+			return Apple
+		}
 		return AppleUnmarked
+	}
+	if hostclass.Of(t.Host, t.Addr).Local() {
+		return Local
 	}
 	return Default
 }
 
-func (s *site) internal(t policy.Target) bool {
-	if t.Addr.IsValid() {
-		return s.nets.Contains(t.Addr)
+// route returns the class of t and its hops. Devices never go past the proxy to what
+// the policy denies, pac.internal aside: their direct hop is left out. A rule that
+// names no host is about what takes the default route.
+func (s *site) route(pol *policy.Policy, t policy.Target) (class Class, hops []string, denied bool) {
+	class = s.class(pol.Apple(), t)
+	hops = s.routes[class]
+	if class == Internal || !slices.Contains(hops, viaDirect) || !pol.MayDeny(t, class != Default) {
+		return class, hops, false
 	}
-	for name, more := t.Host, len(s.names) > 0; more; _, name, more = strings.Cut(name, ".") {
-		if s.names[name] {
-			return true
-		}
-	}
-	return false
+	return class, []string{viaProxy}, true
 }
 
-// Route returns what the site's script answers for t, "PROXY a:1; DIRECT". It
-// is the truth that scripts are tested against. The proxy's own rules, such as
-// deny, play no part: the proxy must see a request to answer for it.
-func (p *PAC) Route(site string, proxies []string, t policy.Target) (string, error) {
+// An Answer is what a site's script answers, and why.
+type Answer struct {
+	// Text is the answer, "PROXY a:1; DIRECT".
+	Text  string
+	Class Class
+	// Denied is set if the route of Class goes direct, and the answer does not,
+	// because the policy may deny the destination.
+	Denied bool
+}
+
+// Route returns what the site's script answers for t. Scripts are tested against it.
+func (p *PAC) Route(site string, proxies []string, t policy.Target) (Answer, error) {
 	s := p.sites[site]
 	if s == nil {
-		return "", ErrNoSite
+		return Answer{}, ErrNoSite
 	}
-	return answer(s.routes[p.Class(site, t)], proxies), nil
+	class, hops, denied := s.route(p.policy, t)
+	return Answer{answer(hops, proxies), class, denied}, nil
 }
 
 // answer writes hops as a PAC answer.

@@ -18,7 +18,7 @@ var sites = Config{
 	Sites: map[string]Site{
 		"school": {
 			Clients: []string{"10.0.0.0/8", "2001:db8::/32"}, Proxies: []string{"Proxy.school.example:3128", "192.0.2.9:80"},
-			Routes: Routes{Default: []string{"direct"}}, Internal: []string{"school.example"},
+			Routes: Routes{Default: []string{"direct"}}, Internal: []string{"school.example"}, Local: "proxy",
 		},
 		"library": {Clients: []string{"10.1.0.0/16", "10.3.0.0/16"}},
 		"remote":  {},
@@ -160,6 +160,9 @@ func TestRoute(t *testing.T) {
 		{"", "a.b.corp.example:443", Internal, "DIRECT"},
 		{"", "notcorp.example:443", Default, "PROXY 192.0.2.1:3128"},
 		{"remote", "corp.example:443", Internal, "DIRECT"},
+		{"", "192.168.1.20:443", Local, "DIRECT"},
+		{"remote", "printer:631", Local, "DIRECT"},
+		{"school", "printer.local:631", Local, "PROXY proxy.school.example:3128; PROXY 192.0.2.9:80"},
 		{"school", "gs.apple.com:443", Apple, "PROXY proxy.school.example:3128; PROXY 192.0.2.9:80; DIRECT"},
 		{"school", "gs.apple.com:80", Apple, "PROXY proxy.school.example:3128; PROXY 192.0.2.9:80; DIRECT"},
 		{"school", "www.example.org:443", Default, "DIRECT"},
@@ -171,11 +174,8 @@ func TestRoute(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := p.Route(c.site, p.Proxies(c.site, fetched), target)
-		if err != nil || got != c.want {
-			t.Errorf("Route(%q, %s) = %q, %v; want %q", c.site, c.target, got, err, c.want)
-		}
-		if got := p.Class(c.site, target); got != c.class {
-			t.Errorf("Class(%q, %s) = %s, want %s", c.site, c.target, got, c.class)
+		if want := (Answer{Text: c.want, Class: c.class}); err != nil || got != want {
+			t.Errorf("Route(%q, %s) = %+v, %v; want %+v", c.site, c.target, got, err, want)
 		}
 		js, err := evalOnce(script(t, p, c.site, p.Proxies(c.site, fetched)...).Body, "https://"+c.target, target.Host)
 		if err != nil || js != c.want {
@@ -197,7 +197,7 @@ func TestScriptErrors(t *testing.T) {
 			t.Errorf("proxy %q was taken", proxy)
 		}
 	}
-	if _, err := Compile(Config{}, appleSet(t, policy.Apple{})); err == nil {
+	if _, err := Compile(Config{}, policyOf(t, policy.Config{})); err == nil {
 		t.Error("an invalid configuration was compiled")
 	}
 }

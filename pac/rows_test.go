@@ -26,16 +26,27 @@ var standard = Routes{
 // appleSet compiles the embedded catalogue with the options of apple.
 func appleSet(t testing.TB, apple policy.Apple) *catalog.Set {
 	t.Helper()
-	p, err := policy.New(policy.Config{Apple: apple})
+	return policyOf(t, policy.Config{Apple: apple}).Apple()
+}
+
+func policyOf(t testing.TB, cfg policy.Config) *policy.Policy {
+	t.Helper()
+	p, err := policy.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return p.Apple()
+	return p
 }
 
 func compile(t testing.TB, cfg Config, apple policy.Apple) *PAC {
 	t.Helper()
-	p, err := Compile(cfg, appleSet(t, apple))
+	return compileFor(t, cfg, policy.Config{Apple: apple})
+}
+
+// compileFor compiles a script for a policy.
+func compileFor(t testing.TB, cfg Config, pol policy.Config) *PAC {
+	t.Helper()
+	p, err := Compile(cfg, policyOf(t, pol))
 	if err != nil {
 		t.Fatal(err)
 	}

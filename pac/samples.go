@@ -3,17 +3,20 @@ package pac
 import (
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
 	"espalier/policy"
 	"espalier/policy/catalog"
+	"espalier/policy/hostclass"
 )
 
 // Samples returns URLs that between them ask a script about all that a policy
 // distinguishes: each row with its ports, each pattern (a name, "*.name", an
-// address, a CIDR block) with 443 and 80, a name below those, and hosts that
-// scripts often get wrong. They are in the order given, each once.
+// address, a CIDR block, a word of hostclass.Words) with 443 and 80, a name below
+// those, hosts that are local, and hosts that scripts often get wrong. They are in
+// the order given, each once.
 func Samples(rows []catalog.Row, patterns []string) []string {
 	var urls []string
 	seen := map[string]bool{}
@@ -44,7 +47,19 @@ func Samples(rows []catalog.Row, patterns []string) []string {
 		}
 		ask(memberOf(rows[i].Host), ports...)
 	}
-	for _, pattern := range patterns {
+	var local []string
+	for _, b := range hostclass.Blocks {
+		if b.Class.Local() {
+			local = append(local, b.Prefix.String())
+		}
+	}
+	for _, d := range hostclass.Domains {
+		local = append(local, d.Name)
+	}
+	for _, pattern := range slices.Concat(patterns, local) {
+		if _, ok := hostclass.Word(pattern); ok {
+			continue // hosts that are local follow
+		}
 		host := memberOf(pattern)
 		ask(host, web...)
 		if _, err := netip.ParseAddr(host); err != nil && host == pattern {

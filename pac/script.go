@@ -7,12 +7,13 @@ import (
 	_ "embed"
 	"encoding/hex"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
-	"espalier/policy/catalog"
+	"espalier/policy"
 )
 
 // A Script is one form of the PAC script, ready to be served. Its fields must
@@ -31,33 +32,38 @@ const MaxSize = 8 << 10
 const scriptHead = `// Made by Espalier from its catalogue and its configuration; change those, not this.
 //
 // espTable says which route the ports of a host take: [port, route, ...], port 0
-// for any. "=x" stands for x itself, ".x" for the names below x, "#4" and "#6" for
-// the IPv4 and IPv6 addresses with the hexadecimal digits behind. The most specific
-// key that has the port decides, route 0 where none has.
+// for any. "=x" stands for x itself, ".x" for the names below x, "-" for names
+// without a dot, "#4" and "#6" for the IPv4 and IPv6 addresses with the hexadecimal
+// digits behind, "*" for everything. The most specific key that has the port decides,
+// route 0 where none has.
 
 `
 
 //go:embed script.js
-var scriptTail string
+var scriptSource string
+
+// scriptTail is scriptSource without its comments, which devices need not fetch.
+var scriptTail = regexp.MustCompile(`(?m)^ *// .*\n| +// .*$`).ReplaceAllString(scriptSource, "")
 
 // writeTable returns the script behind its routes.
-func (s *site) writeTable(apple *catalog.Set) []byte {
-	groups := s.groups(apple)
-	var lengths []int
-	for _, g := range groups {
-		for _, key := range g.keys {
-			if key[0] == '#' {
-				lengths = append(lengths, len(key))
-			}
-		}
-	}
-	slices.Sort(lengths)
-	lengths = slices.Compact(lengths)
-	slices.Reverse(lengths)
-
+func (s *site) writeTable(pol *policy.Policy) []byte {
+	groups := s.groups(pol)
 	var b bytes.Buffer
 	b.WriteString("var espTable = {};\n")
-	fmt.Fprintf(&b, "var espLengths = [%s];\n", joinInts(lengths))
+	for _, family := range []string{"4", "6"} {
+		var lengths []int
+		for _, g := range groups {
+			for _, key := range g.keys {
+				if strings.HasPrefix(key, "#"+family) {
+					lengths = append(lengths, len(key))
+				}
+			}
+		}
+		slices.Sort(lengths)
+		lengths = slices.Compact(lengths)
+		slices.Reverse(lengths)
+		fmt.Fprintf(&b, "var espLengths%s = [%s];\n", family, joinInts(lengths))
+	}
 	for _, g := range groups {
 		var rule []int
 		for _, pr := range g.rule {

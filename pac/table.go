@@ -2,6 +2,7 @@ package pac
 
 import (
 	"cmp"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -9,32 +10,31 @@ import (
 	"strconv"
 	"strings"
 
-	"espalier/policy/catalog"
+	"espalier/policy"
+	"espalier/policy/hostclass"
 )
 
 // The script's table maps keys to rules. Keys are
 //
 //	=host      the name itself
 //	.domain    the names below the domain
+//	-          names without a dot
 //	#4hex      IPv4 addresses that begin with these hexadecimal digits
 //	#6hex      IPv6 addresses likewise
+//	*          everything
 //
 // and no key can be a property that every JavaScript object has. The script
 // tries the keys of a host from the most specific to the least and takes the
-// first rule that has the port, so every rule must say what holds after the
-// less specific ones were asked too: a port counts as marked when any pattern
-// that covers it is.
+// first rule that has the port. Rules are written by asking site.route about one
+// host that has the key and none more specific, so that they say what it says.
+
+const (
+	plainKey = "-"
+	everyKey = "*"
+)
 
 // anyPort stands in rules for the ports not listed before it.
 const anyPort = 0
-
-// ports are the classes that patterns of one key give to ports.
-type ports map[uint16]Class
-
-func (p ports) raise(port uint16, c Class) { p[port] = max(p[port], c) }
-
-// at returns the class that p gives to port.
-func (p ports) at(port uint16) Class { return max(p[port], p[anyPort]) }
 
 // A portRoute sends a port, or any, by a route of the script.
 type portRoute struct {
@@ -48,44 +48,36 @@ type group struct {
 	keys []string
 }
 
-// groups returns the rules that differ from what the less specific keys
-// say, grouped, in a stable order.
-func (s *site) groups(apple *catalog.Set) []group {
-	own := map[string]ports{}
-	raise := func(key string, port uint16, c Class) {
-		if own[key] == nil {
-			own[key] = ports{}
-		}
-		own[key].raise(port, c)
+// groups returns the rules that differ from what the less specific keys say,
+// grouped, in a stable order. It numbers the routes of s as it meets them, that of
+// everything with 0.
+func (s *site) groups(pol *policy.Policy) []group {
+	keys, ports := s.points(pol)
+	other := uint16(1)
+	for slices.Contains(ports, other) {
+		other++
 	}
-	rows := apple.Rows()
-	for i := range rows {
-		class := Apple
-		if rows[i].Proxy == catalog.ProxyUnmarked {
-			class = AppleUnmarked
+	ports = append([]uint16{anyPort}, ports...)
+	rules := map[string][]int{} // by key: the route of each port
+	for _, key := range append([]string{everyKey}, keys...) {
+		host, ok := memberOnlyOf(key, keys)
+		if !ok {
+			continue // the keys below it cover it
 		}
-		for _, key := range patternKeys(rows[i].Host) {
-			if len(rows[i].Ports) == 0 {
-				raise(key, anyPort, class)
+		rules[key] = make([]int, len(ports))
+		for i, port := range ports {
+			t := host
+			if t.Port = port; port == anyPort {
+				t.Port = other
 			}
-			for _, port := range rows[i].Ports {
-				raise(key, port, class)
-			}
-		}
-	}
-	for name := range s.names {
-		raise("="+name, anyPort, Internal)
-		raise("."+name, anyPort, Internal)
-	}
-	for _, prefix := range s.nets {
-		for _, key := range prefixKeys(prefix) {
-			raise(key, anyPort, Internal)
+			_, hops, _ := s.route(pol, t)
+			rules[key][i] = s.number(hops)
 		}
 	}
 
 	byRule := map[string]*group{}
-	for key := range own {
-		rule := s.rule(key, own)
+	for key := range rules {
+		rule := difference(ports, rules[key], above(key, rules))
 		if len(rule) == 0 {
 			continue
 		}
@@ -108,41 +100,202 @@ func (s *site) groups(apple *catalog.Set) []group {
 	return groups
 }
 
-// rule returns what the table must say for key: nothing where the less specific
-// keys say the same already.
-func (s *site) rule(key string, own map[string]ports) []portRoute {
-	above := ports{}
-	for up, ok := lessSpecific(key); ok; up, ok = lessSpecific(up) {
-		for port, class := range own[up] {
-			above.raise(port, class)
+// points returns the keys and the ports at which routes may change, sorted.
+func (s *site) points(pol *policy.Policy) (keys []string, ports []uint16) {
+	for _, r := range pol.Apple().Rows() {
+		keys = append(keys, patternKeys(r.Host)...)
+		ports = append(ports, r.Ports...)
+	}
+	patterns, named := pol.Named()
+	for _, pattern := range patterns {
+		keys = append(keys, patternKeys(pattern)...)
+	}
+	ports = append(ports, named...)
+	for _, b := range hostclass.Blocks {
+		if b.Class.Local() {
+			keys = append(keys, prefixKeys(b.Prefix)...)
 		}
 	}
-	here := maps.Clone(above)
-	for port, class := range own[key] {
-		here.raise(port, class)
+	for _, d := range hostclass.Domains {
+		keys = append(keys, "="+d.Name, "."+d.Name)
 	}
-	route := func(p ports, port uint16) int { return s.choice[p.at(port)] }
-	whole := route(here, anyPort) != route(above, anyPort)
+	keys = append(keys, plainKey)
+	keys = append(keys, s.internal.keys()...)
+	keys = append(keys, s.hosts.keys()...)
+	slices.Sort(keys)
+	slices.Sort(ports)
+	return slices.Compact(keys), slices.Compact(ports)
+}
+
+// number returns the number of a route in the script.
+func (s *site) number(hops []string) int {
+	i := slices.IndexFunc(s.hops, func(h []string) bool { return slices.Equal(h, hops) })
+	if i < 0 {
+		i = len(s.hops)
+		s.hops = append(s.hops, hops)
+	}
+	return i
+}
+
+// above returns the routes of the next key that the script tries after key; nil for
+// the last, which stands for route 0.
+func above(key string, rules map[string][]int) []int {
+	for up, ok := lessSpecific(key); ok; up, ok = lessSpecific(up) {
+		if rules[up] != nil {
+			return rules[up]
+		}
+	}
+	return make([]int, len(rules[key]))
+}
+
+// difference returns what the table must say for a key with the routes here, where
+// the keys above it say above: nothing where they say the same. The first of ports
+// is anyPort.
+func difference(ports []uint16, here, above []int) []portRoute {
+	whole := here[0] != above[0]
 	var rule []portRoute
-	for _, port := range slices.Sorted(maps.Keys(here)) {
-		r := route(here, port)
-		if whole && r != route(here, anyPort) || !whole && r != route(above, port) {
+	for i, port := range ports[1:] {
+		r := here[i+1]
+		if whole && r != here[0] || !whole && r != above[i+1] {
 			rule = append(rule, portRoute{port, r})
 		}
 	}
 	if whole {
-		rule = append(rule, portRoute{anyPort, route(here, anyPort)})
+		rule = append(rule, portRoute{anyPort, here[0]})
 	}
 	return rule
 }
 
 // lessSpecific returns the next key that the script tries after key.
 func lessSpecific(key string) (string, bool) {
-	if key[0] == '#' {
-		return key[:len(key)-1], len(key) > len("#4")
+	switch {
+	case key == everyKey:
+		return "", false
+	case key[0] == '#' && len(key) > len("#4"):
+		return key[:len(key)-1], true
+	case key[0] == '=' || key[0] == '.':
+		if i := strings.IndexByte(key[1:], '.'); i >= 0 {
+			return key[1+i:], true
+		} else if key[0] == '=' {
+			return plainKey, true
+		}
 	}
-	i := strings.IndexByte(key[1:], '.')
-	return key[1+max(i, 0):], i >= 0
+	return everyKey, true
+}
+
+// memberOnlyOf returns a host that has key, and none of the more specific keys; ok
+// is false where there is none. keys are sorted.
+func memberOnlyOf(key string, keys []string) (t policy.Target, ok bool) {
+	const label = "?" // which no name has
+	switch key[0] {
+	case '=':
+		t.Host = key[1:]
+	case '.':
+		t.Host = label + key
+	case plainKey[0]:
+		t.Host = label
+	case everyKey[0]:
+		t.Host = label + "." + label
+	default:
+		if t.Addr, ok = addressOnlyOf(key, keys); !ok {
+			return t, false
+		}
+		t.Host = t.Addr.String()
+	}
+	return t, true
+}
+
+func addressOnlyOf(key string, keys []string) (netip.Addr, bool) {
+	i, found := slices.BinarySearch(keys, key)
+	if found {
+		i++
+	}
+	if i == len(keys) || !strings.HasPrefix(keys[i], key) {
+		return firstOf(key), true
+	}
+	for _, digit := range "0123456789abcdef" {
+		below := key + string(digit)
+		if _, own := slices.BinarySearch(keys, below); own {
+			continue
+		}
+		if a, ok := addressOnlyOf(below, keys); ok {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// firstOf returns the first address that has key.
+func firstOf(key string) netip.Addr {
+	size := 16
+	if strings.HasPrefix(key, "#4") {
+		size = 4
+	}
+	digits := key[2:] + strings.Repeat("0", 2*size-len(key[2:]))
+	raw, _ := hex.DecodeString(digits) // prefixKeys has written them
+	a, _ := netip.AddrFromSlice(raw)
+	return a
+}
+
+// A matcher finds the class of the most specific pattern that matches. The zero
+// value matches nothing.
+type matcher struct {
+	names map[string]Class // by key of the table
+	nets  map[netip.Prefix]Class
+}
+
+// add adds a normal pattern or a word of hostclass.Words, in place of what is there
+// for the same hosts.
+func (m *matcher) add(pattern string, class Class) {
+	if m.names == nil {
+		m.names, m.nets = map[string]Class{}, map[netip.Prefix]Class{}
+	}
+	if set, ok := hostclass.Word(pattern); ok {
+		for _, p := range set.Networks {
+			m.nets[p] = class
+		}
+		for _, d := range set.Domains {
+			m.names["="+d], m.names["."+d] = class, class
+		}
+		if set.Plain {
+			m.names[plainKey] = class
+		}
+		return
+	}
+	if p, err := netip.ParsePrefix(pattern); err == nil {
+		m.nets[p] = class
+	} else if a, err := netip.ParseAddr(pattern); err == nil {
+		m.nets[netip.PrefixFrom(a, a.BitLen())] = class
+	} else {
+		m.names[patternKeys(pattern)[0]] = class
+	}
+}
+
+func (m *matcher) match(t policy.Target) (class Class, ok bool) {
+	if t.Addr.IsValid() {
+		longest := -1
+		for p, c := range m.nets {
+			if p.Bits() > longest && p.Contains(t.Addr) {
+				longest, class = p.Bits(), c
+			}
+		}
+		return class, longest >= 0
+	}
+	for key, more := "="+t.Host, len(m.names) > 0; more; key, more = lessSpecific(key) {
+		if class, ok = m.names[key]; ok {
+			return class, true
+		}
+	}
+	return "", false
+}
+
+// keys returns the keys of what m matches.
+func (m *matcher) keys() []string {
+	keys := slices.Collect(maps.Keys(m.names))
+	for p := range m.nets {
+		keys = append(keys, prefixKeys(p)...)
+	}
+	return keys
 }
 
 // patternKeys returns the keys of a catalogue pattern.

@@ -133,7 +133,7 @@ func testExplainer(t *testing.T) *explain.Explainer {
 	routes := pac.Routes{Apple: []string{"proxy", "direct"}, AppleUnmarked: []string{"proxy", "direct"}, Internal: []string{"direct"}, Default: []string{"proxy"}}
 	script, err := pac.Compile(pac.Config{Routes: routes, Proxies: []string{"proxy.example:3128"}, Sites: map[string]pac.Site{
 		"north": {Clients: []string{"10.1.0.0/16"}, Proxies: []string{"north.example:3128"}},
-	}}, pol.Apple())
+	}}, pol)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -409,7 +409,7 @@ func TestExplainAPI(t *testing.T) {
 		{"games.example", "10.1.2.3", "deny", "no-games", "PROXY north.example:3128"},
 		{"http://site.example/a?b=c", "", "forward", "default", "PROXY proxy.example:3128"},
 		{"site.example:8443", "192.0.2.1", "deny", "clients", "PROXY proxy.example:3128"},
-		{"127.0.0.1", "::ffff:10.1.2.3", "deny", "address-guard", "PROXY north.example:3128"},
+		{"127.0.0.1", "::ffff:10.1.2.3", "deny", "address-guard", "DIRECT"},
 	} {
 		q := url.Values{"url": {tt.url}, "client": {tt.client}, "user": {"ann"}, "group": {"staff", "it"}}
 		var got, posted explain.Explanation

@@ -41,7 +41,7 @@ func publicPAC(t testing.TB, cfg pac.Config) *pac.PAC {
 	if err != nil {
 		t.Fatal(err)
 	}
-	compiled, err := pac.Compile(cfg, p.Apple())
+	compiled, err := pac.Compile(cfg, p)
 	if err != nil {
 		t.Fatal(err)
 	}

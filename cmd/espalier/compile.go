@@ -65,7 +65,7 @@ func compile(cfg *configs.Config, self []netip.AddrPort, before kept, log *zap.L
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	script, err := pac.Compile(cfg.PAC, pol.Apple())
+	script, err := pac.Compile(cfg.PAC, pol)
 	if err != nil {
 		return nil, fmt.Errorf("pac: %w", err)
 	}

@@ -128,7 +128,11 @@ func writeExplanation(s screen, x *explain.Explanation) error {
 	if x.PACUnknown != "" {
 		line("PAC", yellow, "not known: "+x.PACUnknown)
 	} else {
-		line("PAC", plain, x.PAC)
+		answer := x.PAC
+		if x.Local != "" {
+			answer += " (local: " + x.Local + ")"
+		}
+		line("PAC", plain, answer)
 	}
 	for i, r := range x.Rows {
 		text := r.Host + " " + strings.Join(r.Transports, ",")

@@ -12,6 +12,7 @@ import (
 
 	"espalier/configs"
 	"espalier/pac"
+	"espalier/policy"
 	"espalier/web"
 	"espalier/web/httpurl"
 )
@@ -210,9 +211,10 @@ func pacSamples(cfg *configs.Config) ([]string, error) {
 	if err != nil {
 		return nil, usage(err)
 	}
-	patterns := slices.Clone(cfg.PAC.Internal)
+	patterns := slices.Concat(cfg.PAC.Internal, slices.Sorted(maps.Keys(cfg.PAC.Routes.Hosts)))
 	for _, name := range slices.Sorted(maps.Keys(cfg.PAC.Sites)) {
-		patterns = append(patterns, cfg.PAC.Sites[name].Internal...)
+		site := cfg.PAC.Sites[name]
+		patterns = slices.Concat(patterns, site.Internal, slices.Sorted(maps.Keys(site.Routes.Hosts)))
 	}
 	for _, r := range cfg.Rules {
 		patterns = append(patterns, r.When.Hosts...)
@@ -222,11 +224,18 @@ func pacSamples(cfg *configs.Config) ([]string, error) {
 
 // compilePAC makes what scripts are made from.
 func compilePAC(cfg *configs.Config) (*pac.PAC, error) {
-	apple, err := appleOf(cfg)
+	// The script does not depend on what lists hold.
+	lists := map[string]policy.HostList{}
+	for name := range cfg.Lists {
+		lists[name] = nil
+	}
+	pol, err := policy.New(policy.Config{
+		Apple: cfg.Apple, Rules: cfg.Rules, Lists: lists, Inspect: cfg.Inspect, Presets: cfg.Presets,
+	})
 	if err != nil {
 		return nil, usage(err)
 	}
-	compiled, err := pac.Compile(cfg.PAC, apple)
+	compiled, err := pac.Compile(cfg.PAC, pol)
 	if err != nil {
 		return nil, usage(fmt.Errorf("pac: %w", err))
 	}

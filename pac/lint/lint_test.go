@@ -181,7 +181,7 @@ func TestCheckPassesOwnScripts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			compiled, err := pac.Compile(cfg, p.Apple())
+			compiled, err := pac.Compile(cfg, p)
 			if err != nil {
 				t.Fatal(err)
 			}

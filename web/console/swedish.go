@@ -72,7 +72,7 @@ var swedish = map[string]string{
 	"As a table": "Som tabell", "From": "Från", "Period": "Period", "No request has finished in this time.": "Ingen förfrågan har avslutats under den tiden.",
 	"Time": "Tidpunkt", "Destination": "Mål", "Client": "Klient", "Status": "Status", "Bytes": "Byte", "Took": "Varaktighet", "User": "Användare", "Rule": "Regel", "Why": "Varför",
 	"also": "även", "signed in as": "inloggad som", "List": "Lista", "by its entry": "genom dess post", "Connects to": "Ansluter till",
-	"Sets headers": "Sätter HTTP-huvuden", "PAC answer": "PAC-svar", "Lists not loaded": "Listor som inte är inlästa", "They match nothing.": "De matchar inget.",
+	"Sets headers": "Sätter HTTP-huvuden", "PAC answer": "PAC-svar", "Local": "Lokal", "Lists not loaded": "Listor som inte är inlästa", "They match nothing.": "De matchar inget.",
 	"Note": "Obs", "Rows of the catalogue": "Rader i katalogen", "Host": "Värd", "Ports": "Portar", "Purpose": "Ändamål", "Systems": "System",
 	"Through a proxy": "Genom proxy", "retired": "borttagen", "any": "alla", "yes": "ja", "by a PAC file": "med PAC-fil", "not marked": "inte angivet",
 

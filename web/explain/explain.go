@@ -14,6 +14,7 @@ import (
 	"espalier/policy"
 	"espalier/policy/auth"
 	"espalier/policy/catalog"
+	"espalier/policy/hostclass"
 	"espalier/policy/lists"
 	"espalier/proxy/egress"
 )
@@ -46,10 +47,14 @@ type Explanation struct {
 	Rows []*catalog.Row `json:"rows"`
 	// PAC is what the script answers; empty where PACUnknown says why that is not
 	// known.
-	PAC        string `json:"pac"`
+	PAC string `json:"pac"`
+	// PACClass is the pac.Class that gives the answer.
+	PACClass   string `json:"pac_class,omitempty"`
 	PACUnknown string `json:"pac_unknown,omitempty"`
-	Why        string `json:"why"`
-	Note       string `json:"note,omitempty"`
+	// Local is the hostclass.Class of a destination whose PACClass is local.
+	Local string `json:"local,omitempty"`
+	Why   string `json:"why"`
+	Note  string `json:"note,omitempty"`
 }
 
 // An Explainer knows a configuration as far as it decides. It must not be
@@ -169,8 +174,18 @@ func (e *Explainer) Explain(q Question) (*Explanation, error) {
 		x.PACUnknown = err.Error()
 		return x, nil
 	}
-	x.PAC, err = e.PAC.Route(site, proxies, t)
-	return x, err
+	answer, err := e.PAC.Route(site, proxies, t)
+	if err != nil {
+		return nil, err
+	}
+	x.PAC, x.PACClass = answer.Text, string(answer.Class)
+	if class := hostclass.Of(t.Host, t.Addr); answer.Class == pac.Local {
+		x.Local = string(class)
+	}
+	if x.Note == "" && answer.Denied {
+		x.Note = "the script leaves DIRECT out, because the policy may deny the destination"
+	}
+	return x, nil
 }
 
 // proxies are those that the script of a site names to a client.
