@@ -562,15 +562,17 @@ func BenchmarkDecide(b *testing.B) {
 // a rule before it lets everybody have does not.
 func TestMayDeny(t *testing.T) {
 	p, err := New(Config{
-		Apple: Apple{Wide: true, PrivateRelay: RelayBlock},
-		Lists: map[string]HostList{"games": nil},
+		Clients: []string{"10.0.0.0/7"},
+		Apple:   Apple{Wide: true, PrivateRelay: RelayBlock},
+		Lists:   map[string]HostList{"games": nil},
 		Rules: []Rule{
 			{Name: "free", When: When{Hosts: []string{"free.example"}}, Then: "allow"},
 			{Name: "some", When: When{Hosts: []string{"some.example"}, Clients: []string{"10.0.0.0/8"}}, Then: "allow"},
+			{Name: "all", When: When{Hosts: []string{"all.example"}, Clients: []string{"10.0.0.0/7"}}, Then: "tunnel"},
 			{Name: "relay", When: When{Hosts: []string{"mask.icloud.com"}}, Then: "allow"},
 			{Name: "lists", When: When{Lists: []string{"games"}}, Then: "deny"},
 			{Name: "hosts", When: When{Hosts: []string{
-				"free.example", "some.example", "*.below.example", "192.168.7.0/24", "gc.apple.com", "plain",
+				"free.example", "some.example", "all.example", "*.below.example", "192.168.7.0/24", "gc.apple.com", "plain",
 			}, Hours: []string{"08:00-16:00"}}, Then: "deny"},
 			{Name: "ports", When: When{Hosts: []string{"port.example"}, Ports: []uint16{25}, Users: []string{"x"}}, Then: "deny"},
 			{Name: "both", When: When{Hosts: []string{"listed.example"}, Lists: []string{"games"}}, Then: "deny"},
@@ -586,6 +588,7 @@ func TestMayDeny(t *testing.T) {
 		"www.example:443":       {},
 		"free.example:443":      {},
 		"some.example:443":      {true, true},
+		"all.example:443":       {},
 		"below.example:443":     {},
 		"a.below.example:443":   {true, true},
 		"192.168.7.9:80":        {true, true},

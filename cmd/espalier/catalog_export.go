@@ -104,7 +104,7 @@ func selection(set string, pol *policy.Policy, script *pac.PAC) (catalog.Selecti
 		t := policy.Target{Host: host, Addr: block.Addr(), Port: port}
 		return slices.ContainsFunc(append(script.Sites(), ""), func(site string) bool {
 			answer, err := script.Route(site, []string{"proxy.invalid:1"}, t)
-			return err == nil && strings.Contains(answer, "DIRECT")
+			return err == nil && strings.Contains(answer.Text, "DIRECT")
 		})
 	}
 	rows, err := catalog.Select(pol.Apple().Rows(), set, direct)

@@ -230,7 +230,7 @@ func compilePAC(cfg *configs.Config) (*pac.PAC, error) {
 		lists[name] = nil
 	}
 	pol, err := policy.New(policy.Config{
-		Apple: cfg.Apple, Rules: cfg.Rules, Lists: lists, Inspect: cfg.Inspect, Presets: cfg.Presets,
+		Clients: cfg.Proxy.Clients, Apple: cfg.Apple, Rules: cfg.Rules, Lists: lists, Inspect: cfg.Inspect, Presets: cfg.Presets,
 	})
 	if err != nil {
 		return nil, usage(err)
