@@ -13,16 +13,16 @@ import (
 	"espalier/web/signin"
 )
 
-// A page is one of the console: what its template shows, and the status it is
+// A consolePage is one page of the console: what its template shows, and the status it is
 // answered with.
-type page struct {
+type consolePage struct {
 	path, area, name string // the name is the template's
 	data             func(r *http.Request, p *console.Page) (data any, status int)
 }
 
 // handlePages serves the console's pages to whoever may look.
 func (c Control) handlePages(mux *http.ServeMux, g *gate) {
-	for _, x := range []page{
+	for _, x := range []consolePage{
 		{"/{$}", "overview", "overview", c.overviewPage},
 		{"/services", "services", "services", c.servicesPage},
 		{"/services/{id}", "services", "service", c.servicePage},
@@ -44,7 +44,7 @@ func (c Control) handlePages(mux *http.ServeMux, g *gate) {
 	handle(mux, "/preferences", method{"POST", setPreferences})
 }
 
-func (c Control) show(w http.ResponseWriter, r *http.Request, x page) {
+func (c Control) show(w http.ResponseWriter, r *http.Request, x consolePage) {
 	st := c.status()
 	p := console.Page{
 		Look: console.LookOf(r), Area: x.area, Path: r.URL.RequestURI(), User: user(r),

@@ -17,13 +17,15 @@ import (
 
 	"espalier/pac"
 	"espalier/pac/health"
+	"espalier/proxy/inspect"
+	"espalier/proxy/page"
 	"espalier/web/profile"
 )
 
 // Public is the handler of the public listeners: the PAC script where pac.PAC
-// says, the root of the interception CA at /ca.crt and /ca.mobileconfig, lists
-// for firewalls under /export/, and /healthz and /readyz. It answers to GET and HEAD, under any Host, from
-// memory, and never with a redirect.
+// says, the root of the interception CA at /ca.crt and /ca.mobileconfig, lists for
+// firewalls under /export/, a page for people at /, and /healthz and /readyz. It
+// answers to GET and HEAD, under any Host, from memory, and never with a redirect.
 type Public struct {
 	source   PublicSource
 	requests *prometheus.CounterVec
@@ -51,6 +53,12 @@ type PublicSource struct {
 	// Export returns what firewalls must let devices reach, in a format of
 	// catalog.Formats, nil where web.export is false.
 	Export func(format string) []byte
+	// URL is where devices reach these listeners, "http://HOST:PORT"; empty if that
+	// is unknown.
+	URL func() string
+	// About returns whose proxy this is, and whom to ask for help; either may be
+	// empty. The page at / shows both.
+	About func() (organization, contact string)
 	// Ready returns why no client should be sent here, nil where nothing speaks
 	// against it. The reason is shown to whoever asks.
 	Ready func() error
@@ -90,6 +98,11 @@ func (p *Public) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch r.URL.Path {
+	case "/":
+		if !r.URL.IsAbs() { // as clients ask that take this for a proxy
+			p.serveWelcome(w, r)
+			return
+		}
 	case "/ca.crt":
 		if root := p.source.Root(); root != nil {
 			serveFile(w, r, "application/x-x509-ca-cert", root.Raw) // in DER, as devices install it
@@ -121,6 +134,30 @@ func (p *Public) serve(w http.ResponseWriter, r *http.Request) {
 
 // exports are the formats of the paths below /export/.
 var exports = map[string]string{"/export/devices.txt": "list", "/export/devices-networks.txt": "networks"}
+
+// plainPAC is the path of the script where it has no token.
+const plainPAC = "/proxy.pac"
+
+// serveWelcome answers with the page for people, in the language of the device.
+func (p *Public) serveWelcome(w http.ResponseWriter, r *http.Request) {
+	welcome := page.Welcome{Language: page.Language(strings.Join(r.Header.Values("Accept-Language"), ","))}
+	welcome.Organization, welcome.Contact = p.source.About()
+	// A path with a token (pac.token) is a secret, which this page must not tell.
+	if base := p.source.URL(); base != "" && p.source.PAC().Path("") == plainPAC {
+		welcome.PACURL = base + plainPAC
+	}
+	if root := p.source.Root(); root != nil {
+		welcome.CAName, welcome.Fingerprint = root.Subject.CommonName, inspect.Fingerprint(root)
+	}
+	body := welcome.HTML()
+	h := w.Header()
+	page.SetHeader(h)
+	h.Set("Content-Language", welcome.Language)
+	h.Set("Vary", "Accept-Language")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.Write(body)
+}
 
 // serveFile answers with data, which is asked for again each time.
 func serveFile(w http.ResponseWriter, r *http.Request, contentType string, data []byte) {

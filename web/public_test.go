@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io"
@@ -85,6 +86,8 @@ func newPublicStage(t testing.TB, cfg pac.Config, proxy []netip.AddrPort, listen
 			}
 			return nil
 		},
+		URL:   func() string { return "http://proxy.example:8080" },
+		About: func() (string, string) { return "Example <School>", "Help desk\nroom 12" },
 		Ready: func() error {
 			if err := s.ready.Load(); err != nil {
 				return *err
@@ -205,7 +208,11 @@ func TestPublicPaths(t *testing.T) {
 		{"GET /PROXY.PAC", 404, "nothing at this path"},
 		{"GET /ca.crt", 404, "nothing at this path"},
 		{"GET /ca.mobileconfig", 404, "nothing at this path"},
-		{"GET /", 404, "nothing at this path"},
+		{"GET /", 200, "<h1>Web proxy</h1>"},
+		{"GET /?x", 200, "<h1>Web proxy</h1>"},
+		{"GET http://www.example.org/", 404, "nothing at this path"},
+		{"GET //", 404, "nothing at this path"},
+		{"GET /index.html", 404, "nothing at this path"},
 		{"GET /healthz", 200, "ok\n"},
 		{"GET /readyz", 200, "ok\n"},
 		{"POST /proxy.pac", 405, "only GET and HEAD"},
@@ -558,6 +565,63 @@ func BenchmarkPublicServed(b *testing.B) {
 				}
 			})
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "req/s")
+		})
+	}
+}
+
+// The page for people names the script, the certificate and the contact, in the
+// device's language, and keeps a secret path to itself.
+func TestPublicWelcome(t *testing.T) {
+	const secret = "0123456789abcdef0123456789"
+	for name, tt := range map[string]struct {
+		pac      pac.Config
+		ca       bool
+		language string
+		want     []string
+		not      []string
+	}{
+		"English": {language: "en-GB,en;q=0.9", want: []string{`<html lang="en">`, "<code>http://proxy.example:8080/proxy.pac</code>", "Example &lt;School&gt;", "Help desk\nroom 12"},
+			not: []string{"/ca.", "SHA-256", "<script", "src="}},
+		"Swedish":    {language: "sv-SE,sv;q=0.9,en;q=0.8", want: []string{`<html lang="sv">`, "Webbproxy", "<code>http://proxy.example:8080/proxy.pac</code>"}},
+		"German":     {language: "de", want: []string{`<html lang="en">`}},
+		"with a CA":  {ca: true, want: []string{`href="/ca.mobileconfig"`, `href="/ca.crt"`, "Example Root", "E3:<wbr>B0:<wbr>C4:<wbr>42"}},
+		"with token": {pac: pac.Config{Token: secret}, want: []string{"<h1>Web proxy</h1>"}, not: []string{"proxy.example:8080", ".pac", secret}},
+		"a site's token": {pac: pac.Config{Sites: map[string]pac.Site{"north": {Token: secret}}},
+			want: []string{"<code>http://proxy.example:8080/proxy.pac</code>"}, not: []string{secret, "north"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newPublicStage(t, tt.pac, anyAddress, "127.0.0.1:0")
+			if tt.ca {
+				s.root.Store(&x509.Certificate{Raw: []byte{}, Subject: pkix.Name{CommonName: "Example Root"}})
+			}
+			resp, body := s.do(t, "GET / HTTP/1.1\nHost: x\nAccept-Language: "+tt.language)
+			if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/html; charset=utf-8" {
+				t.Fatalf("%s %v\n%s", resp.Status, resp.Header, body)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(body, want) {
+					t.Errorf("no %q in\n%s", want, body)
+				}
+			}
+			for _, not := range tt.not {
+				if strings.Contains(body, not) {
+					t.Errorf("%q in\n%s", not, body)
+				}
+			}
+			for key, want := range map[string]string{
+				"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store", "Vary": "Accept-Language",
+			} {
+				if got := resp.Header.Get(key); got != want {
+					t.Errorf("%s: %q, want %q", key, got, want)
+				}
+			}
+			if csp := resp.Header.Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'none'; style-src 'sha256-") {
+				t.Errorf("Content-Security-Policy: %s", csp)
+			}
+			head, none := s.do(t, "HEAD / HTTP/1.1\nHost: x\nAccept-Language: "+tt.language)
+			if none != "" || head.ContentLength != int64(len(body)) {
+				t.Errorf("HEAD: %d bytes announced, %q sent; want %d", head.ContentLength, none, len(body))
+			}
 		})
 	}
 }

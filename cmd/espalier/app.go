@@ -130,7 +130,7 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	}
 	public := web.NewPublic(web.PublicSource{
 		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Health: a.health, Root: a.caRoot, RootProfile: a.rootProfile,
-		Export: a.export, Ready: a.ready, Log: a.log,
+		Export: a.export, URL: a.publicURL, About: a.about, Ready: a.ready, Log: a.log,
 	})
 	collectors := []prometheus.Collector{
 		a.traffic, a.lists, a.certs, a.access, a.server, a.auth.Collector(), public.Collector(),
@@ -394,11 +394,26 @@ func (a *app) proxyAddress() string {
 // pacURL is what the MDM is given: the script where devices reach it; empty where
 // that is not known.
 func (a *app) pacURL(site string) string {
+	base := a.publicURL()
+	if base == "" {
+		return ""
+	}
+	return base + a.script.Load().Path(site)
+}
+
+// publicURL is where devices reach the public listeners; empty if that is unknown.
+func (a *app) publicURL() string {
 	base, err := publicURL(a.current.Load().Config.Web, addrPorts(a.publicOn))
 	if err != nil {
 		return ""
 	}
-	return base + a.script.Load().Path(site)
+	return base
+}
+
+// about is what people who open the proxy's own address are told.
+func (a *app) about() (organization, contact string) {
+	cfg := a.current.Load().Config
+	return cfg.Web.Profile.Organization, strings.TrimSpace(cfg.Proxy.Contact)
 }
 
 // addresses are all that the process listens on.

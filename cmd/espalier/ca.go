@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -70,7 +69,7 @@ stays on this machine.`,
 			}
 			out := newScreen(cmd.OutOrStdout())
 			lines := []string{fmt.Sprintf("Made %s in %s, valid until %s.", ca.Root().Subject.CommonName, dir, ca.Root().NotAfter.Format(time.DateOnly))}
-			lines = append(lines, "SHA-256 "+fingerprint(ca.Root()))
+			lines = append(lines, "SHA-256 "+inspect.Fingerprint(ca.Root()))
 			if moved != "" {
 				lines = append(lines, "The CA before is in "+moved+"; delete it once no device needs it.")
 			}
@@ -190,7 +189,7 @@ func viewCA(ca *inspect.CA, rows []catalog.Row, now time.Time) caView {
 
 func viewCert(c *x509.Certificate) certView {
 	return certView{
-		Subject: c.Subject.String(), SHA256: fingerprint(c), Serial: fmt.Sprintf("%X", c.SerialNumber), Key: "ECDSA P-256",
+		Subject: c.Subject.String(), SHA256: inspect.Fingerprint(c), Serial: fmt.Sprintf("%X", c.SerialNumber), Key: "ECDSA P-256",
 		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Bytes: len(c.Raw),
 	}
 }
@@ -285,11 +284,4 @@ func within(path, dir string) bool {
 	}
 	rel, err := filepath.Rel(dir, path)
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
-}
-
-// fingerprint is a certificate's SHA-256 in the form that devices and openssl
-// show.
-func fingerprint(c *x509.Certificate) string {
-	sum := sha256.Sum256(c.Raw)
-	return strings.ReplaceAll(strings.TrimSpace(fmt.Sprintf("% X", sum)), " ", ":")
 }

@@ -1,6 +1,6 @@
-// Package page renders what a person sees in place of a site that the proxy
-// refuses or cannot reach: one HTML document that needs nothing from elsewhere,
-// in the reader's language.
+// Package page renders the pages that people see on devices: Page in place of a site
+// that the proxy refuses or cannot reach, Welcome at the proxy's own address. Each
+// is one HTML document that needs nothing from elsewhere, in the reader's language.
 package page
 
 import (

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -100,5 +101,43 @@ func TestPolicy(t *testing.T) {
 		if strings.Contains(html, bad) {
 			t.Errorf("%s in\n%s", bad, html)
 		}
+	}
+}
+
+// Every language says what English says.
+func TestWelcomeWords(t *testing.T) {
+	en := welcomes["en"]
+	for language, w := range welcomes {
+		if len(w.PACSteps) != len(en.PACSteps) || len(w.CASteps) != len(en.CASteps) {
+			t.Errorf("%s has other steps", language)
+		}
+		for i := range reflect.TypeOf(w).NumField() {
+			if reflect.ValueOf(w).Field(i).IsZero() {
+				t.Errorf("%s: %s is empty", language, reflect.TypeOf(w).Field(i).Name)
+			}
+		}
+	}
+	for language := range texts {
+		if _, ok := welcomes[language]; !ok {
+			t.Errorf("%s is missing", language)
+		}
+	}
+}
+
+func TestWelcome(t *testing.T) {
+	const evil = `</title></style><script>alert(1)</script>"'<img src=x onerror=alert(1)>`
+	html := string(Welcome{Language: "en", Organization: evil, PACURL: evil, Fingerprint: evil, CAName: evil, Contact: evil}.HTML())
+	for _, bad := range []string{"<script", "<img", "http:", "https:", "//", "url(", "@import", "style=", "<form", "<link"} {
+		if strings.Contains(html, bad) {
+			t.Errorf("%s in\n%s", bad, html)
+		}
+	}
+	html = string(Welcome{Language: "sv"}.HTML())
+	if !strings.Contains(html, "<h1>Webbproxy</h1>") || strings.Contains(html, "<section") {
+		t.Errorf("an empty page:\n%s", html)
+	}
+	_, rest, _ := strings.Cut(html, "<style>")
+	if css, _, _ := strings.Cut(rest, "</style>"); css != style {
+		t.Error("the styles are not those that the policy lets in")
 	}
 }
