@@ -407,6 +407,75 @@ func TestPagesInBrowser(t *testing.T) {
 	}
 }
 
+// The page at the public port's / has the device's language and colours, fits a
+// phone, needs nothing from elsewhere, and leads to a profile that is one.
+func TestWelcomePageInBrowser(t *testing.T) {
+	t.Parallel()
+	const config = `proxy: {listen: ["127.0.0.1:0"], contact: "IT help desk, room 12"}`
+	p := prepare(t, config)
+	reachable := strings.Replace(p.whole(config), "web: {", `web: {public_url: "http://pac.school.example:8080", `, 1)
+	if err := os.WriteFile(p.config, []byte(reachable), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, code := p.run("ca", "init"); code != 0 {
+		t.Fatal(stderr)
+	}
+	p.start()
+	axe, err := os.ReadFile("../../web/console/testdata/axe.min.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := "http://" + p.public
+	b := newBrowser(t, base)
+	pictures := os.Getenv("ESPALIER_SCREENSHOTS")
+	for _, look := range []struct {
+		lang, theme, title string
+		width              int64
+	}{
+		{"en", "light", "Web proxy", 1280}, {"sv", "dark", "Webbproxy", 1280}, {"en", "dark", "Web proxy", 390}, {"sv", "light", "Webbproxy", 390},
+	} {
+		name := fmt.Sprintf("welcome-%s-%s-%d", look.lang, look.theme, look.width)
+		b.do(size(look.width))
+		call(b, network.SetExtraHTTPHeaders, network.SetExtraHTTPHeadersParams{Headers: network.Headers{"Accept-Language": look.lang}})
+		call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: look.theme}}})
+		b.do(chromedp.Navigate(base+"/"), chromedp.WaitVisible(chromedp.CSS("main h1")))
+		if got := js[string](b, `document.documentElement.lang + " " + document.querySelector("h1").textContent`); got != look.lang+" "+look.title {
+			t.Errorf("%s: %q", name, got)
+		}
+		text := js[string](b, "document.body.innerText")
+		for _, want := range []string{"http://pac.school.example:8080/proxy.pac", "Espalier Root CA", "IT help desk, room 12"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: no %q in %s", name, want, text)
+			}
+		}
+		if wide := js[int64](b, "document.documentElement.scrollWidth"); wide > look.width {
+			t.Errorf("%s: is %d wide", name, wide)
+		}
+		b.noFaults(name) // axe-core is none of the page's
+		js[bool](b, string(axe)+"; true")
+		if found := b.axe(); found != "" {
+			t.Errorf("%s: axe-core finds\n%s", name, found)
+		}
+		if pictures != "" {
+			png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(pictures, name+".png"), png, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	resp, err := http.Get(base + js[string](b, `document.querySelector("a.button").getAttribute("href")`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if got := resp.Header.Get("Content-Type"); got != "application/x-apple-aspen-config" {
+		t.Errorf("the profile is %s, %s", resp.Status, got)
+	}
+}
+
 // What the console does beside being read: filter while typing, follow, decide,
 // change its colours and language; and what is left of it without scripts.
 func TestConsoleInBrowser(t *testing.T) {
