@@ -70,7 +70,7 @@ func New(cfg Config, self Self) (*Dialer, error) {
 	d := &Dialer{
 		exact:   map[string][]netip.Addr{},
 		below:   map[string][]netip.Addr{},
-		answers: &Reachability{now: time.Now},
+		answers: &Reachability{},
 		timeout: cfg.ConnectTimeout,
 		v6:      routed6(),
 		dial:    net.Dialer{KeepAliveConfig: KeepAlive},
@@ -97,7 +97,7 @@ func New(cfg Config, self Self) (*Dialer, error) {
 		for i, s := range cfg.DNS {
 			servers[i], _ = ParseServer(s)
 		}
-		r = &dnsResolver{servers: servers, timeout: questionTimeout(cfg.ConnectTimeout, len(servers))}
+		r = &dnsResolver{servers: servers, timeout: questionTimeout(cfg.ConnectTimeout, len(servers)), v6: d.v6}
 	}
 	d.cache = newCache(r, cfg.ConnectTimeout)
 	return d, nil

@@ -19,10 +19,10 @@ const (
 )
 
 // Reachability remembers the addresses that did not answer. They are tried last,
-// and never left out. It is safe for concurrent use.
+// and never left out. The zero value is ready. It is safe for concurrent use.
 type Reachability struct {
-	now   func() time.Time
-	count atomic.Int32 // of dead, so that most requests take no lock
+	now   func() time.Time // nil: time.Now
+	count atomic.Int32     // of dead, so that most requests take no lock
 
 	mu   sync.RWMutex
 	dead map[netip.AddrPort]time.Time // until when
@@ -40,7 +40,7 @@ func (r *Reachability) Failed(to netip.AddrPort, err error) {
 			return
 		}
 	}
-	now := r.now()
+	now := r.clock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.dead) >= maxDead {
@@ -82,5 +82,12 @@ func (r *Reachability) unreachable(a netip.AddrPort) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	until, ok := r.dead[a]
-	return ok && r.now().Before(until)
+	return ok && r.clock().Before(until)
+}
+
+func (r *Reachability) clock() time.Time {
+	if r.now != nil {
+		return r.now()
+	}
+	return time.Now()
 }

@@ -1,9 +1,11 @@
 package egress
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -68,12 +70,27 @@ func (systemResolver) lookup(ctx context.Context, name string) ([]netip.Addr, ti
 // dnsResolver asks the servers of egress.dns, over UDP and, where an answer was
 // cut, over TCP. The next server is asked when one does not answer or fails,
 // and all of them once more where none had an answer: a datagram may be lost.
+// Servers that did not answer lately are asked last.
 type dnsResolver struct {
-	servers []string
+	servers []string      // address:port
 	timeout time.Duration // for one question to one server
+	v6      bool          // IPv6 addresses alone are of use
+	answers Reachability
 }
 
-const rounds = 2
+// Bounds of a question.
+const (
+	rounds = 2
+	// maxAliases bounds the aliases on the way to an address, as resolvers do.
+	maxAliases = 16
+	// ednsSize is what fits any path without fragments (DNS flag day 2020); of a
+	// server that only UDP reaches, and that cuts its answer to that, ednsLarge is
+	// asked.
+	ednsSize, ednsLarge = 1232, 4096
+	// cutTimeout is how long TCP may take for the rest of an answer that already
+	// has addresses: some firewalls drop TCP to port 53.
+	cutTimeout = 500 * time.Millisecond
+)
 
 // questionTimeout is how long one server may take, so that all rounds fit into
 // the time that a client waits.
@@ -81,9 +98,14 @@ func questionTimeout(total time.Duration, servers int) time.Duration {
 	return min(max(total/time.Duration(rounds*servers), 100*time.Millisecond), 2*time.Second)
 }
 
-// resolutionDelay is how long IPv4 addresses wait for an IPv6 answer (RFC 8305,
-// section 3): some name servers drop questions for IPv6.
-const resolutionDelay = 50 * time.Millisecond
+const (
+	// resolutionDelay is how long an answer for one family waits for the other (RFC
+	// 8305, section 3): some name servers drop questions for IPv6.
+	resolutionDelay = 50 * time.Millisecond
+	// noNameDelay is how long IPv6's "no such name" waits for IPv4: some name servers
+	// say so of names that have IPv4 addresses only (RFC 4074, section 4.2).
+	noNameDelay = 500 * time.Millisecond
+)
 
 // errLate takes the place of an answer that was not waited for.
 var errLate = errors.New("no answer yet")
@@ -92,6 +114,7 @@ type answer struct {
 	addrs []netip.Addr
 	ttl   time.Duration
 	err   error
+	alias string // to ask for: an alias leads there, and nothing said where that is
 }
 
 func (r *dnsResolver) lookup(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
@@ -104,29 +127,46 @@ func (r *dnsResolver) lookup(ctx context.Context, name string) ([]netip.Addr, ti
 	}
 	c4, c6 := start(dns.TypeA), start(dns.TypeAAAA)
 	a4, a6 := answer{err: errLate}, answer{err: errLate}
+	var enough <-chan time.Time
 	select {
-	case a6 = <-c6:
-		a4 = <-c4
 	case a4 = <-c4:
-		var enough <-chan time.Time
-		if len(a4.addrs) > 0 {
+		if a4.err == nil || errors.Is(a4.err, errNoName) {
 			enough = time.After(resolutionDelay)
 		}
 		select {
 		case a6 = <-c6:
 		case <-enough:
 		}
+	case a6 = <-c6:
+		switch {
+		case a6.err == nil && r.v6:
+			enough = time.After(resolutionDelay)
+		case errors.Is(a6.err, errNoName):
+			enough = time.After(noNameDelay)
+		}
+		select {
+		case a4 = <-c4:
+		case <-enough:
+		}
 	}
 	if len(a4.addrs)+len(a6.addrs) > 0 {
 		ttl := maxTTL
 		for _, a := range []answer{a4, a6} {
-			if a.err == nil {
+			switch {
+			case a.err == nil:
 				ttl = min(ttl, a.ttl)
-			} else if !errors.Is(a.err, errNotFound) {
+			case len(a4.addrs) == 0 && a.err == errLate:
+				ttl = minTTL // IPv4 is the way out where IPv6 leads nowhere
+			case !errors.Is(a.err, errNotFound):
 				ttl = min(ttl, negativeTTL) // half an answer: ask again soon
 			}
 		}
 		return append(a4.addrs, a6.addrs...), ttl, nil
+	}
+	for _, a := range []answer{a4, a6} {
+		if errors.Is(a.err, errNoName) { // which holds for both (RFC 2308, section 5)
+			return nil, a.ttl, a.err
+		}
 	}
 	for _, a := range []answer{a4, a6} {
 		if !errors.Is(a.err, errNotFound) {
@@ -136,21 +176,35 @@ func (r *dnsResolver) lookup(ctx context.Context, name string) ([]netip.Addr, ti
 	return nil, min(a4.ttl, a6.ttl), a4.err
 }
 
-// ask puts one question to the servers in turn.
+// ask asks for the addresses of name, and follows the aliases that a server does
+// not.
 func (r *dnsResolver) ask(ctx context.Context, name string, qtype uint16) (a answer) {
 	defer kept(&a.err)
-	q := new(dns.Msg)
-	q.SetQuestion(name+".", qtype)
-	q.SetEdns0(1232, false)
+	ttl := maxTTL
+	a.alias = name + "."
+	for range maxAliases {
+		if a = r.askServers(ctx, a.alias, qtype); a.alias == "" {
+			break
+		}
+		ttl = min(ttl, a.ttl)
+	}
+	if a.ttl = min(a.ttl, ttl); a.err != nil {
+		a.ttl = min(a.ttl, negativeTTL)
+	}
+	return a
+}
+
+// askServers puts one question to the servers in turn.
+func (r *dnsResolver) askServers(ctx context.Context, name string, qtype uint16) answer {
 	var last error
 	for range rounds {
-		for _, server := range r.servers {
-			m, err := r.exchange(ctx, q, server)
+		for _, server := range r.order() {
+			m, err := r.exchange(ctx, dns.Question{Name: name, Qtype: qtype, Qclass: dns.ClassINET}, server)
 			switch {
 			case err != nil:
 				last = fmt.Errorf("name server %s: %w", server, err)
 			case m.Rcode == dns.RcodeSuccess || m.Rcode == dns.RcodeNameError:
-				return addresses(m, qtype)
+				return addresses(m, name, qtype)
 			default:
 				last = fmt.Errorf("name server %s: answers %s", server, dns.RcodeToString[m.Rcode])
 			}
@@ -162,65 +216,159 @@ func (r *dnsResolver) ask(ctx context.Context, name string, qtype uint16) (a ans
 	return answer{err: last}
 }
 
-// exchange puts q to server, over TCP where the answer does not fit a datagram.
-func (r *dnsResolver) exchange(ctx context.Context, q *dns.Msg, server string) (*dns.Msg, error) {
-	m, err := r.exchangeOver(ctx, "udp", q, server)
-	if m != nil && m.Truncated {
-		m, err = r.exchangeOver(ctx, "tcp", q, server)
-	}
-	if err == nil && (!m.Response || len(m.Question) != 1 || m.Question[0] != q.Question[0]) {
-		err = errors.New("answers another question")
-	}
-	return m, err
+// order returns the servers, those last that did not answer lately.
+func (r *dnsResolver) order() []string {
+	list := slices.Clone(r.servers)
+	slices.SortStableFunc(list, func(a, b string) int {
+		return cmp.Compare(r.rank(a), r.rank(b))
+	})
+	return list
 }
 
-func (r *dnsResolver) exchangeOver(ctx context.Context, network string, q *dns.Msg, server string) (*dns.Msg, error) {
-	q = q.Copy()
-	q.Id = dns.Id()
-	client := dns.Client{Net: network, Timeout: r.timeout}
+func (r *dnsResolver) rank(server string) int {
+	if r.answers.unreachable(netip.MustParseAddrPort(server)) {
+		return 1
+	}
+	return 0
+}
+
+// exchange puts a question to server: again without EDNS where the server does not
+// know that (RFC 6891, section 7), and over TCP where the answer was cut. If TCP
+// does not work it returns what addresses the cut answer has, or a longer one.
+func (r *dnsResolver) exchange(ctx context.Context, question dns.Question, server string) (*dns.Msg, error) {
+	udp := func(size uint16) (*dns.Msg, error) {
+		return r.exchangeOver(ctx, "udp", question, size, server, r.timeout)
+	}
+	m, err := udp(ednsSize)
+	if err == nil && (m.Rcode == dns.RcodeFormatError || m.Rcode == dns.RcodeNotImplemented || m.Rcode == dns.RcodeBadVers) {
+		m, err = udp(0)
+	}
+	if ctx.Err() == nil {
+		if to := netip.MustParseAddrPort(server); err != nil {
+			r.answers.Failed(to, err)
+		} else {
+			r.answers.Reached(to)
+		}
+	}
+	if err != nil || !m.Truncated {
+		return m, err
+	}
+	timeout := r.timeout
+	has := len(addresses(m, question.Name, question.Qtype).addrs) > 0
+	if has {
+		timeout = min(timeout, cutTimeout)
+	}
+	whole, err := r.exchangeOver(ctx, "tcp", question, ednsSize, server, timeout)
+	switch {
+	case err == nil || ctx.Err() != nil:
+		return whole, err
+	case has:
+		for _, rr := range m.Answer { // half an answer: ask again soon
+			rr.Header().Ttl = min(rr.Header().Ttl, uint32(negativeTTL/time.Second))
+		}
+		return m, nil
+	}
+	if m, lerr := udp(ednsLarge); lerr == nil && !m.Truncated {
+		return m, nil
+	}
+	return nil, err
+}
+
+// exchangeOver asks over network, with EDNS where size is not 0, and waits for the
+// answer to this question: others may come from somebody who guesses, or late.
+func (r *dnsResolver) exchangeOver(ctx context.Context, network string, question dns.Question, size uint16, server string, timeout time.Duration) (*dns.Msg, error) {
+	q := &dns.Msg{MsgHdr: dns.MsgHdr{Id: dns.Id(), RecursionDesired: true}, Question: []dns.Question{question}}
+	if size > 0 {
+		q.SetEdns0(size, false)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	client := dns.Client{Net: network}
 	conn, err := client.DialContext(ctx, server)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
-	// The client minds the deadline of ctx, but not its end.
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	m, _, err := client.ExchangeWithConnContext(ctx, q, conn)
-	if err != nil && ctx.Err() != nil {
-		err = ctx.Err() // not that the connection was closed
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	conn.UDPSize = size
+	err = conn.WriteMsg(q)
+	for err == nil {
+		var m *dns.Msg
+		if m, err = conn.ReadMsg(); answers(m, err, q) {
+			return m, nil
+		}
+		if _, failed := errors.AsType[net.Error](err); !failed && !errors.Is(err, io.EOF) {
+			err = nil // it was no message
+		}
 	}
-	return m, err
+	if ctx.Err() != nil {
+		err = ctx.Err() // not that a deadline was set
+	}
+	return nil, err
 }
 
-// addresses returns the addresses of type qtype in an answer, whatever CNAMEs
-// led there, and the smallest TTL on the way.
-func addresses(m *dns.Msg, qtype uint16) answer {
+// answers reports whether m, read with err, is the answer to q. One that was cut
+// may end amid a record. A server that cannot read the question need not repeat it.
+func answers(m *dns.Msg, err error, q *dns.Msg) bool {
+	if m == nil || err != nil && !m.Truncated || m.Id != q.Id || !m.Response {
+		return false
+	}
+	if len(m.Question) == 0 {
+		return m.Rcode == dns.RcodeFormatError || m.Rcode == dns.RcodeNotImplemented
+	}
+	asked, got := q.Question[0], m.Question[0]
+	return len(m.Question) == 1 && strings.EqualFold(got.Name, asked.Name) && got.Qtype == asked.Qtype && got.Qclass == asked.Qclass
+}
+
+// addresses returns the addresses of type qtype in the answer about name, whatever
+// aliases led there, and the smallest TTL on the way.
+func addresses(m *dns.Msg, name string, qtype uint16) answer {
 	a := answer{ttl: maxTTL}
+	aliases := map[string]string{}
 	for _, rr := range m.Answer {
-		if t := rr.Header().Rrtype; t != qtype && t != dns.TypeCNAME {
-			continue
-		}
+		h := rr.Header()
 		var ip net.IP
 		switch rr := rr.(type) {
 		case *dns.A:
 			ip = rr.A
 		case *dns.AAAA:
 			ip = rr.AAAA
+		case *dns.CNAME:
+			aliases[strings.ToLower(h.Name)] = strings.ToLower(rr.Target)
 		}
-		a.ttl = min(a.ttl, seconds(rr.Header().Ttl))
+		if h.Rrtype != qtype && h.Rrtype != dns.TypeCNAME {
+			continue
+		}
+		a.ttl = min(a.ttl, seconds(h.Ttl))
 		if addr, ok := netip.AddrFromSlice(ip); ok && !slices.Contains(a.addrs, addr.Unmap()) {
 			a.addrs = append(a.addrs, addr.Unmap())
 		}
 	}
-	if len(a.addrs) == 0 {
-		a.ttl, a.err = min(a.ttl, negativeTTL), errNoAddress
-		if m.Rcode == dns.RcodeNameError {
-			a.err = errNoName
-		}
-		for _, rr := range m.Ns {
-			if soa, ok := rr.(*dns.SOA); ok { // RFC 2308, section 5
-				a.ttl = min(a.ttl, seconds(soa.Hdr.Ttl), seconds(soa.Minttl))
+	a.ttl = max(a.ttl, minTTL)
+	if len(a.addrs) > 0 {
+		return a
+	}
+	a.err = errNoAddress
+	if m.Rcode == dns.RcodeNameError {
+		a.err = errNoName
+	}
+	i := slices.IndexFunc(m.Ns, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeSOA })
+	if i < 0 && a.err == errNoAddress && len(aliases) > 0 {
+		end := name
+		for range maxAliases {
+			if next, ok := aliases[end]; ok {
+				end = next
 			}
+		}
+		if end != name {
+			a.alias = end
+			return a
+		}
+	}
+	a.ttl = min(a.ttl, negativeTTL)
+	if i >= 0 {
+		if soa, ok := m.Ns[i].(*dns.SOA); ok { // RFC 2308, section 5
+			a.ttl = min(a.ttl, seconds(soa.Hdr.Ttl), seconds(soa.Minttl))
 		}
 	}
 	a.ttl = max(a.ttl, minTTL)

@@ -132,22 +132,20 @@ func TestDNSAnswers(t *testing.T) {
 		}, "name server SERVER: answers SERVFAIL", 0},
 		{"failure", rcode(dns.RcodeServerFailure), "name server SERVER: answers SERVFAIL", 0},
 		{"refusal", rcode(dns.RcodeRefused), "name server SERVER: answers REFUSED", 0},
-		{"another question", func(q *dns.Msg, _ string) *dns.Msg {
-			m := reply(q, dns.RcodeSuccess, "evil. 60 A 192.0.2.1")
-			m.Question[0].Name = "evil."
-			return m
-		}, "name server SERVER: answers another question", 0},
-		{"another type", func(q *dns.Msg, _ string) *dns.Msg {
-			m := reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")
-			m.Question[0].Qtype = dns.TypeTXT
-			return m
-		}, "name server SERVER: answers another question", 0},
-		{"no question", func(q *dns.Msg, _ string) *dns.Msg {
-			m := reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")
-			m.Question = nil
-			return m
-		}, "name server SERVER: answers another question", 0},
-		{"an echo", func(q *dns.Msg, _ string) *dns.Msg { return q.Copy() }, "name server SERVER: answers another question", 0},
+		{"not implemented", rcode(dns.RcodeNotImplemented), "name server SERVER: answers NOTIMP", 0},
+		{"alias to another zone, without its address", func(q *dns.Msg, _ string) *dns.Msg {
+			switch {
+			case q.Question[0].Name == "x.":
+				return reply(q, dns.RcodeSuccess, "x. 300 CNAME y.")
+			case q.Question[0].Name == "y.":
+				return reply(q, dns.RcodeSuccess, "y. 20 CNAME z.")
+			case q.Question[0].Qtype == dns.TypeA:
+				return reply(q, dns.RcodeSuccess, "z. 60 A 192.0.2.1")
+			}
+			return reply(q, dns.RcodeSuccess, fmt.Sprintf(soa, 600, 7))
+		}, "192.0.2.1", 20 * time.Second},
+		{"aliases out of order", byType(list{"z. 60 A 192.0.2.1", "y. 20 CNAME z.", "x. 300 CNAME Y."}, nil), "192.0.2.1", 20 * time.Second},
+		{"aliases in a circle", byType(list{"x. 300 CNAME y.", "y. 300 CNAME x."}, list{"x. 300 CNAME x."}), "the name has no address", 10 * time.Second},
 		{"cut over UDP, whole over TCP", func(q *dns.Msg, network string) *dns.Msg {
 			if network == "udp" {
 				m := reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")
@@ -176,38 +174,214 @@ func TestDNSAnswers(t *testing.T) {
 	}
 }
 
-// A reply with another ID is somebody else's; the right one is waited for.
-func TestDNSWrongID(t *testing.T) {
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		buf := make([]byte, 2048)
-		for {
-			n, from, err := pc.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			q := new(dns.Msg)
-			if q.Unpack(buf[:n]) != nil {
-				continue
-			}
-			spoofed, right := reply(q, dns.RcodeSuccess, "x. 60 A 203.0.113.66"), reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")
-			spoofed.Id++
-			for _, m := range []*dns.Msg{spoofed, right} {
-				b, _ := m.Pack()
-				_, _ = pc.WriteTo(b, from)
-			}
+// What does not answer the question is somebody else's guess, or late: the answer
+// is waited for. Where none comes the next server is asked.
+func TestDNSOtherAnswers(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		spoof func(m *dns.Msg) []byte // from an answer to the question
+	}{
+		{"another ID", func(m *dns.Msg) []byte { m.Id++; return packed(m) }},
+		{"another name", func(m *dns.Msg) []byte { m.Question[0].Name = "evil."; return packed(m) }},
+		{"another type", func(m *dns.Msg) []byte { m.Question[0].Qtype = dns.TypeTXT; return packed(m) }},
+		{"another class", func(m *dns.Msg) []byte { m.Question[0].Qclass = dns.ClassCHAOS; return packed(m) }},
+		{"no question", func(m *dns.Msg) []byte { m.Question = nil; return packed(m) }},
+		{"an echo", func(m *dns.Msg) []byte { m.Response = false; return packed(m) }},
+		{"no message", func(m *dns.Msg) []byte { return packed(m)[:20] }},
+		{"nothing", func(m *dns.Msg) []byte { return nil }},
+	} {
+		for _, last := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, nothing else %v", tc.name, last), func(t *testing.T) {
+				pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					buf := make([]byte, 2048)
+					for {
+						n, from, err := pc.ReadFrom(buf)
+						if err != nil {
+							return
+						}
+						q := new(dns.Msg)
+						if q.Unpack(buf[:n]) != nil {
+							continue
+						}
+						_, _ = pc.WriteTo(tc.spoof(reply(q, dns.RcodeSuccess, "x. 60 A 203.0.113.66")), from)
+						if !last {
+							_, _ = pc.WriteTo(packed(reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")), from)
+						}
+					}
+				}()
+				t.Cleanup(func() { pc.Close(); <-done })
+				second := serveDNS(t, byType([]string{"x. 60 A 192.0.2.2"}, nil))
+				r := &dnsResolver{servers: []string{pc.LocalAddr().String(), second.addr}, timeout: 10 * time.Second}
+				want := "[192.0.2.1]"
+				if last {
+					r.timeout, want = 100*time.Millisecond, "[192.0.2.2]"
+				}
+				addrs, _, err := r.lookup(t.Context(), "x")
+				if err != nil || fmt.Sprint(addrs) != want {
+					t.Errorf("%v, %v; want %s", addrs, err, want)
+				}
+			})
 		}
-	}()
-	t.Cleanup(func() { pc.Close(); <-done })
-	r := &dnsResolver{servers: []string{pc.LocalAddr().String()}, timeout: 10 * time.Second}
-	addrs, _, err := r.lookup(t.Context(), "x")
-	if err != nil || fmt.Sprint(addrs) != "[192.0.2.1]" {
-		t.Errorf("%v, %v", addrs, err)
+	}
+}
+
+func packed(m *dns.Msg) []byte {
+	b, err := m.Pack()
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// A server that does not know EDNS is asked without it, and only then.
+func TestDNSWithoutEDNS(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		edns  func(q *dns.Msg) *dns.Msg
+		plain int64 // questions without EDNS
+	}{
+		{"knows it", func(q *dns.Msg) *dns.Msg { return byType([]string{"x. 60 A 192.0.2.1"}, nil)(q, "") }, 0},
+		{"FORMERR", func(q *dns.Msg) *dns.Msg { return reply(q, dns.RcodeFormatError) }, 2},
+		{"FORMERR without the question", func(q *dns.Msg) *dns.Msg {
+			m := reply(q, dns.RcodeFormatError)
+			m.Question = nil
+			return m
+		}, 2},
+		{"NOTIMP", func(q *dns.Msg) *dns.Msg { return reply(q, dns.RcodeNotImplemented) }, 2},
+		{"BADVERS", func(q *dns.Msg) *dns.Msg {
+			m := reply(q, dns.RcodeBadVers)
+			m.SetEdns0(ednsSize, false)
+			return m
+		}, 2},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var plain atomic.Int64
+			s := serveDNS(t, func(q *dns.Msg, _ string) *dns.Msg {
+				if q.IsEdns0() != nil {
+					return tc.edns(q)
+				}
+				plain.Add(1)
+				return byType([]string{"x. 60 A 192.0.2.1"}, nil)(q, "")
+			})
+			r := &dnsResolver{servers: []string{s.addr}, timeout: 10 * time.Second}
+			addrs, _, err := r.lookup(t.Context(), "x")
+			if err != nil || fmt.Sprint(addrs) != "[192.0.2.1]" || plain.Load() != tc.plain {
+				t.Errorf("%v, %v, after %d questions without EDNS", addrs, err, plain.Load())
+			}
+		})
+	}
+}
+
+// Where TCP does not work, what the cut answer has is better than nothing; where it
+// has nothing, a longer one is asked for.
+func TestDNSCutWithoutTCP(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		cut  []string // what the cut answer has
+		long bool     // a longer datagram comes whole
+		mute bool     // TCP is accepted, and nothing comes
+		want string
+		ttl  time.Duration
+	}{
+		{"addresses are there", []string{"x. 600 A 192.0.2.1"}, false, false, "[192.0.2.1]", negativeTTL},
+		{"addresses are there, TCP is silent", []string{"x. 600 A 192.0.2.1"}, false, true, "[192.0.2.1]", negativeTTL},
+		{"none are there, a longer answer is", nil, true, false, "[192.0.2.1 192.0.2.2]", 60 * time.Second},
+		{"none are there", nil, false, false, "refused", 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tc.mute {
+				l, err := net.Listen("tcp", pc.LocalAddr().String())
+				if err != nil {
+					t.Skip(err)
+				}
+				defer l.Close()
+			}
+			handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+				var m *dns.Msg
+				switch edns := q.IsEdns0(); {
+				case q.Question[0].Qtype == dns.TypeAAAA:
+					m = reply(q, dns.RcodeSuccess, fmt.Sprintf(soa, 600, 600))
+				case tc.long && edns != nil && edns.UDPSize() > ednsSize:
+					m = reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1", "x. 60 A 192.0.2.2")
+				default:
+					m = reply(q, dns.RcodeSuccess, tc.cut...)
+					m.Truncated = true
+				}
+				_ = w.WriteMsg(m)
+			})
+			started, done := make(chan struct{}), make(chan struct{})
+			server := &dns.Server{PacketConn: pc, Handler: handler, NotifyStartedFunc: func() { close(started) }}
+			go func() { defer close(done); _ = server.ActivateAndServe() }()
+			<-started
+			defer func() { _ = server.Shutdown(); <-done }()
+			r := &dnsResolver{servers: []string{pc.LocalAddr().String()}, timeout: 10 * time.Second}
+			addrs, ttl, err := r.lookup(t.Context(), "x")
+			if got := fmt.Sprint(addrs); ttl != tc.ttl || err == nil && got != tc.want || err != nil && !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("%s for %s, %v; want %s for %s", got, ttl, err, tc.want, tc.ttl)
+			}
+		})
+	}
+}
+
+// A server that did not answer is asked last for a while.
+func TestDNSSilentServerIsAskedLast(t *testing.T) {
+	silent := serveDNS(t, func(*dns.Msg, string) *dns.Msg { return nil })
+	good := serveDNS(t, byType([]string{"x. 60 A 192.0.2.1"}, []string{"x. 60 AAAA 2001:db8::1"}))
+	r := &dnsResolver{servers: []string{silent.addr, good.addr}, timeout: 100 * time.Millisecond}
+	for range 3 {
+		if _, _, err := r.lookup(t.Context(), "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := silent.asked.Load(); n != 2 { // once for each family
+		t.Errorf("the silent one was asked %d times", n)
+	}
+}
+
+// "No such name" holds for both families and does not wait for the other, whose
+// timeout here is longer than the test's, but what it has by then counts.
+func TestDNSNoNameForOneFamily(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		no    uint16 // the family of which there is no such name
+		other string // what the other says, "" nothing
+		want  string
+	}{
+		{"IPv4, nothing for IPv6", dns.TypeA, "", "no such name"},
+		{"IPv6, nothing for IPv4", dns.TypeAAAA, "", "no such name"},
+		{"IPv4, but IPv6 has one", dns.TypeA, "x. 60 AAAA 2001:db8::1", "[2001:db8::1]"},
+		{"IPv6, but IPv4 has one", dns.TypeAAAA, "x. 60 A 192.0.2.1", "[192.0.2.1]"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := serveDNS(t, func(q *dns.Msg, _ string) *dns.Msg {
+				switch {
+				case q.Question[0].Qtype == tc.no:
+					return reply(q, dns.RcodeNameError)
+				case tc.other == "":
+					return nil
+				}
+				return reply(q, dns.RcodeSuccess, tc.other)
+			})
+			r := &dnsResolver{servers: []string{s.addr}, timeout: time.Hour, v6: true}
+			addrs, _, err := r.lookup(t.Context(), "x")
+			got := fmt.Sprint(addrs)
+			if err != nil {
+				got = err.Error()
+			}
+			if got != tc.want {
+				t.Errorf("%s, want %s", got, tc.want)
+			}
+		})
 	}
 }
 
@@ -234,11 +408,6 @@ func TestDNSNextServer(t *testing.T) {
 		{"no address", byType(nil, nil), errNoAddress.Error(), false},
 		{"fails", func(q *dns.Msg, _ string) *dns.Msg { return reply(q, dns.RcodeServerFailure) }, "[192.0.2.1]", true},
 		{"refuses", func(q *dns.Msg, _ string) *dns.Msg { return reply(q, dns.RcodeRefused) }, "[192.0.2.1]", true},
-		{"answers another question", func(q *dns.Msg, _ string) *dns.Msg {
-			m := reply(q, dns.RcodeSuccess, "y. 60 A 192.0.2.9")
-			m.Question[0].Name = "y."
-			return m
-		}, "[192.0.2.1]", true},
 		{"is silent", func(*dns.Msg, string) *dns.Msg { return nil }, "[192.0.2.1]", true},
 		{"is silent over TCP", func(q *dns.Msg, network string) *dns.Msg {
 			if network == "tcp" {
@@ -314,18 +483,34 @@ func TestDNSWithoutAnswerForIPv6(t *testing.T) {
 	}
 }
 
-// IPv6 addresses wait for IPv4, the way out where IPv6 leads nowhere.
+// Where IPv6 leads nowhere its addresses wait for those of IPv4; otherwise they
+// wait no longer than the other way round, and IPv4 is soon asked for again.
 func TestDNSLateIPv4(t *testing.T) {
-	s := serveDNS(t, func(q *dns.Msg, _ string) *dns.Msg {
-		if q.Question[0].Qtype == dns.TypeA {
-			time.Sleep(4 * resolutionDelay) // a slow server
-			return reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")
-		}
-		return reply(q, dns.RcodeSuccess, "x. 60 AAAA 2001:db8::1")
-	})
-	r := &dnsResolver{servers: []string{s.addr}, timeout: 10 * time.Second}
-	if addrs, _, err := r.lookup(t.Context(), "x"); err != nil || fmt.Sprint(addrs) != "[192.0.2.1 2001:db8::1]" {
-		t.Errorf("%v, %v", addrs, err)
+	for _, v6 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("IPv6 %v", v6), func(t *testing.T) {
+			release := make(chan struct{})
+			s := serveDNS(t, func(q *dns.Msg, _ string) *dns.Msg {
+				if q.Question[0].Qtype == dns.TypeA {
+					<-release
+					return reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")
+				}
+				if !v6 {
+					time.AfterFunc(4*resolutionDelay, func() { close(release) }) // a slow server
+				}
+				return reply(q, dns.RcodeSuccess, "x. 60 AAAA 2001:db8::1")
+			})
+			r := &dnsResolver{servers: []string{s.addr}, timeout: 10 * time.Second, v6: v6}
+			want, wantTTL := "[192.0.2.1 2001:db8::1]", 60*time.Second
+			if v6 {
+				want, wantTTL = "[2001:db8::1]", minTTL
+			}
+			if addrs, ttl, err := r.lookup(t.Context(), "x"); err != nil || fmt.Sprint(addrs) != want || ttl != wantTTL {
+				t.Errorf("%v for %s, %v", addrs, ttl, err)
+			}
+			if v6 {
+				close(release)
+			}
+		})
 	}
 }
 
@@ -398,7 +583,7 @@ func FuzzAddresses(f *testing.F) {
 		if m.Unpack(b) != nil {
 			return
 		}
-		a := addresses(m, qtype)
+		a := addresses(m, "x.", qtype)
 		if (len(a.addrs) == 0) != (a.err != nil) || a.ttl < minTTL || a.ttl > maxTTL {
 			t.Fatalf("%+v", a)
 		}
