@@ -1,0 +1,96 @@
+// Package http2 serves one connection of HTTP/2 (RFC 9113): requests, extended
+// CONNECT (RFC 8441), and CONNECT whose directions end one by one, which net/http
+// cannot do.
+//
+// It is a protocol package: it knows no policy, makes no records and dials
+// nothing. Frames and header compression are golang.org/x/net's Framer and hpack.
+//
+// One goroutine reads a connection, one writes it, and each request has one for
+// its Handler. A tunnel outlives its handler and needs none (see Stream.Tunnel).
+// A fault of one request ends its stream only; faults of framing or header
+// compression end the connection, since nothing after them can be read.
+package http2
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+)
+
+// A Config holds what a connection is served with. The zero value is complete.
+// It must not change while a connection uses it.
+type Config struct {
+	// Context is the parent of every stream's context. Default: context.Background().
+	Context context.Context
+	// MaxStreams is how many streams the client may have open. Default: 1000.
+	MaxStreams int
+	// StreamWindow and ConnWindow are how many bytes the proxy takes ahead of its
+	// reader, of a stream and of all, and so bound the memory. Both are at least
+	// 65,535. Default: 256 KiB and 4 MiB.
+	StreamWindow, ConnWindow int
+	// ExtendedConnect advertises extended CONNECT and admits it: requests with
+	// :protocol (RFC 8441, 3).
+	ExtendedConnect bool
+	// Stall bounds how long the client may move nothing: of its side of the
+	// connection while the proxy writes, of an answer, and of a request's body before
+	// the answer has begun. Each byte renews it. Tunnels have no bound of their own.
+	// Default: 5 minutes.
+	Stall time.Duration
+	// IdleTimeout closes a connection that has had no stream for so long.
+	// Default: 3 minutes.
+	IdleTimeout time.Duration
+	// PingInterval is the silence after which the client is asked for a sign of life,
+	// and PingTimeout how long it has for it. A ping wakes a device. Default: 5 minutes
+	// and 1 minute.
+	PingInterval, PingTimeout time.Duration
+	// Malformed gets each request that breaks RFC 9113, section 8, with as much of it
+	// as could be read, in place of the Handler. It may answer. The stream is reset
+	// with PROTOCOL_ERROR once it returns. Default: the stream is reset at once.
+	Malformed func(*Stream, *Request, error)
+	// Panicked gets what a handler panicked with, unless that is
+	// http.ErrAbortHandler, on the handler's goroutine. The stream has been reset with
+	// INTERNAL_ERROR by then. Default: the panic is dropped.
+	Panicked func(r *Request, fault any)
+}
+
+// A Handler serves a request. A stream that it leaves unfinished is reset with
+// INTERNAL_ERROR, unless Stream.Tunnel has answered it. The Request is the
+// handler's own.
+type Handler func(*Stream, *Request)
+
+// A Request is the head of a request. Requests that reach a Handler obey RFC
+// 9113, section 8.
+type Request struct {
+	Method    string
+	Scheme    string // in lower case; empty for CONNECT without Protocol
+	Authority string // :authority, or Host where that is missing
+	Path      string // "*", or begins with "/"; empty for CONNECT without Protocol
+	Protocol  string // of an extended CONNECT
+	// Fields are the header fields but Host, in the order they came in.
+	Fields []hpack.HeaderField
+	// Length of the body in bytes, -1 when it is not announced. CONNECT has -1.
+	Length int64
+}
+
+func (c Config) withDefaults() Config {
+	if c.Context == nil {
+		c.Context = context.Background()
+	}
+	setDefault(&c.MaxStreams, 1000)
+	setDefault(&c.StreamWindow, 256<<10)
+	setDefault(&c.ConnWindow, 4<<20)
+	c.StreamWindow, c.ConnWindow = max(c.StreamWindow, initialWindow), max(c.ConnWindow, initialWindow)
+	setDefault(&c.Stall, 5*time.Minute)
+	setDefault(&c.IdleTimeout, 3*time.Minute)
+	setDefault(&c.PingInterval, 5*time.Minute)
+	setDefault(&c.PingTimeout, time.Minute)
+	return c
+}
+
+func setDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}

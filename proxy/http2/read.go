@@ -1,0 +1,562 @@
+package http2
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	wire "golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"espalier/proxy/head"
+)
+
+// read reads frames until the connection ends. Its error is a *ConnError where
+// the client is to be told.
+func (c *Conn) read() error {
+	if err := c.readPreface(); err != nil {
+		return err
+	}
+	for {
+		fh, err := c.framer.ReadFrameHeader()
+		if err == nil {
+			err = c.readFrame(fh)
+		}
+		var se wire.StreamError
+		if errors.As(err, &se) {
+			c.mu.Lock()
+			err = c.fault(se.StreamID, se.Code, se.Cause)
+			c.mu.Unlock()
+		}
+		if err != nil {
+			return c.explain(err)
+		}
+	}
+}
+
+// explain turns the Framer's errors into those of this package.
+func (c *Conn) explain(err error) error {
+	var ce wire.ConnectionError
+	switch {
+	case errors.As(err, &ce):
+		reason := "invalid frame"
+		if d := c.framer.ErrorDetail(); d != nil {
+			reason = d.Error()
+		}
+		return connError(wire.ErrCode(ce), "%s", reason)
+	case errors.Is(err, wire.ErrFrameTooLarge):
+		return connError(wire.ErrCodeFrameSize, "frame longer than %d bytes", initialFrameSize)
+	}
+	return err
+}
+
+func (c *Conn) readPreface() error {
+	defer c.within("connection preface")()
+	got := make([]byte, len(wire.ClientPreface))
+	if _, err := io.ReadFull(c.in, got); err != nil {
+		return err
+	}
+	if string(got) != wire.ClientPreface {
+		return connError(wire.ErrCodeProtocol, "invalid connection preface")
+	}
+	fh, err := c.framer.ReadFrameHeader()
+	if err != nil {
+		return c.explain(err)
+	}
+	if fh.Type != wire.FrameSettings || fh.Flags.Has(wire.FlagSettingsAck) {
+		return connError(wire.ErrCodeProtocol, "the first frame is %s, not SETTINGS", fh.Type)
+	}
+	return c.explain(c.readFrame(fh))
+}
+
+// within ends the connection unless the function it returns is called within
+// headTimeout.
+func (c *Conn) within(part string) func() bool {
+	return time.AfterFunc(headTimeout, func() {
+		c.end(connError(wire.ErrCodeEnhanceYourCalm, "incomplete %s after %v", part, headTimeout))
+	}).Stop
+}
+
+func (c *Conn) readFrame(fh wire.FrameHeader) error {
+	if fh.Type == wire.FrameData {
+		return c.readData(fh)
+	}
+	f, err := c.framer.ReadFrameForHeader(fh)
+	if err != nil {
+		if fh.Type == wire.FrameHeaders && errors.As(err, new(wire.StreamError)) {
+			// Its header list was not read, and so none after it can be.
+			return connError(wire.ErrCodeProtocol, "invalid HEADERS frame")
+		}
+		return err
+	}
+	if f, ok := f.(*wire.HeadersFrame); ok {
+		return c.readHeaders(f)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch f := f.(type) {
+	case *wire.SettingsFrame:
+		err = c.takeSettings(f)
+	case *wire.WindowUpdateFrame:
+		err = c.takeWindow(f)
+	case *wire.RSTStreamFrame:
+		err = c.takeReset(f)
+	case *wire.PingFrame:
+		err = c.takePing(f)
+	case *wire.GoAwayFrame: // the client begins no more streams; it may finish those it has
+	case *wire.PriorityFrame:
+		if f.StreamDep == f.StreamID {
+			return c.fault(f.StreamID, wire.ErrCodeProtocol, errors.New("stream depends on itself"))
+		}
+		err = c.spend()
+	case *wire.PushPromiseFrame:
+		return connError(wire.ErrCodeProtocol, "PUSH_PROMISE from a client")
+	default: // RFC 9113, 5.5: unknown types are ignored
+		err = c.spend()
+	}
+	if err == nil && len(c.out) > maxPending {
+		return connError(wire.ErrCodeEnhanceYourCalm, "the client reads no answers")
+	}
+	return err
+}
+
+// spend takes one from the budget.
+func (c *Conn) spend() error {
+	if !c.budget.spend(1) {
+		return connError(wire.ErrCodeEnhanceYourCalm, "too many frames that carry nothing, resets or invalid requests")
+	}
+	return nil
+}
+
+// fault resets a stream for a fault of the client's.
+func (c *Conn) fault(id uint32, code wire.ErrCode, err error) error {
+	if id > c.lastID {
+		return connError(code, "invalid frame for idle stream %d", id)
+	}
+	if s := c.streams[id]; s != nil {
+		s.reset(code, err)
+	} else {
+		_ = c.framer.WriteRSTStream(id, code)
+	}
+	return c.spend()
+}
+
+func (c *Conn) takeSettings(f *wire.SettingsFrame) error {
+	if f.IsAck() {
+		return nil
+	}
+	if f.NumSettings() > maxSettings {
+		return connError(wire.ErrCodeEnhanceYourCalm, "SETTINGS frame with %d settings", f.NumSettings())
+	}
+	if err := f.ForeachSetting(c.takeSetting); err != nil {
+		return err
+	}
+	_ = c.framer.WriteSettingsAck()
+	return c.spend()
+}
+
+func (c *Conn) takeSetting(s wire.Setting) error {
+	if err := s.Valid(); err != nil {
+		return err
+	}
+	switch s.ID {
+	case wire.SettingHeaderTableSize:
+		c.enc.SetMaxDynamicTableSize(min(s.Val, maxTableSize))
+	case wire.SettingMaxFrameSize: // longer frames would hold up the other streams
+		c.peerFrame = int(min(s.Val, initialFrameSize))
+	case wire.SettingInitialWindowSize:
+		more := int64(s.Val) - c.peerWindow
+		c.peerWindow = int64(s.Val)
+		for _, s := range c.streams {
+			if s.sendWindow += more; s.sendWindow > maxWindow {
+				return connError(wire.ErrCodeFlowControl, "window of stream %d above 2^31-1", s.id)
+			}
+			s.enqueue()
+		}
+	}
+	return nil
+}
+
+func (c *Conn) takeWindow(f *wire.WindowUpdateFrame) error {
+	if f.StreamID == 0 {
+		if c.sendWindow += int64(f.Increment); c.sendWindow > maxWindow {
+			return connError(wire.ErrCodeFlowControl, "window of the connection above 2^31-1")
+		}
+		c.wake.Signal()
+	} else if f.StreamID > c.lastID {
+		return connError(wire.ErrCodeProtocol, "WINDOW_UPDATE for idle stream %d", f.StreamID)
+	} else if s := c.streams[f.StreamID]; s != nil {
+		if s.sendWindow += int64(f.Increment); s.sendWindow > maxWindow {
+			return c.fault(s.id, wire.ErrCodeFlowControl, errors.New("window above 2^31-1"))
+		}
+		s.enqueue()
+	}
+	return c.spend()
+}
+
+func (c *Conn) takeReset(f *wire.RSTStreamFrame) error {
+	if f.StreamID > c.lastID {
+		return connError(wire.ErrCodeProtocol, "RST_STREAM for idle stream %d", f.StreamID)
+	}
+	if s := c.streams[f.StreamID]; s != nil {
+		s.fail(&StreamError{Code: f.ErrCode, Remote: true})
+	}
+	return c.spend()
+}
+
+func (c *Conn) takePing(f *wire.PingFrame) error {
+	if f.IsAck() {
+		if f.Data == pingDrain {
+			c.refuse()
+		}
+		return nil
+	}
+	_ = c.framer.WritePing(true, f.Data)
+	return c.spend()
+}
+
+// readData reads the rest of a DATA frame.
+func (c *Conn) readData(fh wire.FrameHeader) error {
+	if fh.StreamID == 0 {
+		return connError(wire.ErrCodeProtocol, "DATA for stream 0")
+	}
+	n, pad := int(fh.Length), 0
+	if fh.Flags.Has(wire.FlagDataPadded) {
+		if n == 0 {
+			return connError(wire.ErrCodeFrameSize, "DATA without its pad length")
+		}
+		b, err := c.in.ReadByte()
+		if err != nil {
+			return err
+		}
+		if pad = int(b); pad > n-1 {
+			return connError(wire.ErrCodeProtocol, "DATA with more padding than frame")
+		}
+		n -= 1 + pad
+	}
+	data := getChunk(n)
+	if _, err := io.ReadFull(c.in, data); err != nil {
+		putChunk(data)
+		return err
+	}
+	if _, err := c.in.Discard(pad); err != nil {
+		putChunk(data)
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if int(fh.Length) > c.recvWindow {
+		return connError(wire.ErrCodeFlowControl, "more DATA than the connection's window")
+	}
+	c.recvWindow -= int(fh.Length)
+	end := fh.Flags.Has(wire.FlagDataEndStream)
+	if n == 0 && !end {
+		if err := c.spend(); err != nil {
+			return err
+		}
+	}
+	s := c.streams[fh.StreamID]
+	if s == nil || s.eof {
+		c.credit(int(fh.Length))
+		putChunk(data)
+		return c.closed(fh.StreamID, "DATA")
+	}
+	if int(fh.Length) > s.recvWindow {
+		c.credit(int(fh.Length))
+		putChunk(data)
+		return c.fault(s.id, wire.ErrCodeFlowControl, errors.New("more DATA than the stream's window"))
+	}
+	s.recvWindow -= int(fh.Length)
+	if s.want >= 0 {
+		if s.want -= int64(n); s.want < 0 || end && s.want > 0 {
+			c.credit(int(fh.Length))
+			putChunk(data)
+			return c.fault(s.id, wire.ErrCodeProtocol, errors.New("body longer or shorter than content-length"))
+		}
+	}
+	s.received.put(data)
+	s.credit(int(fh.Length) - n) // padding
+	if end {
+		s.endRemote()
+	}
+	s.reading.Broadcast()
+	return nil
+}
+
+// credit gives n bytes of the connection's window back to the client, some at a
+// time.
+func (c *Conn) credit(n int) {
+	if c.owed += n; c.owed >= c.cfg.ConnWindow/4 && c.phase != closing {
+		_ = c.framer.WriteWindowUpdate(0, uint32(c.owed))
+		c.recvWindow += c.owed
+		c.owed = 0
+	}
+}
+
+// closed handles a frame for a stream whose receiving side is closed (RFC 9113,
+// 5.1). Frames may be on their way when the proxy resets a stream.
+func (c *Conn) closed(id uint32, frame string) error {
+	if id > c.lastID || id%2 == 0 {
+		return connError(wire.ErrCodeProtocol, "%s for idle stream %d", frame, id)
+	}
+	how := c.recent.how(id)
+	if c.streams[id] != nil {
+		how = unknown
+	}
+	switch how {
+	case resetByProxy:
+		return c.spend()
+	case ended:
+		return connError(wire.ErrCodeStreamClosed, "%s for stream %d, which has ended", frame, id)
+	case skipped:
+		return connError(wire.ErrCodeProtocol, "%s for stream %d below %d", frame, id, c.lastID)
+	}
+	return c.fault(id, wire.ErrCodeStreamClosed, errors.New(frame+" behind the stream's end"))
+}
+
+// A block is a header list while it is read.
+type block struct {
+	fields   []hpack.HeaderField
+	size     uint32 // as RFC 9113, 6.5.2 counts it
+	pseudo   int
+	tooLarge bool
+}
+
+func (b *block) add(f hpack.HeaderField, dec *hpack.Decoder) {
+	if f.IsPseudo() {
+		b.pseudo++
+	}
+	if b.size += f.Size(); b.size > maxHead || len(b.fields)-min(b.pseudo, maxPseudo) == head.MaxFields {
+		b.tooLarge = true
+		dec.SetEmitEnabled(false) // the rest is read for the table only
+		return
+	}
+	b.fields = append(b.fields, f)
+}
+
+// maxPseudo is how many pseudo-header fields a request may have.
+const maxPseudo = 5
+
+// readBlock reads the header list that f begins.
+func (c *Conn) readBlock(f *wire.HeadersFrame) (*block, error) {
+	b := &block{fields: make([]hpack.HeaderField, 0, 16)}
+	c.block = b
+	defer func() { c.block = nil }()
+	c.dec.SetEmitEnabled(true)
+	part, last := f.HeaderBlockFragment(), f.HeadersEnded()
+	if !last {
+		defer c.within("header list")()
+	}
+	for size, frames := 0, 1; ; frames++ {
+		if size += len(part); size > maxBlock || frames > maxFrames {
+			return nil, connError(wire.ErrCodeEnhanceYourCalm, "header list of more than %d bytes or %d frames", maxBlock, maxFrames)
+		}
+		if _, err := c.dec.Write(part); err != nil {
+			return nil, connError(wire.ErrCodeCompression, "invalid header compression")
+		}
+		if last {
+			break
+		}
+		next, err := c.framer.ReadFrame()
+		if err != nil {
+			return nil, err
+		}
+		cont := next.(*wire.ContinuationFrame) // the Framer takes no other here
+		part, last = cont.HeaderBlockFragment(), cont.HeadersEnded()
+	}
+	if err := c.dec.Close(); err != nil {
+		return nil, connError(wire.ErrCodeCompression, "incomplete header list")
+	}
+	return b, nil
+}
+
+func (c *Conn) readHeaders(f *wire.HeadersFrame) error {
+	id, end := f.StreamID, f.StreamEnded()
+	selfish := f.HasPriority() && f.Priority.StreamDep == id
+	b, err := c.readBlock(f)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case id%2 == 0:
+		return connError(wire.ErrCodeProtocol, "HEADERS for stream %d: a client's are odd", id)
+	case id <= c.lastID:
+		return c.takeTrailers(id, b, end)
+	}
+	c.lastID = id
+	switch {
+	case c.phase == closing:
+		return nil
+	case c.phase == refusing || c.active >= c.cfg.MaxStreams:
+		c.recent.add(id, resetByProxy)
+		return c.fault(id, wire.ErrCodeRefusedStream, nil)
+	case selfish:
+		c.recent.add(id, resetByProxy)
+		return c.fault(id, wire.ErrCodeProtocol, errors.New("stream depends on itself"))
+	}
+	r, err := parseRequest(b.fields, end, c.cfg.ExtendedConnect)
+	s := c.newStream(id, r)
+	if end {
+		s.endRemote()
+	}
+	if b.tooLarge {
+		err = ErrHeadTooLarge
+	}
+	switch {
+	case err == nil:
+		s.start(r, c.handle)
+		return nil
+	case c.cfg.Malformed == nil && !b.tooLarge:
+		return c.fault(id, wire.ErrCodeProtocol, err)
+	}
+	s.start(r, func(s *Stream, r *Request) {
+		if c.cfg.Malformed != nil {
+			c.cfg.Malformed(s, r, err)
+		} else {
+			_ = s.WriteHeaders(http.StatusRequestHeaderFieldsTooLarge, nil, true)
+		}
+		s.Reset(wire.ErrCodeProtocol)
+	})
+	return c.spend()
+}
+
+// ErrHeadTooLarge is what Config.Malformed gets for a header list of more than
+// head.MaxBytes or head.MaxFields. Without it the answer is 431.
+var ErrHeadTooLarge = errors.New("header list too large")
+
+func (c *Conn) takeTrailers(id uint32, b *block, end bool) error {
+	s := c.streams[id]
+	if s == nil || s.eof {
+		return c.closed(id, "HEADERS")
+	}
+	err := checkTrailers(b.fields)
+	switch {
+	case s.connect:
+		err = errors.New("HEADERS inside a tunnel")
+	case !end:
+		err = errors.New("trailers without the stream's end")
+	case b.tooLarge:
+		err = errors.New("trailers too large")
+	case s.want > 0:
+		err = errors.New("body shorter than content-length")
+	}
+	if err != nil {
+		return c.fault(id, wire.ErrCodeProtocol, err)
+	}
+	s.trailers = b.fields
+	s.endRemote()
+	s.reading.Broadcast()
+	return nil
+}
+
+// recent remembers how the last streams were closed, which decides about frames
+// that come for them.
+type recent struct {
+	ids  [64]uint32
+	hows [64]how
+	next int
+}
+
+type how uint8
+
+const (
+	unknown       how = iota // too long ago
+	skipped                  // never opened
+	ended                    // in order, on both sides
+	resetByClient            // or lost
+	resetByProxy
+)
+
+func (r *recent) add(id uint32, h how) {
+	r.ids[r.next], r.hows[r.next] = id, h
+	r.next = (r.next + 1) % len(r.ids)
+}
+
+// how returns how the stream was closed, which is not open.
+func (r *recent) how(id uint32) how {
+	for i, have := range r.ids {
+		if have == id {
+			return r.hows[i]
+		}
+	}
+	if r.ids[r.next] != 0 {
+		return unknown
+	}
+	return skipped // none was forgotten yet
+}
+
+// Received data is kept in chunks of a few sizes, so that what is held is at most
+// twice what was received.
+const smallestChunk = 1 << 10
+
+var chunks [5]sync.Pool // 1 to 16 KiB
+
+func chunkClass(n int) (class int) {
+	for n > smallestChunk<<class {
+		class++
+	}
+	return class
+}
+
+// getChunk returns n bytes, at most initialFrameSize.
+func getChunk(n int) []byte {
+	class := chunkClass(n)
+	if b, ok := chunks[class].Get().(*[]byte); ok {
+		return (*b)[:n]
+	}
+	return make([]byte, n, smallestChunk<<class)
+}
+
+func putChunk(b []byte) {
+	b = b[:0]
+	chunks[chunkClass(cap(b))].Put(&b)
+}
+
+// A queue holds received bytes. The zero value is empty.
+type queue struct {
+	chunks [][]byte
+	read   int // of the first
+	len    int
+}
+
+// put takes data, which is from getChunk.
+func (q *queue) put(data []byte) {
+	q.len += len(data)
+	if last := len(q.chunks) - 1; last >= 0 && cap(q.chunks[last])-len(q.chunks[last]) >= len(data) {
+		q.chunks[last] = append(q.chunks[last], data...)
+	} else if len(data) > 0 {
+		q.chunks = append(q.chunks, data)
+		return
+	}
+	putChunk(data)
+}
+
+func (q *queue) take(p []byte) (n int) {
+	for n < len(p) && len(q.chunks) > 0 {
+		k := copy(p[n:], q.chunks[0][q.read:])
+		n, q.read = n+k, q.read+k
+		if q.read == len(q.chunks[0]) {
+			putChunk(q.chunks[0])
+			q.chunks[0] = nil
+			q.chunks, q.read = q.chunks[1:], 0
+		}
+	}
+	if q.len -= n; q.len == 0 {
+		q.chunks = nil
+	}
+	return n
+}
+
+// clear drops everything and returns how much that was.
+func (q *queue) clear() (n int) {
+	n = q.len
+	for _, b := range q.chunks {
+		putChunk(b)
+	}
+	*q = queue{}
+	return n
+}

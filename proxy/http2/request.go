@@ -1,0 +1,176 @@
+package http2
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/http2/hpack"
+)
+
+// parseRequest reads a header list (RFC 9113, section 8.3.1 and 8.5). ended says
+// that no body follows; extended that :protocol is admitted. Beside an error the
+// Request has what was read until then.
+func parseRequest(fields []hpack.HeaderField, ended, extended bool) (*Request, error) {
+	r := &Request{Length: -1}
+	n, err := r.takePseudo(fields)
+	if err != nil {
+		return r, err
+	}
+	r.Fields = fields[n:]
+	var host *string
+	kept := r.Fields[:0]
+	for _, f := range r.Fields {
+		if err := checkField(f); err != nil {
+			return r, err
+		}
+		switch f.Name {
+		case "host":
+			if host != nil {
+				return r, errors.New("two host fields")
+			}
+			host = &f.Value
+			continue
+		case "content-length":
+			if r.Method == "CONNECT" {
+				break // its stream has no body, but a tunnel
+			}
+			if r.Length >= 0 {
+				return r, errors.New("two content-length fields")
+			}
+			if r.Length, err = parseLength(f.Value); err != nil {
+				return r, err
+			}
+		}
+		kept = append(kept, f)
+	}
+	r.Fields = kept
+	if host != nil {
+		if r.Authority != "" && !strings.EqualFold(r.Authority, *host) {
+			return r, errors.New("host differs from :authority")
+		}
+		if r.Authority == "" && r.Method != "CONNECT" {
+			r.Authority = *host
+		}
+	}
+	if ended && r.Method != "CONNECT" {
+		if r.Length > 0 {
+			return r, errors.New("content-length above 0 without a body")
+		}
+		r.Length = 0
+	}
+	return r, r.checkTarget(extended)
+}
+
+// takePseudo reads the pseudo-header fields and returns how many there are.
+func (r *Request) takePseudo(fields []hpack.HeaderField) (n int, err error) {
+	for ; n < len(fields) && fields[n].IsPseudo(); n++ {
+		f := fields[n]
+		var to *string
+		switch f.Name {
+		case ":method":
+			to = &r.Method
+		case ":scheme":
+			to = &r.Scheme
+		case ":authority":
+			to = &r.Authority
+		case ":path":
+			to = &r.Path
+		case ":protocol":
+			to = &r.Protocol
+		default:
+			return n, fmt.Errorf("unknown pseudo-header field %q", f.Name)
+		}
+		switch {
+		case *to != "":
+			return n, fmt.Errorf("two %s fields", f.Name)
+		case f.Value == "":
+			return n, fmt.Errorf("empty %s", f.Name)
+		case strings.ContainsFunc(f.Value, func(c rune) bool { return c <= ' ' || c == 0x7f }):
+			return n, fmt.Errorf("invalid %s: white space or control character", f.Name)
+		}
+		*to = f.Value
+	}
+	return n, nil
+}
+
+// checkTarget checks that the pseudo-header fields belong together. What the
+// authority of a CONNECT names is for the handler to judge.
+func (r *Request) checkTarget(extended bool) error {
+	switch {
+	case !isToken(r.Method):
+		return errors.New("missing or invalid :method")
+	case r.Authority == "":
+		return errors.New("missing :authority")
+	case r.Protocol != "" && (r.Method != "CONNECT" || !extended):
+		return errors.New("unexpected :protocol")
+	case r.Method == "CONNECT" && r.Protocol == "":
+		if r.Scheme != "" || r.Path != "" {
+			return errors.New("CONNECT with :scheme or :path")
+		}
+		return nil
+	case strings.ContainsAny(r.Authority, `@/\?#`):
+		return errors.New("invalid :authority: not a host with an optional port")
+	case r.Scheme == "":
+		return errors.New("missing :scheme")
+	case r.Path == "":
+		return errors.New("missing :path")
+	case r.Path[0] != '/' && (r.Path != "*" || r.Method != "OPTIONS"):
+		return errors.New("invalid :path: must begin with /")
+	}
+	for _, c := range r.Scheme {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '+' || c == '-' || c == '.') {
+			return errors.New("invalid :scheme")
+		}
+	}
+	r.Scheme = strings.ToLower(r.Scheme)
+	return nil
+}
+
+// checkField checks a field that is no pseudo-header field (RFC 9113, 8.2). The
+// error repeats no value, which may be secret.
+func checkField(f hpack.HeaderField) error {
+	switch {
+	case f.IsPseudo():
+		return fmt.Errorf("pseudo-header field %q behind others", f.Name)
+	case !isToken(f.Name) || strings.ContainsFunc(f.Name, func(c rune) bool { return 'A' <= c && c <= 'Z' }):
+		return fmt.Errorf("invalid field name %q", f.Name)
+	case !httpguts.ValidHeaderFieldValue(f.Value) || strings.Trim(f.Value, " \t") != f.Value:
+		return fmt.Errorf("invalid value of %s", f.Name)
+	case isConnectionSpecific(f.Name) || f.Name == "te" && !strings.EqualFold(f.Value, "trailers"):
+		return fmt.Errorf("connection-specific field %s", f.Name)
+	}
+	return nil
+}
+
+// checkTrailers checks the fields behind a body.
+func checkTrailers(fields []hpack.HeaderField) error {
+	for _, f := range fields {
+		if err := checkField(f); err != nil {
+			return fmt.Errorf("trailers: %w", err)
+		}
+	}
+	return nil
+}
+
+// isConnectionSpecific reports whether HTTP/2 forbids the field with this name,
+// which is in lower case (RFC 9113, 8.2.2).
+func isConnectionSpecific(name string) bool {
+	switch name {
+	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
+		return true
+	}
+	return false
+}
+
+func isToken(s string) bool { return httpguts.ValidHeaderFieldName(s) }
+
+func parseLength(s string) (int64, error) {
+	n, err := strconv.ParseUint(s, 10, 63)
+	if err != nil {
+		return -1, errors.New("invalid content-length")
+	}
+	return int64(n), nil
+}
