@@ -3,6 +3,7 @@ package policy
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"espalier/policy/catalog"
 )
@@ -11,14 +12,15 @@ import (
 // ports that Decide refuses to every client at any time, by a deny rule or by
 // apple.private_relay. What it refuses to some clients, or at some hours, stays.
 //
-// A wildcard may cover refused names all the same. except lists these, names and
-// wildcards. Unless proxied is set, rows of the firewall advice that cover
-// anything refused are left out: an address block, which might hold any name, and
-// a domain such as *.apple.com, for not every firewall can except a name. Set
-// proxied where only the proxy uses the rows, which applies the policy itself.
+// A wildcard may cover refused names all the same; refused lists the names and
+// wildcards of the catalogue, and of rules within it, that are refused on every
+// port. Unless proxied is set, rows of the firewall advice are left out whose
+// domain has anything refused, for not every firewall can except a name; address
+// blocks are if anything is refused, for they might hold any name. Set proxied if
+// only the proxy uses the rows, which applies the policy itself.
 //
 // Rows are rows of Apple, perhaps with fewer ports.
-func (p *Policy) Open(rows []catalog.Row, proxied bool) (open []catalog.Row, except []string) {
+func (p *Policy) Open(rows []catalog.Row, proxied bool) (open []catalog.Row, refused []string) {
 	refused, cut := p.refused()
 	for _, r := range rows {
 		if len(r.Ports) == 0 {
@@ -29,18 +31,14 @@ func (p *Policy) Open(rows []catalog.Row, proxied bool) (open []catalog.Row, exc
 			continue
 		}
 		if r.Advised() && !proxied && slices.ContainsFunc(cut, func(host string) bool {
-			return firstAddr(r.Host).IsValid() || catalog.Covers(r.Host, host)
+			domain := strings.TrimPrefix(r.Host, "*.")
+			return firstAddr(r.Host).IsValid() || host == domain || catalog.Covers("*."+domain, host)
 		}) {
 			continue
 		}
 		open = append(open, r)
 	}
-	for _, host := range refused {
-		if slices.ContainsFunc(open, func(r catalog.Row) bool { return r.Host != host && catalog.Covers(r.Host, host) }) {
-			except = append(except, host)
-		}
-	}
-	return open, except
+	return open, refused
 }
 
 // refused returns the hosts of the catalogue, and the patterns of rules within

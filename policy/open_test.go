@@ -59,7 +59,8 @@ func TestOpen(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			open, except := p.Open(rows, false)
+			open, refused := p.Open(rows, false)
+			except := catalog.Selection{Rows: open, Refused: refused}.Covered()
 			has := func(rows []catalog.Row, want string) bool {
 				return slices.ContainsFunc(rows, func(r catalog.Row) bool {
 					return slices.ContainsFunc(r.Ports, func(port uint16) bool { return fmt.Sprintf("%s:%d", r.Host, port) == want })

@@ -78,13 +78,13 @@ Formats:
 				if file, _ := cmd.Flags().GetString("catalog"); file == "" && cfg.Apple.Catalog != "" {
 					rows, err = catalog.Load(cfg.Apple.Catalog)
 				}
-				s.Rows, s.Except = made.state.Policy.Open(rows, false)
+				s.Rows, s.Refused = made.state.Policy.Open(rows, false)
 			}
 			if err != nil {
 				return usage(err)
 			}
-			if len(s.Except) > 0 && catalog.ForFirewall(format) && !catalog.CanExcept(format) {
-				fmt.Fprintf(cmd.ErrOrStderr(), "note: wildcards here cover names that the policy refuses; let your resolver answer that these do not exist (--format dnsmasq does): %s\n", strings.Join(s.Except, ", "))
+			if covered := s.Covered(); len(covered) > 0 && catalog.ForFirewall(format) && !catalog.CanRefuse(format) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "note: wildcards here cover names that the policy refuses; let your resolver answer that these do not exist (--format dnsmasq does): %s\n", strings.Join(covered, ", "))
 			}
 			return catalog.Export(cmd.OutOrStdout(), format, s)
 		},
@@ -112,7 +112,7 @@ func selection(set string, pol *policy.Policy, script *pac.PAC) (catalog.Selecti
 		return catalog.Selection{}, err
 	}
 	s := catalog.Selection{Set: set}
-	s.Rows, s.Except = pol.Open(rows, set == "proxy")
+	s.Rows, s.Refused = pol.Open(rows, set == "proxy")
 	return s, nil
 }
 

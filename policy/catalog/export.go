@@ -38,8 +38,8 @@ func Formats() []string {
 	return names
 }
 
-// CanExcept reports whether a format refuses what Except names.
-func CanExcept(format string) bool { return format == "dnsmasq" || format == "squid" }
+// CanRefuse reports whether a format refuses what Refused names.
+func CanRefuse(format string) bool { return format == "dnsmasq" || format == "squid" }
 
 // ForFirewall reports whether a format is read by firewalls, which need one of
 // Sets and not every row.
@@ -60,7 +60,7 @@ func ForFirewall(format string) bool {
 //     that poll;
 //   - networks: the address blocks in the same form.
 //
-// dnsmasq and squid refuse what Except names; the others hold only what to let
+// dnsmasq and squid refuse what Refused names; the others hold only what to let
 // through. The rows must be valid, as Parse and Import leave them, or made by the
 // options.
 func Export(w io.Writer, format string, s Selection) error {
@@ -184,9 +184,9 @@ func exportSquid(b *bufio.Writer, s Selection) error {
 # In Squid ".example.com" is example.com too; Apple's "*.example.com" is not.
 # UDP is not here: Squid does not carry it, the firewall must let it out.
 `)
-	if len(s.Except) > 0 {
+	if refused := s.within(); len(refused) > 0 {
 		b.WriteString("\n# The policy refuses these, though a domain below covers them.\n")
-		for _, x := range s.Except {
+		for _, x := range refused {
 			fmt.Fprintf(b, "acl apple_refused dstdomain %s\n", strings.TrimPrefix(x, "*"))
 		}
 		b.WriteString("http_access deny apple_refused\n")

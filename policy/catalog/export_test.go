@@ -185,7 +185,7 @@ func hasWord(text, host string) bool {
 // Squid, dnsmasq and nft themselves take the files, and dnsmasq reads no line of
 // more than 1024 bytes.
 func TestExportIsLoadable(t *testing.T) {
-	anyPort := Selection{Set: "devices", Except: []string{"mask.icloud.com", "*.smoot.apple.com"}, Rows: append(selected(t, "devices").Rows,
+	anyPort := Selection{Set: "devices", Refused: []string{"mask.icloud.com", "*.smoot.apple.com"}, Rows: append(selected(t, "devices").Rows,
 		Extra("extra.example", nil), Extra("*.extra.example", []uint16{8443}), Extra("192.0.2.1", []uint16{22}), Extra("17.5.0.0/16", nil), Extra("2001:db8::/32", nil))}
 	selections := map[string]Selection{"empty": {}, "extra": anyPort}
 	for _, set := range Sets {
@@ -251,7 +251,7 @@ func TestExportDnsmasqUnitesRows(t *testing.T) {
 		{Host: "q.a.example", Ports: []uint16{443}, Transports: []string{"udp"}},
 		{Host: "a.example", Ports: []uint16{80}, Transports: []string{"tcp"}},
 		{Host: "no.example", Ports: []uint16{80}, Transports: []string{"tcp"}},
-	}, Except: []string{"*.no.a.example"}}
+	}, Refused: []string{"*.no.a.example"}}
 	s.Rows = append(s.Rows, Row{Host: "yes.no.a.example", Ports: []uint16{80}, Transports: []string{"tcp"}})
 	var got []string
 	for line := range strings.Lines(exportSelection(t, "dnsmasq", s)) {

@@ -128,14 +128,15 @@ func exportDnsmasq(b *bufio.Writer, s Selection) error {
 		}
 		fmt.Fprintf(b, "nftset=/%s/%s\n", domain, strings.Join(sets, ","))
 	}
-	if len(s.Except) == 0 {
+	refused := s.within()
+	if len(refused) == 0 {
 		return nil
 	}
 	b.WriteString("\n# The policy refuses these, though a line above covers them: they do not exist.\n")
-	for _, x := range s.Except {
+	for _, x := range refused {
 		fmt.Fprintf(b, "local=/%s/\n", x)
 		for _, name := range names {
-			if name != x && Covers("*."+strings.TrimPrefix(x, "*."), name) {
+			if name != x && within(x, name) {
 				fmt.Fprintf(b, "server=/%s/#\n", name)
 			}
 		}

@@ -99,14 +99,14 @@ func portsWithin(rows []Row, host, transport string) []uint16 {
 		domain = "apple.com"
 	}
 	wildcard := func(r *Row) bool { return !r.Advised() && r.Host == "*."+domain }
-	within := func(r *Row) bool {
-		return !r.Advised() && (r.Host == domain || Covers("*."+domain, r.Host))
+	counts := func(r *Row) bool {
+		return !r.Advised() && within(domain, r.Host)
 	}
 	if slices.ContainsFunc(rows, func(r Row) bool { return wildcard(&r) }) {
-		within = wildcard
+		counts = wildcard
 	}
 	var ports []uint16
-	for _, f := range flowsOf(rows, within) {
+	for _, f := range flowsOf(rows, counts) {
 		if f.transport == transport && f.port != 0 {
 			ports = append(ports, f.port)
 		}
@@ -120,9 +120,37 @@ type Selection struct {
 	// every row of the catalogue.
 	Set  string
 	Rows []Row
-	// Except are names and wildcards that a wildcard of Rows covers and that must
-	// not pass all the same; see CanExcept.
-	Except []string
+	// Refused are names and wildcards that must not pass, though Rows may cover
+	// them.
+	Refused []string
+}
+
+// Covered returns which of Refused a wildcard of Rows covers: a firewall that
+// takes all of Rows, and no exceptions, lets these through.
+func (s Selection) Covered() []string {
+	return s.refused(func(r *Row, host string) bool { return Covers(r.Host, host) })
+}
+
+// within returns which of Refused are in the domain of a row: dnsmasq and Squid
+// count x to *.x, and dnsmasq what is below a name to the name.
+func (s Selection) within() []string {
+	return s.refused(func(r *Row, host string) bool { return within(r.Host, host) })
+}
+
+func (s Selection) refused(covers func(r *Row, host string) bool) (hosts []string) {
+	for _, host := range s.Refused {
+		if slices.ContainsFunc(s.Rows, func(r Row) bool { return r.Host != host && covers(&r, host) }) {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
+}
+
+// within reports whether a name or wildcard is in the domain of another, or the
+// same but for "*.".
+func within(domain, host string) bool {
+	domain, host = strings.TrimPrefix(domain, "*."), strings.TrimPrefix(host, "*.")
+	return host == domain || Covers("*."+domain, host)
 }
 
 // A flow is a transport and a port, 0 for any.
