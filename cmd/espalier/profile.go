@@ -111,6 +111,9 @@ func (x *profileFlags) declare(cmd *cobra.Command, kind string) {
 	f.BoolVar(&x.r.Locked, "locked", false, "people cannot remove it (supervised devices; Macs if installed by hand)")
 	f.StringVar(&x.removeOn, "remove-on", "", "devices remove it at `TIME` (2027-06-30, or 2027-06-30T16:00:00+02:00)")
 	f.StringVar(&x.removeAfter, "remove-after", "", "devices remove it this `DURATION` after its installation (12h, 30d)")
+	if kind == profile.KindCA {
+		f.BoolVar(&x.r.Beside, "beside", false, "devices keep the root of an earlier profile, while you replace the CA")
+	}
 	bundle := kind == profile.KindBundle
 	if profile.Scripted(kind) {
 		f.StringVar(&x.r.Site, "site", "", "the script of the site `NAME`")

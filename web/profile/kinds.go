@@ -47,6 +47,9 @@ type Request struct {
 	NoPrivateRelay bool
 	// Root is nil if there is no interception CA.
 	Root *x509.Certificate
+	// Beside gives a KindCA an identifier of its root's own, so that a device keeps
+	// the root of another profile while a CA is replaced.
+	Beside bool
 	// Locked, RemoveOn and RemoveAfter are as in Options.
 	Locked      bool
 	RemoveOn    time.Time
@@ -88,6 +91,9 @@ func (r Request) payloads() (name string, list []Payload, err error) {
 	case KindCA:
 		if r.Root == nil {
 			return "", nil, ErrNoRoot
+		}
+		if r.Beside {
+			name += "." + strings.ToLower(id(string(r.Root.Raw)))
 		}
 		return name, []Payload{Root(r.Root)}, nil
 	case KindRestrictions:

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"flag"
 	"math/big"
 	"os"
@@ -101,6 +102,8 @@ func everyKind(t *testing.T) []struct {
 		{"network-proxy", Request{Kind: KindNetworkProxy, PACURL: pacURL, Proxy: ProxyOptions{CaptiveLogin: true}}, []string{"com.apple.SystemConfiguration"}},
 		{"network-proxy-site", Request{Kind: KindNetworkProxy, Site: "north", PACURL: pacURL, Proxy: ProxyOptions{Fallback: true}}, []string{"com.apple.SystemConfiguration"}},
 		{"ca", Request{Kind: KindCA, Root: root}, []string{"com.apple.security.root"}},
+		{"ca-beside", Request{Kind: KindCA, Root: root, Beside: true}, []string{"com.apple.security.root"}},
+		{"ca-beside-2", Request{Kind: KindCA, Root: &x509.Certificate{Raw: []byte("the next")}, Beside: true}, []string{"com.apple.security.root"}},
 		{"dns", Request{Kind: KindDNS, DNS: &DNS{Server: "https://dns.example.org/dns-query{?dns}", Addresses: []string{"192.0.2.53", "2001:DB8::53"}, Locked: true}},
 			[]string{"com.apple.dnsSettings.managed"}},
 		{"dns-domains", Request{Kind: KindDNS, DNS: &DNS{Server: "tls://dns.example.org", Domains: []string{"*.school.example", "Example.org"}}},
@@ -224,6 +227,52 @@ func TestIdentifiersOfBefore(t *testing.T) {
 		}
 		if top := parse(t, data); top["PayloadIdentifier"] != want || top["PayloadUUID"] != id(want) {
 			t.Errorf("%s: %v %v, want %s", name, top["PayloadIdentifier"], top["PayloadUUID"], want)
+		}
+	}
+}
+
+// docs/mdm.md says of systems and supervision what the schema says.
+func TestDocumentedPayloads(t *testing.T) {
+	text, err := os.ReadFile("../../docs/mdm.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]string{"ios": "iOS", "macos": "macOS", "tvos": "tvOS", "visionos": "visionOS", "watchos": "watchOS"}
+	documented := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		cells := strings.Split(strings.TrimSpace(line), " | ")
+		if len(cells) != 4 || !strings.HasPrefix(cells[1], "`com.apple.") {
+			continue
+		}
+		kind := strings.Trim(cells[0], "| `")
+		payload, key, _ := strings.Cut(strings.Trim(cells[1], "`"), "` `")
+		row, ok := schema()[payload][key]
+		if !ok {
+			t.Errorf("%s: the schema has no %s %s", kind, payload, key)
+			continue
+		}
+		documented[kind] = true
+		var systems, supervised []string
+		for _, system := range []string{"ios", "macos", "tvos", "visionos", "watchos"} {
+			version := row.systems[system]
+			if version != "" && version != "-" {
+				systems = append(systems, names[system]+" "+strings.TrimSuffix(version, ".0"))
+			}
+			if slices.Contains(row.supervised, system) {
+				supervised = append(supervised, names[system])
+			}
+		}
+		want := "no"
+		if len(supervised) > 0 {
+			want = strings.Join(supervised, ", ")
+		}
+		if got := strings.TrimSuffix(cells[3], " |"); cells[2] != strings.Join(systems, ", ") || got != want {
+			t.Errorf("%s: %s | %s, want %s | %s", kind, cells[2], got, strings.Join(systems, ", "), want)
+		}
+	}
+	for _, kind := range Kinds {
+		if !documented[kind] && kind != KindBundle {
+			t.Errorf("docs/mdm.md has no row for %s", kind)
 		}
 	}
 }
@@ -496,4 +545,35 @@ func cert(t *testing.T, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (
 		t.Fatal(err)
 	}
 	return key, c, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+}
+
+// What devices are given is what was asked for, whatever it holds.
+func FuzzWiFi(f *testing.F) {
+	f.Add("school", "a secret word", "http://a.example/proxy.pac", "Example School")
+	f.Add("<&\"'>", "]]>12345678", "https://[::1]:8080/å?b=c d", "ÅÄÖ <b>")
+	f.Add("a\x01\xff\u2028\ufffe", "\r\n12345678", "http://h:99999/", "\x7f")
+	f.Fuzz(func(t *testing.T, ssid, password, pacURL, organization string) {
+		c := Config{Organization: organization, Identifier: "a"}
+		if c.Validate() != nil {
+			return
+		}
+		i, err := NewIssuer(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := i.Make(Request{Kind: KindWiFi, PACURL: pacURL, WiFi: &WiFi{SSID: ssid, Encryption: "WPA2", Password: password}})
+		if err != nil {
+			if _, ok := errors.AsType[*RequestError](err); !ok {
+				t.Error(err)
+			}
+			return
+		}
+		top := parse(t, data)
+		wifi := top["PayloadContent"].([]any)[0].(map[string]any)
+		for key, want := range map[string]any{"SSID_STR": ssid, "Password": password, "PayloadOrganization": organization} {
+			if wifi[key] != want {
+				t.Errorf("%s: %q, want %q", key, wifi[key], want)
+			}
+		}
+	})
 }
