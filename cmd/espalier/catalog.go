@@ -31,7 +31,7 @@ func catalogCommand() *cobra.Command {
 	}
 	cmd.PersistentFlags().StringVar(&file, "catalog", "", "use the catalogue in `FILE` in place of the built-in one")
 	_ = cmd.MarkPersistentFlagFilename("catalog", "yaml", "yml")
-	cmd.AddCommand(catalogList(rows), catalogExport(rows), catalogImport(), catalogDiff(rows))
+	cmd.AddCommand(catalogList(rows), catalogExport(rows), catalogImport(rows), catalogDiff(rows))
 	return cmd
 }
 
@@ -154,37 +154,97 @@ func besideTheProxy(rows []catalog.Row) (lines []string) {
 	return lines
 }
 
-func catalogImport() *cobra.Command {
-	return &cobra.Command{
+func catalogImport(load func() ([]catalog.Row, error)) *cobra.Command {
+	var sections []string
+	cmd := &cobra.Command{
 		Use:   "import FILE",
-		Short: "Turn Apple's article into a catalogue",
-		Long: `Turn Apple's article for network administrators into a catalogue.
+		Short: "Bring the catalogue to an edition of Apple's article",
+		Long: `Bring the catalogue to an edition of Apple's article for network administrators.
 
-FILE is the article as plain text or HTML, in Swedish or English; - is standard
+FILE is the article in any language, as HTML, Markdown or plain text: one cell a
+line, or one row a line with tabs or spaces between the cells; - is standard
 input. The catalogue is written as YAML, for apple.catalog in the configuration.
-It has the rows of that edition and no others: what it no longer lists, though
-older systems use it, is in the built-in catalogue only (espalier catalog diff).`,
+
+Known hosts keep their service, purpose and notes, whatever heading the article
+lists them under, so rules go on matching. Rows that the article does not list
+any more are kept and marked as retired, for older systems still use them. A new
+host gets the service of its heading; where the heading is unknown, --section
+says which, or else the nearest by name is taken. What was decided is reported on
+standard error.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			o := catalog.Options{Sections: map[string]string{}}
+			for _, s := range sections {
+				i := strings.LastIndex(s, "=")
+				heading, service := strings.TrimSpace(s[:max(i, 0)]), strings.TrimSpace(s[i+1:])
+				if heading == "" || service == catalog.Other || !catalog.IsService(service) {
+					return usage(fmt.Errorf("--section: invalid %q (want HEADING=SERVICE; services: %s)", s, strings.Join(rowServices(), ", ")))
+				}
+				o.Sections[heading] = service
+			}
+			var err error
+			if o.Known, err = load(); err != nil {
+				return err
+			}
 			data, err := readArticle(cmd, args[0])
 			if err != nil {
 				return usage(err)
 			}
-			rows, err := catalog.Import(bytes.NewReader(data))
+			article, err := catalog.Import(bytes.NewReader(data), o)
 			if err != nil {
 				return usage(fmt.Errorf("%s: %w", args[0], err))
 			}
+			rows, update := article.Update(o.Known)
 			if err := catalog.Encode(cmd.OutOrStdout(), rows); err != nil {
 				return err
 			}
-			hosts := map[string]bool{}
-			for _, r := range rows {
-				hosts[r.Host] = true
-			}
-			_, err = fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s, %s (%s)\n", args[0], plural(len(rows), "row", "rows"), plural(len(hosts), "host", "hosts"), rows[0].Source)
-			return err
+			return reportImport(cmd.ErrOrStderr(), args[0], article, update, len(rows))
 		},
 	}
+	cmd.Flags().StringArrayVar(&sections, "section", nil, "count new hosts below a heading for a service: `HEADING=SERVICE` (repeatable)")
+	return cmd
+}
+
+// rowServices are the ids that a row can count for.
+func rowServices() []string {
+	return slices.DeleteFunc(serviceIDs(), func(id string) bool { return id == catalog.Other })
+}
+
+// reportImport says what import has decided, a line each.
+func reportImport(w io.Writer, file string, a *catalog.Article, u catalog.Update, total int) error {
+	var b strings.Builder
+	hosts := map[string]bool{}
+	for _, r := range a.Rows {
+		hosts[r.Host] = true
+	}
+	fmt.Fprintf(&b, "%s: %s, %s (%s)\n", file, plural(len(a.Rows), "row", "rows"), plural(len(hosts), "host", "hosts"), a.Rows[0].Source)
+	for _, h := range a.Unknown {
+		as := "a section of its own; known hosts keep their service"
+		if h.Section != "" {
+			as = fmt.Sprintf("read as %q", h.Section)
+		}
+		fmt.Fprintf(&b, "unknown heading %q: %s, %s\n", h.Heading, plural(h.Rows, "row", "rows"), as)
+	}
+	for _, n := range a.New {
+		fmt.Fprintf(&b, "new: %s counts for %s: %s\n", n.Host, n.Service, n.Why)
+	}
+	list := func(what string, rows []catalog.Row) {
+		for _, r := range rows {
+			fmt.Fprintf(&b, "%s: %s (%s)\n", what, r.Host, r.Service)
+		}
+	}
+	list("retired", u.Retired)
+	list("listed again", u.Restored)
+	if n := len(u.Newer); n > 0 {
+		fmt.Fprintf(&b, "%s newer than this edition kept\n", plural(n, "row", "rows"))
+	}
+	if u.Alone {
+		b.WriteString("no host of the catalogue is listed: its rows are left out\n")
+	} else {
+		fmt.Fprintf(&b, "%s written\n", plural(total, "row", "rows"))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 // maxArticle bounds what is read into memory; Apple's article is far smaller.

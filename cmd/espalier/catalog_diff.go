@@ -19,16 +19,17 @@ func catalogDiff(load func() ([]catalog.Row, error)) *cobra.Command {
 		Short: "Show what an edition of Apple's article changes in the catalogue",
 		Long: `Show what FILE has and the catalogue has not, and the reverse.
 
-FILE is Apple's article as plain text or HTML, in Swedish or English, or a
-catalogue as import writes it; - is standard input. The exit status is 0 where
-they are the same, 1 where they differ.`,
+FILE is Apple's article in any form that import reads, or a catalogue as import
+writes it; - is standard input. A row with the same host, ports, protocols,
+systems and proxy mark below another heading has moved. The exit status is 0 if
+they are the same, 1 if they differ.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			old, err := load()
 			if err != nil {
 				return err
 			}
-			rows, err := readRows(cmd, args[0])
+			rows, err := readRows(cmd, args[0], old)
 			if err != nil {
 				return usage(err)
 			}
@@ -49,7 +50,7 @@ they are the same, 1 where they differ.`,
 }
 
 // readRows reads a catalogue, or else the article.
-func readRows(cmd *cobra.Command, path string) ([]catalog.Row, error) {
+func readRows(cmd *cobra.Command, path string, known []catalog.Row) ([]catalog.Row, error) {
 	data, err := readArticle(cmd, path)
 	if err != nil {
 		return nil, err
@@ -57,11 +58,11 @@ func readRows(cmd *cobra.Command, path string) ([]catalog.Row, error) {
 	if ext := filepath.Ext(path); ext == ".yaml" || ext == ".yml" || looksLikeCatalogue(data) {
 		return catalog.ParseFile(path, data)
 	}
-	rows, err := catalog.Import(bytes.NewReader(data))
+	article, err := catalog.Import(bytes.NewReader(data), catalog.Options{Known: known})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return rows, nil
+	return article.Rows, nil
 }
 
 // looksLikeCatalogue reports whether the first line that is no comment begins a
@@ -105,19 +106,23 @@ func writeChanges(s screen, changes []catalog.Change, file string) error {
 	n := map[string]int{}
 	for _, c := range changes {
 		n[c.Kind]++
-		r, as := c.Row(), map[string]style{catalog.Added: green, catalog.Removed: red, catalog.Changed: yellow}[c.Kind]
+		r, as := c.Row(), map[string]style{catalog.Added: green, catalog.Removed: red, catalog.Changed: yellow, catalog.Moved: dim}[c.Kind]
 		t.add(cell{c.Kind, as}, cell{r.Host, plain}, cell{r.Service, plain}, cell{what(c), plain})
 	}
 	if err := t.write(s); err != nil {
 		return err
 	}
-	return s.paragraphs([]string{"", fmt.Sprintf("In %s and not in the catalogue: %s. In the catalogue and not there: %s. Different: %s.",
-		file, plural(n[catalog.Added], "row", "rows"), plural(n[catalog.Removed], "row", "rows"), plural(n[catalog.Changed], "row", "rows"))})
+	sum := fmt.Sprintf("In %s and not in the catalogue: %s. In the catalogue and not there: %s. Different: %s.",
+		file, plural(n[catalog.Added], "row", "rows"), plural(n[catalog.Removed], "row", "rows"), plural(n[catalog.Changed], "row", "rows"))
+	if n := n[catalog.Moved]; n > 0 {
+		sum += fmt.Sprintf(" Only below another heading: %s.", plural(n, "row", "rows"))
+	}
+	return s.paragraphs([]string{"", sum})
 }
 
 // what describes a change in a line.
 func what(c catalog.Change) string {
-	if c.Kind != catalog.Changed {
+	if c.Kind == catalog.Added || c.Kind == catalog.Removed {
 		r := c.Row()
 		parts := []string{joined(r.Ports, ",") + " " + joined(r.Transports, ",")}
 		if len(r.Systems) > 0 {

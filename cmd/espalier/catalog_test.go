@@ -53,6 +53,25 @@ UDP
 macOS only
 `
 
+const germanArticle = `# Eine Seite
+
+## Fahrzeuge
+
+Text.
+
+| Hosts | Ports | Protokoll | OS | Beschreibung | Proxyunterstützung |
+|---|---|---|---|---|---|
+| a.example.com | 443 | TCP | iOS und macOS | Dinge | Ja |
+
+## Boats
+
+| Hosts | Ports | Protokoll | OS | Beschreibung | Proxyunterstützung |
+|---|---|---|---|---|---|
+| e.example.com | 443 | TCP, UDP | iOS und visionOS | Dinge | — |
+
+Veröffentlicht am 7. August 2026
+`
+
 const catalogue = `- {host: a.example.com, ports: [443], transports: [tcp], systems: [ios, macos], proxy: "yes",
    purpose: Things, service: icloud, section: iCloud, source: article}
 - {host: c.example.com, ports: [22], transports: [tcp], systems: [ios], proxy: unmarked,
@@ -77,7 +96,7 @@ func files(t *testing.T, pairs ...string) {
 }
 
 func TestCatalog(t *testing.T) {
-	files(t, "article.txt", article, "catalogue.yaml", catalogue, "catalogue", "# as import writes it\n"+catalogue,
+	files(t, "article.txt", article, "article.md", germanArticle, "catalogue.yaml", catalogue, "catalogue", "# as import writes it\n"+catalogue,
 		"bad.txt", strings.Replace(article, "UDP", "QUIC", 1), "bad.yaml", strings.Replace(catalogue, "443", "0", 1))
 	for _, tt := range []struct {
 		name, args, stdin, stdout, stderr string
@@ -119,11 +138,51 @@ a.example.com  443    tcp        yes    Things
    purpose: Things, service: icloud, section: iCloud, source: article}
 - {host: b.example.com, ports: [443], transports: [udp], systems: [macos], proxy: unmarked,
    service: icloud, section: iCloud, source: article}
-`, stderr: "article.txt: 2 rows, 2 hosts (article)\n"},
+`, stderr: `article.txt: 2 rows, 2 hosts (article)
+new: a.example.com counts for icloud: by its section, "iCloud"
+new: b.example.com counts for icloud: by its section, "iCloud"
+no host of the catalogue is listed: its rows are left out
+`},
+		{name: "import into a catalogue", args: "import article.md --catalog catalogue.yaml --section Boats=siri", stdout: `# iCloud
+- {host: a.example.com, ports: [443], transports: [tcp], systems: [ios, macos], proxy: "yes",
+   purpose: Things, service: icloud, section: iCloud, source: article 2026-08}
+
+# Siri and search
+- {host: c.example.com, ports: [22], transports: [tcp], systems: [ios], proxy: unmarked,
+   service: siri, section: Siri and search, source: article,
+   until: 2024-09}
+- {host: d.example.com, ports: [123], transports: [udp], proxy: unmarked,
+   service: siri, section: Siri and search, source: article,
+   since: after 2023, until: 2026-08, unknown: [proxy], note: no longer listed}
+
+# Device management
+- {host: "*.push.apple.com", ports: [443, 5223], transports: [tcp], proxy: see-apns,
+   service: push, section: Device management, source: article,
+   until: 2026-08, note: no longer listed}
+
+# Boats
+- {host: e.example.com, ports: [443], transports: [tcp, udp], systems: [ios, visionos], proxy: unmarked,
+   purpose: Dinge, service: siri, section: Boats, source: article 2026-08,
+   since: 2026-08}
+`, stderr: `article.md: 2 rows, 2 hosts (article 2026-08)
+unknown heading "Fahrzeuge": 1 row, read as "iCloud"
+unknown heading "Boats": 1 row, a section of its own; known hosts keep their service
+new: e.example.com counts for siri: as --section says
+retired: d.example.com (siri)
+retired: *.push.apple.com (push)
+5 rows written
+`},
+		{name: "import: invalid --section", args: "import article.md --section Boats", code: exitUsage,
+			stderr: `--section: invalid "Boats" (want HEADING=SERVICE; services: ` + strings.Join(rowServices(), ", ") + ")"},
+		{name: "import: unknown service in --section", args: "import article.md --section Boats=other", code: exitUsage,
+			stderr: `--section: invalid "Boats=other" (want HEADING=SERVICE; services: ` + strings.Join(rowServices(), ", ") + ")"},
+		{name: "import: a heading that the article has not", args: "import article.md --section Trains=siri", code: exitUsage,
+			stderr: `article.md: section "Trains": no table of the article is below such a heading (it has "Fahrzeuge", "Boats")`},
+		{name: "import: no catalogue", args: "import article.md --catalog none.yaml", code: exitUsage, stderr: "open none.yaml: no such file or directory"},
 		{name: "import: malformed", args: "import bad.txt", code: exitUsage,
 			stderr: `bad.txt: line 17: b.example.com: protocol: "QUIC" is not a protocol (known: TCP, UDP, SSH)`},
 		{name: "import: another text", args: "import -", stdin: "Hello", code: exitUsage,
-			stderr: `-: no table found (want tables headed "Hosts", "Ports", "Protocol" …, in Swedish "Servrar", "Portar", "Protokoll" …)`},
+			stderr: `-: no table found (want rows of a host, its ports such as "443, 80" and its protocol such as TCP)`},
 		{name: "import: no file", args: "import", code: exitUsage, stderr: "accepts 1 arg(s), received 0"},
 		{name: "import: no such file", args: "import none.txt", code: exitUsage, stderr: "open none.txt: no such file or directory"},
 

@@ -11,6 +11,7 @@ const (
 	Added   = "added"   // only the new list has the row
 	Removed = "removed" // only the old list has it
 	Changed = "changed" // both have it, with different cells
+	Moved   = "moved"   // both have it with the same cells, below different headings
 )
 
 // A Change is a difference between two lists of rows.
@@ -18,7 +19,7 @@ type Change struct {
 	Kind string
 	// Old is nil where the row is added, New where it is removed.
 	Old, New *Row
-	// Cells are the differences of a changed row.
+	// Cells are the differences of a changed or moved row.
 	Cells []CellChange
 }
 
@@ -32,52 +33,63 @@ func (c Change) Row() *Row {
 
 // A CellChange is a difference between two rows.
 type CellChange struct {
-	Cell string `json:"cell"` // ports, transports, systems, proxy or until
+	Cell string `json:"cell"` // ports, transports, systems, proxy, until, section or service
 	Old  string `json:"old"`  // "" is an empty cell, "unknown" one that is not known
 	New  string `json:"new"`
 }
 
-// Diff tells what new changes in old. Rows belong together where host and
-// service agree, in their order where a list has several such rows. The order
-// inside a cell, the section's title, purpose, provenance and notes make no
-// difference, nor does a cell that new does not know.
+// Diff tells what new changes in old. Rows belong together by their host: first
+// those of the same service, then those with the same cells, then by their order.
+// The order inside a cell, the purpose, provenance and notes make no difference,
+// nor do two names of the same section, nor a cell that new does not know.
 //
 // A retired row of old that new does not have is not removed: it was already.
 // One that new still lists, or lists again, is changed in "until".
 //
-// Changes come in the order of old, then the added rows in the order of new.
+// Changed and removed rows come first, in the order of old, then the added ones
+// in the order of new, and then those that only moved.
 func Diff(old, new []Row) []Change {
-	type key struct{ host, service string }
-	rest := map[key][]*Row{}
-	for i := range new {
-		k := key{new[i].Host, new[i].Service}
-		rest[k] = append(rest[k], &new[i])
+	pairs := pairRows(old, new)
+	fresh := map[int]*Row{}
+	for i, k := range pairs {
+		if k >= 0 {
+			fresh[k] = &new[i]
+		}
 	}
-	var changes []Change
-	for i := range old {
-		o := &old[i]
-		k := key{o.Host, o.Service}
-		if len(rest[k]) == 0 {
+	var changes, moved []Change
+	for k := range old {
+		o, n := &old[k], fresh[k]
+		if n == nil {
 			if o.Until == "" {
 				changes = append(changes, Change{Kind: Removed, Old: o})
 			}
 			continue
 		}
-		n := rest[k][0]
-		rest[k] = rest[k][1:]
-		if cells := diffCells(o, n); cells != nil {
-			changes = append(changes, Change{Kind: Changed, Old: o, New: n, Cells: cells})
+		cells, place := diffCells(o, n), diffPlace(o, n)
+		switch {
+		case cells != nil:
+			changes = append(changes, Change{Kind: Changed, Old: o, New: n, Cells: append(cells, place...)})
+		case place != nil:
+			moved = append(moved, Change{Kind: Moved, Old: o, New: n, Cells: place})
 		}
 	}
-	for i := range new {
-		n := &new[i]
-		k := key{n.Host, n.Service}
-		if len(rest[k]) > 0 && rest[k][0] == n {
-			rest[k] = rest[k][1:]
-			changes = append(changes, Change{Kind: Added, New: n})
+	for i, k := range pairs {
+		if k < 0 {
+			changes = append(changes, Change{Kind: Added, New: &new[i]})
 		}
 	}
-	return changes
+	return append(changes, moved...)
+}
+
+// diffPlace compares where two rows are listed and what they count for.
+func diffPlace(old, new *Row) (diff []CellChange) {
+	if !sameService(old.Section, new.Section) {
+		diff = append(diff, CellChange{"section", old.Section, new.Section})
+	}
+	if old.Service != new.Service {
+		diff = append(diff, CellChange{"service", old.Service, new.Service})
+	}
+	return diff
 }
 
 func diffCells(old, new *Row) (diff []CellChange) {

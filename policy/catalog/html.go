@@ -12,193 +12,117 @@ import (
 
 // importHTML reads the article as a web page: its headings and tables in the
 // order in which they stand.
-func importHTML(data []byte) ([]Row, error) {
+func importHTML(data []byte) (list []found, text string, err error) {
 	doc, err := html.Parse(bytes.NewReader(data))
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	p := htmlParser{source: edition(cellText(doc))}
+	var above outline
+	var grids []grid
+	tables, lines := 0, tableLines(data)
 	for n := range doc.Descendants() {
-		switch {
-		case heading(n):
+		if level := headingLevel(n); level > 0 {
 			if s := cellText(n); s != "" && !isSystems(s) {
-				p.heading = s
-			}
-		case n.DataAtom == atom.Table:
-			p.tables++
-			p.rowAt = 0
-			if err := p.table(n); err != nil {
-				return nil, fmt.Errorf("line %d: %w", lineOf(data, p.tables, p.rowAt), err)
+				above.add(level, s)
 			}
 		}
+		if n.DataAtom != atom.Table {
+			continue
+		}
+		tables++
+		g := grid{heading: above.heading()}
+		for i, tr := range tableRows(n) {
+			line := 1 // of the table where its row has no tag of its own
+			if t := tables - 1; t < len(lines) {
+				line = lines[t][min(i+1, len(lines[t])-1)]
+			}
+			row := gridRow{at: fmt.Sprintf("line %d: table %d, row %d", line, tables, i+1)}
+			for _, td := range tr {
+				row.cells = append(row.cells, cellText(td))
+				for _, a := range td.Attr {
+					if (a.Key == "colspan" || a.Key == "rowspan") && a.Val != "1" {
+						row.spans = a.Key
+					}
+				}
+			}
+			g.rows = append(g.rows, row)
+		}
+		grids = append(grids, g)
 	}
-	if p.rows == nil {
-		return nil, errNoTable
-	}
-	return p.rows, nil
+	list, err = readGrids(grids)
+	return list, cellText(doc), err
 }
 
-// lineOf is the line on which a row of a table begins, both counted from 1 as
-// they begin in the page, or the table where the row has no tag of its own. The
-// tree that the rows are read from does not know its lines.
-func lineOf(data []byte, table, row int) int {
+// An outline has the headings that are open, the widest first.
+type outline struct {
+	levels []int
+	names  []string
+}
+
+// add closes the headings of level and below, and opens another.
+func (o *outline) add(level int, name string) {
+	for n := len(o.levels); n > 0 && o.levels[n-1] >= level; n-- {
+		o.levels, o.names = o.levels[:n-1], o.names[:n-1]
+	}
+	o.levels, o.names = append(o.levels, level), append(o.names, name)
+}
+
+func (o *outline) heading() (h heading) {
+	names := slices.Clone(o.names)
+	slices.Reverse(names)
+	if len(names) > 0 {
+		h.name, h.parents = names[0], names[1:]
+	}
+	return h
+}
+
+// tableLines are the lines on which the tables of a page begin, in the first place
+// of each, and behind it those of its rows. The tree that the rows are read from
+// does not know its lines.
+func tableLines(data []byte) (lines [][]int) {
 	z := html.NewTokenizer(bytes.NewReader(data))
-	line, found, tables, rows := 1, 1, 0, 0
+	line := 1
 	var open []int // the tables that are open, the innermost last
 	for {
 		kind := z.Next()
 		if kind == html.ErrorToken {
-			return found
+			return lines
 		}
 		at := line
 		line += bytes.Count(z.Raw(), []byte{'\n'})
 		name, _ := z.TagName()
-		switch atom.Lookup(name) {
-		case atom.Table:
-			switch {
-			case kind == html.StartTagToken:
-				if tables++; tables == table {
-					found = at
-				}
-				open = append(open, tables)
-			case kind == html.EndTagToken && len(open) > 0:
-				open = open[:len(open)-1]
-			}
-		case atom.Tr:
-			if kind == html.StartTagToken && len(open) > 0 && open[len(open)-1] == table {
-				if rows++; rows == row {
-					return at
-				}
-			}
+		switch tag := atom.Lookup(name); {
+		case tag == atom.Table && kind == html.StartTagToken:
+			open = append(open, len(lines))
+			lines = append(lines, []int{at})
+		case tag == atom.Table && kind == html.EndTagToken && len(open) > 0:
+			open = open[:len(open)-1]
+		case tag == atom.Tr && kind == html.StartTagToken && len(open) > 0:
+			t := open[len(open)-1]
+			lines[t] = append(lines[t], at)
 		}
 	}
 }
 
-type htmlParser struct {
-	rows    []Row
-	source  string
-	tables  int
-	rowAt   int    // the row of the table that is read, from 1; 0: not yet one
-	heading string // the last one, lists of systems aside; empty once used
-	section section
-}
-
-func heading(n *html.Node) bool {
+// headingLevel is 1 for h1 to 6 for h6, 7 for a paragraph in bold outside of a
+// table, 0 for anything else.
+func headingLevel(n *html.Node) int {
 	switch n.DataAtom {
 	case atom.H1, atom.H2, atom.H3, atom.H4, atom.H5, atom.H6:
-		return true
-	}
-	return false
-}
-
-// table reads a table of the article. Tables that have neither its head nor a
-// row like its rows are not its own.
-func (p *htmlParser) table(n *html.Node) error {
-	trs := tableRows(n)
-	if len(trs) == 0 {
-		return nil
-	}
-	head := texts(trs[0])
-	if !slices.ContainsFunc(head, func(s string) bool { c, ok := lookupColumn(s); return ok && c == colHost }) {
-		for i, tr := range trs {
-			if c := texts(tr); len(c) > 1 && isHost(c[0]) && isNumbers(c[1]) {
-				p.rowAt = i + 1
-				return fmt.Errorf("table %d, row %d: %s: a row like the article's below a head that is not (%s)",
-					p.tables, i+1, c[0], strings.Join(head, ", "))
+		return int(n.Data[1] - '0')
+	case atom.P, atom.Div:
+		c := n.FirstChild
+		if c == nil || c.NextSibling != nil || c.DataAtom != atom.B && c.DataAtom != atom.Strong {
+			return 0
+		}
+		for p := n.Parent; p != nil; p = p.Parent {
+			if p.DataAtom == atom.Table {
+				return 0
 			}
 		}
-		return nil
+		return 7
 	}
-	var cols []column
-	for _, s := range head {
-		c, ok := lookupColumn(s)
-		if !ok || slices.Contains(cols, c) {
-			return fmt.Errorf("table %d: the column %q is not known or stands twice", p.tables, s)
-		}
-		cols = append(cols, c)
-	}
-	if p.heading != "" {
-		sec, ok := lookupSection(p.heading)
-		if !ok || sec.service == "" {
-			return fmt.Errorf("table %d: the heading %q is not a section that is known here", p.tables, p.heading)
-		}
-		p.section, p.heading = sec, ""
-	}
-	if p.section.service == "" {
-		return fmt.Errorf("table %d: no section's heading above it", p.tables)
-	}
-	if len(trs) == 1 {
-		return fmt.Errorf("table %d: no row below its head", p.tables)
-	}
-	for i, tr := range trs[1:] {
-		p.rowAt = i + 2
-		r, err := p.row(tr, cols)
-		if err != nil {
-			return fmt.Errorf("table %d, row %d: %w", p.tables, i+2, err)
-		}
-		p.rows = append(p.rows, r)
-	}
-	return nil
-}
-
-// row reads a row of cells in the order of cols. Cells missing at its end are
-// empty.
-func (p *htmlParser) row(tr []*html.Node, cols []column) (Row, error) {
-	r := Row{}
-	cells := texts(tr)
-	if i := slices.Index(cols, colHost); i < len(cells) {
-		r.Host = strings.ToLower(cells[i])
-	}
-	if err := checkHost(r.Host); err != nil {
-		return r, err
-	}
-	fail := func(what string, err error) (Row, error) {
-		return r, fmt.Errorf("%s: %s: %w", r.Host, what, err)
-	}
-	for _, td := range tr {
-		for _, a := range td.Attr {
-			if (a.Key == "colspan" || a.Key == "rowspan") && a.Val != "1" {
-				return fail("cells", fmt.Errorf("a cell with %s is not understood", a.Key))
-			}
-		}
-	}
-	if len(cells) > len(cols) {
-		return fail("cells", fmt.Errorf("%d in the row, %d in the table's head", len(cells), len(cols)))
-	}
-	for i, c := range cols {
-		s := ""
-		if i < len(cells) {
-			s = cells[i]
-		}
-		var err error
-		switch c {
-		case colPorts:
-			if r.Ports, err = readPorts(s); err != nil {
-				return fail("ports", err)
-			}
-		case colTransports:
-			if r.Transports, err = readTransports(s); err != nil {
-				return fail("protocol", err)
-			}
-		case colSystems:
-			if !isBlank(s) {
-				if r.Systems, err = readSystems(s); err != nil {
-					return fail("OS", err)
-				}
-			}
-		case colPurpose:
-			if !isBlank(s) {
-				r.Purpose = s
-			}
-		case colProxy:
-			var ok bool
-			if r.Proxy, ok = readProxy(s); !ok {
-				return fail("proxy support", fmt.Errorf("%q is not understood (known: Yes, Ja, nothing, the note on APNs)", s))
-			}
-		}
-	}
-	finish(&r, cols, p.section, p.source)
-	return r, nil
+	return 0
 }
 
 // tableRows returns the cells of each row of table, those of tables inside it
@@ -225,14 +149,6 @@ func tableRows(table *html.Node) (rows [][]*html.Node) {
 	}
 	walk(table)
 	return rows
-}
-
-func texts(cells []*html.Node) []string {
-	out := make([]string, len(cells))
-	for i, c := range cells {
-		out[i] = cellText(c)
-	}
-	return out
 }
 
 // cellText is the text of n as it shows, without footnote marks. Line breaks

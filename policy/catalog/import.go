@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -16,18 +14,43 @@ import (
 // maxArticle is far above the size of Apple's article, as HTML too.
 const maxArticle = 16 << 20
 
-// Import reads Apple's article for network administrators, in Swedish or
-// English, as plain text (one cell a line, as a browser or a converter writes
-// it) or as HTML, and returns its rows in their order. It knows the words of
-// the article, not its hosts.
+// An Article is an edition of Apple's article for network administrators.
+type Article struct {
+	// Edition is its month, such as "2024-07"; empty where the article names none.
+	Edition string
+	// Rows are its rows in their order. Their services are the catalogue's.
+	Rows []Row
+	// New and Unknown say what Import decided.
+	New     []NewRow
+	Unknown []UnknownHeading
+}
+
+// Options of Import.
+type Options struct {
+	// Known is the catalogue that the article is read for: a host keeps its service
+	// in it. Nil means none.
+	Known []Row
+	// Sections gives new hosts below a heading of the article a service.
+	Sections map[string]string
+}
+
+// Import reads Apple's article for network administrators, as HTML, as Markdown,
+// or as text with one cell a line, with tabs or with spaces between the cells of a
+// row. What a column holds says which it is, so any language will do; in those of
+// words.go the headings and marks are known, too.
+//
+// Known hosts keep the service that they have in the catalogue, and row by row
+// where a host has several. The service of a new host is, by the first of these
+// that tells one: Options.Sections, its heading, a heading with a similar name, the
+// known hosts of its table, a known host with a similar name; apple-other where
+// none does.
 //
 // Purposes are the article's own descriptions. Where a table has no column for
-// ports or protocols, 443 and TCP are assumed and marked as unknown. Source
-// names the edition where the article tells it.
+// ports or protocols, 443 and TCP are assumed and marked as unknown.
 //
-// An error names the line, in HTML the table and row. Nothing is skipped: what
+// An error names the line, in HTML the table and row too. Nothing is skipped: what
 // is not understood is an error.
-func Import(r io.Reader) ([]Row, error) {
+func Import(r io.Reader, o Options) (*Article, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxArticle+1))
 	if err != nil {
 		return nil, err
@@ -39,19 +62,27 @@ func Import(r io.Reader) ([]Row, error) {
 		return nil, fmt.Errorf("line %d: not UTF-8 text", 1+bytes.Count(data[:i], []byte("\n")))
 	}
 	data = norm.NFC.Bytes(bytes.TrimPrefix(data, []byte("\ufeff")))
-	var rows []Row
+	text := string(data)
+	var list []found
 	if isHTML(data) {
-		rows, err = importHTML(data)
+		list, text, err = importHTML(data)
 	} else {
-		rows, err = importText(string(data))
+		list, err = importText(text)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return rows, nil
+	if list == nil {
+		return nil, errNoTable
+	}
+	if err := readMarks(list, o.Known); err != nil {
+		return nil, err
+	}
+	a := &Article{Edition: edition(clean(text))}
+	return a, a.assign(list, o)
 }
 
-var errNoTable = errors.New(`no table found (want tables headed "Hosts", "Ports", "Protocol" …, in Swedish "Servrar", "Portar", "Protokoll" …)`)
+var errNoTable = errors.New(`no table found (want rows of a host, its ports such as "443, 80" and its protocol such as TCP)`)
 
 // isHTML tells HTML from text that mentions it.
 func isHTML(data []byte) bool {
@@ -84,46 +115,4 @@ func clean(s string) string {
 		return r
 	}, s)
 	return strings.Join(strings.Fields(s), " ")
-}
-
-// finish fills in what the cells of a row do not say.
-func finish(r *Row, cols []column, sec section, source string) {
-	r.Section, r.Service, r.Source = sec.name, sec.serviceOf(r.Host), source
-	if r.Proxy == "" {
-		r.Proxy = ProxyUnmarked
-	}
-	if !slices.Contains(cols, colPorts) {
-		r.Ports, r.Unknown = []uint16{443}, append(r.Unknown, "ports")
-	}
-	if !slices.Contains(cols, colTransports) {
-		r.Transports, r.Unknown = []string{"tcp"}, append(r.Unknown, "transports")
-	}
-	if !slices.Contains(cols, colProxy) {
-		r.Unknown = append(r.Unknown, "proxy")
-	}
-}
-
-// months are the article's, English and Swedish, by their first three letters.
-var months = []string{"jan", "feb", "mar", "apr", "may maj", "jun", "jul", "aug", "sep", "oct okt", "nov", "dec"}
-
-var editions = []*regexp.Regexp{
-	regexp.MustCompile(`(?i)\b(?:published date|publiceringsdatum):? (?:\d{1,2} )?(\pL{3})\pL*,? (?:\d{1,2}, )?(20\d\d)\b`),
-	regexp.MustCompile(`(?i)\b(?:recent changes|nyligen genomförda förändringar):? (\pL{3})\pL* (20\d\d)\b`),
-}
-
-// edition says which edition of the article text is: by its date, or else by
-// the newest month of its list of changes.
-func edition(text string) string {
-	for _, re := range editions {
-		m := re.FindStringSubmatch(text)
-		if m == nil {
-			continue
-		}
-		for i, names := range months {
-			if strings.Contains(names, strings.ToLower(m[1])) {
-				return fmt.Sprintf("article %s-%02d", m[2], i+1)
-			}
-		}
-	}
-	return "article"
 }

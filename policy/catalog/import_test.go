@@ -2,196 +2,18 @@ package catalog
 
 import (
 	"fmt"
-	"html"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 )
 
-// A language renders rows the way the article writes them, with sentences of
-// our own.
-type language struct {
-	head              []string // host to proxy
-	and, only         string
-	onlyInFront       bool
-	yes, apns, before string
-	sections          map[string]string // English title: title; missing: the same
-	date              string
-}
-
-var english = language{
-	head: []string{"Hosts", "Ports", "Protocol", "OS", "Description", "Supports proxies"},
-	and:  ", and ", only: " only", yes: "Yes", apns: "See what is said of APNs and proxies.",
-	before: "Devices need these hosts.", date: "Published Date: July 29, 2023",
-}
-
-var swedish = language{
-	head: []string{"Servrar", "Portar", "Protokoll", "OS", "Beskrivning", "Stöd för proxyservrar"},
-	and:  " och ", only: "Endast ", onlyInFront: true, yes: "Ja", apns: "Se texten om PN-tjänster med proxy.",
-	before: "Enheterna behöver de här servrarna.", date: "Publiceringsdatum: 29 juli 2023",
-	sections: map[string]string{
-		"Device setup":      "Enhetsinställning",
-		"Device management": "Enhetshantering",
-		"Apple Business Manager and Apple School Manager": "Apple Business Manager och Apple School Manager",
-		"Apple Business Essentials device management":     "Apple Business Essentials-enhetshantering",
-		"Classroom and Schoolwork":                        "Klassrum och Skolarbete",
-		"Software updates":                                "Mjukvaruuppdateringar",
-		"Carrier updates":                                 "Uppdateringar från operatör",
-		"Content caching":                                 "Innehållscachning",
-		"App features":                                    "Appfunktioner",
-		"Beta updates":                                    "Betauppdateringar",
-		"DNS resolution":                                  "DNS-konvertering",
-		"Certificate validation":                          "Certifikatvalidering",
-		"Apple ID":                                        "Apple-ID",
-		"Siri and search":                                 "Siri och sökning",
-		"Tap to Pay on iPhone":                            "Tap to Pay på iPhone",
-		"Additional content":                              "Ytterligare innehåll",
-	},
-}
-
-func (l language) section(name string) string {
-	if s, ok := l.sections[name]; ok {
-		return s
+// read imports an article without a catalogue.
+func read(article string) ([]Row, error) {
+	a, err := Import(strings.NewReader(article), Options{})
+	if err != nil {
+		return nil, err
 	}
-	return name
-}
-
-var systemNames = map[string]string{
-	"ios": "iOS", "ipados": "iPadOS", "tvos": "tvOS", "macos": "macOS", "watchos": "watchOS", "visionos": "visionOS",
-}
-
-// cells are the cells of a row as the article has them, empty ones too.
-func (l language) cells(r Row) []string {
-	var names []string
-	for _, s := range r.Systems {
-		names = append(names, systemNames[s])
-	}
-	systems := strings.Join(names, ", ")
-	switch n := len(names); {
-	case n == 1 && l.onlyInFront:
-		systems = l.only + systems
-	case n == 1:
-		systems += l.only
-	case n > 1:
-		systems = strings.Join(names[:n-1], ", ") + l.and + names[n-1]
-	}
-	protocol := strings.ToUpper(join(r.Transports, ", "))
-	if slices.Equal(r.Ports, []uint16{22}) {
-		protocol, systems = "SSH", "-"
-	}
-	proxy := map[Proxy]string{ProxyYes: l.yes, ProxySeeAPNs: l.apns}[r.Proxy]
-	return []string{r.Host, join(r.Ports, ", "), protocol, systems, r.Purpose, proxy}
-}
-
-// text renders rows one cell a line, without the empty cells.
-func (l language) text(rows []Row) string {
-	var b strings.Builder
-	line := func(s string) {
-		if s != "" {
-			b.WriteString(s + "\r\n\r\n")
-		}
-	}
-	line("\ufeffA title that is no section")
-	line("• A list that stands before it all")
-	for i, r := range rows {
-		if i == 0 || r.Section != rows[i-1].Section {
-			line(l.section(r.Section))
-			line(l.before)
-			for _, h := range l.head {
-				line(h)
-			}
-		}
-		for _, c := range l.cells(r) {
-			line(strings.ReplaceAll(c, ", ", ",\u00a0"))
-		}
-	}
-	line("HTTP-proxy")
-	line("Something about proxies and *.apple.com.")
-	b.WriteString(l.date)
-	return b.String()
-}
-
-// html renders rows as a page, with what pages have in their cells.
-func (l language) html(rows []Row) string {
-	var b strings.Builder
-	b.WriteString("<!doctype html>\n<title>A page</title><h1>A title that is no section</h1><table><tr><td>not ours</td></tr></table>\n")
-	for i, r := range rows {
-		if i == 0 || r.Section != rows[i-1].Section {
-			if i > 0 {
-				b.WriteString("</table>\n")
-			}
-			fmt.Fprintf(&b, "<h2 id=\"s%d\"><span>%s</span></h2><p>%s</p>\n<table class=x>", i, html.EscapeString(l.section(r.Section)), l.before)
-			if i%2 == 0 {
-				b.WriteString("<thead><tr><th scope=col>" + strings.Join(l.head, "</th><th>") + "</th></tr></thead><tbody>\n")
-			} else {
-				b.WriteString("<tr><td><b>" + strings.Join(l.head, "</b></td><td><b>") + "</b></td></tr>\n")
-			}
-		}
-		b.WriteString("<tr>")
-		for k, c := range l.cells(r) {
-			c = strings.ReplaceAll(html.EscapeString(c), ", ", ",&nbsp;")
-			switch (i + k) % 4 {
-			case 0:
-				c = "<p class=\"y\">" + c + "</p>"
-			case 1:
-				c = "<a href=\"https://example.com\">" + c + "</a><sup>1</sup>"
-			case 2:
-				c = strings.ReplaceAll(c, ",&nbsp;", ",<br>")
-			case 3:
-				if c == "" {
-					c = "—"
-				}
-			}
-			b.WriteString("<td>" + c + "</td>")
-		}
-		b.WriteString("</tr>\n")
-	}
-	b.WriteString("</table><h2>HTTP-proxy</h2><p>" + l.date + "</p>")
-	return b.String()
-}
-
-// articleRows are the rows of July 2023 as an import gives them. Some have no
-// description, as in the article.
-func articleRows() []Row {
-	var rows []Row
-	for i, r := range Embedded() {
-		if r.Source != "article 2023-07" {
-			continue
-		}
-		r.Until, r.Note = "", ""
-		if i%4 == 0 {
-			r.Purpose = ""
-		}
-		rows = append(rows, r)
-	}
-	return rows
-}
-
-func TestImportGivesTheRowsOfTheArticle(t *testing.T) {
-	want := articleRows()
-	for name, l := range map[string]language{"english": english, "swedish": swedish} {
-		for form, article := range map[string]string{"text": l.text(want), "html": l.html(want)} {
-			t.Run(name+" "+form, func(t *testing.T) {
-				got, err := Import(strings.NewReader(article))
-				if err != nil {
-					t.Fatal(err)
-				}
-				if len(got) != 127 {
-					t.Fatalf("%d rows, want 127", len(got))
-				}
-				for i := range want {
-					if !reflect.DeepEqual(got[i], want[i]) {
-						t.Errorf("row %d:\ngot  %+v\nwant %+v", i, got[i], want[i])
-					}
-				}
-				again, err := Parse([]byte(encode(t, got)))
-				if err != nil || !reflect.DeepEqual(again, got) {
-					t.Errorf("what was imported is not read back: %v", err)
-				}
-			})
-		}
-	}
+	return a.Rows, nil
 }
 
 // lines makes text of cells, one a line.
@@ -236,7 +58,7 @@ func TestImportText(t *testing.T) {
 			`a.example.com icloud [] "" yes`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			rows, err := Import(strings.NewReader(tt.article))
+			rows, err := read(tt.article)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -260,7 +82,7 @@ func TestImportEdition(t *testing.T) {
 		{"not told", "Published Date:", "article"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			rows, err := Import(strings.NewReader("iCloud\n" + head + "a.example.com\n443\nTCP\nYes\n" + tt.line))
+			rows, err := read("iCloud\n" + head + "a.example.com\n443\nTCP\nYes\n" + tt.line)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -272,10 +94,10 @@ func TestImportEdition(t *testing.T) {
 }
 
 func TestImportHTMLTakesColumnsByTheirHead(t *testing.T) {
-	rows, err := Import(strings.NewReader(`<h2>iCloud</h2><table>
+	rows, err := read(`<h2>iCloud</h2><table>
 		<tr><th>Description</th><th>Hosts</th><th>OS</th></tr>
 		<tr><td>Things</td><td>A.example.com</td><td>iOS and macOS</td></tr>
-		<tr><td></td><td>*.b.example.com</td></tr></table>`))
+		<tr><td></td><td>*.b.example.com</td></tr></table>`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +113,67 @@ func TestImportHTMLTakesColumnsByTheirHead(t *testing.T) {
 	}
 }
 
-const noTable = `no table found (want tables headed "Hosts", "Ports", "Protocol" …, in Swedish "Servrar", "Portar", "Protokoll" …)`
+// The services of hosts that the catalogue does not have, and what is told of
+// them and of headings.
+func TestImportNewHosts(t *testing.T) {
+	known := Embedded()
+	row := func(host string) string { return host + "\t443\tTCP\tiOS\tThings\tYes\n" }
+	for _, tt := range []struct {
+		name, article string
+		sections      map[string]string
+		want          string // host service, and why
+		unknown       string
+	}{
+		{"by the heading", "Software updates\n" + row("new.apple.com"), nil, `new.apple.com software-update by its section, "Software updates"`, ""},
+		{"by the heading in another language", "Zertifikatsvalidierung\n" + row("new.apple.com"), nil, `new.apple.com certificates by its section, "Certificate validation"`, ""},
+		{"by a subheading", "Apple Business\nEmployees and students\n" + row("new.apple.com"), nil, `new.apple.com business-school by its section, "Apple Business Manager and Apple School Manager"`, ""},
+		{"by a similar heading", "ID Verifier for iPad\n" + row("new.apple.com"), nil, `new.apple.com id-verifier heading "ID Verifier for iPad" is like "ID Verifier"`, "ID Verifier for iPad: 1 "},
+		{"by letters of the heading", "Certificates validated\n" + row("new.apple.com"), nil, `new.apple.com certificates heading "Certificates validated" is like "Certificate validation"`, "Certificates validated: 1 "},
+		{"by the option", "Flying cars\n" + row("new.apple.com"), map[string]string{"flying Cars": "siri"}, `new.apple.com siri as --section says`, "Flying cars: 1 "},
+		{"the option says nothing of known hosts", "Flying cars\n" + row("ppq.apple.com"), map[string]string{"Flying cars": "siri"}, ``, "Flying cars: 1 App Store"},
+		{"by the known hosts of its table", "Flying cars\n" + row("swscan.apple.com") + row("swdist.apple.com") + row("new.apple.com"), nil,
+			`new.apple.com software-update by its section, "Software updates"`, "Flying cars: 3 Software updates"},
+		{"below a known wildcard", "Flying cars\n" + row("new.school.apple.com"), nil, `new.school.apple.com business-school it is below *.school.apple.com`, "Flying cars: 1 "},
+		{"push", "Flying cars\n" + row("new.push.apple.com"), nil, `new.push.apple.com push it is below push.apple.com`, "Flying cars: 1 "},
+		{"by a similar host", "Flying cars\n" + row("gdmf-new.apple.com"), nil, `gdmf-new.apple.com device-management its name is like gdmf.apple.com`, "Flying cars: 1 "},
+		{"by nothing", "Flying cars\n" + row("zzz.apple.com"), nil, `zzz.apple.com apple-other nothing known is like it or its heading`, "Flying cars: 1 "},
+		{"without a heading", row("zzz.apple.com"), nil, `zzz.apple.com apple-other nothing known is like it or its heading`, ""},
+		{"a further row of a known host", "Flying cars\n" + row("ppq.apple.com") + row("zzz.apple.com") + row("yyy.apple.com") + "Boats\n" + row("ppq.apple.com"), nil,
+			`zzz.apple.com app-store by its section, "App Store"; yyy.apple.com app-store by its section, "App Store"; ppq.apple.com app-store by its section, "App Store"`,
+			"Flying cars: 3 App Store; Boats: 1 App Store"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a, err := Import(strings.NewReader(tt.article), Options{Known: known, Sections: tt.sections})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var fresh, unknown []string
+			for _, n := range a.New {
+				fresh = append(fresh, n.Host+" "+n.Service+" "+n.Why)
+			}
+			for _, u := range a.Unknown {
+				unknown = append(unknown, fmt.Sprintf("%s: %d %s", u.Heading, u.Rows, u.Section))
+			}
+			if got := strings.Join(fresh, "; "); got != tt.want {
+				t.Errorf("new:\ngot  %s\nwant %s", got, tt.want)
+			}
+			if got := strings.Join(unknown, "; "); got != tt.unknown {
+				t.Errorf("unknown:\ngot  %s\nwant %s", got, tt.unknown)
+			}
+		})
+	}
+	for name, o := range map[string]Options{
+		`section "iCloud": "cloud" is unknown`:                                               {Sections: map[string]string{"iCloud": "cloud"}},
+		`section "iCloud": "other" is unknown`:                                               {Sections: map[string]string{"iCloud": Other}},
+		`section "Boats": no table of the article is below such a heading (it has "iCloud")`: {Sections: map[string]string{"Boats": "siri"}},
+	} {
+		if _, err := Import(strings.NewReader("iCloud\n"+row("a.apple.com")), o); err == nil || !strings.HasPrefix(err.Error(), name) {
+			t.Errorf("got %v, want %s", err, name)
+		}
+	}
+}
+
+const noTable = `no table found (want rows of a host, its ports such as "443, 80" and its protocol such as TCP)`
 
 func TestImportMistakesInText(t *testing.T) {
 	row := func(cells ...string) string { return "iCloud\n" + head + lines(cells...) } // the row begins in line 8
@@ -301,15 +183,6 @@ func TestImportMistakesInText(t *testing.T) {
 		{"not text", "iCloud\n\xff\xfe", "line 2: not UTF-8 text"},
 		{"no host below the head", row("Example"), `line 8: "Example": want a host name below the table's head`},
 		{"nothing below the head", "iCloud\n" + head, "line 7: the text ends here: want a host name below the table's head"},
-		{"no section", head + lines("a.example.com", "443", "TCP"), `line 1: "Hosts": a table without a section's heading above it`},
-		{"unknown section", "Flying cars\nA paragraph.\n" + head + lines("a.example.com", "443", "TCP"),
-			`line 1: "Flying cars": not a section that is known here, yet a table stands below it`},
-		{"unknown section behind a table", row("a.example.com", "443", "TCP", "iOS", "Things") + "Flying cars\nA paragraph.\n" + head + lines("b.example.com", "443", "TCP"),
-			`line 13: "Flying cars": not a section that is known here, yet a table stands below it`},
-		{"unknown section behind a row without a description", row("a.example.com", "443", "TCP", "iOS") + "Flying cars\nA paragraph.\n" + head + lines("b.example.com", "443", "TCP"),
-			`line 12: "Flying cars": not a section that is known here, yet a table stands below it`},
-		{"a section that has no table", "Firewalls\n" + head + lines("a.example.com", "443", "TCP"),
-			`line 1: "Firewalls": not a section that is known here, yet a table stands below it`},
 		{"a row without a head", "iCloud\na.example.com\n443\nTCP\n", `line 2: "a.example.com": a row without a table's head above it`},
 		{"host misspelt", row("a.example.com", "443", "TCP", "iOS", "Things", "b_example.com", "443", "TCP"), `line 13: "b_example.com": not a host name, yet ports follow it`},
 		{"host misspelt, below a row without a description", row("a.example.com", "443", "TCP", "b,example.com", "443", "TCP"), `line 11: "b,example.com": not a host name, yet ports follow it`},
@@ -345,16 +218,10 @@ func TestImportMistakesInHTML(t *testing.T) {
 	for _, tt := range []struct{ name, article, want string }{
 		{"another page", "<p>Hello", noTable},
 		{"another table", "<table><tr><td>a<td>b</table>", noTable},
-		{"a head that is not known", "<h2>iCloud</h2><table><tr><th>Where<th>Which</tr><tr><td>a.example.com<td>443</table>",
-			"line 1: table 1, row 2: a.example.com: a row like the article's below a head that is not (Where, Which)"},
-		{"a column that is not known", "<h2>iCloud</h2><table><tr><th>Hosts<th>Colour</tr><tr><td>a.example.com<td>red</table>",
-			`line 1: table 1: the column "Colour" is not known or stands twice`},
-		{"no section", "<table><tr><th>Hosts<th>Ports</tr><tr><td>a.example.com<td>443</table>", "line 1: table 1: no section's heading above it"},
-		{"unknown section", "<h2>Flying cars</h2><table><tr><th>Hosts<th>Ports</tr><tr><td>a.example.com<td>443</table>",
-			`line 1: table 1: the heading "Flying cars" is not a section that is known here`},
-		{"unknown section behind a table", table("<tr><td>a.example.com<td>443<td>TCP") + "<h3>Flying cars</h3><table><tr><th>Hosts<th>Ports</tr><tr><td>a.example.com<td>443</table>",
-			`line 1: table 2: the heading "Flying cars" is not a section that is known here`},
-		{"no rows", table(""), "line 1: table 1: no row below its head"},
+		{"two columns that nothing tells", "<h2>iCloud</h2><table><tr><th>Hosts<th>Colour<th>Smell<th>Weight<th>Age</tr><tr><td>a.example.com<td>red<td>sweet<td>1 kg<td>old</table>",
+			`line 1: table 1, row 1: unknown column "Smell"`},
+		{"a column twice", "<h2>iCloud</h2><table><tr><th>Hosts<th>Ports<th>Ports</tr><tr><td>a.example.com<td>443<td>443</table>", `line 1: table 1, row 1: duplicate column "Ports"`},
+		{"no rows", table(""), "line 1: table 1, row 1: no row below the table's head"},
 		{"host", table("<tr><td>a example.com<td>443<td>TCP"), `line 1: table 1, row 2: "a example.com" is not a host name (allowed: a lower-case name such as www.example.com, or *.example.com)`},
 		{"no host", table("<tr><td>a.example.com<td>443<td>TCP<tr><td><td>443"), `line 1: table 1, row 3: "" is not a host name (allowed: a lower-case name such as www.example.com, or *.example.com)`},
 		{"ports", table("<tr><td>a.example.com<td>70000<td>TCP"), `line 1: table 1, row 2: a.example.com: ports: "70000" is not a port (allowed: 1 to 65535)`},
@@ -376,7 +243,7 @@ func TestImportMistakesInHTML(t *testing.T) {
 
 func importFails(t *testing.T, article, want string) {
 	t.Helper()
-	rows, err := Import(strings.NewReader(article))
+	rows, err := read(article)
 	if err == nil {
 		t.Fatalf("imported as %+v", rows)
 	}
@@ -386,20 +253,22 @@ func importFails(t *testing.T, article, want string) {
 }
 
 func TestImportTooLarge(t *testing.T) {
-	if _, err := Import(strings.NewReader(strings.Repeat("x", maxArticle+1))); err == nil || err.Error() != "the article is larger than 16 MB" {
+	if _, err := read(strings.Repeat("x", maxArticle+1)); err == nil || err.Error() != "the article is larger than 16 MB" {
 		t.Errorf("got %v", err)
 	}
 }
 
 // What Import returns can be written and read again; what it refuses says why.
 func FuzzImport(f *testing.F) {
-	rows := articleRows()[:12]
-	f.Add(english.text(rows))
-	f.Add(swedish.text(rows))
-	f.Add(english.html(rows))
+	row := "a.example.com | 443, 80 | TCP | iOS, macOS | Things | Yes"
 	f.Add("iCloud\n" + head + "a.example.com\n443\nTCP\niOS, macOS\nThings\nYes\nApp Store\n" + head + "b.example.com\n80\nSSH\n-\n")
+	f.Add("<h2>iCloud</h2><table><tr><th>Hosts<th>Ports<th>Protocol<tr><td>a.example.com<td>443<td>TCP</table>")
+	f.Add("## iCloud\n\nHosts | Ports | Protocol | OS | Description | Proxy\n---|---|---|---|---|---\n" + row + "\n")
+	f.Add("## iCloud\n\n| Hosts | Ports | Protocol | OS | Description | Proxy |\n|---|---|---|---|---|---|\n| " + row + " |\n")
+	f.Add("iCloud\n" + strings.ReplaceAll(row, " | ", "\t") + "\n" + strings.ReplaceAll(row, " | ", "  ") + "\n" + strings.ReplaceAll(row, " | ", " ") + "\n")
+	f.Add("Rész\nNevek\nKapuk\nProtokoll\nOS\nMire\nProxy\na.example.com\n443\nTCP\nCsak macOS\nValami\nMehet\nb.example.com\n443\nTCP\nValami\nMehet\n")
 	f.Fuzz(func(t *testing.T, article string) {
-		rows, err := Import(strings.NewReader(article))
+		rows, err := read(article)
 		if err != nil {
 			return
 		}

@@ -2,45 +2,178 @@ package catalog
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
-// A textLine is a line that is not empty.
-type textLine struct {
-	n int // from 1
-	s string
-}
-
-// textParser reads the article as text. There every cell is a line and empty
-// cells are missing, so cells are told apart by their shape, and what ends a
-// table is told by what stands before the next one.
+// textParser reads the article as text with one cell a line. Empty cells are
+// missing there, so cells are told apart by their shape, and a table's end by
+// the text before the next one.
 type textParser struct {
-	lines  []textLine
-	source string
+	lines []textLine
+	// heads are the heads of tables in a language that is not known: their columns
+	// by the line that they begin at.
+	heads map[int][]column
+	// headWords are the lines of all heads.
+	headWords map[string]bool
+	// mark is the word of the last column in a language that is not known.
+	mark string
+	// only are words for "only" in such a language.
+	only map[string]bool
 }
 
-func importText(s string) ([]Row, error) {
+// importCells reads the article as text with one cell a line.
+func importCells(s string) ([]found, error) {
 	var p textParser
 	n := 0
 	for line := range strings.Lines(s) {
 		n++
-		// Tables copied from a browser have tabs between their cells.
 		for cell := range strings.SplitSeq(line, "\t") {
-			if cell = clean(cell); cell != "" {
-				p.lines = append(p.lines, textLine{n, cell})
+			if l := newLine(n, cell, false); l.s != "" {
+				p.lines = append(p.lines, l)
 			}
 		}
 	}
-	p.source = edition(clean(s))
+	p.learn()
 	return p.rows()
 }
 
-func (p *textParser) rows() ([]Row, error) {
-	var rows []Row
-	var sec section
-	gap := 0 // where what stands between the last table and the next begins
+// learn finds the heads of tables and the mark of proxy support in a language
+// that is not known, by what stands around the rows.
+func (p *textParser) learn() {
+	p.heads, p.headWords = map[int][]column{}, map[string]bool{}
+	var starts []int // the first rows of tables
+	cell := func(i int) bool {
+		s := p.lines[i].s
+		return isHost(foldHost(s)) || isNumbers(s) || isTransports(s)
+	}
+	var rows []int
+	for i := range p.lines {
+		if i+2 >= len(p.lines) || !isHost(foldHost(p.lines[i].s)) || !isNumbers(p.lines[i+1].s) || !isTransports(p.lines[i+2].s) {
+			continue
+		}
+		rows = append(rows, i)
+		// Between two rows stand the systems, description and mark of the first.
+		from := i
+		for from > 0 && !cell(from-1) && i-from < 6 {
+			from--
+		}
+		if n := i - from; n > 3 || n == i && n > 1 {
+			starts = append(starts, i)
+		}
+	}
+	headed := map[int]bool{} // the lines behind a known head
+	for i := range p.lines {
+		if cols := p.knownHead(i); cols != nil {
+			headed[i+len(cols)] = true
+			for k := range cols {
+				p.headWords[p.lines[i+k].s] = true
+			}
+		}
+	}
+	p.learnHeads(slices.DeleteFunc(starts, func(i int) bool { return headed[i] }))
+	p.learnMark(rows)
+	if p.mark != "" {
+		p.learnOthers(rows)
+	}
+}
+
+// learnHeads takes the lines above each of several tables that are the same for
+// their heads, above a single one the six nearest.
+func (p *textParser) learnHeads(starts []int) {
+	times := map[string]int{}
+	for _, i := range starts {
+		for k := max(0, i-6); k < i; k++ {
+			times[p.lines[k].s]++
+		}
+	}
+	for _, i := range starts {
+		from := i
+		for k := i - 1; k >= max(0, i-6); k-- {
+			s := p.lines[k].s
+			if isParagraph(s) || utf8.RuneCountInString(s) > 40 {
+				break
+			}
+			if len(starts) == 1 || times[s] > 1 && 2*times[s] >= len(starts) {
+				from = k
+			}
+		}
+		for k := from; k < i; k++ {
+			if containsAny(p.lines[k].s, protocolWords) && k >= 2 {
+				from = k - 2
+				break
+			}
+		}
+		if n := i - from; n > 1 {
+			cols := []column{colHost, colPorts, colTransports, colSystems, colPurpose, colProxy}[:min(n, 6)]
+			if n < 6 && n > 3 { // which column is missing does not matter: cells tell
+				cols = append(append([]column{}, cols[:n-1]...), colProxy)
+			}
+			p.heads[from] = cols
+			for k := range cols {
+				p.headWords[p.lines[from+k].s] = true
+			}
+		}
+	}
+}
+
+// learnMark takes the word that most often follows a description for the mark.
+func (p *textParser) learnMark(rows []int) {
+	second := map[string]int{}
+	for n, i := range rows {
+		end := len(p.lines)
+		if n+1 < len(rows) {
+			end = rows[n+1]
+		}
+		i += 3
+		if i < end && (looksLikeSystems(p.lines[i].s) || isBlank(p.lines[i].s)) {
+			i++
+		}
+		if i+1 < end {
+			second[p.lines[i+1].s]++
+		}
+	}
+	for s, n := range second {
+		if q, _ := readProxy(s); q == ProxyYes {
+			p.mark = ""
+			return
+		}
+		if n > 1 && (n > second[p.mark] || n == second[p.mark] && s < p.mark) && utf8.RuneCountInString(s) <= 24 && !isParagraph(s) && !p.headWords[s] {
+			p.mark = s
+		}
+	}
+}
+
+// learnOthers finds the words that stand beside a single system for "only", by the
+// descriptions that follow such cells: none follows "macOS updates", which is one.
+func (p *textParser) learnOthers(rows []int) {
+	all, followed := map[string]int{}, map[string]int{}
+	for _, i := range rows {
+		i += 3
+		if i >= len(p.lines) || !looksLikeSystems(p.lines[i].s) {
+			continue
+		}
+		if names, others, _ := systemWords(p.lines[i].s); len(names) == 1 && len(others) > 0 {
+			all[others[0]]++
+			end := func(i int) bool { return i >= len(p.lines) || p.isHost(i) || p.lines[i].s == p.mark }
+			if !end(i+1) && end(i+2) {
+				followed[others[0]]++
+			}
+		}
+	}
+	p.only = map[string]bool{}
+	for w, n := range followed {
+		p.only[w] = n > 1 && 4*n >= all[w]
+	}
+}
+
+func (p *textParser) rows() ([]found, error) {
+	var rows []found
+	var above heading
+	gap := 0 // the first line behind the last table
 	for i := 0; i < len(p.lines); {
-		cols := p.header(i)
+		cols := p.head(i)
 		if cols == nil {
 			if err := p.stray(i, gap); err != nil {
 				return nil, err
@@ -48,31 +181,39 @@ func (p *textParser) rows() ([]Row, error) {
 			i++
 			continue
 		}
-		var err error
-		if sec, err = p.section(gap, i, sec); err != nil {
-			return nil, err
+		if h := headingIn(p.lines[gap:i]); h.name != "" {
+			above = h
+		}
+		// A cell for which the last table has no column stands right above the next
+		// heading.
+		if _, known := lookupSection(above.name); known && gap > 0 && gap+1 < i && p.lines[gap+1].s == above.name {
+			if s := p.lines[gap].s; !isParagraph(s) && !isSystems(s) && len(above.parents) == 1 {
+				if _, ok := lookupSection(s); !ok {
+					return nil, p.errorf(gap, "neither a cell of the row above nor a section that is known here")
+				}
+			}
 		}
 		i += len(cols)
-		if i == len(p.lines) || !isHost(p.lines[i].s) {
+		if i == len(p.lines) || !p.isHost(i) {
 			return nil, p.errorf(i, "want a host name below the table's head")
 		}
-		for i < len(p.lines) && isHost(p.lines[i].s) {
-			var r Row
-			if r, i, err = p.row(i, cols, sec); err != nil {
+		for i < len(p.lines) && p.isHost(i) {
+			var f found
+			var err error
+			if f, i, err = p.row(i, cols, above); err != nil {
 				return nil, err
 			}
-			rows = append(rows, r)
+			rows = append(rows, f)
 		}
 		if err := p.leftover(i); err != nil {
 			return nil, err
 		}
 		gap = i
 	}
-	if rows == nil {
-		return nil, errNoTable
-	}
 	return rows, nil
 }
+
+func (p *textParser) isHost(i int) bool { return isHost(foldHost(p.lines[i].s)) }
 
 // errorf is an error at line i, which it quotes; at the end there is none.
 func (p *textParser) errorf(i int, format string, args ...any) error {
@@ -83,12 +224,23 @@ func (p *textParser) errorf(i int, format string, args ...any) error {
 	return fmt.Errorf("line %d: %q: %s", p.lines[i].n, p.lines[i].s, msg)
 }
 
-// header returns the columns of the table whose head begins at line i, nil
-// where none does. Each is a line.
-func (p *textParser) header(i int) (cols []column) {
+// head returns the columns of the table whose head begins at line i, nil where
+// none does. Each is a line.
+func (p *textParser) head(i int) []column {
+	if cols := p.heads[i]; cols != nil {
+		return cols
+	}
+	return p.knownHead(i)
+}
+
+// knownHead is head in a language that is known.
+func (p *textParser) knownHead(i int) (cols []column) {
 	seen := map[column]bool{}
 	for _, l := range p.lines[i:] {
 		c, ok := lookupColumn(l.s)
+		if !ok && len(cols) >= 4 && containsAny(l.s, proxyWords) && !isParagraph(l.s) {
+			c, ok = colProxy, true
+		}
 		if !ok || seen[c] || len(cols) == 0 && c != colHost {
 			break
 		}
@@ -98,22 +250,38 @@ func (p *textParser) header(i int) (cols []column) {
 	if len(cols) < 2 {
 		return nil
 	}
+	// Heads that are not known stand between the known ones and the first row.
+	first := i + len(cols)
+	for n := range 7 - len(cols) {
+		if k := first + n; k+1 < len(p.lines) && p.isHost(k) && isNumbers(p.lines[k+1].s) {
+			for _, l := range p.lines[first:k] {
+				c := colPurpose
+				if containsAny(l.s, proxyWords) || seen[c] {
+					c = colProxy
+				}
+				if isParagraph(l.s) || seen[c] {
+					return cols
+				}
+				seen[c] = true
+				cols = append(cols, c)
+			}
+			break
+		}
+	}
 	return cols
 }
 
 // stray finds cells outside of a table: a row whose host was not understood,
 // or one below a head that was not.
 func (p *textParser) stray(i, gap int) error {
-	if i+1 < len(p.lines) && isHost(p.lines[i].s) && isNumbers(p.lines[i+1].s) {
+	if i+1 < len(p.lines) && p.isHost(i) && isNumbers(p.lines[i+1].s) {
 		if gap > 0 && gap < i {
 			return p.errorf(gap, "not a cell of the row above, yet the table goes on in line %d", p.lines[i].n)
 		}
 		return p.errorf(i, "a row without a table's head above it")
 	}
-	if i > 0 && i+1 < len(p.lines) && isNumbers(p.lines[i].s) {
-		if _, err := readTransports(p.lines[i+1].s); err == nil {
-			return p.errorf(i-1, "not a host name, yet ports follow it")
-		}
+	if i > 0 && i+1 < len(p.lines) && isNumbers(p.lines[i].s) && isTransports(p.lines[i+1].s) {
+		return p.errorf(i-1, "not a host name, yet ports follow it")
 	}
 	return nil
 }
@@ -127,56 +295,27 @@ func (p *textParser) leftover(i int) error {
 	if err := p.stray(i, i); err != nil {
 		return err
 	}
-	_, err := readTransports(p.lines[i].s)
-	_, ok := readProxy(p.lines[i].s)
-	if ok || err == nil || isNumbers(p.lines[i].s) {
+	if s := p.lines[i].s; p.isMark(s) || isBlank(s) || isTransports(s) || isNumbers(s) {
 		return p.errorf(i, "not a cell of the row above")
 	}
 	return nil
 }
 
-// section finds the section of the table whose head is at line head: the
-// nearest heading between it and the table before, which ended at line gap. A
-// table without one goes on with the section before. Paragraphs and lists of
-// systems are no headings.
-func (p *textParser) section(gap, head int, before section) (section, error) {
-	for i := head - 1; i >= gap; i-- {
-		s := p.lines[i].s
-		if isParagraph(s) || isSystems(s) {
-			continue
-		}
-		if sec, ok := lookupSection(s); ok && sec.service != "" {
-			return sec, p.known(gap, i)
-		}
-		return section{}, p.errorf(i, "not a section that is known here, yet a table stands below it")
-	}
-	if before.service == "" {
-		return section{}, p.errorf(head, "a table without a section's heading above it")
-	}
-	return before, nil
-}
+func (p *textParser) isMark(s string) bool { return isMark(s) || s == p.mark }
 
-// known refuses a line behind a table's last row, which ended at line gap, that
-// is neither a cell nor anything else that stands before the heading at line i.
-func (p *textParser) known(gap, i int) error {
-	if gap == 0 || gap == i {
-		return nil
+// isSystems is stricter where the language is known.
+func (p *textParser) isSystems(s string) bool {
+	if isSystems(s) {
+		return true
 	}
-	s := p.lines[gap].s
-	if _, ok := lookupSection(s); ok || isParagraph(s) || isSystems(s) {
-		return nil
-	}
-	return p.errorf(gap, "neither a cell of the row above nor a section that is known here")
-}
-
-// isParagraph tells sentences and list items from headings and cells.
-func isParagraph(s string) bool {
-	return strings.HasPrefix(s, "•") || strings.HasSuffix(s, ".") || strings.HasSuffix(s, ":") || len(s) > 200
+	names, others, _ := systemWords(s)
+	return p.mark != "" && looksLikeSystems(s) && (len(names) > 1 || p.only[others[0]])
 }
 
 // row reads the row that begins at line i and returns the line behind it.
-func (p *textParser) row(i int, cols []column, sec section) (r Row, next int, err error) {
-	r.Host = p.lines[i].s
+func (p *textParser) row(i int, cols []column, above heading) (f found, next int, err error) {
+	f.known = p.mark == ""
+	f.Host, f.heading, f.at = foldHost(p.lines[i].s), above, fmt.Sprintf("line %d", p.lines[i].n)
 	i++
 	for _, c := range cols[1:] {
 		cell := ""
@@ -185,19 +324,19 @@ func (p *textParser) row(i int, cols []column, sec section) (r Row, next int, er
 		}
 		switch c {
 		case colPorts:
-			if r.Ports, err = readPorts(cell); err != nil {
-				return r, i, p.cellError(i, r.Host, "ports", err)
+			if f.Ports, err = readPorts(cell); err != nil {
+				return f, i, p.cellError(i, f.Host, "ports", err)
 			}
 			i++
 		case colTransports:
-			if r.Transports, err = readTransports(cell); err != nil {
-				return r, i, p.cellError(i, r.Host, "protocol", err)
+			if f.Transports, err = readTransports(cell); err != nil {
+				return f, i, p.cellError(i, f.Host, "protocol", err)
 			}
 			i++
 		case colSystems:
-			if isSystems(cell) {
-				if r.Systems, err = readSystems(cell); err != nil {
-					return r, i, p.cellError(i, r.Host, "OS", err)
+			if p.isSystems(cell) {
+				if f.Systems, err = readSystems(cell); err != nil {
+					return f, i, p.cellError(i, f.Host, "OS", err)
 				}
 				i++
 			} else if cell != "" && isBlank(cell) {
@@ -206,19 +345,25 @@ func (p *textParser) row(i int, cols []column, sec section) (r Row, next int, er
 		case colPurpose:
 			if cell != "" && isBlank(cell) {
 				i++
-			} else if p.isPurpose(i, sec) {
-				r.Purpose = cell
+			} else if p.isPurpose(i, above) {
+				f.Purpose = cell
 				i++
 			}
 		case colProxy:
-			if proxy, ok := readProxy(cell); ok && cell != "" {
-				r.Proxy = proxy
+			if cell != "" && (isBlank(cell) || p.isMark(cell) || isPush(f.Host) && p.isLast(i)) {
+				f.mark = cell
 				i++
 			}
 		}
 	}
-	finish(&r, cols, sec, p.source)
-	return r, i, nil
+	f.finish(cols)
+	return f, i, nil
+}
+
+// isLast reports whether line i, which is no host, is the last before another
+// row or a table.
+func (p *textParser) isLast(i int) bool {
+	return !p.isHost(i) && (i+1 == len(p.lines) || p.isHost(i+1) || p.head(i+1) != nil)
 }
 
 // cellError is about a cell that a row must have.
@@ -232,38 +377,34 @@ func (p *textParser) cellError(i int, host, cell string, err error) error {
 // isPurpose tells whether line i, where a description may stand, is one. At the
 // end of a table it may as well be a heading or a paragraph, and headings occur
 // as descriptions, too.
-func (p *textParser) isPurpose(i int, current section) bool {
-	if i >= len(p.lines) || isHost(p.lines[i].s) || p.header(i) != nil {
+func (p *textParser) isPurpose(i int, current heading) bool {
+	if i >= len(p.lines) || p.isHost(i) || p.head(i) != nil {
 		return false
 	}
 	s := p.lines[i].s
-	if _, ok := readProxy(s); ok || isNumbers(s) {
+	if p.isMark(s) || isNumbers(s) || isTransports(s) {
 		return false
 	}
-	if _, err := readTransports(s); err == nil {
-		return false
-	}
-	if i+1 == len(p.lines) || isHost(p.lines[i+1].s) {
-		return true
-	}
-	if _, ok := readProxy(p.lines[i+1].s); ok {
+	if i+1 == len(p.lines) || p.isHost(i+1) || p.isMark(p.lines[i+1].s) {
 		return true
 	}
 	if sec, ok := lookupSection(s); ok {
-		return sec == current // its own heading does not come again
+		now, _ := lookupSection(current.name)
+		return sec == now // its own heading does not come again
 	}
 	if isParagraph(s) {
 		return false
 	}
-	// A heading stands before the next table. Where nothing else can be it,
-	// this line is: better a heading that is not known than rows in the wrong
-	// section.
+	// A heading stands before the next table. Where nothing else can be it, this
+	// line is.
 	for j := i + 1; j < len(p.lines); j++ {
-		if p.header(j) != nil {
+		if p.head(j) != nil {
 			return false
 		}
 		if s := p.lines[j].s; !isParagraph(s) && !isSystems(s) {
-			return true
+			// Where a paragraph follows this line, and a subheading that, it is
+			// the heading above both.
+			return j == i+1 || !isParagraph(p.lines[i+1].s)
 		}
 	}
 	return true
