@@ -1,9 +1,12 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -618,5 +621,72 @@ func TestMayDeny(t *testing.T) {
 		if got := p.MayDeny(to, true); got != want.named {
 			t.Errorf("MayDeny(%s, named) = %v", target, got)
 		}
+	}
+}
+
+// A rule by service matches the same hosts before and after an import of an
+// edition that has merged the sections which services were named after.
+func TestRulesMatchAcrossAnImport(t *testing.T) {
+	data, err := os.ReadFile("catalog/testdata/editions/2026-07.tsv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var article strings.Builder
+	section := ""
+	for i, line := range strings.Split(strings.TrimSpace(string(data)), "\n") {
+		f := strings.Split(line, "\t")
+		if i == 0 {
+			continue
+		}
+		if f[0] != section {
+			section = f[0]
+			article.WriteString(section + "\n")
+		}
+		article.WriteString(strings.Join([]string{f[1], strings.ReplaceAll(f[2], ",", ", "), strings.ToUpper(f[3]), "", "Something", ""}, "\t") + "\n")
+	}
+	a, err := catalog.Import(strings.NewReader(article.String()), catalog.Options{Known: catalog.Embedded()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, _ := a.Update(catalog.Embedded())
+	file := filepath.Join(t.TempDir(), "apple.yaml")
+	w, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(catalog.Encode(w, rows), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for _, service := range catalog.Services {
+		if service.ID == catalog.Other {
+			continue
+		}
+		rules := []Rule{{Name: "one service", Then: "deny", When: When{Services: []string{service.ID}}}}
+		before := compile(t, Config{Apple: Apple{Wide: true}, Rules: rules})
+		after := compile(t, Config{Apple: Apple{Wide: true, Catalog: file}, Rules: rules})
+		denied := 0
+		for _, r := range before.Apple().Rows() {
+			if strings.Contains(r.Host, "/") {
+				continue
+			}
+			for _, port := range append(slices.Clone(r.Ports), 443) {
+				ask := &Request{Target: target(t, fmt.Sprintf("%s:%d", strings.Replace(r.Host, "*", "x", 1), port)), Client: ipad, Connect: true}
+				is, was := after.Decide(ask), before.Decide(ask)
+				if is.Action != was.Action || is.Service() != was.Service() {
+					t.Errorf("%s: %s is %v of %s after the import, and was %v of %s", service.ID, ask.Target, is.Action, is.Service(), was.Action, was.Service())
+				}
+				if is.Action == Deny {
+					denied++
+				}
+			}
+		}
+		if denied == 0 {
+			t.Errorf("%s: nothing is denied", service.ID)
+		}
+	}
+	ppq := &Request{Target: target(t, "ppq.apple.com:443"), Client: ipad, Connect: true}
+	p := compile(t, Config{Apple: Apple{Catalog: file}, Rules: []Rule{{Name: "apps", Then: "deny", When: When{Services: []string{"app-store"}}}}})
+	if d := p.Decide(ppq); d.Action != Deny || d.Rule != "apps" {
+		t.Errorf("ppq.apple.com: %v by %s", d.Action, d.Rule)
 	}
 }
