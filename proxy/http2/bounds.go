@@ -44,6 +44,7 @@ const (
 	budgetFull      = 5000 // for 1000 streams that are begun, or cancelled, at once
 	budgetPerSecond = 100
 	budgetPerData   = 3 // WINDOW_UPDATE for stream and connection, PING to measure
+	budgetPerKiB    = 1 // of DATA: clients give windows back by 4 KiB, and less
 	budgetPerStream = 4 // PRIORITY, WINDOW_UPDATE, and some to spare
 )
 

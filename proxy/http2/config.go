@@ -32,9 +32,10 @@ type Config struct {
 	// ExtendedConnect advertises extended CONNECT and admits it: requests with
 	// :protocol (RFC 8441, 3).
 	ExtendedConnect bool
-	// Stall bounds how long the client may move nothing: of its side of the
-	// connection while the proxy writes, of an answer, and of a request's body before
-	// the answer has begun. Each byte renews it. Tunnels have no bound of their own.
+	// Stall bounds how long the client may move nothing of an answer, and of a
+	// request's body before the answer has begun. Each byte renews it. Tunnels have no
+	// such bound. It bounds the connection too: of what the proxy writes the client
+	// must take 16 KiB in that time, or 1 KiB once it was slow.
 	// Default: 5 minutes.
 	Stall time.Duration
 	// IdleTimeout closes a connection that has had no stream for so long.
@@ -80,7 +81,8 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.MaxStreams, 1000)
 	setDefault(&c.StreamWindow, 256<<10)
 	setDefault(&c.ConnWindow, 4<<20)
-	c.StreamWindow, c.ConnWindow = max(c.StreamWindow, initialWindow), max(c.ConnWindow, initialWindow)
+	c.StreamWindow = min(max(c.StreamWindow, initialWindow), maxWindow)
+	c.ConnWindow = min(max(c.ConnWindow, initialWindow), maxWindow)
 	setDefault(&c.Stall, 5*time.Minute)
 	setDefault(&c.IdleTimeout, 3*time.Minute)
 	setDefault(&c.PingInterval, 5*time.Minute)

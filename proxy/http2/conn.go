@@ -25,8 +25,9 @@ const (
 )
 
 const (
-	flushTime = time.Second // for the last frames to go out, and for the client to read them
-	drainTime = time.Second // for the client to learn that it must not begin streams
+	flushTime  = time.Second      // for the last frames to go out after an error, and to arrive
+	lingerTime = 10 * time.Second // for the client to leave after an end in order
+	drainTime  = time.Second      // for the client to learn that it must not begin streams
 )
 
 // ErrShutdown is how streams end that Conn.Close cuts.
@@ -92,13 +93,14 @@ type Conn struct {
 	peerFrame        int
 	budget           budget
 
-	enc     *hpack.Encoder
-	encoded bytes.Buffer
-	out     []byte    // frames that are to be written
-	ready   []*Stream // have data and window
-	wake    sync.Cond // for the writer
-	room    sync.Cond // for those that write heads; out has become short
-	written chan struct{}
+	enc            *hpack.Encoder
+	encoded        bytes.Buffer
+	out            []byte    // frames that are to be written
+	appended, gone int64     // bytes that ever came to out, and that were written
+	ready          []*Stream // have data and window
+	wake           sync.Cond // for the writer
+	room           sync.Cond // for those that write heads; out has become short
+	written        chan struct{}
 
 	timer      *time.Timer
 	quietSince time.Duration // when active became 0
@@ -159,23 +161,27 @@ func (c *Conn) Serve() error {
 	go c.write()
 	c.end(c.read())
 	<-c.written
-	c.linger()
+	c.mu.Lock()
+	c.timer.Stop()
+	err := c.cause
+	c.mu.Unlock()
+	c.linger(err)
 	c.conn.Close()
 	c.handlers.Wait()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.timer.Stop()
-	return c.cause
+	return err
 }
 
-// linger lets the client read the last frames: closing with unread input would
-// reset the connection under them.
-func (c *Conn) linger() {
-	if w, ok := c.conn.(interface{ CloseWrite() error }); !ok || w.CloseWrite() != nil {
-		return
+// linger lets the client read the last frames: closing with unread input, or
+// before input that is on its way, would reset the connection under them.
+func (c *Conn) linger(err error) {
+	d := flushTime
+	if err == nil {
+		d = lingerTime
 	}
-	_ = c.conn.SetReadDeadline(time.Now().Add(flushTime))
-	_, _ = io.Copy(io.Discard, c.conn)
+	_ = c.conn.SetReadDeadline(time.Now().Add(d))
+	if w, ok := c.conn.(interface{ CloseWrite() error }); ok && w.CloseWrite() == nil {
+		_, _ = io.Copy(io.Discard, c.conn)
+	}
 }
 
 // Shutdown lets the streams finish, tells the client to begin no others, and
@@ -212,6 +218,9 @@ func (c *Conn) refuse() {
 func (c *Conn) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.phase == closing { // lets nothing linger
+		c.conn.Close()
+	}
 	c.endLocked(ErrShutdown)
 }
 
@@ -248,7 +257,9 @@ func (c *Conn) endLocked(err error) {
 	c.wake.Broadcast()
 	c.room.Broadcast()
 	_ = c.conn.SetReadDeadline(time.Unix(1, 0))
-	_ = c.conn.SetWriteDeadline(time.Now().Add(flushTime))
+	if c.cause != nil {
+		_ = c.conn.SetWriteDeadline(time.Now().Add(flushTime))
+	}
 }
 
 var (
@@ -263,6 +274,9 @@ func (c *Conn) late() {
 	now, heard := c.age(), time.Duration(c.lastRead.Load())
 	if c.phase == closing {
 		return
+	}
+	if c.active == 0 && c.appended > c.gone {
+		c.quietSince = now // the last answer is on its way still
 	}
 	if c.active == 0 && now-c.quietSince >= c.cfg.IdleTimeout {
 		c.endLocked(nil)

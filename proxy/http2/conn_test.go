@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -390,6 +391,28 @@ func TestHonestBulk(t *testing.T) {
 	}
 }
 
+// Go's clients give windows back by 4 KiB.
+func TestSmallWindowUpdates(t *testing.T) {
+	const size = 64 << 20
+	p, s := newTunnel(t, http2.Config{})
+	go func() {
+		_, _ = s.Write(make([]byte, size))
+		_ = s.CloseWrite()
+	}()
+	for got := 0; got < size; {
+		f := p.next()
+		var n int
+		if _, err := fmt.Sscanf(f, "DATA 1 %d bytes", &n); err != nil {
+			t.Fatalf("got %s after %d bytes", f, got)
+		}
+		for got += n; n > 0; n -= 4 << 10 {
+			for id := range uint32(2) {
+				p.must(p.framer.WriteWindowUpdate(id, uint32(min(n, 4<<10))))
+			}
+		}
+	}
+}
+
 // One that asks and does not read is cut when much waits for it, or for long.
 func TestDeafClient(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -601,5 +624,36 @@ func TestClientLeaves(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A client that goes on sending reads all the same why the connection ends.
+func TestLastWordArrives(t *testing.T) {
+	addr := listen(t, nil, http2.Config{}, short)
+	for range 20 {
+		c, err := net.Dial("tcp", addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		framer := wire.NewFramer(c, c)
+		_, _ = io.WriteString(c, wire.ClientPreface)
+		_ = framer.WriteSettings()
+		_ = framer.WriteData(1, false, nil) // of an idle stream
+		for range 100 {
+			_ = framer.WriteRawFrame(wire.FrameData, 0, 1, make([]byte, 16<<10))
+		}
+		for {
+			f, err := framer.ReadFrame()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if g, ok := f.(*wire.GoAwayFrame); ok {
+				if g.ErrCode != wire.ErrCodeProtocol || !strings.Contains(string(g.DebugData()), "idle stream 1") {
+					t.Errorf("got %v, %q", g.ErrCode, g.DebugData())
+				}
+				break
+			}
+		}
+		c.Close()
 	}
 }

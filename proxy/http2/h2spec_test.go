@@ -1,38 +1,70 @@
 package http2_test
 
 import (
+	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 
 	"espalier/proxy/http2"
 )
 
-// listen serves connections by TCP until the test ends.
-func listen(t *testing.T, cfg http2.Config, h http2.Handler) net.Addr {
+// listen serves connections by TCP until the test ends, inside TLS with a config.
+func listen(t *testing.T, inside *tls.Config, cfg http2.Config, h http2.Handler) net.Addr {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
+	var serving sync.WaitGroup
+	serving.Go(func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			go http2.New(c, cfg, h).Serve()
+			serving.Go(func() {
+				if inside != nil {
+					secure := tls.Server(c, inside)
+					if secure.Handshake() != nil {
+						c.Close()
+						return
+					}
+					c = secure
+				}
+				conn := http2.New(c, cfg, h)
+				stop := context.AfterFunc(t.Context(), conn.Close)
+				defer stop()
+				_ = conn.Serve()
+			})
 		}
-	}()
+	})
+	t.Cleanup(func() {
+		l.Close()
+		serving.Wait()
+	})
 	return l.Addr()
 }
 
+// selfSigned is a server's TLS config for HTTP/2.
+func selfSigned(t *testing.T) *tls.Config {
+	s := httptest.NewUnstartedServer(nil)
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return &tls.Config{Certificates: s.TLS.Certificates, NextProtos: []string{"h2"}}
+}
+
+// All of h2spec's cases pass.
 func TestH2spec(t *testing.T) {
 	tool, err := filepath.Abs("../../.tools/h2spec")
 	if err != nil {
@@ -44,15 +76,21 @@ func TestH2spec(t *testing.T) {
 		}
 		t.Skip(err)
 	}
-	addr := listen(t, http2.Config{}, http2.HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		fmt.Fprintln(w, "hello")
-	})))
-	host, port, _ := net.SplitHostPort(addr.String())
-	out, err := exec.Command(tool, "-h", host, "-p", port, "-o", "2").CombinedOutput()
-	if err != nil {
-		t.Errorf("%v\n%s", err, out)
-	} else {
-		t.Logf("%s", out[len(out)-200:])
+	for name, args := range map[string][]string{"plain": nil, "TLS": {"-t", "-k"}} {
+		t.Run(name, func(t *testing.T) {
+			var inside *tls.Config
+			if name == "TLS" {
+				inside = selfSigned(t)
+			}
+			addr := listen(t, inside, http2.Config{}, http2.HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				fmt.Fprintln(w, "hello")
+			})))
+			host, port, _ := net.SplitHostPort(addr.String())
+			out, err := exec.Command(tool, append(args, "-h", host, "-p", port)...).CombinedOutput()
+			if err != nil || !strings.Contains(string(out), "145 tests, 145 passed, 0 skipped, 0 failed") {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
 	}
 }

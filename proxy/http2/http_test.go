@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -34,7 +35,7 @@ func clients(t *testing.T) map[string]http.RoundTripper {
 }
 
 func TestHTTP(t *testing.T) {
-	addr := listen(t, http2.Config{}, http2.HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	addr := listen(t, nil, http2.Config{}, http2.HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/echo":
 			w.Header().Set("Trailer", "Sum")
@@ -271,10 +272,10 @@ func TestHTTPDeadlines(t *testing.T) {
 	})
 }
 
-// curl and nghttp2 take what the server says.
+// curl and nghttp2 take what the server says, with and without TLS.
 func TestOtherClients(t *testing.T) {
 	big := strings.Repeat("0123456789", 200_000)
-	addr := listen(t, http2.Config{}, http2.HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h := http2.HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == "POST" {
 			_, _ = io.Copy(w, r.Body)
 			return
@@ -282,29 +283,32 @@ func TestOtherClients(t *testing.T) {
 		if r.URL.Path == "/" {
 			fmt.Fprint(w, big)
 		}
-	}))).String()
-	for _, tt := range []struct {
-		name, stdin, want string
-		args              []string
-	}{
-		{"curl", "", big, []string{"-sS", "--http2-prior-knowledge", "http://" + addr + "/"}},
-		{"curl", big, big, []string{"-sS", "--http2-prior-knowledge", "--data-binary", "@-", "-H", "Expect: 100-continue", "http://" + addr + "/"}},
-		{"nghttp", "", big, []string{"http://" + addr + "/"}},
-		{"h2load", "", "2000 succeeded, 0 failed", []string{"-n", "2000", "-c", "4", "-m", "100", "http://" + addr + "/small"}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			if _, err := exec.LookPath(tt.name); err != nil {
-				if os.Getenv("CI") != "" {
-					t.Fatal(err)
+	}))
+	for scheme, inside := range map[string]*tls.Config{"http": nil, "https": selfSigned(t)} {
+		base := scheme + "://" + listen(t, inside, http2.Config{}, h).String()
+		for _, tt := range []struct {
+			name, stdin, want string
+			args              []string
+		}{
+			{"curl", "", big, []string{"-sSk", "--http2-prior-knowledge", base + "/"}},
+			{"curl", big, big, []string{"-sSk", "--http2-prior-knowledge", "--data-binary", "@-", "-H", "Expect: 100-continue", base + "/"}},
+			{"nghttp", "", big, []string{"--no-verify-peer", base + "/"}},
+			{"h2load", "", "2000 succeeded, 0 failed", []string{"-n", "2000", "-c", "4", "-m", "100", base + "/small"}},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				if _, err := exec.LookPath(tt.name); err != nil {
+					if os.Getenv("CI") != "" {
+						t.Fatal(err)
+					}
+					t.Skip(err)
 				}
-				t.Skip(err)
-			}
-			cmd := exec.Command(tt.name, tt.args...)
-			cmd.Stdin = strings.NewReader(tt.stdin)
-			out, err := cmd.CombinedOutput()
-			if err != nil || !strings.Contains(string(out), tt.want) {
-				t.Errorf("%v, %d bytes: %.300s", err, len(out), out)
-			}
-		})
+				cmd := exec.Command(tt.name, tt.args...)
+				cmd.Stdin = strings.NewReader(tt.stdin)
+				out, err := cmd.CombinedOutput()
+				if err != nil || !strings.Contains(string(out), tt.want) {
+					t.Errorf("%v, %d bytes: %.300s", err, len(out), out)
+				}
+			})
+		}
 	}
 }

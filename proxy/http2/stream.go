@@ -105,6 +105,7 @@ type Stream struct {
 
 	out        []byte // of the Write under way
 	outEnd     bool   // END_STREAM follows it
+	outAt      int64  // behind its last frame in all that the connection writes
 	queued     bool   // in c.ready
 	busy       bool   // a Write is under way
 	sendWindow int64
@@ -361,7 +362,7 @@ func (s *Stream) writeData(p []byte, end bool) (n int, err error) {
 		case s.writing.expired():
 			return len(p) - len(s.out), os.ErrDeadlineExceeded
 		case s.answer != tunneling:
-			if len(s.out) < left {
+			if len(s.out) < left || s.waitsForConn() {
 				left, moved = len(s.out), time.Now()
 			}
 			if stalls = moved.Add(s.c.cfg.Stall); !time.Now().Before(stalls) {
@@ -438,6 +439,13 @@ func (s *Stream) enqueue() {
 		s.c.ready = append(s.c.ready, s)
 		s.c.wake.Signal()
 	}
+}
+
+// waitsForConn reports whether s could go on if the connection did, which has a
+// bound of its own: it waits for its turn, or the client has not yet got what
+// it would give window for.
+func (s *Stream) waitsForConn() bool {
+	return s.queued && s.c.sendWindow > 0 || s.outAt > s.c.gone
 }
 
 func (s *Stream) endRemote() {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	wire "golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"espalier/proxy/http2"
 )
@@ -352,6 +353,45 @@ func TestStall(t *testing.T) {
 	}
 }
 
+// A client that takes 1 KiB in 10 seconds gets the whole, hours later.
+func TestSlowConnection(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		client, server := newDeafPipe(t)
+		const size = 2 << 20
+		written := make(chan error, 1)
+		served := make(chan error, 1)
+		go func() {
+			served <- http2.New(server, http2.Config{PingInterval: 100 * time.Hour}, func(s *http2.Stream, r *http2.Request) {
+				_ = s.WriteHeaders(200, nil, false)
+				_, err := s.Write(make([]byte, size))
+				written <- errors.Join(err, s.CloseWrite())
+			}).Serve()
+		}()
+		go func() {
+			framer := wire.NewFramer(client, nil)
+			p := &peer{t: t, framer: framer}
+			p.enc = hpack.NewEncoder(&p.encoded)
+			_, _ = io.WriteString(client, wire.ClientPreface)
+			_ = framer.WriteSettings(wire.Setting{ID: wire.SettingInitialWindowSize, Val: 1 << 30})
+			_ = framer.WriteWindowUpdate(0, 1<<30)
+			p.request(1, true, get)
+		}()
+		for got := 0; got < size; {
+			time.Sleep(10 * time.Second)
+			n, err := io.ReadFull(client, make([]byte, 1<<10))
+			if err != nil {
+				t.Fatalf("cut after %d bytes: %v", got, err)
+			}
+			got += n
+		}
+		client.Close()
+		<-served
+		if err := <-written; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Bytes arrive as they were sent, in both directions at once, through several
 // tunnels and small windows.
 func TestTunnelBytes(t *testing.T) {
@@ -453,7 +493,7 @@ func TestAnswerFields(t *testing.T) {
 // A list that needs several frames arrives whole.
 func TestLongAnswerHead(t *testing.T) {
 	value := strings.Repeat("x", 9000)
-	addr := listen(t, http2.Config{}, func(s *http2.Stream, r *http2.Request) {
+	addr := listen(t, nil, http2.Config{}, func(s *http2.Stream, r *http2.Request) {
 		_ = s.WriteHeaders(200, fields("a", value, "b", value, "c", value, "d", value, "e", value), true)
 	})
 	tr := &wire.Transport{AllowHTTP: true, DialTLSContext: dialPlain}

@@ -25,6 +25,7 @@ func (p pending) Write(b []byte) (int, error) {
 		p.out = *outBuffers.Get().(*[]byte)
 	}
 	p.out = append(p.out, b...)
+	p.appended += int64(len(b))
 	p.wake.Signal()
 	return len(b), nil
 }
@@ -34,7 +35,7 @@ func (c *Conn) write() {
 	defer close(c.written)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	size := writeSize
+	piece := maxPiece
 	for {
 		c.takeData()
 		if len(c.out) == 0 {
@@ -47,26 +48,18 @@ func (c *Conn) write() {
 		b := c.out
 		c.out = nil
 		c.room.Broadcast()
-		for at := 0; at < len(b); {
-			// The deadline is for each piece. To a client that takes little the pieces
-			// become short, so that whatever it takes counts as movement.
-			n := min(size, len(b)-at)
-			start := time.Now()
-			if c.phase != closing {
-				_ = c.conn.SetWriteDeadline(start.Add(c.cfg.Stall))
-			}
-			c.mu.Unlock()
-			_, err := c.conn.Write(b[at : at+n])
-			c.mu.Lock()
+		for rest := b; len(rest) > 0; {
+			n := min(piece, len(rest))
+			took, err := c.writePiece(rest[:n])
+			c.gone += int64(n)
 			if err != nil {
 				c.endLocked(err)
 				return
 			}
-			at += n
-			if time.Since(start) > time.Second {
-				size = max(size/4, 1<<10)
+			if rest = rest[n:]; took > time.Second {
+				piece = max(piece/4, 1<<10)
 			} else {
-				size = min(size*2, writeSize)
+				piece = min(piece*2, maxPiece)
 			}
 		}
 		if cap(b) <= 2*writeSize {
@@ -74,6 +67,23 @@ func (c *Conn) write() {
 			outBuffers.Put(&b)
 		}
 	}
+}
+
+// maxPiece is how many bytes the client must take within Config.Stall: a record
+// of TLS, whose parts cannot be seen to move. It becomes less for a client that
+// takes little.
+const maxPiece = 16 << 10
+
+// writePiece writes b, without c.mu meanwhile, and returns how long that took.
+func (c *Conn) writePiece(b []byte) (time.Duration, error) {
+	start := time.Now()
+	if c.cause == nil { // the bound is another after an error
+		_ = c.conn.SetWriteDeadline(start.Add(c.cfg.Stall))
+	}
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	_, err := c.conn.Write(b)
+	return time.Since(start), err
 }
 
 // takeData moves data of the streams that are ready to out, a frame of each in
@@ -91,9 +101,10 @@ func (c *Conn) takeData() {
 		end := s.outEnd && n == len(s.out)
 		c.appendData(s.id, s.out[:n], end)
 		s.out = s.out[n:]
+		s.outAt = c.appended
 		s.sendWindow -= int64(n)
 		c.sendWindow -= int64(n)
-		c.budget.fill(budgetPerData)
+		c.budget.fill(budgetPerData + n>>10*budgetPerKiB)
 		if len(s.out) == 0 {
 			s.out = nil
 			s.writing.Broadcast()
@@ -118,7 +129,7 @@ func (c *Conn) appendData(id uint32, data []byte, end bool) {
 	}
 	binary.BigEndian.PutUint32(h[5:], id)
 	_, _ = pending{c}.Write(h[:])
-	c.out = append(c.out, data...)
+	_, _ = pending{c}.Write(data)
 }
 
 // appendHead appends a header list to out, the status first unless it is 0.
