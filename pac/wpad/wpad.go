@@ -3,6 +3,7 @@
 package wpad
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -15,7 +16,7 @@ import (
 )
 
 // Formats are the servers that snippets are written for.
-var Formats = []string{"dnsmasq", "isc", "kea", "windows", "mikrotik"}
+var Formats = []string{"dnsmasq", "isc", "kea", "windows", "mikrotik", "cisco", "fortinet", "hex"}
 
 // maxURL is what fits into one option of DHCP (RFC 2132, section 2).
 const maxURL = 255
@@ -49,6 +50,24 @@ Set-DhcpServerv4OptionValue -OptionId 252 -Value "{{.URL}}"
 /ip dhcp-server option add name=wpad-url code=252 value="'{{.URL}}'"
 /ip dhcp-server network set [find] dhcp-option=wpad-url
 `,
+	"cisco": `! Option 252: where clients find the PAC script. IOS, into each ip dhcp pool.
+option 252 hex {{.Dotted}}
+`,
+	"fortinet": `# Option 252: where clients find the PAC script. FortiOS, into each entry of
+# config system dhcp server.
+config options
+    edit 252
+        set code 252
+        set type hex
+        set value "{{.Hex}}"
+    next
+end
+`,
+	"hex": `# Option 252: where clients find the PAC script, in hexadecimal: plain, and with
+# colons as other servers want it. It is {{.URL}}
+{{.Hex}}
+{{.Colons}}
+`,
 }
 
 const zone = `Into the zone {{.Domain}}; clients ask for http://wpad.{{.Domain}}/wpad.dat, at port 80.
@@ -69,6 +88,24 @@ Set-DnsServerGlobalQueryBlockList -List @((Get-DnsServerGlobalQueryBlockList).Li
 	"mikrotik": `# Clients ask for http://wpad.{{.Domain}}/wpad.dat, at port 80.
 /ip dns static add name=wpad.{{.Domain}} address={{.Address}}
 `,
+	"cisco": `! Clients ask for http://wpad.{{.Domain}}/wpad.dat, at port 80.
+ip host wpad.{{.Domain}} {{.Address}}
+`,
+	"fortinet": `# Clients ask for http://wpad.{{.Domain}}/wpad.dat, at port 80.
+config system dns-database
+    edit "{{.Domain}}"
+        set domain "{{.Domain}}"
+        set authoritative disable
+        config dns-entry
+            edit 1
+                set hostname "wpad"
+                set ip {{.Address}}
+            next
+        end
+    next
+end
+`,
+	"hex": "# " + zone,
 }
 
 // values are what templates are filled with; none has a character that could end
@@ -76,6 +113,20 @@ Set-DnsServerGlobalQueryBlockList -List @((Get-DnsServerGlobalQueryBlockList).Li
 type values struct {
 	URL, Domain string
 	Address     netip.Addr
+}
+
+// Hex is the URL's bytes in hexadecimal, Dotted in groups of two bytes, and Colons
+// with a colon between bytes.
+func (v values) Hex() string    { return hex.EncodeToString([]byte(v.URL)) }
+func (v values) Dotted() string { return grouped(v.Hex(), 4, ".") }
+func (v values) Colons() string { return grouped(v.Hex(), 2, ":") }
+
+func grouped(s string, n int, sep string) string {
+	var groups []string
+	for group := range slices.Chunk([]byte(s), n) {
+		groups = append(groups, string(group))
+	}
+	return strings.Join(groups, sep)
 }
 
 // DHCP returns the configuration of option 252 for a DHCP server, one of Formats.

@@ -1,10 +1,12 @@
 package wpad
 
 import (
+	"encoding/hex"
 	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -89,6 +91,28 @@ func TestServersTakeSnippets(t *testing.T) {
 	}
 }
 
+// Hexadecimal is the URL's bytes and no more, in each grouping.
+func TestHexadecimal(t *testing.T) {
+	for _, c := range []struct{ format, pattern string }{
+		{"hex", `(?m)^([0-9a-f]+)$`}, {"hex", `(?m)^([0-9a-f:]+:[0-9a-f]+)$`}, {"cisco", `option 252 hex (\S+)`}, {"fortinet", `set value "(\S+)"`},
+	} {
+		for _, url := range []string{script, script + "x"} { // of an odd length and an even one
+			text, err := DHCP(c.format, url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := regexp.MustCompile(c.pattern).FindStringSubmatch(text)
+			if m == nil {
+				t.Errorf("%s: %q does not match %s", c.format, text, c.pattern)
+				continue
+			}
+			if got, err := hex.DecodeString(strings.NewReplacer(".", "", ":", "").Replace(m[1])); string(got) != url {
+				t.Errorf("%s: %s is %q, %v", c.format, m[1], got, err)
+			}
+		}
+	}
+}
+
 // find looks where servers are too, which is not in everybody's PATH.
 func find(program string) string {
 	for _, name := range []string{program, "/usr/sbin/" + program} {
@@ -128,7 +152,7 @@ func TestBadValues(t *testing.T) {
 	if _, err := DNS("dnsmasq", "http://proxy.example/wpad.dat", domain); err == nil || !strings.Contains(err.Error(), "needs an address") {
 		t.Errorf("a name: %v", err)
 	}
-	if _, err := DHCP("cisco", script); err == nil || !strings.Contains(err.Error(), "allowed: dnsmasq, isc, kea, windows, mikrotik") {
+	if _, err := DHCP("zyxel", script); err == nil || !strings.Contains(err.Error(), "allowed: dnsmasq, isc, kea, windows, mikrotik, cisco, fortinet, hex") {
 		t.Errorf("an unknown format: %v", err)
 	}
 }
