@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -56,16 +57,22 @@ func TestBrowsersGoWhereTheScriptSays(t *testing.T) {
 		}},
 	} {
 		for _, program := range []string{"chromium", "firefox-esr"} {
-			t.Run(program+"/"+tt.name, func(t *testing.T) { walk(t, program, tt.proxies, tt.steps) })
+			t.Run(program+"/"+tt.name, func(t *testing.T) {
+				walk(t, program, "[loopback]", "127.0.0.1:0", tt.proxies, tt.steps)
+			})
 		}
 	}
 }
 
-// walk sends a browser from step to step, and compares what the proxies recorded.
-func walk(t *testing.T, program string, proxies []string, steps []step) {
+// walk sends a browser from step to step, and compares what the proxies recorded. The
+// pages are served at the address at, and allow is the proxies' egress.allow.
+func walk(t *testing.T, program, allow, at string, proxies []string, steps []step) {
 	v := visit{}
 	hosts := map[string]string{} // for the proxies
 	for _, s := range steps {
+		if _, err := netip.ParseAddr(strings.Trim(s.host, "[]")); err == nil {
+			continue
+		}
 		if s.via == "direct" {
 			v.local = append(v.local, s.host)
 		} else {
@@ -73,7 +80,7 @@ func walk(t *testing.T, program string, proxies []string, steps []step) {
 		}
 	}
 	noName := nameServer(t, func(q *dns.Msg, _ bool) *dns.Msg { return new(dns.Msg).SetRcode(q, dns.RcodeNameError) })
-	config := fmt.Sprintf("egress: {allow: [loopback], dns: [%q], hosts: %s}\n", noName, flow(t, hosts))
+	config := fmt.Sprintf("egress: {allow: %s, dns: [%q], hosts: %s}\n", allow, noName, flow(t, hosts))
 	b := launch(t, config)
 	running := map[string]*process{"b": b}
 	named := []string{}
@@ -115,13 +122,22 @@ func walk(t *testing.T, program string, proxies []string, steps []step) {
 		case <-r.Context().Done():
 		}
 	})
-	plain, secure := httptest.NewServer(pages), httptest.NewUnstartedServer(pages)
-	t.Cleanup(plain.Close)
+	serve := func() *httptest.Server {
+		s := httptest.NewUnstartedServer(pages)
+		t.Cleanup(s.Close)
+		s.Listener.Close()
+		var err error
+		if s.Listener, err = net.Listen("tcp", at); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	plain, secure := serve(), serve()
+	plain.Start()
 	var cert tls.Certificate
-	cert, v.root = certified(t, "*.apple.com", "www.proxied.example", "www.inside.example")
+	cert, v.root = certified(t, "*.apple.com", "www.proxied.example", "www.inside.example", "printer.local")
 	secure.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
 	secure.StartTLS()
-	t.Cleanup(secure.Close)
 	for i, s := range steps {
 		at := plain
 		if s.scheme == "https" {
