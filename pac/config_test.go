@@ -5,6 +5,13 @@ import (
 	"testing"
 )
 
+// with returns the standard routes, and some by host and service.
+func with(hosts, services map[string][]string) Routes {
+	r := standard
+	r.Hosts, r.Services = hosts, services
+	return r
+}
+
 func TestValidate(t *testing.T) {
 	site := func(s Site) map[string]Site { return map[string]Site{"s": s} }
 	for _, c := range []struct {
@@ -55,6 +62,29 @@ func TestValidate(t *testing.T) {
 			`internal[2]: "a b" is neither a domain nor an address block: host has a byte ' ' that no name may have`,
 			`internal[3]: "10.0.0.1/8" has bits set behind the prefix; did you mean 10.0.0.0/8?`,
 			`internal[4]: "" is neither a domain nor an address block: empty host`,
+		}},
+		{"words", Config{Routes: standard, Local: "direct", Internal: []string{"private", "Loopback", "plain", "corp"}, Sites: site(Site{
+			Local: "proxy", Internal: []string{"plain"},
+		})}, nil},
+		{"local", Config{Routes: standard, Local: "DIRECT", Sites: site(Site{Local: "default"})}, []string{
+			`local: "DIRECT" is unknown (allowed: direct, proxy)`,
+			`sites.s.local: "default" is unknown (allowed: direct, proxy)`,
+		}},
+		{"routes by service", Config{Routes: with(nil, map[string][]string{
+			"push": {"proxy"}, "appstore": {"direct"}, "other": {"direct"}, "siri": {}, "icloud": {"socks"},
+		}), Sites: site(Site{Routes: Routes{Services: map[string][]string{"facetime": {"proxy"}}}})}, []string{
+			"routes.services.appstore: unknown service \"appstore\" (`espalier catalog list` shows them)",
+			`routes.services.icloud[0]: "socks" is unknown (allowed: proxy, direct)`,
+			"routes.services.other: covers everything that is not Apple's; set routes.default",
+			`routes.services.siri: is empty (allowed: a list of proxy, direct)`,
+			"sites.s.routes.services.facetime: unknown service \"facetime\" (`espalier catalog list` shows them)",
+		}},
+		{"routes by host", Config{Routes: with(map[string][]string{
+			"*.zoom.us": {"direct"}, "Zoom.us": {"proxy"}, "zoom.us.": {"direct"}, "a b": {"direct"}, "10.0.0.1/8": {"direct"}, "private": {"proxy"},
+		}, nil)}, []string{
+			`routes.hosts: "10.0.0.1/8" has bits set behind the prefix; did you mean 10.0.0.0/8?`,
+			`routes.hosts: "a b" is no host pattern: host has a byte ' ' that no name may have (allowed: a name, *.name, an address or a CIDR block)`,
+			`routes.hosts.zoom.us.: routes.hosts.Zoom.us means the same hosts`,
 		}},
 		{"site names", Config{Routes: standard, Sites: map[string]Site{"": {}, "default": {}, "Nord": {}, "a.b": {}, "a/b": {}}}, []string{
 			`sites.: "" is no site name (allowed: a-z, 0-9 and -, 63 at most)`,

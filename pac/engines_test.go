@@ -14,7 +14,7 @@ import (
 // Beside goja, which TestScriptAgreesWithPolicy asks, the engines of others say
 // what the policy says.
 func TestEnginesAgreeWithPolicy(t *testing.T) {
-	for _, name := range []string{"default", "extra and internal"} {
+	for _, name := range []string{"default", "extra and internal", "words", "denied", "denied, default direct", "routes by service and host"} {
 		v := variants[slices.IndexFunc(variants, func(v variant) bool { return v.name == name })]
 		body, list := v.calls(t)
 		var asked [][2]string

@@ -184,6 +184,111 @@ func TestRoute(t *testing.T) {
 	}
 }
 
+// A site's services and hosts come before the general ones, one by one.
+func TestRoutesOfSites(t *testing.T) {
+	p := compileFor(t, Config{
+		Routes: with(
+			map[string][]string{"*.zoom.us": {"direct"}, "teams.example": {"direct"}, "10.8.0.0/16": {"proxy"}},
+			map[string][]string{"push": {"direct"}, "siri": {"proxy"}},
+		),
+		Proxies: []string{"proxy.example:3128"},
+		Sites: map[string]Site{"s": {Routes: Routes{
+			Services: map[string][]string{"siri": {"direct", "proxy"}},
+			Hosts:    map[string][]string{"*.Zoom.us": {"proxy"}, "us02.zoom.us": {"direct"}, "private": {"proxy", "direct"}},
+		}}},
+	}, policy.Config{Apple: policy.Apple{Wide: true}})
+	const proxy = "PROXY proxy.example:3128"
+	for _, c := range []struct{ target, general, site string }{
+		{"1-courier.push.apple.com:5223", "DIRECT", "DIRECT"},
+		{"guzzoni.apple.com:443", proxy, "DIRECT; " + proxy},
+		{"a.zoom.us:443", "DIRECT", proxy},
+		{"us02.zoom.us:443", "DIRECT", "DIRECT"},
+		{"zoom.us:443", proxy, proxy},
+		{"teams.example:443", "DIRECT", "DIRECT"},
+		{"10.8.1.1:443", proxy, proxy},
+		{"10.9.1.1:443", "DIRECT", proxy + "; DIRECT"},
+		{"printer:443", "DIRECT", "DIRECT"},
+	} {
+		target, err := policy.ParseTarget(c.target, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for site, want := range map[string]string{"": c.general, "s": c.site} {
+			if got, err := p.Route(site, p.Proxies(site, ""), target); err != nil || got.Text != want {
+				t.Errorf("Route(%q, %s) = %+v, %v; want %q", site, c.target, got, err, want)
+			}
+			js, err := evalOnce(script(t, p, site, p.Proxies(site, "")...).Body, "https://"+c.target, target.Host)
+			if err != nil || js != want {
+				t.Errorf("the script of %q says %q, %v of %s; want %q", site, js, err, c.target, want)
+			}
+		}
+	}
+}
+
+// What the policy may deny has no DIRECT, unless pac.internal names it.
+func TestDeniedIsNeverDirect(t *testing.T) {
+	rules := []policy.Rule{
+		{Name: "games", When: policy.When{Hosts: []string{"gc.apple.com", "printer.local", "192.168.1.1", "game.zoom.us"}, Hours: []string{"08:00-16:00"}}, Then: "deny"},
+		{Name: "siri", When: policy.When{Services: []string{"siri"}, Groups: []string{"pupils"}}, Then: "deny"},
+		{Name: "lists", When: policy.When{Lists: []string{"games"}}, Then: "deny"},
+		{Name: "rest", When: policy.When{Clients: []string{"10.0.0.0/8"}}, Then: "deny"},
+	}
+	const proxy, both = "PROXY 192.0.2.1:3128", "PROXY 192.0.2.1:3128; DIRECT"
+	for _, c := range []struct {
+		target string
+		want   string
+		denied bool
+	}{
+		{"mask.icloud.com:443", proxy, true},
+		{"mask-h2.icloud.com:443", proxy, true},
+		{"gateway.icloud.com:443", both, false},
+		{"gc.apple.com:443", proxy, true},
+		{"guzzoni.apple.com:443", proxy, true},
+		{"gs.apple.com:443", both, false}, // of which rest says nothing
+		{"printer.local:631", proxy, true},
+		{"scanner.local:631", "DIRECT", false}, // likewise
+		{"192.168.1.1:80", proxy, true},
+		{"192.168.1.2:80", "DIRECT", false},
+		{"game.zoom.us:443", proxy, true},
+		{"eu.zoom.us:443", "DIRECT", false},
+		{"www.example.org:443", proxy, true},
+		{"siri.corp.example:443", "DIRECT", false},
+	} {
+		routes := with(map[string][]string{"*.zoom.us": {"direct"}}, nil)
+		routes.Default = []string{"proxy", "direct"}
+		p := compileFor(t, Config{Routes: routes, Internal: []string{"corp.example"}}, policy.Config{
+			Apple: policy.Apple{Wide: true, PrivateRelay: policy.RelayBlock}, Rules: rules, Lists: map[string]policy.HostList{"games": nil},
+		})
+		target, err := policy.ParseTarget(c.target, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := p.Route("", []string{"192.0.2.1:3128"}, target)
+		if err != nil || got.Text != c.want || got.Denied != c.denied {
+			t.Errorf("Route(%s) = %+v, %v; want %q, denied %v", c.target, got, err, c.want, c.denied)
+		}
+		js, err := evalOnce(script(t, p, "", "192.0.2.1:3128").Body, "https://"+c.target, target.Host)
+		if err != nil || js != c.want {
+			t.Errorf("the script says %q, %v of %s; want %q", js, err, c.target, c.want)
+		}
+	}
+}
+
+// Rules for thousands of hosts add nothing to a script whose default route has no
+// direct, and Apple's and local hosts among them one key each.
+func TestDeniedHostsAreFewInTheScript(t *testing.T) {
+	hosts := []string{"gc.apple.com", "10.7.7.7"}
+	for i := range 5000 {
+		hosts = append(hosts, fmt.Sprintf("h%d.example", i), fmt.Sprintf("198.18.%d.%d", i/256, i%256))
+	}
+	pol := policy.Config{Apple: policy.Apple{Wide: true}, Rules: []policy.Rule{{Name: "hosts", When: policy.When{Hosts: hosts}, Then: "deny"}}}
+	plain := script(t, compile(t, Config{Routes: standard}, policy.Apple{Wide: true}), "", "192.0.2.1:3128").Body
+	denied := script(t, compileFor(t, Config{Routes: standard}, pol), "", "192.0.2.1:3128").Body
+	if more := len(denied) - len(plain); more > 100 || len(denied) >= MaxSize {
+		t.Errorf("the script has %d bytes, %d more than without rules", len(denied), more)
+	}
+}
+
 func TestScriptErrors(t *testing.T) {
 	p := compile(t, sites, policy.Apple{})
 	if _, err := p.Script("nowhere", []string{"192.0.2.1:80"}); !errors.Is(err, ErrNoSite) {

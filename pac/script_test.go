@@ -287,6 +287,46 @@ func TestScriptIsSafeWithNonsense(t *testing.T) {
 	}
 }
 
+// A zone of a link-local address plays no part; policy.ParseHost refuses it, so that
+// no proxy is asked for it.
+func TestScriptLeavesZonesOut(t *testing.T) {
+	p := compile(t, Config{Routes: distinct}, policy.Apple{Wide: true})
+	js, err := newEvaluator(script(t, p, "", "192.0.2.1:3128").Body, time.Minute, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"fe80::1%en0", "[fe80::1%25en0]", "fe80::1%eth0.5"} {
+		if got, err := js.FindProxy("http://printer/", host); err != nil || got != "DIRECT" {
+			t.Errorf("FindProxyForURL(%q) = %q, %v", host, got, err)
+		}
+	}
+}
+
+// The time that a host takes does not grow with the square of its length.
+func TestScriptIsLinear(t *testing.T) {
+	p := compile(t, Config{Routes: distinct}, policy.Apple{Wide: true})
+	js, err := NewEvaluator(script(t, p, "", "192.0.2.1:3128").Body) // which interrupts it after a second
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "PROXY 192.0.2.1:3128"
+	for name, host := range map[string]string{
+		"dots": strings.Repeat(".", 1<<20), "labels": strings.Repeat("a.", 1<<20), "colons": strings.Repeat(":", 1<<20),
+		"digits": strings.Repeat("1", 1<<20), "letters": strings.Repeat("a", 1<<20), "brackets": strings.Repeat("[", 1<<20),
+		"apple": strings.Repeat("a.", 1<<20) + "apple.com",
+	} {
+		if got, err := js.FindProxy("https://x/", host); err != nil || got != want {
+			t.Errorf("a host of a million %s: %q, %v", name, got, err)
+		}
+		if got, err := js.FindProxy("https://"+host[:50_000]+":80/", host[:50_000]); err != nil || got != want {
+			t.Errorf("a URL with 50,000 %s: %q, %v", name, got, err)
+		}
+	}
+	if got, err := js.FindProxy("https://gs.apple.com./", "gs.apple.com."); err != nil || got != want+"; DIRECT" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 func TestScriptSize(t *testing.T) {
 	for _, v := range variants {
 		if len(v.cfg.Internal) > 0 {

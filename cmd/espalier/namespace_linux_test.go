@@ -17,7 +17,8 @@ const (
 
 // inNamespace reports whether the test runs in a network namespace of its own, in
 // which the machine has addrs. Elsewhere it runs the test again in such a namespace,
-// and passes on the result. It needs root.
+// and passes on the result. It needs root. Its processes are in a namespace too, so
+// that none outlives the test.
 func inNamespace(t *testing.T, addrs ...string) bool {
 	t.Helper()
 	if os.Getenv(namespaceVar) == t.Name() {
@@ -37,7 +38,7 @@ func inNamespace(t *testing.T, addrs ...string) bool {
 		addr := netip.MustParseAddr(a)
 		script += "ip address add " + netip.PrefixFrom(addr, addr.BitLen()).String() + " dev lo\n"
 	}
-	cmd := exec.CommandContext(t.Context(), "unshare", "--net", "sh", "-c", script+`exec "$0" "$@"`,
+	cmd := exec.CommandContext(t.Context(), "unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script+`exec "$0" "$@"`,
 		os.Args[0], "-test.v", "-test.run=^"+t.Name()+"$")
 	cmd.Env = append(os.Environ(), namespaceVar+"="+t.Name(), binaryVar+"="+path)
 	out, err := cmd.CombinedOutput()
