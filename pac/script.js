@@ -1,4 +1,5 @@
 
+var espZeros = ["-", "000", "00", "0", ""];
 var espEvery = espTable["*"] ? 1 : 0;
 var espHex = "0123456789abcdef";
 
@@ -77,7 +78,7 @@ function espV4(s) {
 function espGroups(s) {
   var group = s.split(":"), out = "", i;
   for (i = 0; s && i < group.length; i++) {
-    out += ["-", "000", "00", "0", ""][group[i].length] + group[i];
+    out += espZeros[group[i].length] + group[i];
   }
   return out;
 }
@@ -109,10 +110,20 @@ function espAddress(s) {
   return head.substring(0, 24) == "00000000000000000000ffff" ? "#4" + head.substring(24) : "#6" + head;
 }
 
-// The route of a name. A number is none: some systems take it for an address.
+// Whether a host without a dot is a name. A number is none: some systems take it for
+// an address.
+function espPlain(host) {
+  var c = host.charCodeAt(0);
+  if (c > 96 && c < 123) { // a letter
+    return host.indexOf(":") < 0;
+  }
+  return /^[\w-]+$/.test(host) && !/^(0x[\da-f]*|\d+)$/.test(host);
+}
+
+// The route of a name.
 function espName(host, port) {
   var route = espRule("=" + host, port), i = host.indexOf(".");
-  if (i < 0 && route < 0 && /^[\w-]+$/.test(host) && (host.charCodeAt(0) > 57 || !/^(0x[\da-f]*|\d+)$/.test(host))) {
+  if (i < 0 && route < 0 && espPlain(host)) {
     return espRule("-", port);
   }
   for (; route < 0 && i >= 0; i = host.indexOf(".", i + 1)) {

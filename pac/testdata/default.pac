@@ -29,6 +29,7 @@ espAdd([443, 2], ".apple-cloudkit.com .apple-dns.net .apple-livephotoskit.com .a
   "=apple-relay.cloudflare.com =apple-relay.fastly-edge.com =cp4.cloudflare.com " +
   "=icons.axm-usercontent-apple.com");
 
+var espZeros = ["-", "000", "00", "0", ""];
 var espEvery = espTable["*"] ? 1 : 0;
 var espHex = "0123456789abcdef";
 
@@ -103,7 +104,7 @@ function espV4(s) {
 function espGroups(s) {
   var group = s.split(":"), out = "", i;
   for (i = 0; s && i < group.length; i++) {
-    out += ["-", "000", "00", "0", ""][group[i].length] + group[i];
+    out += espZeros[group[i].length] + group[i];
   }
   return out;
 }
@@ -133,9 +134,17 @@ function espAddress(s) {
   return head.substring(0, 24) == "00000000000000000000ffff" ? "#4" + head.substring(24) : "#6" + head;
 }
 
+function espPlain(host) {
+  var c = host.charCodeAt(0);
+  if (c > 96 && c < 123) {
+    return host.indexOf(":") < 0;
+  }
+  return /^[\w-]+$/.test(host) && !/^(0x[\da-f]*|\d+)$/.test(host);
+}
+
 function espName(host, port) {
   var route = espRule("=" + host, port), i = host.indexOf(".");
-  if (i < 0 && route < 0 && /^[\w-]+$/.test(host) && (host.charCodeAt(0) > 57 || !/^(0x[\da-f]*|\d+)$/.test(host))) {
+  if (i < 0 && route < 0 && espPlain(host)) {
     return espRule("-", port);
   }
   for (; route < 0 && i >= 0; i = host.indexOf(".", i + 1)) {
