@@ -108,7 +108,7 @@ type InspectConfig struct {
 	// Mode is none, listed (only what a rule with "then: inspect" names) or
 	// all; empty means none.
 	Mode string `koanf:"mode"`
-	// Exempt are host patterns that mode all leaves alone.
+	// Exempt are host patterns, and words of hostclass.Words, that mode all leaves alone.
 	Exempt []string `koanf:"exempt"`
 	// Unknown is what is done with tunnels that hold neither TLS nor HTTP:
 	// tunnel or deny; empty means tunnel.
