@@ -11,12 +11,15 @@ type Change struct {
 	URL string `json:"url"`
 	Old string `json:"old"`
 	New string `json:"new"`
+	// Engine is set if engines differ about the URL: the change is this engine's.
+	Engine Engine `json:"engine,omitempty"`
 }
 
 // Compare asks two scripts about each URL, once, and returns those for which they
-// differ, and how many it has asked about. The error says which URL is none, or
-// that ctx has ended.
-func Compare(ctx context.Context, old, new *Evaluator, urls []string) (changes []Change, asked int, err error) {
+// differ, and how many it has asked about. old and new each are evaluators of one
+// script, of the same engines in the same order. The error names an invalid URL, or
+// says that ctx has ended.
+func Compare(ctx context.Context, old, new []*Evaluator, urls []string) (changes []Change, asked int, err error) {
 	changes = []Change{} // never null in JSON
 	seen := map[string]bool{}
 	for _, arg := range urls {
@@ -32,27 +35,90 @@ func Compare(ctx context.Context, old, new *Evaluator, urls []string) (changes [
 		}
 		seen[url] = true
 		asked++
-		if a, b := meaning(old, url, host), meaning(new, url, host); a != b {
-			changes = append(changes, Change{url, a, b})
+		var of []Change
+		same := true
+		for i := range old {
+			if i == 1 && !old[0].differs() && !new[0].differs() {
+				break // every engine answers the same
+			}
+			c := Change{URL: url, Old: old[i].Meaning(url, host), New: new[i].Meaning(url, host), Engine: old[i].engine}
+			of = append(of, c)
+			same = same && c.Old == of[0].Old && c.New == of[0].New
+		}
+		if same {
+			of = of[:1]
+			of[0].Engine = ""
+		}
+		for _, c := range of {
+			if c.Old != c.New {
+				changes = append(changes, c)
+			}
 		}
 	}
 	return changes, asked, nil
 }
 
-// meaning is an answer with blanks and letters as they should be, so that only
-// what differs in meaning does.
-func meaning(script *Evaluator, url, host string) string {
-	answer, err := script.FindProxy(url, host)
+// Meaning is what the script answers for url and host in the form of ParseAnswer,
+// so that only answers of different meaning differ; or what is wrong.
+func (e *Evaluator) Meaning(url, host string) string {
+	answer, err := e.FindProxy(url, host)
 	if err != nil {
 		return "error: " + err.Error()
 	}
 	hops, err := ParseAnswer(answer)
 	if err != nil {
-		return fmt.Sprintf("%q, which is no answer", answer)
+		return fmt.Sprintf("invalid answer %q", answer)
 	}
 	var parts []string
 	for _, hop := range hops {
 		parts = append(parts, strings.TrimSpace(hop.Kind+" "+hop.Proxy))
 	}
 	return strings.Join(parts, "; ")
+}
+
+// differs reports whether another engine may answer differently from the last answer.
+func (e *Evaluator) differs() bool {
+	return e.fault != nil || e.mayDiffer || e.host != nil && e.host.differs
+}
+
+// Differ returns what each evaluator of a panel answers, or nil if all answer the
+// same.
+func Differ(panel []*Evaluator, url, host string) []string {
+	answers := []string{panel[0].Meaning(url, host)}
+	if !panel[0].differs() {
+		return nil
+	}
+	same := true
+	for _, e := range panel[1:] {
+		answers = append(answers, e.Meaning(url, host))
+		same = same && answers[len(answers)-1] == answers[0]
+	}
+	if same {
+		return nil
+	}
+	return answers
+}
+
+// Engine is the engine that e imitates; empty without functions of browsers.
+func (e *Evaluator) Engine() Engine { return e.engine }
+
+// NewPanel returns an evaluator of the script for each engine. One of an engine
+// that the script does not run in answers with that error; the error of NewPanel is
+// that it runs in none.
+func NewPanel(script []byte, b Browser, engines ...Engine) ([]*Evaluator, error) {
+	var panel []*Evaluator
+	var errs []error
+	for _, engine := range engines {
+		b.Engine = engine
+		e, err := NewBrowserEvaluator(script, b)
+		if err != nil {
+			errs = append(errs, err)
+			e = &Evaluator{engine: engine, fault: err}
+		}
+		panel = append(panel, e)
+	}
+	if len(errs) > 0 && len(errs) == len(engines) {
+		return nil, errs[0]
+	}
+	return panel, nil
 }

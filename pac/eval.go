@@ -1,16 +1,20 @@
 package pac
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"espalier/policy"
 
+	"github.com/dlclark/regexp2/v2"
 	"github.com/dop251/goja"
+	"github.com/dop251/goja/ast"
 	"github.com/dop251/goja/parser"
 )
 
@@ -18,11 +22,20 @@ import (
 // elsewhere may not end.
 const evalLimit = time.Second
 
+// A regular expression that backtracks cannot be interrupted: it gives up without a
+// match, once the interrupt is sure to end the script.
+func init() { regexp2.DefaultMatchTimeout = 2 * evalLimit }
+
 // An Evaluator runs a script. It is not safe for concurrent use.
 type Evaluator struct {
-	vm    *goja.Runtime
-	find  goja.Callable
-	limit time.Duration
+	vm     *goja.Runtime
+	find   goja.Callable
+	limit  time.Duration
+	engine Engine
+	fault  error // of a script that does not run in the engine
+	// host is nil without functions of browsers.
+	host      *host
+	mayDiffer bool
 }
 
 // NewEvaluator runs the outer level of a script, for a second at most. The
@@ -32,17 +45,34 @@ func NewEvaluator(script []byte) (*Evaluator, error) {
 	return newEvaluator(script, evalLimit, nil)
 }
 
-func newEvaluator(script []byte, limit time.Duration, functions map[string]any) (*Evaluator, error) {
+// newEvaluator offers the functions of browser, if that is not nil.
+func newEvaluator(script []byte, limit time.Duration, browser *Browser) (*Evaluator, error) {
+	tree, err := Parse(string(script))
+	if list, ok := errors.AsType[parser.ErrorList](err); ok && len(list) > 0 {
+		err = fmt.Errorf("SyntaxError: line %d, column %d: %s", list[0].Position.Line, list[0].Position.Column, list[0].Message)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("script: %w", err)
+	}
 	e := &Evaluator{vm: goja.New(), limit: limit}
-	e.vm.SetParserOptions(parser.WithDisableSourceMaps) // or a comment makes it read a file
-	for name, f := range functions {
-		if err := e.vm.Set(name, f); err != nil {
-			return nil, fmt.Errorf("script: %s: %w", name, err)
+	e.vm.SetMaxCallStackSize(1000)
+	if err := boundCode(e.vm); err != nil {
+		return nil, fmt.Errorf("script: %w", err)
+	}
+	if browser != nil {
+		e.engine = cmp.Or(browser.Engine, Chromium)
+		e.mayDiffer = mayDiffer(tree)
+		if e.host, err = browser.install(e.vm); err != nil {
+			return nil, fmt.Errorf("script: %w", err)
 		}
 	}
-	e.vm.SetMaxCallStackSize(1000)
-	err := e.limited(func() error {
-		_, err := e.vm.RunScript("proxy.pac", string(script))
+	markEval(tree)
+	err = e.limited(func() error {
+		program, err := goja.CompileAST(tree, false)
+		if err != nil {
+			return err
+		}
+		_, err = e.vm.RunProgram(program)
 		return err
 	})
 	if err != nil {
@@ -53,12 +83,111 @@ func newEvaluator(script []byte, limit time.Duration, functions map[string]any) 
 		return nil, errors.New("script: has no function FindProxyForURL")
 	}
 	e.find = find
+	e.mayDiffer = e.mayDiffer || e.host != nil && e.host.differs
 	return e, nil
+}
+
+// Names that no script can write.
+const (
+	checked = "\x00checked" // returns its argument, if Parse does not refuse it
+	aliased = "\x00eval"    // eval under another name
+)
+
+// markEval makes eval(x) eval(checked(x)), which keeps the scope of the caller, and
+// eval elsewhere the function that checks itself.
+func markEval(tree *ast.Program) {
+	direct := map[*ast.Identifier]bool{}
+	Walk(tree, func(n any) bool {
+		switch n := n.(type) {
+		case *ast.CallExpression:
+			if id, ok := n.Callee.(*ast.Identifier); ok && id.Name == "eval" && len(n.ArgumentList) > 0 {
+				direct[id] = true
+				n.ArgumentList[0] = &ast.CallExpression{
+					Callee:       &ast.Identifier{Name: checked, Idx: id.Idx},
+					ArgumentList: []ast.Expression{n.ArgumentList[0]},
+				}
+			}
+		case *ast.Identifier:
+			if n.Name == "eval" && !direct[n] {
+				n.Name = aliased
+			}
+		}
+		return true
+	})
+}
+
+var evalWord = regexp.MustCompile(`\beval\b`)
+
+// boundCode makes functions refuse text and arrays that the engine would recurse
+// too deep for: eval, JSON.parse and the constructors of functions what Parse
+// refuses, the others what exceeds the depth of calls.
+func boundCode(vm *goja.Runtime) error {
+	vm.SetParserOptions(parser.WithDisableSourceMaps) // or a comment makes it read a file
+	const wrap = `(function (global, check) {
+		[function () {}, function* () {}, async function () {}].forEach(function (f) {
+			var prototype = Object.getPrototypeOf(f), make = prototype.constructor;
+			var bounded = function () {
+				for (var i = 0; i < arguments.length; i++) check(String(arguments[i]));
+				return make.apply(null, arguments);
+			};
+			bounded.prototype = prototype;
+			Object.defineProperty(prototype, "constructor", {value: bounded, configurable: true, writable: true});
+		});
+		global.Function = Function.prototype.constructor;
+		var parse = JSON.parse, stringify = JSON.stringify;
+		JSON.parse = function (text, revive) { return parse(check(String(text)), revive); };
+		JSON.stringify = function (value, replace, space) { depth(value); return stringify(value, replace, space); };
+		["join", "toString", "toLocaleString", "flat"].forEach(function (name) {
+			var method = Array.prototype[name];
+			Object.defineProperty(Array.prototype, name, {configurable: true, writable: true, value: function () {
+				if (name == "flat") depth(this);
+				return method.apply(this, arguments);
+			}});
+		});
+		function depth(value) {
+			for (var key in value) {
+				if (typeof value[key] == "object") depth(value[key]);
+			}
+		}
+	})`
+	define, err := vm.RunString(wrap)
+	if err != nil {
+		return err
+	}
+	call, _ := goja.AssertFunction(define)
+	check := func(c goja.FunctionCall) goja.Value {
+		text := c.Argument(0).String()
+		err := measure(text)
+		if err == nil && evalWord.MatchString(text) {
+			err = errors.New("eval within text that runs as a script")
+		}
+		if err != nil {
+			panic(vm.NewGoError(err))
+		}
+		return c.Argument(0)
+	}
+	if _, err := call(goja.Undefined(), vm.GlobalObject(), vm.ToValue(check)); err != nil {
+		return err
+	}
+	intrinsic, _ := goja.AssertFunction(vm.Get("eval"))
+	return errors.Join(vm.Set(checked, check), vm.Set(aliased, func(c goja.FunctionCall) goja.Value {
+		v, err := intrinsic(goja.Undefined(), check(c))
+		if err != nil {
+			panic(err)
+		}
+		return v
+	}))
 }
 
 // FindProxy returns what the script answers for url and host, a second later at
 // most.
 func (e *Evaluator) FindProxy(url, host string) (string, error) {
+	if e.fault != nil {
+		return "", e.fault
+	}
+	if e.host != nil {
+		e.host.differs = false
+	}
 	var answer string
 	err := e.limited(func() error {
 		v, err := e.find(goja.Undefined(), e.vm.ToValue(url), e.vm.ToValue(host))
@@ -67,7 +196,7 @@ func (e *Evaluator) FindProxy(url, host string) (string, error) {
 		}
 		s, ok := v.Export().(string)
 		if !ok {
-			return fmt.Errorf("FindProxyForURL returned %s, which is no string", v)
+			return fmt.Errorf("FindProxyForURL returned %s, which is not a string", v)
 		}
 		answer = s
 		return nil

@@ -9,9 +9,9 @@ import (
 func TestEvalFaults(t *testing.T) {
 	for _, c := range []struct{ name, script, want string }{
 		{"syntax", `function (`, "script: SyntaxError"},
-		{"nonsense", `var {a, b: [c, ...r (l`, "script: the engine cannot run it"},
+		{"nonsense", `var {a, b: [c, ...r (l`, "script: the parser cannot read it"},
 		{"no function", `var x = 1;`, "script: has no function FindProxyForURL"},
-		{"no string", `function FindProxyForURL() { return 7; }`, "returned 7, which is no string"},
+		{"no string", `function FindProxyForURL() { return 7; }`, "returned 7, which is not a string"},
 		{"throws", `function FindProxyForURL() { throw "no"; }`, "script: no at"},
 		{"browser function", `function FindProxyForURL(u, h) { return myIpAddress(); }`, "myIpAddress is not defined"},
 		{"deep", `function FindProxyForURL(u, h) { return FindProxyForURL(u, h); }`, "script: "},

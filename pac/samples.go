@@ -81,23 +81,19 @@ var (
 	dottedName    = regexp.MustCompile(`[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+`)
 )
 
-// maxHostsIn bounds what HostsIn returns.
-const maxHostsIn = 5000
-
-// HostsIn returns the names and IPv4 addresses that stand in strings of a script,
-// each once, for Samples: where two scripts differ, that is what they speak of.
+// HostsIn returns the names and IPv4 addresses in strings of a script, each once,
+// for Samples: where two scripts differ, it is about these.
 func HostsIn(script []byte) []string {
+	source, _ := Decode(script)
 	var hosts []string
 	seen := map[string]bool{}
-	for _, text := range stringLiteral.FindAllString(string(script), -1) {
+	for _, text := range stringLiteral.FindAllString(source, -1) {
 		for _, name := range dottedName.FindAllString(text, -1) {
 			host, _, err := policy.ParseHost(name)
 			if err != nil || seen[host] {
 				continue
 			}
-			if seen[host] = true; len(hosts) == maxHostsIn {
-				return hosts
-			}
+			seen[host] = true
 			hosts = append(hosts, host)
 		}
 	}

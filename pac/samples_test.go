@@ -42,10 +42,13 @@ if (isInNet(host, "10.0.0.0", "1.2.3")) return "PROXY p.example:3128; PROXY a.ex
 		t.Errorf("HostsIn = %q, want %q", got, want)
 	}
 	var many strings.Builder
-	for i := range 2 * maxHostsIn {
+	for i := range 8000 {
 		fmt.Fprintf(&many, "%q\n", fmt.Sprintf("h%d.example", i))
 	}
-	if got := HostsIn([]byte(many.String())); len(got) != maxHostsIn {
-		t.Errorf("%d hosts", len(got))
+	if got := HostsIn([]byte(many.String())); len(got) != 8000 {
+		t.Errorf("%d of 8000 hosts", len(got))
+	}
+	if got := HostsIn([]byte("\xff\xfe\"\x00a\x00.\x00b\x00\"\x00")); !slices.Equal(got, []string{"a.b"}) {
+		t.Errorf("in UTF-16: %q", got)
 	}
 }

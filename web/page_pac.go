@@ -85,11 +85,13 @@ func (c Control) changes(ctx context.Context, id string, script []byte) ([]pac.C
 	if err != nil {
 		return nil, 0, err
 	}
-	var engines [2]*pac.Evaluator
+	var engines [2][]*pac.Evaluator
 	for i, text := range [][]byte{former, script} {
-		if engines[i], err = pac.NewEvaluator(text); err != nil {
+		engine, err := pac.NewEvaluator(text)
+		if err != nil {
 			return nil, 0, err
 		}
+		engines[i] = []*pac.Evaluator{engine}
 	}
 	e := c.Explainer()
 	patterns := slices.Concat(pac.HostsIn(former), pac.HostsIn(script))

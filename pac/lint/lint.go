@@ -1,17 +1,16 @@
-// Package lint says what is wrong with a PAC script, whoever wrote it: what old
-// or strict engines do not take, what makes devices wait, and answers that are
-// none.
+// Package lint finds faults in PAC scripts of any origin: what old or strict engines
+// reject, what makes devices wait, answers that are invalid, and answers that depend
+// on the engine.
 package lint
 
 import (
-	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
-	"net/netip"
+	"maps"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/dop251/goja/ast"
 	"github.com/dop251/goja/file"
@@ -20,197 +19,196 @@ import (
 	"espalier/pac"
 )
 
-// A Finding is one fault of a script.
-type Finding struct {
-	// Line and Column begin at 1; 0 for what is about the script as a whole.
-	Line   int `json:"line"`
-	Column int `json:"column"`
-	// Severity is "error" for what fails on some devices, "warning" for what may.
-	Severity string `json:"severity"`
-	Message  string `json:"message"`
-}
-
-const (
-	Error   = "error"
-	Warning = "warning"
-)
-
-// String writes the finding as LINE:COLUMN: severity: message.
-func (f Finding) String() string {
-	if f.Line == 0 {
-		return f.Severity + ": " + f.Message
-	}
-	return fmt.Sprintf("%d:%d: %s: %s", f.Line, f.Column, f.Severity, f.Message)
-}
-
-// MaxSize is the size of script in bytes beyond which nothing else is looked at.
-const MaxSize = 256 << 10
-
-// maxDepth bounds how deep brackets stand in each other, for the parser calls
-// itself.
-const maxDepth = 500
-
-// maxFindings bounds what is returned.
-const maxFindings = 200
-
-// Check returns what is wrong with script, by place: its bytes, its syntax (ES3,
-// which is what every engine takes), the functions that it calls, what it does to
-// global variables, and the answers that it gives for the URLs of samples. It
-// takes about ten seconds at most.
+// Check returns the faults of script, by place: its bytes, its syntax (ES3, which
+// every engine takes), the functions that it calls, what it does to global variables,
+// and the answers that it gives for the URLs of samples in each of pac.Engines. It
+// takes ten seconds at most, and a few more for a script of pac.MaxInput; a larger
+// one it refuses with one finding.
 func Check(script []byte, samples []string) []Finding {
-	c := &checker{src: string(script), oddLines: map[int]bool{}, undeclared: map[string]bool{}}
-	if c.size() {
-		if tree, err := parse(c.src); err != nil {
-			c.syntax(err)
-		} else {
-			c.file = tree.File
-			c.program(tree)
-			c.answers(samples)
-		}
-		c.bytes()
+	c := &checker{oddLines: map[int]bool{}, undeclared: map[string]bool{}}
+	if len(script) > pac.MaxInput {
+		c.add("limit", 0, 0, Error, "the script has %d bytes (at most %d)", len(script), pac.MaxInput)
+		return c.findings()
 	}
-	slices.SortStableFunc(c.found, func(a, b Finding) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
-	})
-	return slices.Compact(c.found)
-}
-
-func parse(src string) (tree *ast.Program, err error) {
-	depth := 0
-	for i := 0; i < len(src); i++ { // also in strings and comments, where it does no harm
-		switch src[i] {
-		case '(', '[', '{':
-			depth++
-		case ')', ']', '}':
-			depth--
-		}
-		if depth > maxDepth {
-			return nil, fmt.Errorf("more than %d brackets stand in each other", maxDepth)
-		}
+	c.decode(script)
+	if tree, err := pac.Parse(c.src); err != nil {
+		c.syntax(err)
+	} else {
+		c.file = tree.File
+		c.program(tree)
+		c.answers(tree, samples)
 	}
-	defer func() {
-		if r := recover(); r != nil { // the parser does, with some nonsense
-			tree, err = nil, errors.New("this is no script")
-		}
-	}()
-	return parser.ParseFile(nil, "", src, 0, parser.WithDisableSourceMaps)
+	c.bytes()
+	return c.findings()
 }
 
 type checker struct {
+	collector
 	src      string
+	encoding pac.Encoding
 	file     *file.File
 	oddLines map[int]bool // lines whose bytes outside ASCII were found in the program
 	// undeclared are names that are reported for being assigned to.
 	undeclared map[string]bool
-	found      []Finding
+	texts      []text // literals that may hold a path
 }
 
-func (c *checker) add(line, column int, severity, format string, args ...any) {
-	if len(c.found) < maxFindings {
-		c.found = append(c.found, Finding{line, column, severity, fmt.Sprintf(format, args...)})
+func (c *checker) add(kind string, line, column int, severity, format string, args ...any) {
+	c.collector.add(kind, line, column, severity, fmt.Sprintf(format, args...))
+}
+
+// decode sets src, and reports the encoding and the size.
+func (c *checker) decode(script []byte) {
+	c.src, c.encoding = pac.Decode(script)
+	switch c.encoding {
+	case pac.UTF8Mark:
+		c.add("encoding", 1, 1, Error, "the script is %s, which some engines take for a syntax error: save it as ASCII", c.encoding)
+	case pac.UTF16LE, pac.UTF16BE:
+		c.add("encoding", 1, 1, Error, "the script is %s, which only some engines read: save it as ASCII", c.encoding)
+	case pac.UTF16None:
+		c.add("encoding", 1, 1, Error, "the script is %s, which no engine reads: save it as ASCII", c.encoding)
+	case pac.Latin1:
+		line, column := 1, 1
+		for i, r := range c.src {
+			if r >= 0x80 {
+				before := c.src[:i]
+				line = strings.Count(before, "\n") + 1
+				column = utf8.RuneCountInString(before[strings.LastIndex(before, "\n")+1:]) + 1
+				break
+			}
+		}
+		c.add("encoding", line, column, Error, "the script has bytes that are not UTF-8, read as %s here: save it as ASCII", c.encoding)
+	}
+	if n := len(script); n > pac.MaxSize {
+		c.add("size", 0, 0, Warning, "the script has %d bytes; devices have hung on large ones, keep it below %d", n, pac.MaxSize)
 	}
 }
 
-// size also takes the byte order mark away, so that the rest can be parsed.
-func (c *checker) size() (bearable bool) {
-	n := len(c.src)
-	if n > MaxSize {
-		c.add(0, 0, Error, "the script has %d bytes; nobody takes more than %d", n, MaxSize)
-		return false
-	}
-	if n > pac.MaxSize {
-		c.add(0, 0, Warning, "the script has %d bytes; devices have hung on large ones, keep it below %d", n, pac.MaxSize)
-	}
-	if bare, ok := strings.CutPrefix(c.src, "\ufeff"); ok {
-		c.add(1, 1, Error, "a byte order mark stands in front, which some engines take for a syntax error")
-		c.src = bare
-	}
-	return true
-}
-
-// bytes reports what is not ASCII outside of the program, that is in comments,
-// and control characters.
+// bytes reports characters outside ASCII where the program has none, that is in
+// comments, and control characters.
 func (c *checker) bytes() {
-	for i, line := range bytes.Split([]byte(c.src), []byte("\n")) {
-		odd := false
-		for j, b := range line {
-			if b >= 0x80 && !odd && !c.oddLines[i+1] {
+	line := 0
+	for text := range strings.Lines(c.src) {
+		line++
+		text = strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r")
+		odd := c.encoding != "" || c.oddLines[line]
+		for i := range len(text) {
+			switch b := text[i]; {
+			case b >= 0x80 && !odd:
 				odd = true
-				c.add(i+1, j+1, Warning, "a character that is not ASCII: how it is read depends on the engine")
-			} else if b < ' ' && b != '\t' && b != '\f' && (b != '\r' || j < len(line)-1) || b == 0x7f {
-				c.add(i+1, j+1, Error, "the control character %#x", b)
+				c.add("non-ascii", line, i+1, Warning, "a character that is not ASCII: how it is read depends on the engine")
+			case b < ' ' && b != '\t' && b != '\f', b == 0x7f:
+				c.add("control", line, i+1, Error, "the control character %#x", b)
 			}
 		}
 	}
 }
 
 func (c *checker) syntax(err error) {
+	if limit, ok := errors.AsType[*pac.LimitError](err); ok {
+		c.add("limit", limit.Line, limit.Column, Error, "the script cannot be checked: %s", limit.Message)
+		return
+	}
 	list, ok := errors.AsType[parser.ErrorList](err)
 	if !ok {
-		c.add(0, 0, Error, "syntax error: %v", err)
+		c.add("syntax", 0, 0, Error, "syntax error: %v", err)
 		return
 	}
 	for _, e := range list[:min(len(list), 10)] {
 		message := strings.ToLower(e.Message[:1]) + e.Message[1:]
-		c.add(e.Position.Line, e.Position.Column, Error, "syntax error: %s", message)
+		c.add("syntax", e.Position.Line, e.Position.Column, Error, "syntax error: %s", message)
 	}
 }
 
-// answersTime bounds how long samples are tried for.
-const answersTime = 8 * time.Second
+const (
+	// answersTime bounds how long samples are tried for.
+	answersTime = 8 * time.Second
+	// askedTwice is how many samples are asked again.
+	askedTwice = 200
+)
 
-// answers runs the script. Each sample is asked twice, since an answer should
-// not depend on what was asked before. Faults of one kind are reported once.
-func (c *checker) answers(samples []string) {
-	js, err := pac.NewBrowserEvaluator([]byte(c.src), netip.Addr{})
-	if err != nil {
-		c.add(0, 0, Error, "%v", err)
+// A fault is a finding about answers: the first URL it was found for is reported.
+type fault struct {
+	severity, message string
+	count             int
+}
+
+type faults struct {
+	list  map[[2]string]*fault // by kind and what tells apart those of a kind
+	order [][2]string
+}
+
+func (f *faults) add(kind, what, severity, format string, args ...any) {
+	key := [2]string{kind, what}
+	if known := f.list[key]; known != nil {
+		known.count++
 		return
 	}
-	var kinds []string
-	first, more := map[string]Finding{}, map[string]int{}
-	fault := func(kind, severity, format string, args ...any) {
-		if _, known := first[kind]; known {
-			more[kind]++
-			return
-		}
-		kinds = append(kinds, kind)
-		first[kind] = Finding{Severity: severity, Message: fmt.Sprintf(format, args...)}
+	if f.list == nil {
+		f.list = map[[2]string]*fault{}
 	}
+	f.list[key] = &fault{severity, fmt.Sprintf(format, args...), 1}
+	f.order = append(f.order, key)
+}
+
+// answers runs the script. The first samples are asked twice, since an answer should
+// not depend on earlier ones.
+func (c *checker) answers(tree *ast.Program, samples []string) {
+	panel, err := pac.NewPanel([]byte(c.src), pac.Browser{}, pac.Engines...)
+	if err != nil {
+		c.add("answer", 0, 0, Error, "%v", err)
+		return
+	}
+	js := panel[0]
+	var found faults
 	begun := time.Now()
 	for i, sample := range samples {
 		if time.Since(begun) > answersTime {
-			c.add(0, 0, Warning, "only %d of %d URLs were tried, since the script is slow", i, len(samples))
+			c.add("slow", 0, 0, Warning, "the script is slow: %d of %d URLs were tried", i, len(samples))
 			break
 		}
 		url, host, _, err := pac.DeviceURL(sample)
 		if err != nil {
-			c.add(0, 0, Error, "%v", err)
+			c.add("answer", 0, 0, Error, "%v", err)
 			continue
+		}
+		if answers := pac.Differ(panel, url, host); answers != nil {
+			var each, classes []string
+			for i, e := range panel {
+				each = append(each, fmt.Sprintf("%s: %s", e.Engine(), answers[i]))
+				classes = append(classes, answers[i])
+			}
+			found.add("engine", strings.Join(classes, "\n"), Warning, "for %s the answer depends on the engine (%s)", url, strings.Join(each, ", "))
 		}
 		answer, err := js.FindProxy(url, host)
 		if err != nil {
-			fault(err.Error(), Error, "for %s: %v", url, err)
+			found.add("answer", err.Error(), Error, "for %s: %v", url, err)
 			continue
 		}
-		if again, err := js.FindProxy(url, host); err != nil || again != answer {
-			fault("again", Warning, "for %s it answers %q first and %q then", url, answer, again)
+		if i < askedTwice {
+			if again, err := js.FindProxy(url, host); err != nil || again != answer {
+				found.add("unstable", "", Warning, "for %s it answers %q first and %q then", url, answer, again)
+			}
 		}
 		hops, err := pac.ParseAnswer(answer)
 		if err != nil {
-			fault(err.Error(), Error, "for %s it answers %q: %v", url, answer, err)
+			found.add("answer", err.Error(), Error, "for %s it answers %q: %v", url, answer, err)
 		}
 		for _, hop := range hops {
 			if hop.Kind != "PROXY" && hop.Kind != "DIRECT" {
-				fault(hop.Kind, Warning, "for %s it answers %q: Apple's devices are only sure to understand PROXY and DIRECT", url, answer)
+				found.add("answer-type", hop.Kind, Warning, "for %s it answers %q: Apple's devices are only sure to understand PROXY and DIRECT", url, answer)
 			}
 		}
 	}
-	for _, kind := range kinds {
-		f := first[kind]
-		if n := more[kind]; n > 0 {
-			f.Message += fmt.Sprintf(" (so for %d more)", n)
+	for _, key := range found.order {
+		f := found.list[key]
+		for range f.count {
+			c.add(key[0], 0, 0, f.severity, "%s", f.message)
 		}
-		c.add(0, 0, f.Severity, "%s", f.Message)
 	}
+	c.tables(js, tree)
+	c.paths(js)
 }
+
+// KindNames are the names of Kinds, in order.
+func KindNames() []string { return slices.Sorted(maps.Keys(Kinds)) }

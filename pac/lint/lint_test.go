@@ -1,9 +1,11 @@
 package lint
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"testing"
+	"unicode/utf16"
 
 	"espalier/pac"
 	"espalier/policy"
@@ -53,7 +55,7 @@ func TestCheckFindsFaults(t *testing.T) {
 		"String(1, );":               "1:9: error: a comma",
 		"async function f() {}":      "error: such a function is not ES3",
 		"function *f() {}":           "error: such a function is not ES3",
-		strings.Repeat("[", 1000):    "error: syntax error: more than 500 brackets",
+		strings.Repeat("[", 2000):    "1:1002: error: the script cannot be checked: brackets nest deeper than 1000",
 		"function (":                 "error: syntax error: unexpected",
 		// Names.
 		"var a = JSON;":                        "1:9: error: JSON is not ES3",
@@ -83,9 +85,9 @@ func TestCheckFindsFaults(t *testing.T) {
 		"var é;":                          "1:5: error: é is not ASCII",
 		"// é":                            "1:4: warning: a character that is not ASCII",
 		"// \x01":                         "1:4: error: the control character 0x1",
-		"\ufeffvar a = 1;":                "1:1: error: a byte order mark",
+		"\ufeffvar a = 1;":                "1:1: error: the script is UTF-8 with a byte order mark",
 		strings.Repeat("// long\n", 1100): "warning: the script has 8857 bytes",
-		strings.Repeat("x", MaxSize):      "error: the script has 262201 bytes; nobody",
+		strings.Repeat("x", pac.MaxInput): "error: the script has 10485817 bytes (at most 10485760)",
 		// Running.
 		"for (;;) {}": "error: script: ran longer",
 		"null.x;":     "error: script: TypeError",
@@ -116,13 +118,165 @@ func TestCheckTriesAnswers(t *testing.T) {
 		}
 	}
 	for script, want := range map[string]string{
-		"var {a, b: [c, ...r (l": "error: syntax error: this is no script\n",
-		"":                       "error: the script declares no FindProxyForURL\nerror: script: has no function FindProxyForURL\n",
-		`function FindProxyForURL(a) { return "DIRECT"; }`: "1:10: error: FindProxyForURL has 1 parameters in place of url and host\n",
+		"var {a, b: [c, ...r (l": "error: syntax error: the parser cannot read it [syntax]\n",
+		"":                       "error: script: has no function FindProxyForURL [answer]\nerror: the script declares no FindProxyForURL [missing]\n",
+		`function FindProxyForURL(a) { return "DIRECT"; }`: "1:10: error: FindProxyForURL has 1 parameters in place of url and host [missing]\n",
 	} {
 		if found := list(Check([]byte(script), []string{"a.example"})); found != want {
 			t.Errorf("%s:\n%swant\n%s", script, found, want)
 		}
+	}
+}
+
+// Kinds of findings with the text that has one, and one that has none.
+func TestCheckKinds(t *testing.T) {
+	proxy := `"PROXY p.example:1"`
+	for _, c := range []struct {
+		name, kind, script, place string
+		count                     int
+	}{
+		{"calls", "shexpmatch", strings.Repeat(`if (shExpMatch(host, "a")) return `+proxy+";\n", 45), "2:5", 45},
+		{"names that wait", "dns", `if (dnsResolve(host) == "a" || dnsResolve(host) == "b") return ` + proxy + ";", "2:5", 2},
+		{"path in shExpMatch", "https-path", `if (shExpMatch(url, "https://a.example/secret/*")) return ` + proxy + ";", "2:21", 1},
+		{"path of any host", "https-path", `if (shExpMatch(url, "*/secret/*")) return ` + proxy + ";", "2:21", 1},
+		{"path in indexOf", "https-path", `if (host == "b.example" && url.indexOf("/video") > 0) return ` + proxy + ";", "2:40", 1},
+		{"path in an expression", "https-path", `if (/\/secret\//.test(url)) return ` + proxy + ";", "2:5", 1},
+		{"path and host in an expression", "https-path", `if (/^https:\/\/a\.example\/secret/i.test(url)) return ` + proxy + ";", "2:5", 1},
+		{"end of a path", "https-path", `if (shExpMatch(url, "*.mp4")) return ` + proxy + ";", "2:21", 1},
+		{"query", "https-path", `if (url.indexOf("?via=") > 0) return ` + proxy + ";", "2:17", 1},
+		{"whole URL", "https-path", `if (url == "https://a.example/x") return ` + proxy + ";", "2:12", 1},
+		{"path of http", "", `if (shExpMatch(url, "http://a.example/secret/*")) return ` + proxy + ";", "", 0},
+		{"URL without a path", "", `if (shExpMatch(url, "https://a.example/*")) return ` + proxy + ";", "", 0},
+		{"scheme", "", `if (url.substring(0, 6) == "https:") return ` + proxy + ";", "", 0},
+		{"table", "table", `var t = {"a.example": 1}; if (t[host]) return ` + proxy + ";", "2:31", 1},
+		{"table with in", "table", `var t = {"a.example": 1}; if (host in t) return ` + proxy + ";", "2:39", 1},
+		{"table of labels", "table", `var t = {"a": 1}; if (t[host.split(".")[0]]) return ` + proxy + ";", "2:23", 1},
+		{"table of answers", "table", `var t = {"a.example": ` + proxy + `}; return t[host] || "DIRECT";`, "2:52", 1},
+		{"table by new Object", "table", `var t = new Object(); t["a.example"] = 1; if (t[host]) return ` + proxy + ";", "2:47", 1},
+		{"table with a prefix", "", `var t = {"=a.example": 1}; if (t["=" + host]) return ` + proxy + ";", "", 0},
+		{"table with hasOwnProperty", "", `var t = {"a.example": 1}; if (t.hasOwnProperty(host)) return ` + proxy + ";", "", 0},
+		{"table compared", "", `var t = {"a.example": 1}; if (t[host] === 1) return ` + proxy + ";", "", 0},
+		{"nested quantifier", "backtracking", `if (/^(a+)+$/.test(host)) return ` + proxy + ";", "2:5", 1},
+		{"nested quantifier in RegExp", "backtracking", `if (new RegExp("^([a-z]+\\.?)*$").test(host)) return ` + proxy + ";", "2:16", 1},
+		{"any and dot", "backtracking", `if (/^(.*\.)*a$/.test(host)) return ` + proxy + ";", "2:5", 1},
+		{"alternatives alike", "backtracking", `if (/^(a|aa)+$/.test(host)) return ` + proxy + ";", "2:5", 1},
+		{"words", "backtracking", `if (/^(\w+\s?)*$/.test(host)) return ` + proxy + ";", "2:5", 1},
+		{"lookahead", "backtracking", `if (/^(?=a)(a*)*$/.test(host)) return ` + proxy + ";", "2:5", 1},
+		{"labels", "", `if (/^([a-z0-9-]+\.)*example\.com$/.test(host)) return ` + proxy + ";", "", 0},
+		{"address", "", `if (/^(\d{1,3}\.){3}\d{1,3}$/.test(host)) return ` + proxy + ";", "", 0},
+		{"prefix", "", `if (/^(www\.)?a\.example$/.test(host)) return ` + proxy + ";", "", 0},
+		{"engine", "engine", `if (isPlainHostName(host)) return ` + proxy + ";", "0:0", 2},
+		{"engine without a function", "engine", `if (typeof alert == "undefined") return ` + proxy + ";", "0:0", 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			script := "function FindProxyForURL(url, host) {\n" + c.script + "\nreturn \"DIRECT\"; }"
+			found := Check([]byte(script), []string{"a.example", "[::1]", "http://[::1]/"})
+			for _, f := range found {
+				if f.Kind != c.kind {
+					if f.Kind == "https-path" || f.Kind == "table" || f.Kind == "backtracking" || f.Kind == "engine" {
+						t.Errorf("unexpected: %s", f)
+					}
+					continue
+				}
+				if at := fmt.Sprintf("%d:%d", f.Line, f.Column); at != c.place || f.Count != c.count {
+					t.Errorf("at %s, %d times; want %s, %d: %s", at, f.Count, c.place, c.count, f)
+				}
+				c.kind = ""
+			}
+			if c.kind != "" {
+				t.Errorf("no %s among\n%s", c.kind, list(found))
+			}
+		})
+	}
+}
+
+// The last definition counts, however far behind the first.
+func TestCheckRedefinition(t *testing.T) {
+	filler := strings.Repeat("// "+strings.Repeat("x", 97)+"\n", 10_000)
+	for name, last := range map[string]string{
+		"function":   `function FindProxyForURL(url, host) { return "nonsense"; }`,
+		"assignment": `FindProxyForURL = function (url, host) { return "nonsense"; };`,
+		"var":        `var FindProxyForURL = function (url, host) { return "nonsense"; };`,
+	} {
+		found := list(Check([]byte(whole+"\n"+filler+last), []string{"a.example"}))
+		for _, want := range []string{"10002:", "FindProxyForURL is defined again", `it answers "nonsense"`} {
+			if !strings.Contains(found, want) {
+				t.Errorf("%s: %q is not in\n%s", name, want, found)
+			}
+		}
+	}
+	if found := list(Check([]byte(`var FindProxyForURL = function (url, host) { return "DIRECT"; };`), []string{"a.example"})); found != "" {
+		t.Errorf("of one definition:\n%s", found)
+	}
+}
+
+// An encoding that engines misread is one finding, and the rest of the script is
+// checked all the same.
+func TestCheckEncodings(t *testing.T) {
+	script := "// first\n" + strings.Replace(whole, `"DIRECT"`, `frobnicate("\u00e9\u00e8")`, 1)
+	script = strings.NewReplacer(`\u00e9`, "é", `\u00e8`, "è").Replace(script)
+	units := utf16.Encode([]rune(script))
+	wide := func(order binary.AppendByteOrder, mark bool) []byte {
+		var b []byte
+		if mark {
+			b = order.AppendUint16(b, 0xfeff)
+		}
+		for _, u := range units {
+			b = order.AppendUint16(b, u)
+		}
+		return b
+	}
+	var narrow []byte
+	for _, u := range units {
+		narrow = append(narrow, byte(u))
+	}
+	for name, c := range map[string]struct {
+		script []byte
+		want   string
+	}{
+		"UTF-16LE":               {wide(binary.LittleEndian, true), "1:1: error: the script is UTF-16 (little-endian)"},
+		"UTF-16BE":               {wide(binary.BigEndian, true), "1:1: error: the script is UTF-16 (big-endian)"},
+		"UTF-16LE without mark":  {wide(binary.LittleEndian, false), "1:1: error: the script is UTF-16 without a byte order mark"},
+		"UTF-16BE without mark":  {wide(binary.BigEndian, false), "1:1: error: the script is UTF-16 without a byte order mark"},
+		"UTF-8 with mark":        {[]byte("\ufeff" + script), "1:1: error: the script is UTF-8 with a byte order mark"},
+		"Latin-1":                {narrow, "2:"},
+		"Latin-1 in a long file": {append([]byte(strings.Repeat("// comment\n", 1000)), narrow...), "1002:"},
+	} {
+		found := Check(c.script, nil)
+		n, frobnicate := 0, false
+		for _, f := range found {
+			if f.Kind == "encoding" {
+				n++
+				if !strings.HasPrefix(f.String(), c.want) {
+					t.Errorf("%s: %s; want %s", name, f, c.want)
+				}
+			}
+			frobnicate = frobnicate || strings.Contains(f.Message, "frobnicate is not defined")
+		}
+		if n != 1 || !frobnicate || len(found) > 3 {
+			t.Errorf("%s: %d findings about the encoding among\n%s", name, n, list(found))
+		}
+	}
+}
+
+// However large or deep a script is, checking ends.
+func TestCheckIsBounded(t *testing.T) {
+	for name, c := range map[string]struct{ script, want string }{
+		"100,000 terms":     {"function FindProxyForURL(url, host) { return " + strings.Repeat(`host == "a.example" || `, 100_000) + "true ? \"DIRECT\" : \"\"; }", "[size]"},
+		"100,000 strings":   {"var a = " + strings.Repeat(`"a" + `, 100_000) + `"";` + whole, "[size]"},
+		"100,000 else-ifs":  {"function FindProxyForURL(url, host) { " + strings.Repeat(`if (host == "a") return "DIRECT"; else `, 100_000) + `return "DIRECT"; }`, "[size]"},
+		"60,000 conditions": {"function FindProxyForURL(url, host) { return " + strings.Repeat(`host == "a" ? "DIRECT" : `, 60_000) + `"DIRECT"; }`, "[size]"},
+		"parentheses":       {strings.Repeat("(", 1_000_000), "brackets nest deeper than 1000 [limit]"},
+		"brackets":          {strings.Repeat("[", 1_000_000), "brackets nest deeper than 1000 [limit]"},
+		"braces":            {strings.Repeat("{", 1_000_000), "brackets nest deeper than 1000 [limit]"},
+		"negations":         {strings.Repeat("!", 1_000_000) + "1", "more than 200000 parts; split it [limit]"},
+		"large and flat":    {whole + "\n" + strings.Repeat("// "+strings.Repeat("x", 96)+"\n", 90_000), "[size]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if found := list(Check([]byte(c.script), []string{"a.example"})); !strings.Contains(found, c.want) || strings.Contains(found, "syntax") {
+				t.Errorf("found\n%.1000s\nwant %s", found, c.want)
+			}
+		})
 	}
 }
 

@@ -23,25 +23,36 @@ var later = set(`JSON Map Set WeakMap WeakSet Promise Symbol Proxy Reflect Uint8
 	Int8Array Uint16Array Int16Array Uint32Array Int32Array Float32Array Float64Array
 	ArrayBuffer DataView BigInt globalThis Intl`)
 
-// discouraged are functions of browsers with what is against their use; those
-// that wait for the network are errors, the others warnings.
-var discouraged = map[string]string{
-	"isResolvable":      "looks the name up, and the device waits for DNS with every request",
-	"isResolvableEx":    "looks the name up, and the device waits for DNS with every request",
-	"isInNet":           "looks the name up, and the device waits for DNS with every request; compare the text of addresses",
-	"isInNetEx":         "looks the name up, and is not known to Apple's devices",
-	"dnsResolve":        "looks the name up, and the device waits for DNS with every request",
-	"dnsResolveEx":      "looks the name up, and is not known to Apple's devices",
-	"myIpAddress":       "answers with any of the device's addresses, or 127.0.0.1; let the server choose a script by the client's address",
-	"myIpAddressEx":     "is not known to Apple's devices; let the server choose a script by the client's address",
-	"sortIpAddressList": "is not known to Apple's devices",
-	"getClientVersion":  "is not known to Apple's devices",
-	"alert":             "is not there in every engine, where the script then fails",
-	"eval":              "runs text as a script",
-	"shExpMatch":        "is slow, and its patterns (* matches dots and slashes) match more than meant; compare the end of the host",
-	"weekdayRange":      "makes answers depend on the device's clock",
-	"dateRange":         "makes answers depend on the device's clock",
-	"timeRange":         "makes answers depend on the device's clock",
+// An objection says why a function should not be used.
+type objection struct{ kind, text string }
+
+const (
+	waits    = "looks the name up, and the device waits for DNS with every request"
+	foreign  = "is not known to Apple's devices"
+	byClock  = "makes answers depend on the device's clock"
+	asDevice = "answers with any of the device's addresses, or 127.0.0.1; let the server choose a script by the client's address"
+)
+
+// discouraged are functions of browsers with what is against their use. Those in
+// mildly are warnings, the others errors.
+var discouraged = map[string]objection{
+	"isResolvable":      {"dns", waits},
+	"isResolvableEx":    {"dns", waits},
+	"isInNet":           {"dns", waits + "; compare the text of addresses"},
+	"dnsResolve":        {"dns", waits},
+	"isInNetEx":         {"unsupported", foreign},
+	"dnsResolveEx":      {"unsupported", foreign},
+	"myIpAddress":       {"client-ip", asDevice},
+	"myIpAddressEx":     {"unsupported", foreign + "; let the server choose a script by the client's address"},
+	"sortIpAddressList": {"unsupported", foreign},
+	"isValidIpAddress":  {"unsupported", foreign},
+	"getClientVersion":  {"unsupported", foreign},
+	"alert":             {"unsupported", "is not there in every engine, where the script then fails"},
+	"eval":              {"eval", "runs text as a script"},
+	"shExpMatch":        {"shexpmatch", "is slow, and its patterns (* matches dots and slashes) match more than meant; compare the end of the host"},
+	"weekdayRange":      {"clock", byClock},
+	"dateRange":         {"clock", byClock},
+	"timeRange":         {"clock", byClock},
 }
 
 // mildly are those of discouraged that are warnings.

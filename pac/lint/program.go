@@ -1,7 +1,6 @@
 package lint
 
 import (
-	"reflect"
 	"regexp"
 	"strings"
 
@@ -20,10 +19,14 @@ func set(words string) map[string]bool {
 	return m
 }
 
+func (c *checker) position(idx file.Idx) file.Position {
+	return c.file.Position(int(idx) - c.file.Base())
+}
+
 // at is add for a place in the program.
-func (c *checker) at(idx file.Idx, severity, format string, args ...any) {
-	p := c.file.Position(int(idx) - c.file.Base())
-	c.add(p.Line, p.Column, severity, format, args...)
+func (c *checker) at(kind string, idx file.Idx, severity, format string, args ...any) {
+	p := c.position(idx)
+	c.add(kind, p.Line, p.Column, severity, format, args...)
 }
 
 // A scope is what the var and function declarations of a function, or of the
@@ -51,22 +54,23 @@ func (c *checker) program(tree *ast.Program) {
 	}
 	for name := range global.names {
 		if _, ok := pac.BrowserFunctions[name]; ok {
-			c.add(0, 0, Warning, "the script declares %s, which every browser has", name)
+			c.add("redefined", 0, 0, Warning, "the script declares %s, which every browser has", name)
 		}
 	}
 	if !global.names["FindProxyForURL"] {
-		c.add(0, 0, Error, "the script declares no FindProxyForURL")
+		c.add("missing", 0, 0, Error, "the script declares no FindProxyForURL")
 	}
 	if global.names["FindProxyForURLEx"] {
-		c.add(0, 0, Error, "the script declares FindProxyForURLEx, which some systems prefer and Apple's do not know: they would differ")
+		c.add("unsupported", 0, 0, Error, "the script declares FindProxyForURLEx, which some systems prefer and Apple's do not know: they would differ")
 	}
+	c.definitions(tree)
 	w := &walker{checker: c, scope: global}
-	w.walk(reflect.ValueOf(tree.Body))
+	w.walk(tree.Body)
 }
 
 // declare adds what n declares outside of functions in it.
 func (s *scope) declare(n ast.Node) {
-	visit(reflect.ValueOf(n), func(n any) bool {
+	pac.Walk(n, func(n any) bool {
 		switch n := n.(type) {
 		case *ast.FunctionDeclaration:
 			s.names[n.Function.Name.Name.String()] = true
@@ -92,7 +96,7 @@ func (s *scope) bind(target any) {
 	if target == nil {
 		return
 	}
-	visit(reflect.ValueOf(target), func(n any) bool {
+	pac.Walk(target, func(n any) bool {
 		switch n := n.(type) {
 		case *ast.Identifier:
 			s.names[n.Name.String()] = true
@@ -103,31 +107,6 @@ func (s *scope) bind(target any) {
 	})
 }
 
-// visit calls f for every node of the tree below v, and goes on into it where f
-// says so. Names that are no expressions (labels) are among them.
-func visit(v reflect.Value, f func(n any) bool) {
-	switch v.Kind() {
-	case reflect.Interface:
-		visit(v.Elem(), f)
-	case reflect.Pointer:
-		if !v.IsNil() && v.Type().Elem().PkgPath() == astPackage && f(v.Interface()) {
-			visit(v.Elem(), f)
-		}
-	case reflect.Struct:
-		for i := range v.NumField() {
-			if field := v.Type().Field(i); field.IsExported() && field.Name != "DeclarationList" {
-				visit(v.Field(i), f)
-			}
-		}
-	case reflect.Slice:
-		for i := range v.Len() {
-			visit(v.Index(i), f)
-		}
-	}
-}
-
-var astPackage = reflect.TypeFor[ast.Program]().PkgPath()
-
 var laterNumber = regexp.MustCompile(`(?i)^0[bo]|_|n$`)
 
 type walker struct {
@@ -135,11 +114,11 @@ type walker struct {
 	scope *scope
 }
 
-func (w *walker) walk(v reflect.Value) { visit(v, w.node) }
+func (w *walker) walk(n any) { pac.Walk(n, w.node) }
 
 // later says that ES3 has no such thing.
 func (w *walker) later(idx file.Idx, what string) {
-	w.at(idx, Error, "%s is not ES3, which is all that every engine takes", what)
+	w.at("es3", idx, Error, "%s is not ES3, which is all that every engine takes", what)
 }
 
 // node checks one node and reports whether to go on into it.
@@ -199,11 +178,14 @@ func (w *walker) node(n any) bool {
 		}
 	case *ast.RegExpLiteral:
 		w.ascii(n.Idx, n.Literal)
+		w.pattern(n.Idx, n.Literal, n.Pattern)
 		if strings.Trim(n.Flags, "gim") != "" || strings.Contains(n.Pattern, "(?<") {
 			w.later(n.Idx, "the regular expression "+n.Literal)
 		}
 	case *ast.StringLiteral:
 		w.ascii(n.Idx, n.Literal)
+		p := w.position(n.Idx)
+		w.literal(p.Line, p.Column, n.Value.String())
 	case *ast.Identifier:
 		w.reference(n)
 	case *ast.DotExpression:
@@ -231,16 +213,18 @@ func (w *walker) node(n any) bool {
 			_, name := n.Operand.(*ast.Identifier)
 			return !name
 		}
+	case *ast.NewExpression:
+		w.patternOf(n.Callee, n.ArgumentList)
 	case *ast.CallExpression:
 		w.trailingComma(n.RightParenthesis)
 		w.call(n)
 	case *ast.LabelledStatement:
-		w.walk(reflect.ValueOf(n.Statement))
+		w.walk(n.Statement)
 		return false
 	case *ast.BranchStatement:
 		return false
 	case *ast.WithStatement:
-		w.at(n.With, Error, "with makes names mean what an object has")
+		w.at("scope", n.With, Error, "with makes names mean what an object has")
 	}
 	return true
 }
@@ -264,13 +248,13 @@ func (w *walker) function(f *ast.FunctionLiteral) {
 	if f.Name != nil {
 		name := f.Name.Name.String()
 		if w.scope.outer == nil && name == "FindProxyForURL" && len(f.ParameterList.List) != 2 {
-			w.at(f.Name.Idx, Error, "FindProxyForURL has %d parameters in place of url and host", len(f.ParameterList.List))
+			w.at("missing", f.Name.Idx, Error, "FindProxyForURL has %d parameters in place of url and host", len(f.ParameterList.List))
 		}
 		w.ascii(f.Name.Idx, name)
 		inner.names[name] = true
 	}
 	inner.declare(f.Body)
-	(&walker{checker: w.checker, scope: inner}).walk(reflect.ValueOf(f.Body))
+	(&walker{checker: w.checker, scope: inner}).walk(f.Body)
 }
 
 func (w *walker) property(p *ast.PropertyKeyed) {
@@ -295,16 +279,16 @@ func (w *walker) trailingComma(idx file.Idx) {
 	}
 	before := strings.TrimRight(w.src[:end], " \t\r\n")
 	if strings.HasSuffix(before, ",") {
-		w.at(file.Idx(len(before)-1+w.file.Base()), Error, "a comma with nothing behind it, of which engines make different things")
+		w.at("comma", file.Idx(len(before)-1+w.file.Base()), Error, "a comma with nothing behind it, of which engines make different things")
 	}
 }
 
 // ascii checks the text of a name or literal at idx.
 func (w *walker) ascii(idx file.Idx, text string) {
-	if i := strings.IndexFunc(text, func(r rune) bool { return r >= 0x80 }); i >= 0 {
+	if i := strings.IndexFunc(text, func(r rune) bool { return r >= 0x80 }); i >= 0 && w.encoding == "" {
 		p := w.file.Position(int(idx) - w.file.Base())
 		w.oddLines[p.Line] = true
-		w.at(idx, Error, "%s is not ASCII: how it is read depends on the engine", text)
+		w.at("non-ascii", idx, Error, "%s is not ASCII: how it is read depends on the engine", text)
 	}
 }
 
@@ -313,18 +297,18 @@ func (w *walker) reference(n *ast.Identifier) {
 	name := n.Name.String()
 	w.ascii(n.Idx, name)
 	_, browser := pac.BrowserFunctions[name]
-	objection := discouraged[name]
+	objection, known := discouraged[name]
 	switch {
 	case w.scope.of(name) != nil, w.undeclared[name]:
-	case objection != "" && mildly[name]:
-		w.at(n.Idx, Warning, "%s %s", name, objection)
-	case objection != "":
-		w.at(n.Idx, Error, "%s %s", name, objection)
+	case known && mildly[name]:
+		w.at(objection.kind, n.Idx, Warning, "%s %s", name, objection.text)
+	case known:
+		w.at(objection.kind, n.Idx, Error, "%s %s", name, objection.text)
 	case browser, builtins[name]:
 	case later[name]:
 		w.later(n.Idx, name)
 	default:
-		w.at(n.Idx, Error, "%s is not defined, neither here nor by browsers", name)
+		w.at("name", n.Idx, Error, "%s is not defined, neither here nor by browsers", name)
 	}
 }
 
@@ -337,20 +321,21 @@ func (w *walker) assigned(target ast.Expression) {
 	switch at := w.scope.of(id.Name.String()); {
 	case at == nil:
 		w.undeclared[id.Name.String()] = true
-		w.at(id.Idx, Error, "%s is assigned to, but no var declares it", id.Name)
+		w.at("scope", id.Idx, Error, "%s is assigned to, but no var declares it", id.Name)
 	case at.outer == nil && w.scope.outer != nil:
-		w.at(id.Idx, Warning, "%s, which is global, is changed in a function: engines run several copies of a script, in no certain order", id.Name)
+		w.at("global", id.Idx, Warning, "%s, which is global, is changed in a function: engines run several copies of a script, in no certain order", id.Name)
 	}
 }
 
 // call checks the name of a method that is called.
 func (w *walker) call(n *ast.CallExpression) {
+	w.patternOf(n.Callee, n.ArgumentList)
 	dot, ok := n.Callee.(*ast.DotExpression)
 	if !ok {
 		return
 	}
 	name := dot.Identifier.Name.String()
 	if laterMethods[name] {
-		w.at(dot.Identifier.Idx, Warning, "%s came after ES3, and old engines do not have it", name)
+		w.at("es3", dot.Identifier.Idx, Warning, "%s came after ES3, and old engines do not have it", name)
 	}
 }
