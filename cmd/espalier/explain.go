@@ -26,6 +26,9 @@ func explainCommand() *cobra.Command {
 		Short: "Say what happens to a destination, and why",
 		Example: `  espalier explain https://gs.apple.com/
   espalier explain --client 10.1.2.3 --user alice example.com:443`,
+		Long: `Say what happens to a destination, and why.
+
+Every destination is explained; the exit status is 2 if one of them is invalid.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(groups) > 0 && user == "" {
@@ -48,26 +51,30 @@ func explainCommand() *cobra.Command {
 			s := newScreen(cmd.OutOrStdout())
 			lines := json.NewEncoder(cmd.OutOrStdout())
 			lines.SetEscapeHTML(false)
-			for i, arg := range args {
+			var bad []error
+			explained := 0
+			for _, arg := range args {
 				q.Target = arg
 				x, err := e.Explain(q)
 				if err != nil {
-					return usage(fmt.Errorf("%s: %w", arg, err))
+					bad = append(bad, fmt.Errorf("%s: %w", arg, err))
+					continue
 				}
+				explained++
 				if asJSON {
 					if err := lines.Encode(x); err != nil {
 						return err
 					}
 					continue
 				}
-				if i > 0 {
+				if explained > 1 {
 					fmt.Fprintln(cmd.OutOrStdout())
 				}
 				if err := writeExplanation(s, x); err != nil {
 					return err
 				}
 			}
-			return nil
+			return usage(errors.Join(bad...))
 		},
 	}
 	cmd.Flags().StringVar(&client, "client", "", "the client's `ADDRESS`; without it one that is allowed")

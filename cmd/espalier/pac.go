@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -50,33 +51,83 @@ func pacShow(load configOf) *cobra.Command {
 
 func pacEval(load configOf) *cobra.Command {
 	var who pacClient
+	var browser pacBrowser
+	var file string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "eval URL|HOST[:PORT]...",
 		Short: "Run the PAC script as a device would, and print its answers",
-		Args:  cobra.MinimumNArgs(1),
+		Long: `Run the PAC script as a device would, and print its answers.
+
+With --file, run any script with the functions that browsers offer, of each engine
+that Espalier knows (` + engineNames() + `); where engines differ, each has a line.
+Names resolve as --resolve says, and localhost; the script reads no files and has
+no network.
+
+The exit status is 1 if the script fails, and 2 if an argument is invalid; the
+answers to the others are printed all the same.`,
+		Example: `  espalier pac eval --client 10.1.2.3 gs.apple.com
+  espalier pac eval --file old.pac --resolve intranet.example=10.0.0.1 http://intranet.example/`,
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			script, err := who.script(cmd, load)
+			panel, err := who.evaluators(cmd, load, file, &browser)
 			if err != nil {
 				return err
 			}
-			answers, err := evalPAC(script, args)
-			if err != nil {
+			answers, bad, failed := evalPAC(panel, args)
+			if err := writePACAnswers(cmd, answers, asJSON); err != nil {
 				return err
 			}
-			if asJSON {
-				return writeJSON(cmd.OutOrStdout(), answers)
+			if bad != nil {
+				return usage(bad)
 			}
-			t := table{head: []string{"URL", "ANSWER"}}
-			for _, a := range answers {
-				t.add(cell{text: a.URL}, cell{text: a.Answer})
+			if failed {
+				return &exitError{code: exitNo}
 			}
-			return t.write(newScreen(cmd.OutOrStdout()))
+			return nil
 		},
 	}
 	who.addFlags(cmd)
+	browser.addFlags(cmd)
+	cmd.Flags().StringVar(&file, "file", "", "run the script of `FILE` (- for standard input) instead of one's own")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	cmd.MarkFlagsMutuallyExclusive("file", "site")
+	cmd.MarkFlagsMutuallyExclusive("file", "proxy")
 	return cmd
+}
+
+// evaluators returns those of the script in file, or of the configuration's own if
+// that is empty.
+func (c *pacClient) evaluators(cmd *cobra.Command, load configOf, file string, browser *pacBrowser) ([]*pac.Evaluator, error) {
+	if file == "" {
+		for _, name := range []string{"engine", "at", "resolve"} {
+			if cmd.Flags().Changed(name) {
+				return nil, usage(fmt.Errorf("--%s: needs --file, since Espalier's scripts do not depend on it", name))
+			}
+		}
+		script, err := c.script(cmd, load)
+		if err != nil {
+			return nil, err
+		}
+		e, err := pac.NewEvaluator(script.Body)
+		if err != nil {
+			return nil, err
+		}
+		return []*pac.Evaluator{e}, nil
+	}
+	client, err := c.address()
+	if err != nil {
+		return nil, usage(err)
+	}
+	script, err := readScript(cmd, file)
+	if err != nil {
+		return nil, usage(err)
+	}
+	panel, err := browser.panel(script, client, time.Now())
+	if err != nil {
+		return nil, usage(fmt.Errorf("%s: %w", file, err))
+	}
+	return panel, nil
 }
 
 func pacURLs(load configOf) *cobra.Command {
@@ -105,35 +156,6 @@ func pacURLs(load configOf) *cobra.Command {
 			return t.write(newScreen(cmd.OutOrStdout()))
 		},
 	}
-}
-
-// A pacAnswer is what the script answers when called with URL and Host.
-type pacAnswer struct {
-	URL    string `json:"url"`
-	Host   string `json:"host"`
-	Answer string `json:"answer"`
-}
-
-func evalPAC(script *pac.Script, args []string) ([]pacAnswer, error) {
-	engine, err := pac.NewEvaluator(script.Body)
-	if err != nil {
-		return nil, err
-	}
-	var answers []pacAnswer
-	var errs []error
-	for _, arg := range args {
-		url, host, _, err := pac.DeviceURL(arg)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		answer, err := engine.FindProxy(url, host)
-		if err != nil {
-			return nil, err
-		}
-		answers = append(answers, pacAnswer{url, host, answer})
-	}
-	return answers, usage(errors.Join(errs...))
 }
 
 // A pacClient says whose script is wanted.
@@ -167,8 +189,8 @@ func (c *pacClient) scriptOf(cmd *cobra.Command, cfg *configs.Config) (*pac.Scri
 	site := c.site
 	var client netip.Addr
 	if c.client != "" {
-		if client, err = netip.ParseAddr(c.client); err != nil {
-			return nil, usage(fmt.Errorf("--client: %q is no IP address", c.client))
+		if client, err = c.address(); err != nil {
+			return nil, usage(err)
 		}
 		site = compiled.SiteFor(client)
 	} else if err := checkSite(compiled, site); err != nil {

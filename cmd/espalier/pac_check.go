@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -11,19 +13,32 @@ import (
 )
 
 func pacCheck(load configOf) *cobra.Command {
+	var allow []string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "check FILE",
-		Short: "Say what is wrong with a PAC script, whoever wrote it",
-		Long: `Say what is wrong with a PAC script, whoever wrote it: what old or strict engines
-do not take (ES3 is what all take), functions that make devices wait for DNS, state
-that outlives a call, and answers that are none, tried with every host of the
-catalogue and the configuration. FILE is - for standard input. The script is not
-believed: it runs here without network, files or names.
+		Short: "Find faults in a PAC script of any make",
+		Long: `Find faults in a PAC script of any make: what old or strict engines do not take
+(ES3 is what all take), functions that make devices wait for DNS, state that
+outlives a call, answers that are invalid, and answers that depend on the engine
+(` + engineNames() + `), tried with every host of the catalogue, the configuration
+and the script. FILE is - for standard input, and has at most 10 MB. The script is
+not trusted: it runs here without network, files or names, and for a limited time.
 
-The exit status is 1 where there are errors; warnings alone leave it at 0.`,
+A finding that occurs several times is printed once, with its first places. The
+exit status is 1 if there are errors that --allow does not name; warnings leave it
+at 0. Kinds for --allow:
+
+` + kindTable(),
+		Example: `  espalier pac check proxy.pac
+  espalier pac check --allow dns --allow client-ip proxy.pac`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, kind := range allow {
+				if lint.Kinds[kind] == "" {
+					return usage(fmt.Errorf("--allow: unknown kind %q (allowed: %s)", kind, strings.Join(lint.KindNames(), ", ")))
+				}
+			}
 			cfg, err := load(cmd)
 			if err != nil {
 				return err
@@ -38,28 +53,32 @@ The exit status is 1 where there are errors; warnings alone leave it at 0.`,
 				return usage(err)
 			}
 			found := lint.Check(script, append(samples, pac.Samples(nil, pac.HostsIn(script))...))
-			if err := writeFindings(cmd.OutOrStdout(), name, found, asJSON); err != nil {
+			all := len(found)
+			found = slices.DeleteFunc(found, func(f lint.Finding) bool { return slices.Contains(allow, f.Kind) })
+			if err := writeFindings(cmd.OutOrStdout(), name, found, all-len(found), asJSON); err != nil {
 				return err
 			}
-			for _, f := range found {
-				if f.Severity == lint.Error {
-					return &exitError{code: exitNo}
-				}
+			if slices.ContainsFunc(found, func(f lint.Finding) bool { return f.Severity == lint.Error }) {
+				return &exitError{code: exitNo}
 			}
 			return nil
 		},
 	}
+	cmd.Flags().StringArrayVar(&allow, "allow", nil, "leave out findings of this `KIND`; repeatable")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
 	return cmd
 }
 
-// readScript reads a file, or standard input for "-", up to what lint.Check looks
-// at.
-func readScript(cmd *cobra.Command, name string) ([]byte, error) {
-	return readInput(cmd, name, lint.MaxSize+1)
+// kindTable lists the kinds of findings, a line for each.
+func kindTable() string {
+	var b strings.Builder
+	for _, name := range lint.KindNames() {
+		fmt.Fprintf(&b, "  %-12s  %s\n", name, lint.Kinds[name])
+	}
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
-func writeFindings(w io.Writer, name string, found []lint.Finding, asJSON bool) error {
+func writeFindings(w io.Writer, name string, found []lint.Finding, allowed int, asJSON bool) error {
 	if asJSON {
 		if found == nil {
 			found = []lint.Finding{}
@@ -78,11 +97,14 @@ func writeFindings(w io.Writer, name string, found []lint.Finding, asJSON bool) 
 		if f.Line > 0 {
 			at = fmt.Sprintf("%s:%d:%d", name, f.Line, f.Column)
 		}
-		if _, err := fmt.Fprintf(w, "%s: %s: %s\n", at, s.paint(as, f.Severity), f.Message); err != nil {
+		if _, err := fmt.Fprintf(w, "%s: %s: %s\n", at, s.paint(as, f.Severity), f.Text()); err != nil {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(w, "%s: %s, %s\n", name,
-		plural(count[lint.Error], "error", "errors"), plural(count[lint.Warning], "warning", "warnings"))
+	total := plural(count[lint.Error], "error", "errors") + ", " + plural(count[lint.Warning], "warning", "warnings")
+	if allowed > 0 {
+		total += fmt.Sprintf(", %d allowed", allowed)
+	}
+	_, err := fmt.Fprintf(w, "%s: %s\n", name, total)
 	return err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,19 +20,34 @@ import (
 
 func pacDiff(load configOf) *cobra.Command {
 	var who pacClient
+	var browser pacBrowser
+	var allow []string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "diff OLD NEW [URL|HOST[:PORT]...]",
-		Short: "Say which hosts get another answer from another script",
-		Long: `Say which hosts get another answer from another script. OLD and NEW each are a
-configuration file (*.yaml, *.yml), a script of any make, or an ID of
-"espalier pac history". Both are asked for every host of the catalogue, of the
-configurations and of the arguments.
+		Short: "Compare the answers of two scripts",
+		Long: `Compare the answers of two scripts. OLD and NEW each are a configuration file
+(*.yaml, *.yml), a script of any make, or an ID of "espalier pac history". Both
+are asked about every host of the catalogue, of the configurations, of the scripts
+and of the arguments, with the functions of each engine that Espalier knows
+(` + engineNames() + `): a change that only some of them see names the engine.
 
-Scripts run here without network: names do not resolve, and it is no time of day.
-The exit status is 1 where an answer differs.`,
+Scripts run here without network: names resolve as --resolve says, and localhost.
+The exit status is 1 if an answer differs. --allow engine leaves it at 0 if only
+changes differ that not all engines see.`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if i := slices.IndexFunc(allow, func(kind string) bool { return kind != "engine" }); i >= 0 {
+				return usage(fmt.Errorf("--allow: unknown kind %q (allowed: engine)", allow[i]))
+			}
+			client, err := who.address()
+			if err != nil {
+				return usage(err)
+			}
+			now := time.Now()
+			if _, _, err := browser.browser(client, now); err != nil {
+				return usage(err)
+			}
 			cfg, err := load(cmd)
 			if err != nil {
 				return err
@@ -40,14 +57,14 @@ The exit status is 1 where an answer differs.`,
 			if err != nil {
 				return err
 			}
-			var scripts [2]*pac.Evaluator
+			var scripts [2][]*pac.Evaluator
 			for i, arg := range args[:2] {
 				script, own, err := who.source(cmd, cfg, arg)
 				if err != nil {
 					return usage(err)
 				}
 				samples = append(samples, own...)
-				if scripts[i], err = pac.NewBrowserEvaluator(script, who.address()); err != nil {
+				if scripts[i], err = browser.panel(script, client, now); err != nil {
 					return usage(fmt.Errorf("%s: %w", arg, err))
 				}
 			}
@@ -58,13 +75,15 @@ The exit status is 1 where an answer differs.`,
 			if err := writePACChanges(cmd, changes, asked, asJSON); err != nil {
 				return err
 			}
-			if len(changes) > 0 {
+			if slices.ContainsFunc(changes, func(c pac.Change) bool { return c.Engine == "" || len(allow) == 0 }) {
 				return &exitError{code: exitNo}
 			}
 			return nil
 		},
 	}
 	who.addFlags(cmd)
+	browser.addFlags(cmd)
+	cmd.Flags().StringArrayVar(&allow, "allow", nil, "ignore changes of this `KIND` for the exit status: engine")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
 	return cmd
 }
@@ -103,10 +122,16 @@ func (c *pacClient) fromConfig(cmd *cobra.Command, file string) (script []byte, 
 	return made.Body, samples, nil
 }
 
-// address is the client's address, the zero Addr where it is not known.
-func (c *pacClient) address() netip.Addr {
-	a, _ := netip.ParseAddr(c.client)
-	return a
+// address is the client's address, the zero Addr if none is given.
+func (c *pacClient) address() (netip.Addr, error) {
+	if c.client == "" {
+		return netip.Addr{}, nil
+	}
+	a, err := netip.ParseAddr(c.client)
+	if err != nil {
+		return a, fmt.Errorf("--client: invalid IP address %q", c.client)
+	}
+	return a, nil
 }
 
 func writePACChanges(cmd *cobra.Command, changes []pac.Change, asked int, asJSON bool) error {
@@ -115,13 +140,25 @@ func writePACChanges(cmd *cobra.Command, changes []pac.Change, asked int, asJSON
 	}
 	if len(changes) > 0 {
 		t := table{head: []string{"URL", "OLD", "NEW"}}
+		byEngine := slices.ContainsFunc(changes, func(c pac.Change) bool { return c.Engine != "" })
+		if byEngine {
+			t.head = []string{"URL", "ENGINE", "OLD", "NEW"}
+		}
 		for _, c := range changes {
-			t.add(cell{text: c.URL}, cell{text: c.Old}, cell{text: c.New})
+			row := []cell{{text: c.URL}, {text: c.Old}, {text: c.New}}
+			if byEngine {
+				row = slices.Insert(row, 1, cell{text: cmp.Or(string(c.Engine), "all")})
+			}
+			t.add(row...)
 		}
 		if err := t.write(newScreen(cmd.OutOrStdout())); err != nil {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%d of %d URLs get another answer\n", len(changes), asked)
+	urls := map[string]bool{}
+	for _, c := range changes {
+		urls[c.URL] = true
+	}
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%d of %d URLs get another answer\n", len(urls), asked)
 	return err
 }

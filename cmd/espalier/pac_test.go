@@ -84,6 +84,21 @@ func TestPACEval(t *testing.T) {
 	}
 }
 
+// What is valid is answered, whatever is not.
+func TestPACEvalGoesOn(t *testing.T) {
+	for _, args := range []string{"eval a.example gopher://b.example 127.1 c.example", "eval --json a.example 127.1 c.example"} {
+		stdout, stderr, code := runPAC(pacTestConfig(), strings.Fields(args)...)
+		for _, want := range []string{"https://a.example/", "https://c.example/"} {
+			if !strings.Contains(stdout, want) {
+				t.Errorf("%s: %s is not in %s", args, want, stdout)
+			}
+		}
+		if code != exitUsage || !strings.Contains(stderr, `"https://127.1" is no URL, name or host:port`) {
+			t.Errorf("%s: exit %d, %s", args, code, stderr)
+		}
+	}
+}
+
 func TestPACShow(t *testing.T) {
 	stdout, stderr, code := runPAC(pacTestConfig(), "show")
 	if code != 0 || !strings.Contains(stdout, `"PROXY 192.0.2.8:3128"`) || !strings.HasSuffix(stdout, "}\n") {
@@ -115,11 +130,10 @@ func TestPACBadUsage(t *testing.T) {
 		want string
 	}{
 		{pacTestConfig(), "show --site lab", `--site: there is no "lab" under pac.sites (there are: ["school"])`},
-		{pacTestConfig(), "show --client 10.1", `--client: "10.1" is no IP address`},
+		{pacTestConfig(), "show --client 10.1", `--client: invalid IP address "10.1"`},
 		{pacTestConfig(), "show --site school --client 10.1.1.1", "site client"},
 		{pacTestConfig(), "show --proxy [::1]:80", "do not understand an IPv6 literal"},
 		{pacTestConfig(), "eval", "requires at least 1 arg"},
-		{pacTestConfig(), "eval a.example gopher://b.example 127.1", "\"https://127.1\" is no URL, name or host:port: host looks like an address but is none"},
 		{bad, "show", "pac: routes.default: is empty"},
 		{nowhere, "show", "set pac.proxies to its host:port, or give --proxy"},
 	} {

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"espalier/pac"
+)
+
+// A pacBrowser is what a script of any origin runs in.
+type pacBrowser struct {
+	engine, at string
+	resolve    []string
+}
+
+func (b *pacBrowser) addFlags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&b.engine, "engine", "", "answer as this `ENGINE` only: "+engineNames())
+	cmd.Flags().StringVar(&b.at, "at", "", "run the script at this `TIME` (RFC 3339) instead of now")
+	cmd.Flags().StringArrayVar(&b.resolve, "resolve", nil, "resolve `NAME=ADDRESS` in the script; repeatable")
+}
+
+func engineNames() string {
+	var names []string
+	for _, e := range pac.Engines {
+		names = append(names, string(e))
+	}
+	return strings.Join(names, ", ")
+}
+
+// panel returns an evaluator of the script for each engine that was chosen. client is
+// its myIpAddress. The time is the same for all.
+func (b *pacBrowser) panel(script []byte, client netip.Addr, now time.Time) ([]*pac.Evaluator, error) {
+	browser, engines, err := b.browser(client, now)
+	if err != nil {
+		return nil, err
+	}
+	return pac.NewPanel(script, browser, engines...)
+}
+
+func (b *pacBrowser) browser(client netip.Addr, now time.Time) (pac.Browser, []pac.Engine, error) {
+	browser := pac.Browser{Client: client, Now: now, Hosts: map[string]netip.Addr{}}
+	engines := pac.Engines
+	if b.engine != "" {
+		engines = []pac.Engine{pac.Engine(b.engine)}
+		if !slices.Contains(pac.Engines, engines[0]) {
+			return browser, nil, fmt.Errorf("--engine: unknown engine %q (allowed: %s)", b.engine, engineNames())
+		}
+	}
+	if b.at != "" {
+		var err error
+		if browser.Now, err = time.Parse(time.RFC3339, b.at); err != nil {
+			return browser, nil, fmt.Errorf("--at: invalid time %q (example: 2026-03-01T08:00:00+01:00)", b.at)
+		}
+	}
+	for _, s := range b.resolve {
+		name, address, _ := strings.Cut(s, "=")
+		a, err := netip.ParseAddr(address)
+		if err != nil || name == "" {
+			return browser, nil, fmt.Errorf("--resolve: invalid %q (example: intranet.example=10.0.0.1)", s)
+		}
+		browser.Hosts[strings.ToLower(name)] = a
+	}
+	return browser, engines, nil
+}
+
+// readScript reads a script from a file, or from standard input for "-", whole.
+func readScript(cmd *cobra.Command, name string) ([]byte, error) {
+	script, err := readInput(cmd, name, pac.MaxInput+1)
+	if err == nil && len(script) > pac.MaxInput {
+		err = fmt.Errorf("%s: larger than %d MB, the largest script that can be read", name, pac.MaxInput>>20)
+	}
+	return script, err
+}
+
+// A pacAnswer is what the script answers when called with URL and Host.
+type pacAnswer struct {
+	URL  string `json:"url"`
+	Host string `json:"host"`
+	// Engine is set if engines differ: the answer is this engine's.
+	Engine pac.Engine `json:"engine,omitempty"`
+	Answer string     `json:"answer"`
+	Error  string     `json:"error,omitempty"`
+}
+
+// evalPAC asks a script about all of args. bad says which of them are invalid, and
+// failed whether the script failed.
+func evalPAC(panel []*pac.Evaluator, args []string) (answers []pacAnswer, bad error, failed bool) {
+	answers = []pacAnswer{} // never null in JSON
+	var errs []error
+	for _, arg := range args {
+		url, host, _, err := pac.DeviceURL(arg)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		var of []pacAnswer
+		for _, e := range panel {
+			a := pacAnswer{URL: url, Host: host, Engine: e.Engine()}
+			if a.Answer, err = e.FindProxy(url, host); err != nil {
+				a.Error = err.Error()
+				failed = true
+			}
+			of = append(of, a)
+		}
+		if !slices.ContainsFunc(of, func(a pacAnswer) bool { return a.Answer != of[0].Answer || a.Error != of[0].Error }) {
+			of = of[:1]
+			of[0].Engine = ""
+		}
+		answers = append(answers, of...)
+	}
+	return answers, errors.Join(errs...), failed
+}
+
+func writePACAnswers(cmd *cobra.Command, answers []pacAnswer, asJSON bool) error {
+	if asJSON {
+		return writeJSON(cmd.OutOrStdout(), answers)
+	}
+	if len(answers) == 0 {
+		return nil
+	}
+	t := table{head: []string{"URL", "ANSWER"}}
+	byEngine := slices.ContainsFunc(answers, func(a pacAnswer) bool { return a.Engine != "" })
+	if byEngine {
+		t.head = []string{"URL", "ENGINE", "ANSWER"}
+	}
+	for _, a := range answers {
+		answer := cell{text: a.Answer}
+		if a.Error != "" {
+			answer = cell{text: "error: " + a.Error, as: red}
+		}
+		if byEngine {
+			t.add(cell{text: a.URL}, cell{text: cmp.Or(string(a.Engine), "all")}, answer)
+		} else {
+			t.add(cell{text: a.URL}, answer)
+		}
+	}
+	return t.write(newScreen(cmd.OutOrStdout()))
+}
