@@ -6,35 +6,35 @@ import (
 	"espalier/proxy/head"
 )
 
-// Bounds on what a client may make the proxy hold or do. A client that breaks one
-// gets ENHANCE_YOUR_CALM for the connection, unless it says otherwise here.
+// Bounds on what a client can make the proxy hold or do. A client that breaks one
+// gets GOAWAY with ENHANCE_YOUR_CALM, unless the bound says otherwise.
 const (
 	// maxHead bounds a header list as RFC 9113, 6.5.2 counts it, and head.MaxFields
 	// its fields: compressed, a few bytes may stand for thousands (an HPACK bomb).
-	// What is above is answered with 431.
+	// A larger one is answered with 431.
 	maxHead = head.MaxBytes
-	// maxBlock and maxFrames bound the compressed list, and the frames it is cut into,
-	// which the proxy must read to its end even if it wants none of it (CONTINUATION
-	// flood, CVE-2024-27316). Huffman codes may be longer than what they stand for, so
-	// a list of maxHead fits in.
+	// maxBlock bounds the compressed list, and maxFrames its frames: the proxy must
+	// read a list to its end even when it refuses it (CONTINUATION flood,
+	// CVE-2024-27316). A list of maxHead fits in, with Huffman codes that are longer
+	// than their text too.
 	maxBlock  = 2 * maxHead
 	maxFrames = 64
 	// headTimeout bounds how long a client may take over a header list in several
-	// frames, or over the connection preface: all streams wait meanwhile.
+	// frames, or over the connection preface. All streams wait meanwhile.
 	headTimeout = time.Minute
 	// maxSettings bounds a SETTINGS frame. There are fewer than 20 settings.
 	maxSettings = 64
-	// maxPending bounds frames that wait for a client which asks for answers and
-	// reads none (floods of PING, SETTINGS and bad requests, CVE-2019-9512, -9515).
+	// maxPending bounds the frames that wait for a client that does not read: floods
+	// of PING, SETTINGS and invalid requests (CVE-2019-9512, CVE-2019-9515).
 	maxPending = 512 << 10
 )
 
 // A budget bounds frames that cost the client nothing and the proxy something:
-// resets of requests that were just opened (rapid reset, CVE-2023-44487),
-// requests that are malformed or above MaxStreams, PING, SETTINGS, PRIORITY and
-// unknown frames, DATA without data, WINDOW_UPDATE, frames for streams that are
-// closed. Time, DATA that the proxy sends, and streams that end in order fill it
-// again, since honest clients send such frames in proportion to these.
+// RST_STREAM (rapid reset, CVE-2023-44487), malformed requests and those above
+// MaxStreams, PING, SETTINGS, PRIORITY and unknown frames, empty DATA,
+// WINDOW_UPDATE, frames for closed streams. Time refills it, and so do DATA that
+// the proxy sends and streams that end in order: honest clients send such frames
+// in proportion to these.
 type budget struct {
 	left int
 	at   time.Time // of the last refill

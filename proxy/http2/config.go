@@ -18,19 +18,17 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// A Config holds what a connection is served with. The zero value is complete.
-// It must not change while a connection uses it.
+// A Config is how to serve a connection. The zero value is complete.
 type Config struct {
 	// Context is the parent of every stream's context. Default: context.Background().
 	Context context.Context
 	// MaxStreams is how many streams the client may have open. Default: 1000.
 	MaxStreams int
-	// StreamWindow and ConnWindow are how many bytes the proxy takes ahead of its
-	// reader, of a stream and of all, and so bound the memory. Both are at least
-	// 65,535. Default: 256 KiB and 4 MiB.
+	// StreamWindow and ConnWindow bound the received bytes that wait to be read, of a
+	// stream and of all streams together. Minimum: 65,535. Default: 256 KiB and 4 MiB.
 	StreamWindow, ConnWindow int
-	// ExtendedConnect advertises extended CONNECT and admits it: requests with
-	// :protocol (RFC 8441, 3).
+	// ExtendedConnect advertises and allows extended CONNECT: requests with :protocol
+	// (RFC 8441, 3). Default: they are malformed.
 	ExtendedConnect bool
 	// Stall bounds how long the client may move nothing of an answer, and of a
 	// request's body before the answer has begun. Each byte renews it. Tunnels have no
@@ -38,20 +36,21 @@ type Config struct {
 	// must take 16 KiB in that time, or 1 KiB once it was slow.
 	// Default: 5 minutes.
 	Stall time.Duration
-	// IdleTimeout closes a connection that has had no stream for so long.
+	// IdleTimeout closes a connection that has had no stream for this long.
 	// Default: 3 minutes.
 	IdleTimeout time.Duration
-	// PingInterval is the silence after which the client is asked for a sign of life,
-	// and PingTimeout how long it has for it. A ping wakes a device. Default: 5 minutes
-	// and 1 minute.
+	// PingInterval is the silence after which the proxy pings the client. A client that
+	// stays silent for PingTimeout after it is cut. Each ping wakes a sleeping device.
+	// Default: 5 minutes and 1 minute.
 	PingInterval, PingTimeout time.Duration
-	// Malformed gets each request that breaks RFC 9113, section 8, with as much of it
-	// as could be read, in place of the Handler. It may answer. The stream is reset
-	// with PROTOCOL_ERROR once it returns. Default: the stream is reset at once.
+	// Malformed gets each request that breaks RFC 9113, section 8, or is too large
+	// (ErrHeadTooLarge), in place of the Handler. The Request holds what could be read.
+	// Malformed may answer; the stream is reset with PROTOCOL_ERROR when it returns.
+	// Default: the stream is reset at once, or answered with 431.
 	Malformed func(*Stream, *Request, error)
-	// Panicked gets what a handler panicked with, unless that is
-	// http.ErrAbortHandler, on the handler's goroutine. The stream has been reset with
-	// INTERNAL_ERROR by then. Default: the panic is dropped.
+	// Panicked gets the value of a handler's panic, http.ErrAbortHandler excepted, on
+	// the handler's goroutine, after the stream was reset with INTERNAL_ERROR. Default:
+	// the panic is dropped.
 	Panicked func(r *Request, fault any)
 }
 

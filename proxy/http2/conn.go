@@ -30,11 +30,11 @@ const (
 	drainTime  = time.Second      // for the client to learn that it must not begin streams
 )
 
-// ErrShutdown is how streams end that Conn.Close cuts.
+// ErrShutdown is the error of streams that Conn.Close cuts.
 var ErrShutdown = errors.New("HTTP/2 connection closed by the proxy")
 
-// A ConnError is how a connection ends because the client broke the protocol or
-// a bound. Code went to the client with GOAWAY.
+// A ConnError ends a connection whose client broke the protocol or a bound. The
+// client gets Code and Reason with GOAWAY.
 type ConnError struct {
 	Code   wire.ErrCode
 	Reason string
@@ -87,9 +87,9 @@ type Conn struct {
 	lastID  uint32 // the highest of the client's
 	active  int    // streams that are open, or have a handler
 
-	recvWindow, owed int   // what the client may send, and what is to be given back
-	sendWindow       int64 // what the client takes, of all streams
-	peerWindow       int64 // what it takes at the beginning of each
+	recvWindow, owed int   // bytes that the client may send; bytes to give back to it
+	sendWindow       int64 // bytes that the client takes, of all streams
+	peerWindow       int64 // bytes that it takes of a new stream
 	peerFrame        int
 	budget           budget
 
@@ -230,8 +230,8 @@ func (c *Conn) end(err error) {
 	c.endLocked(err)
 }
 
-// endLocked ends the connection for the reason err, nil for one in order. Only
-// the first reason counts.
+// endLocked ends the connection because of err, or in order if that is nil. The
+// first call counts.
 func (c *Conn) endLocked(err error) {
 	if c.phase == closing {
 		return
@@ -267,7 +267,8 @@ var (
 	pingDrain = [8]byte{'d', 'r', 'a', 'i', 'n'}
 )
 
-// late looks after what has taken too long: silence, and having no streams.
+// late ends a connection that was idle for too long, and pings a client that was
+// silent for too long. It is the timer's function.
 func (c *Conn) late() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -296,7 +297,7 @@ func (c *Conn) late() {
 	c.setTimer(now, heard)
 }
 
-// setTimer has late called when something next can be.
+// setTimer sets the timer for the next moment at which late has something to do.
 func (c *Conn) setTimer(now, heard time.Duration) {
 	at := heard + c.cfg.PingInterval
 	if c.pinged > 0 {

@@ -159,21 +159,29 @@ func TestExtendedConnect(t *testing.T) {
 	p.expect("RST_STREAM 3 PROTOCOL_ERROR", "RST_STREAM 5 PROTOCOL_ERROR")
 }
 
-// Who keeps records sees malformed requests, as far as they can be read, and may
+// Config.Malformed gets malformed requests as far as they can be read, and may
 // answer them.
 func TestMalformedIsTold(t *testing.T) {
 	p := newPeer(t, http2.Config{Malformed: func(s *http2.Stream, r *http2.Request, err error) {
 		if r.Authority != "a.example" || err == nil {
 			t.Errorf("got %+v, %v", r, err)
 		}
-		_ = s.WriteHeaders(400, nil, true)
+		status := 400
+		if errors.Is(err, http2.ErrHeadTooLarge) {
+			status = 431
+		}
+		_ = s.WriteHeaders(status, nil, true)
 	}}, short)
 	p.request(1, false, with(get, "connection", "close"))
 	p.expect("HEADERS 1 400 end", "RST_STREAM 1 PROTOCOL_ERROR")
+	p.request(3, true, with(get, "connection", "close"))
+	p.expect("HEADERS 3 400 end")
+	p.request(5, true, with(get, strings.Split(strings.Repeat("a,b,", 300), ",")[:600]...))
+	p.expect("HEADERS 5 431 end")
 }
 
-// What breaks framing or header compression ends the connection, and the client
-// is told why.
+// Faults of framing or header compression end the connection, and the client
+// learns why.
 func TestConnectionErrors(t *testing.T) {
 	raw := func(typ wire.FrameType, flags wire.Flags, id uint32, payload string) func(*peer) {
 		return func(p *peer) { _ = p.framer.WriteRawFrame(typ, flags, id, []byte(payload)) } // which may cut it
@@ -365,7 +373,7 @@ func TestFloods(t *testing.T) {
 	}
 }
 
-// What honest clients do in bulk is no flood.
+// Honest clients in bulk do not count as a flood.
 func TestHonestBulk(t *testing.T) {
 	p := newPeer(t, http2.Config{}, echo)
 	open := make(chan struct{}, 1000)
@@ -413,7 +421,7 @@ func TestSmallWindowUpdates(t *testing.T) {
 	}
 }
 
-// One that asks and does not read is cut when much waits for it, or for long.
+// The server cuts a client that asks and does not read.
 func TestDeafClient(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		client, server := newDeafPipe(t)

@@ -125,12 +125,12 @@ func (c *Conn) readFrame(fh wire.FrameHeader) error {
 // spend takes one from the budget.
 func (c *Conn) spend() error {
 	if !c.budget.spend(1) {
-		return connError(wire.ErrCodeEnhanceYourCalm, "too many frames that carry nothing, resets or invalid requests")
+		return connError(wire.ErrCodeEnhanceYourCalm, "too many resets, invalid requests or control frames")
 	}
 	return nil
 }
 
-// fault resets a stream for a fault of the client's.
+// fault resets a stream whose client broke the protocol.
 func (c *Conn) fault(id uint32, code wire.ErrCode, err error) error {
 	if id > c.lastID {
 		return connError(code, "invalid frame for idle stream %d", id)
@@ -453,8 +453,8 @@ func (c *Conn) takeTrailers(id uint32, b *block, end bool) error {
 	return nil
 }
 
-// recent remembers how the last streams were closed, which decides about frames
-// that come for them.
+// recent remembers how the last streams were closed. Frames that still come for
+// them are judged by it.
 type recent struct {
 	ids  [64]uint32
 	hows [64]how
@@ -489,8 +489,8 @@ func (r *recent) how(id uint32) how {
 	return skipped // none was forgotten yet
 }
 
-// Received data is kept in chunks of a few sizes, so that what is held is at most
-// twice what was received.
+// Received data waits in chunks of a few sizes, so that the memory is at most
+// twice the data.
 const smallestChunk = 1 << 10
 
 var chunks [5]sync.Pool // 1 to 16 KiB

@@ -11,8 +11,8 @@ import (
 )
 
 // parseRequest reads a header list (RFC 9113, section 8.3.1 and 8.5). ended says
-// that no body follows; extended that :protocol is admitted. Beside an error the
-// Request has what was read until then.
+// that no body follows, extended that :protocol is allowed. With an error the
+// Request holds what was read before it.
 func parseRequest(fields []hpack.HeaderField, ended, extended bool) (*Request, error) {
 	r := &Request{Length: -1}
 	n, err := r.takePseudo(fields)
@@ -35,7 +35,7 @@ func parseRequest(fields []hpack.HeaderField, ended, extended bool) (*Request, e
 			continue
 		case "content-length":
 			if r.Method == "CONNECT" {
-				break // its stream has no body, but a tunnel
+				break // its stream carries a tunnel, not a body
 			}
 			if r.Length >= 0 {
 				return r, errors.New("two content-length fields")
@@ -81,7 +81,7 @@ func (r *Request) takePseudo(fields []hpack.HeaderField) (n int, err error) {
 		case ":protocol":
 			to = &r.Protocol
 		default:
-			return n, fmt.Errorf("unknown pseudo-header field %q", f.Name)
+			return n, fmt.Errorf("unknown pseudo-header field %.40q", f.Name)
 		}
 		switch {
 		case *to != "":
@@ -96,8 +96,8 @@ func (r *Request) takePseudo(fields []hpack.HeaderField) (n int, err error) {
 	return n, nil
 }
 
-// checkTarget checks that the pseudo-header fields belong together. What the
-// authority of a CONNECT names is for the handler to judge.
+// checkTarget checks that the pseudo-header fields fit together. The handler
+// judges the authority of a CONNECT.
 func (r *Request) checkTarget(extended bool) error {
 	switch {
 	case !isToken(r.Method):
@@ -129,14 +129,14 @@ func (r *Request) checkTarget(extended bool) error {
 	return nil
 }
 
-// checkField checks a field that is no pseudo-header field (RFC 9113, 8.2). The
-// error repeats no value, which may be secret.
+// checkField checks a regular field (RFC 9113, 8.2). The error repeats no value:
+// values may be secret.
 func checkField(f hpack.HeaderField) error {
 	switch {
 	case f.IsPseudo():
-		return fmt.Errorf("pseudo-header field %q behind others", f.Name)
+		return fmt.Errorf("pseudo-header field %.40q after regular fields", f.Name)
 	case !isToken(f.Name) || strings.ContainsFunc(f.Name, func(c rune) bool { return 'A' <= c && c <= 'Z' }):
-		return fmt.Errorf("invalid field name %q", f.Name)
+		return fmt.Errorf("invalid field name %.40q", f.Name)
 	case !httpguts.ValidHeaderFieldValue(f.Value) || strings.Trim(f.Value, " \t") != f.Value:
 		return fmt.Errorf("invalid value of %s", f.Name)
 	case isConnectionSpecific(f.Name) || f.Name == "te" && !strings.EqualFold(f.Value, "trailers"):

@@ -18,11 +18,11 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// A StreamError is how a stream ends that was reset.
+// A StreamError is the error of a stream that was reset.
 type StreamError struct {
 	Code   wire.ErrCode
 	Remote bool  // by the client
-	Cause  error // where the proxy did; may be nil
+	Cause  error // why the proxy did; may be nil
 }
 
 func (e *StreamError) Error() string {
@@ -35,7 +35,7 @@ func (e *StreamError) Error() string {
 	return fmt.Sprintf("stream reset: %s", e.Code)
 }
 
-// Unwrap returns what the like of it is on a TCP connection.
+// Unwrap returns ECONNRESET for a reset by the client, as on a TCP connection.
 func (e *StreamError) Unwrap() error {
 	if e.Remote {
 		return syscall.ECONNRESET
@@ -51,10 +51,10 @@ func lost(err error) error {
 	return err
 }
 
-// ErrStalled is how a stream ends whose client has moved nothing for Config.Stall.
+// ErrStalled is the error of a stream whose client moved nothing for Config.Stall.
 var ErrStalled = fmt.Errorf("client moved nothing for too long: %w", os.ErrDeadlineExceeded)
 
-// side is which sides of a stream are open (RFC 9113, 5.1):
+// side says which sides of a stream are open (RFC 9113, 5.1):
 //
 //	open → remoteClosed    the client sent END_STREAM
 //	open → localClosed     the proxy sent END_STREAM
@@ -76,11 +76,11 @@ type answer uint8
 const (
 	unanswered answer = iota
 	answering         // the final header list has gone
-	tunneling         // it has, and the stream belongs to the owner of a tunnel
+	tunneling         // it has, and the stream outlives its handler
 )
 
-// A Stream is one request and its answer, and for CONNECT a net.Conn: each side
-// ends by itself. One goroutine may read while another writes. Deadlines are of
+// A Stream is one request and its answer. For CONNECT it is a net.Conn whose two
+// sides end one by one. Its methods may be called concurrently. Deadlines apply to
 // this stream alone.
 type Stream struct {
 	c       *Conn
@@ -311,8 +311,8 @@ func (s *Stream) Tunnel(fields ...hpack.HeaderField) error {
 	return nil
 }
 
-// Write sends p as DATA. It returns when the last of p is to be sent next, so that
-// what the client does not take holds it up.
+// Write sends p as DATA. It blocks until the client's windows and the connection's
+// queue have room for all of p.
 func (s *Stream) Write(p []byte) (int, error) { return s.write(p, false) }
 
 // CloseWrite ends the proxy's side with END_STREAM. The client's may go on.
@@ -392,8 +392,7 @@ func (s *Stream) Reset(code wire.ErrCode) {
 }
 
 // Close ends both sides. A tunnel whose proxy's side was not ended in order before
-// is reset with CONNECT_ERROR, so that the client does not take what it got for
-// the whole.
+// is reset with CONNECT_ERROR, so that the client knows that bytes are missing.
 func (s *Stream) Close() error {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()

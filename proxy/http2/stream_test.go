@@ -143,8 +143,8 @@ func TestTunnelDeadlines(t *testing.T) {
 	})
 }
 
-// A tunnel may be silent, and its client take nothing, for longer than every
-// bound: that is for the tunnel's owner to judge.
+// A tunnel may be silent, and its client may take nothing, for longer than every
+// bound: the tunnel's owner judges that.
 func TestTunnelMayWait(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p, s := newTunnel(t, http2.Config{PingInterval: 24 * time.Hour})
@@ -165,8 +165,7 @@ func TestTunnelMayWait(t *testing.T) {
 	})
 }
 
-// What an owner does not read stays within the stream's window, and within the
-// connection's for all streams.
+// Unread data stays within the window of its stream and of the connection.
 func TestReceiveWindows(t *testing.T) {
 	cfg := http2.Config{StreamWindow: 100_000, ConnWindow: 150_000}
 	p, s := newTunnel(t, cfg)
@@ -272,8 +271,8 @@ func TestSmallFrames(t *testing.T) {
 	p.expect("SETTINGS ack", "DATA 1 c", "DATA 1  end")
 }
 
-// An exchange that moves is never cut, however slow; one that stopped is, each
-// side for itself.
+// The server never cuts a stream that moves, however slowly, and cuts one that
+// stopped.
 func TestStall(t *testing.T) {
 	upload := with(get, "content-length", "1000")
 	readAll := func(s *http2.Stream, r *http2.Request) error {
