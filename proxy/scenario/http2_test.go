@@ -129,7 +129,7 @@ func (l *h2link) take(f http2.Frame) {
 			s.window += int64(f.Increment)
 		}
 	case *http2.RSTStreamFrame:
-		if !s.ended || f.ErrCode != http2.ErrCodeNo {
+		if !s.ended { // else the answer is whole, and only the rest of the upload unwanted
 			s.err = http2.StreamError{StreamID: f.StreamID, Code: f.ErrCode}
 		}
 	case *http2.GoAwayFrame:
