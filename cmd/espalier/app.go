@@ -69,6 +69,7 @@ type app struct {
 	current   atomic.Pointer[configs.Loaded]
 	script    atomic.Pointer[pac.PAC]
 	made      atomic.Pointer[compiled] // what is in force
+	exports   exports
 	explainer atomic.Pointer[explain.Explainer]
 	health    *health.Prober // of the proxies that the script names
 	ca        atomic.Pointer[caInForce]

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -116,21 +118,42 @@ func selection(set string, pol *policy.Policy, script *pac.PAC) (catalog.Selecti
 	return s, nil
 }
 
-// export is what web.public serves for firewalls that poll: what devices must
-// reach past the proxy by the configuration in force.
+// exports keeps what web.public serves to firewalls that poll: it takes work to
+// make, and anybody may ask.
+type exports struct {
+	mu     sync.Mutex
+	of     *compiled
+	at     time.Time
+	format map[string][]byte
+}
+
+// exportAge is how long a kept export is served. It changes with the configuration
+// at once, and with a list that a rule names after this long.
+const exportAge = time.Minute
+
+// export is what devices must reach past the proxy by the configuration in force,
+// nil if web.export is false.
 func (a *app) export(format string) []byte {
 	if !a.current.Load().Config.Web.Export {
 		return nil
 	}
-	made := a.made.Load()
-	s, err := selection("devices", made.state.Policy, made.pac)
-	b := bytes.NewBuffer([]byte{})
-	if err == nil {
-		err = catalog.Export(b, format, s)
+	e, made := &a.exports, a.made.Load()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.of != made || time.Since(e.at) > exportAge {
+		e.of, e.at, e.format = made, time.Now(), map[string][]byte{}
 	}
-	if err != nil {
-		a.log.Error("the list for firewalls was not made", zap.Error(err))
-		return nil
+	if e.format[format] == nil {
+		s, err := selection("devices", made.state.Policy, made.pac)
+		b := bytes.NewBuffer([]byte{})
+		if err == nil {
+			err = catalog.Export(b, format, s)
+		}
+		if err != nil {
+			a.log.Error("list for firewalls failed", zap.Error(err))
+			return nil
+		}
+		e.format[format] = b.Bytes()
 	}
-	return b.Bytes()
+	return e.format[format]
 }

@@ -184,26 +184,27 @@ func exportSquid(b *bufio.Writer, s Selection) error {
 # In Squid ".example.com" is example.com too; Apple's "*.example.com" is not.
 # UDP is not here: Squid does not carry it, the firewall must let it out.
 `)
+	domains := func(acl string, list []string) {
+		for _, name := range list {
+			covered := slices.ContainsFunc(list, func(d string) bool {
+				return d != name && d[0] == '.' && strings.HasSuffix("."+name, d)
+			})
+			if !covered {
+				fmt.Fprintf(b, "acl %s dstdomain %s\n", acl, name)
+			}
+		}
+	}
 	if refused := s.within(); len(refused) > 0 {
 		b.WriteString("\n# The policy refuses these, though a domain below covers them.\n")
-		for _, x := range refused {
-			fmt.Fprintf(b, "acl apple_refused dstdomain %s\n", strings.TrimPrefix(x, "*"))
+		for i := range refused {
+			refused[i] = strings.TrimPrefix(refused[i], "*")
 		}
+		domains("apple_refused", refused)
 		b.WriteString("http_access deny apple_refused\n")
 	}
 	for _, set := range sets {
-		list := names[set]
-		below := func(name string) bool { // covered by a domain of the same ACL
-			return slices.ContainsFunc(list, func(d string) bool {
-				return d != name && d[0] == '.' && strings.HasSuffix("."+name, d)
-			})
-		}
 		fmt.Fprintf(b, "\nacl apple_ports_%s port %s\n", set, cmp.Or(join(ports[set], " "), "1-65535"))
-		for _, name := range list {
-			if !below(name) {
-				fmt.Fprintf(b, "acl apple_%s dstdomain %s\n", set, name)
-			}
-		}
+		domains("apple_"+set, names[set])
 		fmt.Fprintf(b, "http_access allow localnet apple_%[1]s apple_ports_%[1]s\n", set)
 	}
 	return nil
