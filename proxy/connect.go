@@ -2,12 +2,14 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"time"
 
 	"espalier/policy"
+	"espalier/proxy/egress"
 	"espalier/proxy/tunnel"
 )
 
@@ -30,6 +32,11 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, x *exchange) {
 		return
 	}
 	st := s.state.Load()
+	if st.Dialer.IsLoop(r.Header["Via"]) {
+		w.Header().Set("Connection", "close")
+		s.fail(w, x, fmt.Errorf("the parent proxy sends the request back: %w", egress.ErrLoop))
+		return
+	}
 	d, refuse := s.decide(st, x, r, w.Header())
 	if d.Page && s.limits.admitTunnel(x, false) == nil {
 		s.intercept(w, r, x, st, d)
@@ -54,7 +61,7 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, x *exchange) {
 		return
 	}
 	dialing := time.Now()
-	upstream, err := st.Dialer.Dial(r.Context(), d.Dial)
+	upstream, err := st.Dialer.Dial(egress.WithVia(r.Context(), r.Header["Via"]), d.Dial)
 	x.rec.Connect = time.Since(dialing)
 	if err != nil {
 		s.fail(w, x, err)

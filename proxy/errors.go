@@ -58,6 +58,7 @@ var (
 	refuseParent502  = refusal{502, "destination_unavailable", "The parent proxy could not reach the destination."}
 	refuseParent503  = refusal{503, "destination_unavailable", "The parent proxy could not reach the destination."}
 	refuseParent504  = refusal{504, "connection_timeout", "The parent proxy, or the destination behind it, did not answer in time."}
+	refuseLoop       = refusal{502, "proxy_loop_detected", "The request came back to this proxy from its parent proxy."}
 	refuseBadReply   = refusal{502, "http_protocol_error", "The destination's answer is not valid HTTP."}
 )
 
@@ -91,6 +92,8 @@ func refusalFor(err error) refusal {
 		return refuseBody
 	case errors.As(err, &forbidden):
 		return refuseAddress
+	case errors.Is(err, egress.ErrLoop):
+		return refuseLoop
 	case errors.As(err, &parent):
 		return refusalOfParent(parent.Status, timeout)
 	case errors.As(err, &lookup) && lookup.NoAddress():

@@ -39,8 +39,12 @@ func (s *Server) begin(client netip.Addr, method, agent string) *exchange {
 	}}
 }
 
-// to notes where the request wants to go.
+// to notes where the request wants to go. It takes the question whether a parent
+// leads back here for what it is.
 func (x *exchange) to(t policy.Target) {
+	if st := x.s.state.Load(); st != nil {
+		st.Dialer.OwnQuestion(t.Host)
+	}
 	x.target = t
 	x.rec.Host, x.rec.Port = t.Host, t.Port
 }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/elazarl/goproxy"
@@ -63,6 +64,7 @@ func newTransport(st *State, t Timeouts) *http.Transport {
 			if fx, ok := r.Context().Value(forwardedKey{}).(*forwarded); ok && u != nil {
 				fx.trust()
 				fx.trust = st.Dialer.Doubt(u.Host)
+				fx.unanswered = func(err error) error { return st.Dialer.Unanswered(u.Host, err) }
 			}
 			return u, err
 		},
@@ -116,6 +118,9 @@ func (f *forwarder) request(r *http.Request, ctx *goproxy.ProxyCtx) (*http.Reque
 			resp, err := fx.transport.RoundTrip(r)
 			fx.interim.end()
 			fx.trust()
+			if fx.unanswered != nil && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)) && r.Context().Err() == nil {
+				err = fx.unanswered(err)
+			}
 			if err == nil && resp.StatusCode == http.StatusProxyAuthRequired && fx.viaParent {
 				resp.Body.Close()
 				return nil, &egress.ParentError{Parent: fx.rec.Upstream.String(), Status: resp.StatusCode}
@@ -190,18 +195,19 @@ func (s *Server) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
 // forwarded is a plain request on its way through goproxy.
 type forwarded struct {
 	*exchange
-	service   *traffic.Service
-	transport *http.Transport
-	dial      policy.Target
-	upgrade   bool   // the client asks for a WebSocket
-	secure    bool   // inside TLS
-	stalled   func() // ends the request, for its answer does not go on; nil: not needed
-	viaParent bool   // egress.parent is set, and whoever wants a sign-in is a parent
-	trust     func() // ends the doubt in the parent that is asked
-	w         *responseWriter
-	got       bool        // a connection
-	conn      *answerConn // the last one asked; nil: none
-	interim   interim
+	service    *traffic.Service
+	transport  *http.Transport
+	dial       policy.Target
+	upgrade    bool              // the client asks for a WebSocket
+	secure     bool              // inside TLS
+	stalled    func()            // ends the request, for its answer does not go on; nil: not needed
+	unanswered func(error) error // blames a parent that ends the connection without an answer; nil: there is none
+	viaParent  bool              // egress.parent is set, and whoever wants a sign-in is a parent
+	trust      func()            // ends the doubt in the parent that is asked
+	w          *responseWriter
+	got        bool        // a connection
+	conn       *answerConn // the last one asked; nil: none
+	interim    interim
 	// What cut the answer's body short: the destination, or the client.
 	bodyErr, clientErr error
 	uploadErr          error // what cut the request's body short; guarded by mu

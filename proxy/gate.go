@@ -121,7 +121,7 @@ func (g *gate) intercept(c *net.TCPConn, unread []byte) (taken bool) {
 	client := addrPort(c).Addr()
 	st := s.state.Load()
 	d := st.Policy.Decide(&policy.Request{Target: target, Client: client, Connect: true})
-	if d.Action != policy.Inspect && !d.Page {
+	if d.Action != policy.Inspect && !d.Page || cameBack(st, r) { // the general way says so
 		return false
 	}
 	x := s.begin(client, http.MethodConnect, string(r.Agent))
@@ -133,6 +133,19 @@ func (g *gate) intercept(c *net.TCPConn, unread []byte) (taken bool) {
 	s.intercepted.opening.enter()
 	go s.intercepted.take(&session{Conn: c, x: x, st: st, d: d, unread: unread[r.Len:], silent: true})
 	return true
+}
+
+// cameBack reports whether a request has been here, and went to a parent.
+func cameBack(st *State, r head.Request) bool {
+	if !st.Dialer.HasParent() {
+		return false
+	}
+	for f, rest, ok := r.Fields.Next(); ok; f, rest, ok = rest.Next() {
+		if f.Is("via") && st.Dialer.IsLoop([]string{string(f.Value)}) {
+			return true
+		}
+	}
+	return false
 }
 
 // handedListener is a net.Listener of connections that somebody else accepted.

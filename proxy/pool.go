@@ -48,9 +48,9 @@ func newOriginConn(conn net.Conn, c *net.TCPConn, to endpoint, st *State, parent
 	return &originConn{Conn: conn, endpoint: to, state: st, parent: parent, peek: newPeek(c)}
 }
 
-// connect returns a connection to the destination of x. errGeneral says that the
-// general way may have more success.
-func (q *quick) connect(st *State, x *exchange, to endpoint) (*originConn, error) {
+// connect returns a connection to the destination of x, by a parent that is not in
+// not. errGeneral says that the general way may have more success.
+func (q *quick) connect(st *State, x *exchange, to endpoint, not []*egress.Parent) (*originConn, error) {
 	for o := q.pool.get(to, st); o != nil; o = q.pool.get(to, st) {
 		if o.parent != nil && o.parent.Rests() {
 			o.Close()
@@ -67,7 +67,7 @@ func (q *quick) connect(st *State, x *exchange, to endpoint) (*originConn, error
 	if to.secure {
 		conn, err = st.Dialer.Dial(q.dialing, to.Target)
 	} else {
-		conn, parent, err = st.Dialer.DialPlain(q.dialing, to.Target)
+		conn, parent, err = st.Dialer.DialOther(q.dialing, to.Target, not)
 	}
 	if err != nil {
 		return nil, err

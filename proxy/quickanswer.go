@@ -44,14 +44,18 @@ var errGeneral = errors.New("not for the short way")
 // or says that it had waited for too long (15.5.9).
 func (e *quickExchange) run(st *State, to endpoint) outcome {
 	defer e.release()
+	var silent []*egress.Parent // that left the request unanswered
+	var unanswered error
 	for {
-		o, err := e.connect(st, e.x, to)
+		o, err := e.connect(st, e.x, to, silent)
 		if err == nil {
 			err = e.hold(o)
 		}
 		switch {
 		case errors.Is(err, errGeneral):
 			return handOver
+		case errors.Is(err, egress.ErrNoOtherParent):
+			return e.refuse(unanswered)
 		case err != nil:
 			return e.refuse(err)
 		}
@@ -86,6 +90,9 @@ func (e *quickExchange) run(st *State, to endpoint) outcome {
 		case isTimeout(err):
 			err = fmt.Errorf("%w: %w", errReplyTimeout, err)
 		case o.reused && (err == nil || o.n == 0) && e.interims == 0:
+			continue
+		case o.parent != nil && err != nil && o.n == 0 && e.interims == 0:
+			silent, unanswered = append(silent, o.parent), st.Dialer.Unanswered(o.parent.String(), err)
 			continue
 		}
 		return e.refuse(err)

@@ -31,5 +31,6 @@ var swedish = map[string]string{
 	refuseNoParent.text:   "Nästa proxy kunde inte nås, eller gav inget giltigt svar.",
 	refuseParent502.text:  "Nästa proxy kunde inte nå webbplatsen.",
 	refuseParent504.text:  "Nästa proxy, eller webbplatsen bakom den, svarade inte i tid.",
+	refuseLoop.text:       "Förfrågan kom tillbaka till den här proxyn från nästa proxy.",
 	refuseBadReply.text:   "Webbplatsens svar är inte giltig HTTP.",
 }

@@ -70,6 +70,7 @@ type app struct {
 	script    atomic.Pointer[pac.PAC]
 	made      atomic.Pointer[compiled] // what is in force
 	exports   exports
+	applied   chan struct{} // another is
 	explainer atomic.Pointer[explain.Explainer]
 	health    *health.Prober // of the proxies that the script names
 	ca        atomic.Pointer[caInForce]
@@ -79,7 +80,7 @@ type app struct {
 // newApp opens everything that l names. Where it fails nothing stays open.
 func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFunc) (_ *app, err error) {
 	cfg := l.Config
-	a := &app{options: options, data: cfg.Data, started: time.Now(), cancel: cancel, traffic: traffic.New(), health: health.New()}
+	a := &app{options: options, data: cfg.Data, started: time.Now(), cancel: cancel, traffic: traffic.New(), health: health.New(), applied: make(chan struct{}, 1)}
 	if a.node, err = os.Hostname(); err != nil {
 		return nil, fmt.Errorf("this machine's name, which stands in access records: %w", err)
 	}
@@ -175,6 +176,10 @@ func (a *app) apply(l *configs.Loaded, made *compiled) {
 	}
 	a.ca.Store(&made.ca)
 	a.made.Store(made)
+	select {
+	case a.applied <- struct{}{}:
+	default:
+	}
 	a.desk.SetUsers(l.Config.UsersFile(), made.users)
 	a.exceptions.SetDuration(l.Config.Inspect.Pinned.For)
 	_ = a.level.UnmarshalText([]byte(l.Config.Log.Level)) // validated
@@ -250,6 +255,7 @@ func (a *app) serve(ctx context.Context) error {
 	background.Go(func() { a.watchCA(living) })
 	background.Go(func() { a.certs.Keep(living) })
 	background.Go(func() { a.health.Run(living) })
+	background.Go(func() { a.watchParents(living) })
 	background.Go(func() {
 		a.exceptions.Keep(living, a.data, func(err error) {
 			a.log.Error("the exceptions from interception could not be saved", zap.Error(err))

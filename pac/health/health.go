@@ -30,10 +30,10 @@ const (
 )
 
 // A Prober asks proxies every ten seconds how they are (OPTIONS *, which is about
-// the proxy itself: RFC 9110, section 9.3.7). One that takes no connection, says
-// nothing for three seconds or answers 503, as Espalier does while it is
-// overloaded, is not well; any other answer will do, since the proxies may be of
-// any make. What is held of one changes after three answers in a row that
+// the proxy itself: RFC 9110, section 9.3.7). One that accepts no connection, closes
+// it without an answer, as a load balancer without servers does, says nothing for
+// three seconds or answers 503, as Espalier does while it is overloaded, is not
+// well; any other answer will do, since the proxies may be of any make. What is held of one changes after three answers in a row that
 // contradict it, asked for a second apart. It is safe for concurrent use.
 type Prober struct {
 	ask  func(ctx context.Context, proxy string) error
@@ -58,6 +58,7 @@ func New() *Prober {
 
 var (
 	errSilent     = errors.New("takes connections, but says nothing")
+	errCloses     = errors.New("accepts connections and closes them without an answer")
 	errOverloaded = errors.New("says that it is overloaded (503)")
 )
 
@@ -72,7 +73,13 @@ func ask(ctx context.Context, proxy string) error {
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
 	_, _ = fmt.Fprintf(c, "OPTIONS * HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", proxy)
-	resp, err := http.ReadResponse(bufio.NewReader(io.LimitReader(c, maxAnswer)), nil)
+	answer := bufio.NewReader(io.LimitReader(c, maxAnswer))
+	if _, err := answer.Peek(1); errors.Is(err, os.ErrDeadlineExceeded) {
+		return errSilent
+	} else if err != nil {
+		return errCloses
+	}
+	resp, err := http.ReadResponse(answer, nil)
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return errSilent

@@ -41,6 +41,12 @@ func TestThreeAnswersInARow(t *testing.T) {
 	}
 }
 
+// What a proxy may do in place of an answer.
+const (
+	closes = "closes"
+	resets = "resets"
+)
+
 // answering answers everybody at addr, until the test ends or what is returned is
 // called. An empty answer is none.
 func answering(t *testing.T, addr, answer string) (proxy string, stop func()) {
@@ -63,7 +69,13 @@ func answering(t *testing.T, addr, answer string) (proxy string, stop func()) {
 					return
 				}
 				_, _ = http.ReadRequest(bufio.NewReader(c))
-				_, _ = io.WriteString(c, answer)
+				switch answer {
+				case resets:
+					_ = c.(*net.TCPConn).SetLinger(0)
+				case closes:
+				default:
+					_, _ = io.WriteString(c, answer)
+				}
 			})
 		}
 	})
@@ -84,6 +96,8 @@ func TestAsk(t *testing.T) {
 		{"no HTTP", "what?\r\n", ""},
 		{"overloaded", "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", "says that it is overloaded (503)"},
 		{"silent", "", "takes connections, but says nothing"},
+		{"closes", closes, "accepts connections and closes them without an answer"},
+		{"resets", resets, "accepts connections and closes them without an answer"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -89,7 +89,7 @@ func parseAnswer(b []byte) (status, end int, err error) {
 			}
 			return 0, 0, nil
 		}
-		r, ok := head.ParseResponse(rest[:n])
+		r, ok := head.ParseConnectResponse(rest[:n])
 		if !ok {
 			return 0, 0, errBadAnswer
 		}

@@ -33,7 +33,14 @@ func TestParseAnswer(t *testing.T) {
 		{"folded header", "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", 0, 0, errBadAnswer},
 		{"no status", "HTTP/1.1 OK\r\n\r\n", 0, 0, errBadAnswer},
 		{"another protocol agreed", "HTTP/1.1 101 Switching Protocols\r\n\r\n", 0, 0, errBadAnswer},
-		{"two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 0, 0, errBadAnswer},
+		// RFC 9110, 9.3.6: a 2xx to CONNECT has no body, whatever it says.
+		{"a length", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", 200, -1, nil},
+		{"an invalid length", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", 200, -1, nil},
+		{"chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 200, -1, nil},
+		{"chunks by HTTP/1.0", "HTTP/1.0 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 200, -1, nil},
+		{"two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 200, -1, nil},
+		{"Connection nominates a field", "HTTP/1.1 200 OK\r\nConnection: X-Foo\r\nX-Foo: y\r\n\r\n", 200, -1, nil},
+		{"a field without a name", "HTTP/1.1 200 OK\r\n: x\r\n\r\n", 0, 0, errBadAnswer},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			end := tc.end

@@ -51,6 +51,7 @@ type Dialer struct {
 	below   map[string][]netip.Addr // egress.hosts, "*.x" by x
 	cache   *cache
 	answers *Reachability
+	wake    chan struct{} // Watch, for a parent is well again
 	timeout time.Duration
 	v6      bool // IPv6 addresses are tried first
 	self    *self
@@ -71,12 +72,17 @@ func New(cfg Config, self Self) (*Dialer, error) {
 		exact:   map[string][]netip.Addr{},
 		below:   map[string][]netip.Addr{},
 		answers: &Reachability{},
+		wake:    make(chan struct{}, 1),
 		timeout: cfg.ConnectTimeout,
 		v6:      routed6(),
 		dial:    net.Dialer{KeepAliveConfig: KeepAlive},
 	}
 	d.fds, d.dial.Control = new(atomic.Int64), d.control
 	d.parents, _ = parseParents(cfg.Parent)
+	number := dialers.Add(1)
+	for i, p := range d.parents {
+		p.token, p.well = fmt.Sprintf("%s-%d-%d", nonce, number, i), d.wake
+	}
 	d.guard.allow, _ = policy.ParseNetworks(cfg.Allow)
 	for _, s := range cfg.NAT64 {
 		p, _ := parseNAT64(s)

@@ -2,6 +2,8 @@ package egress
 
 import (
 	"errors"
+	"io"
+	"net"
 	"net/http/httptest"
 	"slices"
 	"strconv"
@@ -165,7 +167,7 @@ func TestParentHangsForPlainRequests(t *testing.T) {
 			return c.RemoteAddr().String()
 		}},
 	} {
-		for _, answer := range []string{"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 501 x\r\n\r\n", ""} {
+		for _, answer := range []string{"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 501 x\r\n\r\n"} {
 			t.Run(way.name+" "+strconv.Quote(answer), func(t *testing.T) {
 				a, b := serveParent(t, "hang"), serveParent(t, opened)
 				cfg := through("user:geheim@"+a.addr, b.addr)
@@ -203,6 +205,53 @@ func TestParentHangsForPlainRequests(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A parent that takes connections and closes them, as a load balancer without
+// servers does, is found out by a plain request. That it takes them proves nothing.
+func TestParentClosesForPlainRequests(t *testing.T) {
+	a, b := serveParent(t, ""), serveParent(t, opened)
+	d := dialer(t, through(a.addr, b.addr))
+	plain := func(not ...*Parent) (*Parent, net.Conn) {
+		t.Helper()
+		c, p, err := d.DialOther(t.Context(), target(t, "name.example:80"), not)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return p, c
+	}
+	p, c := plain()
+	if p.String() != a.addr {
+		t.Fatalf("at first by %s", p)
+	}
+	_, _ = io.WriteString(c, "GET http://name.example/ HTTP/1.1\r\n\r\n")
+	_, err := c.Read(make([]byte, 1))
+	var e *ParentError
+	if err := d.Unanswered(a.addr, err); !errors.As(err, &e) || err.Error() != "parent proxy "+a.addr+": it closed the connection without an answer: EOF" {
+		t.Errorf("%v", err)
+	}
+	if other, _ := plain(p); other.String() != b.addr {
+		t.Errorf("again by %s", other)
+	}
+	if _, _, err := d.DialOther(t.Context(), target(t, "name.example:80"), d.parents); err != ErrNoOtherParent {
+		t.Errorf("when all were asked: %v", err)
+	}
+	until(t, "it rests", func() bool { return slices.Equal(resting(d), []int{0}) })
+	if p, _ := plain(); p.String() != b.addr {
+		t.Errorf("then by %s", p)
+	}
+	if err := d.Unanswered("192.0.2.1:80", io.EOF); err != io.EOF {
+		t.Errorf("not a parent: %v", err)
+	}
+	over(d)
+	until(t, "it was asked again", func() bool {
+		plain()
+		p := d.parents[0]
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.pause > firstPause
+	})
 }
 
 // A parent of which an answer is awaited for long is asked for itself, and rests only

@@ -48,12 +48,15 @@ type Parent struct {
 	target policy.Target
 	url    *url.URL // with credentials
 	auth   string   // of Proxy-Authorization; empty: none
+	token  string   // in Via, and in the names of questions
+	well   chan<- struct{}
 	asking atomic.Bool
 
 	mu      sync.Mutex
 	pause   time.Duration // 0: healthy
 	until   time.Time     // it rests, while pause is not 0
 	changed time.Time     // when pause was last set
+	loop    time.Time     // until then it is known to lead back to this proxy
 }
 
 // String returns host:port, without credentials.
@@ -130,11 +133,11 @@ func (p *Parent) admit(now time.Time) bool {
 	return true
 }
 
-// Rests reports whether p is known to be ill.
+// Rests reports whether p is known to be ill, or about to be asked.
 func (p *Parent) Rests() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.pause > 0
+	return p.pause > 0 || p.asking.Load()
 }
 
 // failed notes that an attempt that began then failed by p's own fault.
@@ -152,5 +155,12 @@ func (p *Parent) failed(began, now time.Time) {
 func (p *Parent) worked() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.pause == 0 {
+		return
+	}
 	p.pause = 0
+	select {
+	case p.well <- struct{}{}:
+	default:
+	}
 }

@@ -150,7 +150,7 @@ func TestParentRequest(t *testing.T) {
 			t.Errorf("%s: connected to %s", host, got)
 		}
 		echoes(t, c, "")
-		head := "CONNECT " + want + " HTTP/1.1\r\nHost: " + want + "\r\nProxy-Authorization: Basic dXMsZXI6cEBzc8Ok\r\n\r\n"
+		head := "CONNECT " + want + " HTTP/1.1\r\nHost: " + want + "\r\nVia: " + d.parents[0].Via() + "\r\nProxy-Authorization: Basic dXMsZXI6cEBzc8Ok\r\n\r\n"
 		p.mu.Lock()
 		if len(p.got) != 1 || p.got[0] != head {
 			t.Errorf("%s: asked %q, want %q", host, p.got, head)

@@ -7,7 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
+	"slices"
 	"time"
 
 	"espalier/policy"
@@ -21,7 +21,7 @@ func (d *Dialer) dialThrough(ctx context.Context, t policy.Target) (net.Conn, er
 		return nil, err
 	}
 	if addrs == nil {
-		conn, _, err := d.openThrough(ctx, t.String())
+		conn, _, err := d.openThrough(ctx, t.String(), nil)
 		if err != nil {
 			return nil, err
 		}
@@ -30,7 +30,7 @@ func (d *Dialer) dialThrough(ctx context.Context, t policy.Target) (net.Conn, er
 	var last error
 	for i, a := range addrs {
 		part, cancel := share(ctx, len(addrs)-i)
-		conn, _, err := d.openThrough(part, a.String())
+		conn, _, err := d.openThrough(part, a.String(), nil)
 		cancel()
 		if err == nil {
 			return conn, nil
@@ -62,9 +62,10 @@ func (d *Dialer) fixed(t policy.Target) ([]netip.AddrPort, error) {
 }
 
 // openThrough opens a tunnel to hostport through the first parent that can; an
-// empty hostport means a connection to the parent and no tunnel. Parents that
-// rest after a failure are asked only where none of the others gave an answer.
-// Each has its share of the time.
+// empty hostport means a connection to the parent and no tunnel. Those in not are
+// left out, and those that lead back here. Parents that rest after a failure are
+// asked only where none of the others gave an answer. Each has its share of the
+// time.
 //
 // That a parent cannot be connected to is its own fault. That it does not open a
 // tunnel may be the destination's, and a client could choose one to have all
@@ -72,21 +73,31 @@ func (d *Dialer) fixed(t policy.Target) ([]netip.AddrPort, error) {
 //
 // That a parent takes a connection does not mean that it answers. One that rests is
 // therefore not tried by a plain request, but asked beside it.
-func (d *Dialer) openThrough(ctx context.Context, hostport string) (*net.TCPConn, *Parent, error) {
+func (d *Dialer) openThrough(ctx context.Context, hostport string, not []*Parent) (*net.TCPConn, *Parent, error) {
 	type suspect struct {
 		*Parent
 		began time.Time
 	}
 	var suspects []suspect
 	var told *ParentError
-	queue, left := d.parents[:len(d.parents):len(d.parents)], len(d.parents)
+	var queue []*Parent
+	for _, p := range d.parents {
+		switch {
+		case slices.Contains(not, p):
+		case p.loops():
+			told = &ParentError{Parent: p.String(), Err: ErrLoop}
+		default:
+			queue = append(queue, p)
+		}
+	}
+	first, left := len(queue), len(queue)
 	for i := 0; i < len(queue); i++ {
 		p, began := queue[i], time.Now()
-		if i < len(d.parents) && !d.admit(p, began, hostport == "") {
+		if i < first && !d.admit(p, began, hostport == "") {
 			queue = append(queue, p)
 			continue
 		}
-		if i >= len(d.parents) && told != nil && told.Status != 0 {
+		if i >= first && told != nil && told.Status != 0 {
 			break
 		}
 		part, cancel := share(ctx, left)
@@ -109,6 +120,9 @@ func (d *Dialer) openThrough(ctx context.Context, hostport string) (*net.TCPConn
 			}
 			return conn, p, nil
 		}
+		if p.loops() { // the question has come back meanwhile
+			err = &ParentError{Parent: p.String(), Err: ErrLoop}
+		}
 		if told == nil || err.Status != 0 {
 			told = err
 		}
@@ -116,55 +130,66 @@ func (d *Dialer) openThrough(ctx context.Context, hostport string) (*net.TCPConn
 			break
 		}
 	}
+	if told == nil {
+		return nil, nil, ErrNoOtherParent
+	}
 	return nil, nil, told
 }
 
-// admit is Parent.admit. For a plain request a parent is not admitted while it rests,
-// and where it would be tried then, it is asked whether it is well.
+// admit is Parent.admit. For a plain request a parent is not admitted while it rests
+// or is asked, and where it would be tried then, it is asked whether it is well.
 func (d *Dialer) admit(p *Parent, now time.Time, plain bool) bool {
 	rests := plain && p.Rests()
 	if !p.admit(now) {
 		return false
 	}
 	if rests {
-		go d.ask(p)
+		d.ask(p)
 	}
 	return !rests
 }
 
-// ask asks p for itself, unless somebody is about to, and notes whether it says
-// anything: whatever it does, or its end of the connection, shows that somebody is
-// there.
+// ask asks p for itself in the background, unless it is being asked, and notes
+// whether it says anything. That it takes a connection proves nothing: a load
+// balancer does for proxies that it does not have.
 func (d *Dialer) ask(p *Parent) {
 	if !p.asking.CompareAndSwap(false, true) {
 		return
 	}
-	defer p.asking.Store(false)
-	defer func() { _ = recover() }() // its pause goes on, and somebody asks again
-	ctx, cancel := context.WithTimeout(context.Background(), d.timeout)
+	go func() {
+		defer p.asking.Store(false)
+		defer func() { _ = recover() }() // its pause goes on, and it is asked again
+		began := time.Now()
+		// RFC 9110, 9.3.7 and 7.6.2: about the parent, and for nobody behind it.
+		err := d.exchange(context.Background(), p, "OPTIONS * HTTP/1.1\r\nHost: "+p.String()+"\r\nMax-Forwards: 0\r\n")
+		if err != nil {
+			p.failed(began, time.Now())
+		} else {
+			p.worked()
+		}
+	}()
+}
+
+// exchange sends a request to p, and returns nil where it answers anything.
+func (d *Dialer) exchange(ctx context.Context, p *Parent, request string) error {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
-	began := time.Now()
 	conn, perr := d.reach(ctx, p)
 	if perr != nil {
-		return
+		return perr
 	}
 	defer conn.Close()
-	deadline, _ := ctx.Deadline()
-	_ = conn.SetDeadline(deadline)
-	// RFC 9110, 9.3.7 and 7.6.2: about the parent, and for nobody behind it.
-	request := "OPTIONS * HTTP/1.1\r\nHost: " + p.String() + "\r\nMax-Forwards: 0\r\nConnection: close\r\n"
-	if p.auth != "" {
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	if request += "Connection: close\r\n"; p.auth != "" {
 		request += "Proxy-Authorization: " + p.auth + "\r\n"
 	}
 	_, err := conn.Write([]byte(request + "\r\n"))
-	if err == nil {
-		_, err = conn.Read(make([]byte, 1))
+	if n, rerr := conn.Read(make([]byte, 1)); n > 0 {
+		return nil // it may refuse before it has read everything
+	} else if err == nil {
+		err = rerr
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		p.failed(began, time.Now())
-	} else {
-		p.worked()
-	}
+	return err
 }
 
 // share returns a context with a part of the time that ctx has: one of n.
@@ -223,7 +248,7 @@ func (d *Dialer) connectTo(ctx context.Context, t policy.Target) (*net.TCPConn, 
 // open asks p on conn for a tunnel to hostport. It leaves on conn what follows
 // the answer's head.
 func (p *Parent) open(ctx context.Context, conn *net.TCPConn, hostport string) *ParentError {
-	request := "CONNECT " + hostport + " HTTP/1.1\r\nHost: " + hostport + "\r\n"
+	request := "CONNECT " + hostport + " HTTP/1.1\r\nHost: " + hostport + "\r\n" + p.viaFields(ctx)
 	if p.auth != "" {
 		request += "Proxy-Authorization: " + p.auth + "\r\n"
 	}

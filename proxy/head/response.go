@@ -24,29 +24,10 @@ const (
 // complete, where it could be read in more than one way, and where Connection
 // nominates headers; an upgrade may be offered, not made.
 func ParseResponse(b []byte) (r Response, ok bool) {
-	end := bytes.IndexByte(b, '\n')
-	// "HTTP/1.x NNN" and the CRLF.
-	if end < 13 || b[end-1] != '\r' || string(b[:7]) != "HTTP/1." || b[7] != '0' && b[7] != '1' || b[8] != ' ' {
+	end, ok := r.parseLine(b)
+	if !ok {
 		return r, false
 	}
-	if b[12] != ' ' && end != 13 {
-		return r, false
-	}
-	for _, c := range b[9:12] {
-		if c < '0' || c > '9' {
-			return r, false
-		}
-		r.Status = r.Status*10 + int(c-'0')
-	}
-	for _, c := range b[12 : end-1] {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return r, false
-		}
-	}
-	if r.Status < 100 || r.Status == 101 {
-		return r, false
-	}
-	r.Line = b[:end+1]
 	r.Length = UntilClose
 	keep, lengths, encodings := b[7] == '1', 0, 0
 	n := parseFields(b[end+1:], true, func(name, value []byte) bool {
@@ -82,6 +63,48 @@ func ParseResponse(b []byte) (r Response, ok bool) {
 	r.Len = end + 1 + n
 	r.Fields = Fields(b[end+1 : r.Len-2])
 	return r, true
+}
+
+// ParseConnectResponse is ParseResponse for the answer to a CONNECT, of which
+// nothing but Status, Line, Fields and Len matters: behind a 2xx the tunnel begins,
+// whatever the head says of a body (RFC 9110, section 9.3.6).
+func ParseConnectResponse(b []byte) (r Response, ok bool) {
+	end, ok := r.parseLine(b)
+	if !ok {
+		return r, false
+	}
+	n := parseFields(b[end+1:], true, func(_, _ []byte) bool { return true })
+	if n == 0 {
+		return r, false
+	}
+	r.Len = end + 1 + n
+	r.Fields = Fields(b[end+1 : r.Len-2])
+	return r, true
+}
+
+// parseLine parses the status line, "HTTP/1.x NNN" with a reason and CRLF, whose
+// line feed is b[end].
+func (r *Response) parseLine(b []byte) (end int, ok bool) {
+	end = bytes.IndexByte(b, '\n')
+	if end < 13 || b[end-1] != '\r' || string(b[:7]) != "HTTP/1." || b[7] != '0' && b[7] != '1' || b[8] != ' ' {
+		return 0, false
+	}
+	if b[12] != ' ' && end != 13 {
+		return 0, false
+	}
+	for _, c := range b[9:12] {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		r.Status = r.Status*10 + int(c-'0')
+	}
+	for _, c := range b[12 : end-1] {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return 0, false
+		}
+	}
+	r.Line = b[:end+1]
+	return end, r.Status >= 100 && r.Status != 101
 }
 
 // connectionOptions reads the value of an answer's Connection header. ok is false
