@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 )
 
 // A heading is what stands above a table.
@@ -43,7 +42,7 @@ type gridRow struct {
 // readGrids reads the tables of the article, and leaves those out that are not
 // its own. Tables with the same head have the same columns, so that the cells of
 // all tell what a column holds that is empty in one.
-func readGrids(grids []grid) (list []found, err error) {
+func readGrids(grids []grid, known []Row) (list []found, err error) {
 	heads := make([]int, len(grids))
 	pools := map[string]*grid{}
 	key := func(i int) string {
@@ -73,7 +72,7 @@ func readGrids(grids []grid) (list []found, err error) {
 		}
 		k := key(i)
 		if columns[k] == nil {
-			if columns[k], err = pools[k].columns(min(heads[i], 1)); err != nil {
+			if columns[k], err = pools[k].columns(min(heads[i], 1), known); err != nil {
 				return nil, err
 			}
 		}
@@ -153,7 +152,7 @@ func (g *grid) headRows() (int, error) {
 
 // columns tells what the columns hold, by their heads where those are known and
 // by their cells otherwise. The head has one row or none.
-func (g *grid) columns(head int) (cols []column, err error) {
+func (g *grid) columns(head int, known []Row) (cols []column, err error) {
 	if g.fixed {
 		return []column{colHost, colPorts, colTransports, colSystems, colPurpose, colProxy}, nil
 	}
@@ -179,7 +178,7 @@ func (g *grid) columns(head int) (cols []column, err error) {
 		}
 	}
 	g.byCells(cols, head)
-	g.byPlace(cols, head, name)
+	g.byPlace(cols, head, name, known)
 	if i := slices.Index(cols, numColumns); i >= 0 {
 		return nil, fmt.Errorf("%s: unknown column %q", g.rows[0].at, name(i))
 	}
@@ -209,7 +208,8 @@ func (g *grid) byCells(cols []column, head int) {
 					}
 				}
 			}
-			if n > most && 2*n > filled {
+			// A description can have a system's name and a word, too.
+			if n > most && (2*n > filled && c != colSystems || 10*n >= 9*filled) {
 				best, most = i, n
 			}
 		}
@@ -219,9 +219,9 @@ func (g *grid) byCells(cols []column, head int) {
 	}
 }
 
-// byPlace gives the columns that are left: of proxy support by its head or its
-// cells, else the last of several, and descriptions.
-func (g *grid) byPlace(cols []column, head int, name func(int) string) {
+// byPlace gives the columns that are left: that of proxy support by its head, by
+// its cells, or else by being the last of several, and that of descriptions.
+func (g *grid) byPlace(cols []column, head int, name func(int) string, known []Row) {
 	var left []int
 	for i, c := range cols {
 		if c == numColumns {
@@ -234,13 +234,27 @@ func (g *grid) byPlace(cols []column, head int, name func(int) string) {
 			left = slices.DeleteFunc(left, func(k int) bool { return k == i })
 		}
 	}
-	for _, i := range left {
-		if containsAny(name(i), proxyWords) {
-			take(colProxy, i)
-			break
+	host := slices.Index(cols, colHost)
+	for _, is := range []func(int) bool{
+		func(i int) bool { return containsAny(name(i), proxyWords) },
+		func(i int) bool {
+			return g.any(i, head, func(s string) bool { p, _ := readProxy(s); return p == ProxyYes })
+		},
+		func(i int) bool {
+			v := newMarkVotes(known)
+			for _, r := range g.rows[head:] {
+				if max(i, host) < len(r.cells) && isMarkLike(r.cells[i]) {
+					v.add(foldHost(r.cells[host]), r.cells[i])
+				}
+			}
+			return v.word() != ""
+		},
+	} {
+		if i := slices.IndexFunc(left, is); i >= 0 && host >= 0 {
+			take(colProxy, left[i])
 		}
 	}
-	if n := len(left); n > 0 && (n > 1 || g.hasMarks(left[0], head)) {
+	if n := len(left); n > 1 {
 		take(colProxy, left[n-1])
 	}
 	// A column of systems that names none is empty.
@@ -255,24 +269,15 @@ func (g *grid) byPlace(cols []column, head int, name func(int) string) {
 	}
 }
 
-func (g *grid) isEmpty(col, head int) bool {
-	return !slices.ContainsFunc(g.rows[head:], func(r gridRow) bool { return col < len(r.cells) && !isBlank(r.cells[col]) })
+// any reports whether a cell of a column is so, empty ones aside.
+func (g *grid) any(col, head int, is func(string) bool) bool {
+	return slices.ContainsFunc(g.rows[head:], func(r gridRow) bool {
+		return col < len(r.cells) && !isBlank(r.cells[col]) && is(r.cells[col])
+	})
 }
 
-// hasMarks reports whether the cells of a column are like those of proxy
-// support: a word of a language that is known, or always the same one.
-func (g *grid) hasMarks(col, head int) bool {
-	n, same := map[string]int{}, 0
-	for _, r := range g.rows[head:] {
-		if col < len(r.cells) && !isBlank(r.cells[col]) {
-			if isMark(r.cells[col]) {
-				return true
-			}
-			n[r.cells[col]]++
-			same = max(same, n[r.cells[col]])
-		}
-	}
-	return same > 1 && len(n) <= 2
+func (g *grid) isEmpty(col, head int) bool {
+	return !g.any(col, head, func(string) bool { return true })
 }
 
 // read reads a row of cells in the order of cols. Cells missing at its end are
@@ -334,45 +339,3 @@ func (f *found) finish(cols []column) {
 		f.Unknown = append(f.Unknown, "proxy")
 	}
 }
-
-// readMarks reads the cells of proxy support. A word of no language that is known
-// counts as most of the rows of known that have it are marked, and as a mark
-// where none has: an empty cell is how the article says no.
-func readMarks(list []found, known []Row) error {
-	foreign := !slices.ContainsFunc(list, func(f found) bool { p, ok := readProxy(f.mark); return ok && p == ProxyYes })
-	marked := map[string]int{}
-	proxies := map[string][]Proxy{}
-	for _, r := range known {
-		if !slices.Contains(r.Unknown, "proxy") {
-			proxies[r.Host] = append(proxies[r.Host], r.Proxy)
-		}
-	}
-	for _, f := range list {
-		p := slices.Compact(slices.Clone(proxies[f.Host]))
-		if len(p) == 1 {
-			marked[f.mark]--
-			if p[0] != ProxyUnmarked {
-				marked[f.mark] += 2
-			}
-		}
-	}
-	for i := range list {
-		f := &list[i]
-		p, ok := readProxy(f.mark)
-		switch {
-		case ok:
-			f.Proxy = p
-		case isPush(f.Host):
-			f.Proxy = ProxySeeAPNs
-		case !foreign || f.known || utf8.RuneCountInString(f.mark) > 24:
-			return fmt.Errorf("%s: %s: proxy support: %q is not understood (known: Yes, Ja, nothing, the note on APNs)", f.at, f.Host, f.mark)
-		case marked[f.mark] < 0:
-			f.Proxy = ProxyUnmarked
-		default:
-			f.Proxy = ProxyYes
-		}
-	}
-	return nil
-}
-
-func isPush(host string) bool { return section{}.serviceOf(host) == Push }

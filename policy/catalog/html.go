@@ -12,7 +12,7 @@ import (
 
 // importHTML reads the article as a web page: its headings and tables in the
 // order in which they stand.
-func importHTML(data []byte) (list []found, text string, err error) {
+func importHTML(data []byte, known []Row) (list []found, text string, err error) {
 	doc, err := html.Parse(bytes.NewReader(data))
 	if err != nil {
 		return nil, "", err
@@ -49,7 +49,7 @@ func importHTML(data []byte) (list []found, text string, err error) {
 		}
 		grids = append(grids, g)
 	}
-	list, err = readGrids(grids)
+	list, err = readGrids(grids, known)
 	return list, cellText(doc), err
 }
 

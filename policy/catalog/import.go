@@ -65,9 +65,9 @@ func Import(r io.Reader, o Options) (*Article, error) {
 	text := string(data)
 	var list []found
 	if isHTML(data) {
-		list, text, err = importHTML(data)
+		list, text, err = importHTML(data, o.Known)
 	} else {
-		list, err = importText(text)
+		list, err = importText(text, o.Known)
 	}
 	if err != nil {
 		return nil, err

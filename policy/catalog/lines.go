@@ -20,8 +20,9 @@ type textLine struct {
 
 // importText reads the article as text: one cell a line, or tables in Markdown,
 // with tabs, or with spaces between their cells.
-func importText(s string) ([]found, error) {
-	marked := markdownRule.MatchString(s)
+func importText(s string, known []Row) ([]found, error) {
+	rule := markdownRule.FindString(s)
+	marked, bars := rule != "", strings.HasPrefix(strings.TrimSpace(rule), "|")
 	and, only := listWords(s)
 	var lines []textLine
 	var grids []grid
@@ -30,7 +31,7 @@ func importText(s string) ([]found, error) {
 	for line := range strings.Lines(s) {
 		n++
 		line = strings.TrimRight(line, "\r\n")
-		cells, fixed := splitRow(line, marked), false
+		cells, fixed := splitRow(line, marked, bars), false
 		if cells == nil {
 			cells, fixed = spacedCells(line, and, only), true
 		}
@@ -54,9 +55,9 @@ func importText(s string) ([]found, error) {
 	if !slices.ContainsFunc(grids, func(g grid) bool {
 		return slices.ContainsFunc(g.rows, func(r gridRow) bool { return r.isData() })
 	}) {
-		return importCells(s)
+		return importCells(s, known)
 	}
-	return importGrids(lines, grids, ends)
+	return importGrids(lines, grids, ends, known)
 }
 
 // markdownRule matches the line below the head of a Markdown table.
@@ -100,12 +101,12 @@ func plainText(s string) string {
 
 // splitRow returns the cells of a line in Markdown or with tabs that is a row of
 // a table, or its head; nil where it is another line.
-func splitRow(line string, marked bool) []string {
+func splitRow(line string, marked, bars bool) []string {
 	if marked && strings.Contains(line, "|") {
 		if markdownRule.MatchString(line) {
 			return nil
 		}
-		return markdownCells(line)
+		return markdownCells(line, bars)
 	}
 	if cells := strings.Split(line, "\t"); len(cells) > 1 {
 		n := 0
@@ -121,10 +122,12 @@ func splitRow(line string, marked bool) []string {
 	return nil
 }
 
-// markdownCells cuts a row at its bars. Those at its ends are decoration.
-func markdownCells(line string) (cells []string) {
-	line = strings.TrimSpace(line)
-	line = strings.TrimPrefix(line, "|")
+// markdownCells cuts a row at its bars. With bars those at its ends are
+// decoration, without them an empty cell stands before the first.
+func markdownCells(line string, bars bool) (cells []string) {
+	if line = strings.TrimSpace(line); bars {
+		line = strings.TrimPrefix(line, "|")
+	}
 	var cell strings.Builder
 	end := func() {
 		cells = append(cells, clean(plainText(cell.String())))
@@ -141,7 +144,7 @@ func markdownCells(line string) (cells []string) {
 			cell.WriteByte(line[i])
 		}
 	}
-	if strings.TrimSpace(cell.String()) != "" || len(cells) == 0 || !strings.HasSuffix(line, "|") {
+	if strings.TrimSpace(cell.String()) != "" || !bars {
 		end()
 	}
 	return cells
@@ -246,8 +249,8 @@ func spacedSystems(words []string, and, only map[string]bool) (string, []string)
 }
 
 // importGrids reads tables and what stands above them.
-func importGrids(lines []textLine, grids []grid, ends []int) ([]found, error) {
-	splitMarks(grids)
+func importGrids(lines []textLine, grids []grid, ends []int, known []Row) ([]found, error) {
+	splitMarks(grids, known)
 	// A head with spaces between its cells is a line above the table, the same
 	// above each.
 	heads := map[string]int{}
@@ -287,7 +290,7 @@ func importGrids(lines []textLine, grids []grid, ends []int) ([]found, error) {
 		}
 		before = grids[i].heading
 	}
-	return readGrids(grids)
+	return readGrids(grids, known)
 }
 
 // isHead reports whether a line has the heads of a table's columns, in a language
@@ -332,36 +335,44 @@ func isParagraph(s string) bool {
 }
 
 // splitMarks cuts the mark off the descriptions of rows with spaces between their
-// cells: a word of a language that is known, or the one that most rows end with
-// that have a mark beside a description.
-func splitMarks(grids []grid) {
+// cells: a word of a language that is known, or the one that ends most rows of
+// hosts which are marked in the catalogue, or one that stands alone in some rows.
+func splitMarks(grids []grid, known []Row) {
 	var rows []*gridRow
-	last := map[string]int{}
-	alone := map[string]int{}
+	last, alone := map[string]int{}, map[string]int{}
+	v := newMarkVotes(known)
 	for i := range grids {
 		for k := range grids[i].rows {
 			r := &grids[i].rows[k]
-			if n := len(r.cells); n == 6 && r.cells[5] == unsplit {
+			if !grids[i].fixed {
+				continue
+			}
+			w := r.cells[5]
+			if w == unsplit {
 				rows = append(rows, r)
 				words := strings.Fields(r.cells[4])
-				if len(words) > 0 {
-					last[words[len(words)-1]]++
+				if len(words) == 0 {
+					continue
 				}
-				if len(words) == 1 {
-					alone[words[0]]++
+				if w = words[len(words)-1]; len(words) == 1 {
+					alone[w]++
 				}
+			}
+			last[w]++
+			v.add(foldHost(r.cells[0]), w)
+		}
+	}
+	foreign := v.word() // the mark of a language that is not known
+	if foreign == "" {
+		for w, n := range last {
+			if alone[w] > 0 && n > alone[w] && n >= 3 && (n > last[foreign] || n == last[foreign] && w < foreign) {
+				foreign = w
 			}
 		}
 	}
-	foreign := "" // the mark of a language that is not known
-	for w, n := range last {
+	for w := range last {
 		if p, _ := readProxy(w); p == ProxyYes {
 			foreign = ""
-			break
-		}
-		// A mark stands alone where a row has no description, too.
-		if alone[w] > 0 && n > alone[w] && n >= 3 && n > last[foreign] {
-			foreign = w
 		}
 	}
 	for _, r := range rows {

@@ -24,7 +24,7 @@ type textParser struct {
 }
 
 // importCells reads the article as text with one cell a line.
-func importCells(s string) ([]found, error) {
+func importCells(s string, known []Row) ([]found, error) {
 	var p textParser
 	n := 0
 	for line := range strings.Lines(s) {
@@ -35,13 +35,13 @@ func importCells(s string) ([]found, error) {
 			}
 		}
 	}
-	p.learn()
+	p.learn(known)
 	return p.rows()
 }
 
 // learn finds the heads of tables and the mark of proxy support in a language
 // that is not known, by what stands around the rows.
-func (p *textParser) learn() {
+func (p *textParser) learn(known []Row) {
 	p.heads, p.headWords = map[int][]column{}, map[string]bool{}
 	var starts []int // the first rows of tables
 	cell := func(i int) bool {
@@ -63,6 +63,7 @@ func (p *textParser) learn() {
 			starts = append(starts, i)
 		}
 	}
+	systems := slices.ContainsFunc(rows, func(i int) bool { return i+3 < len(p.lines) && isSystems(p.lines[i+3].s) })
 	headed := map[int]bool{} // the lines behind a known head
 	for i := range p.lines {
 		if cols := p.knownHead(i); cols != nil {
@@ -72,8 +73,8 @@ func (p *textParser) learn() {
 			}
 		}
 	}
-	p.learnHeads(slices.DeleteFunc(starts, func(i int) bool { return headed[i] }))
-	p.learnMark(rows)
+	p.learnHeads(slices.DeleteFunc(starts, func(i int) bool { return headed[i] }), systems)
+	p.learnMark(rows, known)
 	if p.mark != "" {
 		p.learnOthers(rows)
 	}
@@ -81,7 +82,7 @@ func (p *textParser) learn() {
 
 // learnHeads takes the lines above each of several tables that are the same for
 // their heads, above a single one the six nearest.
-func (p *textParser) learnHeads(starts []int) {
+func (p *textParser) learnHeads(starts []int, systems bool) {
 	times := map[string]int{}
 	for _, i := range starts {
 		for k := max(0, i-6); k < i; k++ {
@@ -106,10 +107,13 @@ func (p *textParser) learnHeads(starts []int) {
 			}
 		}
 		if n := i - from; n > 1 {
-			cols := []column{colHost, colPorts, colTransports, colSystems, colPurpose, colProxy}[:min(n, 6)]
-			if n < 6 && n > 3 { // which column is missing does not matter: cells tell
-				cols = append(append([]column{}, cols[:n-1]...), colProxy)
+			cols := []column{colHost, colPorts, colTransports, colSystems, colPurpose, colProxy}
+			if n == 5 && systems {
+				cols = slices.Delete(cols, 4, 5)
+			} else if n == 5 {
+				cols = slices.Delete(cols, 3, 4)
 			}
+			cols = cols[:min(n, len(cols))]
 			p.heads[from] = cols
 			for k := range cols {
 				p.headWords[p.lines[from+k].s] = true
@@ -118,28 +122,39 @@ func (p *textParser) learnHeads(starts []int) {
 	}
 }
 
-// learnMark takes the word that most often follows a description for the mark.
-func (p *textParser) learnMark(rows []int) {
+// learnMark takes the word for the mark that stands behind most hosts which are
+// marked in the catalogue, or else the one that most often follows a description.
+func (p *textParser) learnMark(rows []int, known []Row) {
 	second := map[string]int{}
+	v := newMarkVotes(known)
 	for n, i := range rows {
 		end := len(p.lines)
 		if n+1 < len(rows) {
 			end = rows[n+1]
 		}
+		host := foldHost(p.lines[i].s)
 		i += 3
 		if i < end && (looksLikeSystems(p.lines[i].s) || isBlank(p.lines[i].s)) {
 			i++
 		}
-		if i+1 < end {
-			second[p.lines[i+1].s]++
+		for k := i; k < min(i+2, end); k++ {
+			s := p.lines[k].s
+			if q, _ := readProxy(s); q == ProxyYes {
+				return // the language is known
+			}
+			if isMarkLike(s) && !p.headWords[s] {
+				v.add(host, s)
+				if k > i {
+					second[s]++
+				}
+			}
 		}
 	}
+	if p.mark = v.word(); p.mark != "" {
+		return
+	}
 	for s, n := range second {
-		if q, _ := readProxy(s); q == ProxyYes {
-			p.mark = ""
-			return
-		}
-		if n > 1 && (n > second[p.mark] || n == second[p.mark] && s < p.mark) && utf8.RuneCountInString(s) <= 24 && !isParagraph(s) && !p.headWords[s] {
+		if n > 1 && (n > second[p.mark] || n == second[p.mark] && s < p.mark) {
 			p.mark = s
 		}
 	}
@@ -172,6 +187,7 @@ func (p *textParser) rows() ([]found, error) {
 	var rows []found
 	var above heading
 	gap := 0 // the first line behind the last table
+	described := true
 	for i := 0; i < len(p.lines); {
 		cols := p.head(i)
 		if cols == nil {
@@ -184,15 +200,14 @@ func (p *textParser) rows() ([]found, error) {
 		if h := headingIn(p.lines[gap:i]); h.name != "" {
 			above = h
 		}
-		// A cell for which the last table has no column stands right above the next
-		// heading.
-		if _, known := lookupSection(above.name); known && gap > 0 && gap+1 < i && p.lines[gap+1].s == above.name {
-			if s := p.lines[gap].s; !isParagraph(s) && !isSystems(s) && len(above.parents) == 1 {
-				if _, ok := lookupSection(s); !ok {
-					return nil, p.errorf(gap, "neither a cell of the row above nor a section that is known here")
-				}
+		// A description stands right above the next heading where the last table has
+		// no column for it.
+		if _, known := lookupSection(above.name); known && gap > 0 && gap+1 < i && p.lines[gap+1].s == above.name && !described {
+			if _, ok := lookupSection(p.lines[gap].s); !ok && len(above.parents) == 1 {
+				return nil, p.errorf(gap, "neither a cell of the row above nor a section that is known here")
 			}
 		}
+		described = slices.Contains(cols, colPurpose)
 		i += len(cols)
 		if i == len(p.lines) || !p.isHost(i) {
 			return nil, p.errorf(i, "want a host name below the table's head")
@@ -385,7 +400,7 @@ func (p *textParser) isPurpose(i int, current heading) bool {
 	if p.isMark(s) || isNumbers(s) || isTransports(s) {
 		return false
 	}
-	if i+1 == len(p.lines) || p.isHost(i+1) || p.isMark(p.lines[i+1].s) {
+	if i+1 == len(p.lines) || p.isHost(i+1) || p.isMark(p.lines[i+1].s) || i+2 < len(p.lines) && p.isHost(i+2) {
 		return true
 	}
 	if sec, ok := lookupSection(s); ok {
