@@ -198,7 +198,7 @@ standard error.`,
 			if err := catalog.Encode(cmd.OutOrStdout(), rows); err != nil {
 				return err
 			}
-			return reportImport(cmd.ErrOrStderr(), args[0], article, update, len(rows))
+			return reportImport(cmd.ErrOrStderr(), args[0], article, update, o.Known, len(rows))
 		},
 	}
 	cmd.Flags().StringArrayVar(&sections, "section", nil, "count new hosts below a heading for a service: `HEADING=SERVICE` (repeatable)")
@@ -211,7 +211,7 @@ func rowServices() []string {
 }
 
 // reportImport says what import has decided, a line each.
-func reportImport(w io.Writer, file string, a *catalog.Article, u catalog.Update, total int) error {
+func reportImport(w io.Writer, file string, a *catalog.Article, u catalog.Update, known []catalog.Row, total int) error {
 	var b strings.Builder
 	hosts := map[string]bool{}
 	for _, r := range a.Rows {
@@ -231,6 +231,11 @@ func reportImport(w io.Writer, file string, a *catalog.Article, u catalog.Update
 	list := func(what string, rows []catalog.Row) {
 		for _, r := range rows {
 			fmt.Fprintf(&b, "%s: %s (%s)\n", what, r.Host, r.Service)
+		}
+	}
+	for _, c := range catalog.Diff(known, a.Rows) {
+		if c.Kind == catalog.Moved {
+			fmt.Fprintf(&b, "moved: %s (%s): %s → %s\n", c.New.Host, c.New.Service, c.Cells[0].Old, c.Cells[0].New)
 		}
 	}
 	list("retired", u.Retired)

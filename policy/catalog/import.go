@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
@@ -107,7 +108,7 @@ func invalidUTF8(data []byte) int {
 func clean(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch {
-		case r == '\u200b' || r == '\u2060' || r == '\ufeff' || r == '\u00ad':
+		case r == '\u200b' || r == '\u2060' || r == '\ufeff' || r == '\u00ad' || unicode.Is(unicode.Bidi_Control, r):
 			return -1
 		case isControl(r):
 			return ' '
