@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"espalier/policy/catalog"
+	"espalier/policy/hostclass"
 )
 
 // Values of apple.private_relay.
@@ -77,6 +78,9 @@ func parseExtra(s string) (catalog.Row, error) {
 		host, list, hasPorts = s[:end+1], s[end+2:], true
 	} else if strings.Count(s, ":") == 1 {
 		host, list, hasPorts = strings.Cut(s, ":")
+	}
+	if _, word := hostclass.Word(host); word {
+		return catalog.Row{}, fmt.Errorf("%q stands for local hosts, which are not Apple's; name each host", host)
 	}
 	host, err := ParsePattern(host)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -128,6 +129,7 @@ func TestAppleValidate(t *testing.T) {
 		{"all kinds of extra", Apple{Extra: []string{"mdm.example", "*.mdm.example", "mdm.example:443,8443", "mdm.example:443, 8443", "192.0.2.0/24", "192.0.2.1:443", "2001:db8::1", "[2001:db8::1]:443", "2001:db8::/32"}, PrivateRelay: RelayBlock}, ""},
 		{"private relay", Apple{PrivateRelay: "deny"}, `private_relay: "deny" is unknown (allowed: allow, block)`},
 		{"no port", Apple{Extra: []string{"mdm.example:"}}, `extra[0]: "mdm.example:": port is not a number from 1 to 65535`},
+		{"a word", Apple{Extra: []string{"private"}}, `extra[0]: "private" stands for local hosts, which are not Apple's; name each host`},
 		{"a port too many", Apple{Extra: []string{"a.example", "mdm.example:443,"}}, `extra[1]: "mdm.example:443,": port is not a number from 1 to 65535`},
 		{"a span of ports", Apple{Extra: []string{"mdm.example:1-9"}}, `extra[0]: "mdm.example:1-9": port is not a number from 1 to 65535`},
 		{"host", Apple{Extra: []string{"*:443"}}, `extra[0]: "*" is no host pattern: host has a byte '*' that no name may have (allowed: a name, *.name, an address or a CIDR block)`},
@@ -241,4 +243,31 @@ func TestHostsMatch(t *testing.T) {
 			rt.Fatalf("%s matches %q: %v, want %v", tgt, patterns, got, want)
 		}
 	})
+}
+
+// The words of hostclass.Words mean the same in rules as elsewhere.
+func TestHostWords(t *testing.T) {
+	all := []string{
+		"127.0.0.1", "::1", "localhost", "a.localhost", "10.0.0.1", "192.168.1.20", "169.254.1.1", "fe80::1", "fd00::1",
+		"printer", "private", "plain", "printer.local", "100.64.0.1", "8.8.8.8", "www.example.org", "a.private",
+	}
+	for word, want := range map[string][]string{
+		"loopback": {"127.0.0.1", "::1", "localhost", "a.localhost"},
+		"Private":  {"10.0.0.1", "192.168.1.20", "169.254.1.1", "fe80::1", "fd00::1"},
+		"plain":    {"localhost", "printer", "private", "plain"},
+	} {
+		h, err := compileHosts([]string{word})
+		if err != nil || h.empty() {
+			t.Fatalf("%s: %v", word, err)
+		}
+		for _, s := range all {
+			name, addr, err := ParseHost(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := h.match(Target{Host: name, Addr: addr, Port: 80}); got != slices.Contains(want, s) {
+				t.Errorf("%s: match(%s) = %v", word, s, got)
+			}
+		}
+	}
 }

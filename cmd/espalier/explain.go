@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"espalier/configs"
+	"espalier/pac"
 	"espalier/policy"
 	"espalier/proxy/inspect"
 	"espalier/web/explain"
@@ -104,6 +105,20 @@ func (c *compiled) explainer(cfg *configs.Config, proxy []netip.AddrPort) *expla
 	}
 }
 
+// pacSource says what gives a PAC answer, unless it is one of the four usual routes.
+func pacSource(x *explain.Explanation) string {
+	switch class := pac.Class(x.PACClass); class {
+	case pac.Local:
+		return " (local: " + x.Local + ")"
+	case pac.Internal:
+		return " (pac.internal)"
+	case pac.Default, pac.Apple, pac.AppleUnmarked:
+		return ""
+	default:
+		return " (pac.routes." + string(class) + ")"
+	}
+}
+
 func writeExplanation(s screen, x *explain.Explanation) error {
 	service := x.Service
 	if len(x.Also) > 0 {
@@ -135,11 +150,7 @@ func writeExplanation(s screen, x *explain.Explanation) error {
 	if x.PACUnknown != "" {
 		line("PAC", yellow, "not known: "+x.PACUnknown)
 	} else {
-		answer := x.PAC
-		if x.Local != "" {
-			answer += " (local: " + x.Local + ")"
-		}
-		line("PAC", plain, answer)
+		line("PAC", plain, x.PAC+pacSource(x))
 	}
 	for i, r := range x.Rows {
 		text := r.Host + " " + strings.Join(r.Transports, ",")

@@ -18,6 +18,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"espalier/configs"
+	"espalier/policy/hostclass"
 )
 
 // What the packages install as configuration and examples is valid, beside the files
@@ -150,6 +151,11 @@ func TestKubernetesManifests(t *testing.T) {
 				MatchLabels map[string]string `yaml:"matchLabels"`
 			} `yaml:"podSelector"`
 			Ingress []struct{ Ports []struct{ Port int } }
+			Egress  []struct {
+				To []struct {
+					IPBlock struct{ Except []string } `yaml:"ipBlock"`
+				}
+			}
 		}
 	}
 	read("network.yaml", &network)
@@ -160,6 +166,17 @@ func TestKubernetesManifests(t *testing.T) {
 	}
 	if got := len(network.Spec.Ingress[0].Ports); got != len(ports) {
 		t.Errorf("the network policy lets %d ports in, want %d", got, len(ports))
+	}
+	var except []string
+	for _, egress := range network.Spec.Egress {
+		for _, to := range egress.To {
+			except = append(except, to.IPBlock.Except...)
+		}
+	}
+	for _, b := range hostclass.Blocks {
+		if prefix := b.Prefix.String(); b.Class.Local() && b.Class != hostclass.Loopback && !slices.Contains(except, prefix) {
+			t.Errorf("the network policy lets the proxy out to %s (%s)", prefix, b.Class)
+		}
 	}
 	var disruption struct {
 		Spec struct {
