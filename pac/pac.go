@@ -50,6 +50,7 @@ type site struct {
 	routes   map[Class][]string
 	internal matcher
 	hosts    matcher    // of pac.routes.hosts
+	closed   bool       // the default route has no direct: rules name more than maxOthers allows
 	hops     [][]string // the script's routes, by number
 	table    []byte     // the script but for its routes
 	path     string
@@ -307,10 +308,13 @@ func (s *site) class(apple *catalog.Set, t policy.Target) Class {
 func (s *site) route(pol *policy.Policy, t policy.Target) (class Class, hops []string, denied bool) {
 	class = s.class(pol.Apple(), t)
 	hops = s.routes[class]
-	if class == Internal || !slices.Contains(hops, viaDirect) || !pol.MayDeny(t, class != Default) {
+	if class == Internal || !slices.Contains(hops, viaDirect) {
 		return class, hops, false
 	}
-	return class, []string{viaProxy}, true
+	if class == Default && s.closed || pol.MayDeny(t, class != Default) {
+		return class, []string{viaProxy}, true
+	}
+	return class, hops, false
 }
 
 // An Answer is what a site's script answers, and why.
@@ -319,7 +323,8 @@ type Answer struct {
 	Text  string
 	Class Class
 	// Denied is set if the route of Class goes direct, and the answer does not,
-	// because the policy may deny the destination.
+	// because the policy may deny the destination, or denies more destinations than a
+	// script can hold.
 	Denied bool
 }
 

@@ -289,6 +289,41 @@ func TestDeniedHostsAreFewInTheScript(t *testing.T) {
 	}
 }
 
+// A script stays small however many hosts rules name: then the default route has no
+// direct at all.
+func TestScriptIsBounded(t *testing.T) {
+	routes := standard
+	routes.Default = []string{"proxy", "direct"}
+	for n, want := range map[int]string{
+		50:     "PROXY 192.0.2.1:3128; DIRECT",
+		60:     "PROXY 192.0.2.1:3128",
+		50_000: "PROXY 192.0.2.1:3128",
+	} {
+		var hosts []string
+		for i := range n {
+			hosts = append(hosts, fmt.Sprintf("host-%d.example", i), fmt.Sprintf("*.host-%d.example", i))
+		}
+		p := compileFor(t, Config{Routes: routes}, policy.Config{Apple: policy.Apple{Wide: true}, Rules: []policy.Rule{
+			{Name: "hosts", When: policy.When{Hosts: hosts}, Then: "deny"},
+		}})
+		body := script(t, p, "", "192.0.2.1:3128").Body
+		if len(body) >= MaxSize {
+			t.Errorf("%d hosts: the script has %d bytes", 2*n, len(body))
+		}
+		for host, want := range map[string]string{
+			"www.example.org": want, "host-0.example": "PROXY 192.0.2.1:3128", "printer": "DIRECT", "gs.apple.com": "PROXY 192.0.2.1:3128; DIRECT",
+		} {
+			if got, err := evalOnce(body, "https://"+host+"/", host); err != nil || got != want {
+				t.Errorf("%d hosts: %s gets %q, %v; want %q", 2*n, host, got, err, want)
+			}
+			got, err := p.Route("", []string{"192.0.2.1:3128"}, policy.Target{Host: host, Port: 443})
+			if err != nil || got.Text != want {
+				t.Errorf("%d hosts: Route(%s) = %+v, %v; want %q", 2*n, host, got, err, want)
+			}
+		}
+	}
+}
+
 func TestScriptErrors(t *testing.T) {
 	p := compile(t, sites, policy.Apple{})
 	if _, err := p.Script("nowhere", []string{"192.0.2.1:80"}); !errors.Is(err, ErrNoSite) {

@@ -48,6 +48,11 @@ type group struct {
 	keys []string
 }
 
+// maxOthers bounds the bytes of the keys of hosts that the policy denies, or allows
+// amid what it denies, and that are neither Apple's nor local. A script with more would
+// not stay below MaxSize.
+const maxOthers = 2000
+
 // groups returns the rules that differ from what the less specific keys say,
 // grouped, in a stable order. It numbers the routes of s as it meets them, that of
 // everything with 0.
@@ -76,16 +81,24 @@ func (s *site) groups(pol *policy.Policy) []group {
 	}
 
 	byRule := map[string]*group{}
+	others := 0 // bytes of the keys of hosts with the default class
 	for key := range rules {
 		rule := difference(ports, rules[key], above(key, rules))
 		if len(rule) == 0 {
 			continue
+		}
+		if host, _ := memberOnlyOf(key, keys); s.class(pol.Apple(), host) == Default {
+			others += len(key) + 1
 		}
 		id := fmt.Sprint(rule)
 		if byRule[id] == nil {
 			byRule[id] = &group{rule: rule}
 		}
 		byRule[id].keys = append(byRule[id].keys, key)
+	}
+	if others > maxOthers && !s.closed {
+		s.closed, s.hops = true, nil
+		return s.groups(pol)
 	}
 	var groups []group
 	for _, g := range byRule {

@@ -184,6 +184,9 @@ func (e *Explainer) Explain(q Question) (*Explanation, error) {
 	}
 	if x.Note == "" && answer.Denied {
 		x.Note = "the script leaves DIRECT out, because the policy may deny the destination"
+		if !e.Policy.MayDeny(t, false) {
+			x.Note = "the script leaves DIRECT out, because rules name more hosts than a script can hold"
+		}
 	}
 	return x, nil
 }
