@@ -118,8 +118,8 @@ func selection(set string, pol *policy.Policy, script *pac.PAC) (catalog.Selecti
 	return s, nil
 }
 
-// exports keeps what web.public serves to firewalls that poll: it takes work to
-// make, and anybody may ask.
+// exports caches the lists that web.public serves to firewalls that poll: a list
+// takes work to make, and any client may ask for it.
 type exports struct {
 	mu     sync.Mutex
 	of     *compiled
@@ -127,8 +127,8 @@ type exports struct {
 	format map[string][]byte
 }
 
-// exportAge is how long a kept export is served. It changes with the configuration
-// at once, and with a list that a rule names after this long.
+// exportAge is how long a cached list is served. A reload replaces it at once, a
+// change of a host list that a rule names after this time.
 const exportAge = time.Minute
 
 // export is what devices must reach past the proxy by the configuration in force,

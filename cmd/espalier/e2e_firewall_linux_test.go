@@ -108,7 +108,8 @@ type firewallStage struct {
 	names          map[string]int // each with an address of its own
 }
 
-// The addresses that names have: any in these that no name has is nobody's.
+// addressesOf returns the addresses of the i-th name; the others of these networks
+// belong to no name.
 func addressesOf(i int) (v4, v6 netip.Addr) {
 	return netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), netip.MustParseAddr(fmt.Sprintf("2001:2::%x", i))
 }
@@ -425,7 +426,7 @@ func TestFirewallLetsOutWhatIsExported(t *testing.T) {
 			for _, transport := range []string{"tcp", "udp"} {
 				for _, port := range firewallPorts {
 					if s.passes(transport, netip.MustParseAddr(addr), port) {
-						t.Errorf("%s %s %d, an address that nobody resolved, passes", addr, transport, port)
+						t.Errorf("%s %s %d, an address without a name, passes", addr, transport, port)
 					}
 				}
 			}

@@ -131,8 +131,8 @@ func (s Selection) Covered() []string {
 	return s.refused(func(r *Row, host string) bool { return Covers(r.Host, host) })
 }
 
-// within returns which of Refused are in the domain of a row: dnsmasq and Squid
-// count x to *.x, and dnsmasq what is below a name to the name.
+// within returns which of Refused are in the domain of a row. To dnsmasq and Squid
+// "*.x" includes x, and to dnsmasq a name includes the names below it.
 func (s Selection) within() []string {
 	return s.refused(func(r *Row, host string) bool { return within(r.Host, host) })
 }

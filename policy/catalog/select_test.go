@@ -2,6 +2,8 @@ package catalog
 
 import (
 	"fmt"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -80,7 +82,25 @@ func TestSelectByPort(t *testing.T) {
 	}
 }
 
-// Sets have only services that there are.
+// docs/ports.md has the table of uses.
+func TestPortsPageAgrees(t *testing.T) {
+	page, err := os.ReadFile("../../docs/ports.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	yes := map[bool]string{true: "yes", false: "no"}
+	rows := regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\| (yes|no) \\| (yes|no) \\|").FindAllStringSubmatch(string(page), -1)
+	if len(rows) != len(uses) {
+		t.Errorf("%d services in docs/ports.md, want %d", len(rows), len(uses))
+	}
+	for _, row := range rows {
+		if use, ok := uses[row[1]]; !ok || yes[use.enrolment] != row[2] || yes[use.server] != row[3] {
+			t.Errorf("docs/ports.md: %s is %s, %s, but %+v (%t)", row[1], row[2], row[3], use, ok)
+		}
+	}
+}
+
+// Sets have known services only.
 func TestSelectServices(t *testing.T) {
 	for id := range uses {
 		if !IsService(id) {
