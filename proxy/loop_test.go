@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -124,5 +125,43 @@ func TestParentLeadsBackByQuestion(t *testing.T) {
 			t.Errorf("%d, and the parent was asked %d times", a.StatusCode, back.took.Load())
 		}
 		c.Close()
+	})
+}
+
+// A parent that leads back later on is found out by the connections of the first
+// request that comes back.
+func TestParentBeginsToLeadBack(t *testing.T) {
+	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
+		asked := make(chan string, 1)
+		fine := newOrigin(t, func(c net.Conn) {
+			head, err := readHead(bufio.NewReader(c))
+			if err == nil {
+				asked <- head
+				_, _ = io.WriteString(c, "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+			}
+		}).String()
+		back := newLeadBack(t)
+		back.to.Store(&fine)
+		r := start(t, setup{parent: "http://" + back.addr.String()})
+		ctx, cancel := context.WithCancel(t.Context())
+		watched := make(chan struct{})
+		go func() {
+			defer close(watched)
+			r.server.state.Load().Dialer.Watch(ctx, func(string, bool) {})
+		}()
+		if head := <-asked; !strings.Contains(head, ".espalier.invalid") {
+			t.Errorf("asked %q", head)
+		}
+		at := r.listener.Addr().String()
+		back.to.Store(&at)
+		c := r.dial()
+		c.send("GET http://swscan.apple.com/ HTTP/1.1\r\nHost: swscan.apple.com\r\n\r\n")
+		if a := c.answer("GET"); a.StatusCode != 502 || a.Header.Get("Proxy-Status") != "espalier; error=proxy_loop_detected" {
+			t.Errorf("%d, %q", a.StatusCode, a.Header.Get("Proxy-Status"))
+		}
+		c.Close()
+		cancel()
+		<-watched
+		t.Logf("the parent was asked %d times", back.took.Load())
 	})
 }

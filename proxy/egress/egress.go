@@ -51,7 +51,7 @@ type Dialer struct {
 	below   map[string][]netip.Addr // egress.hosts, "*.x" by x
 	cache   *cache
 	answers *Reachability
-	wake    chan struct{} // Watch, for a parent is well again
+	wake    chan struct{} // Watch
 	timeout time.Duration
 	v6      bool // IPv6 addresses are tried first
 	self    *self
@@ -81,7 +81,7 @@ func New(cfg Config, self Self) (*Dialer, error) {
 	d.parents, _ = parseParents(cfg.Parent)
 	number := dialers.Add(1)
 	for i, p := range d.parents {
-		p.token, p.well = fmt.Sprintf("%s-%d-%d", nonce, number, i), d.wake
+		p.token, p.watch = fmt.Sprintf("%s-%d-%d", nonce, number, i), d.wake
 	}
 	d.guard.allow, _ = policy.ParseNetworks(cfg.Allow)
 	for _, s := range cfg.NAT64 {

@@ -24,6 +24,9 @@ const (
 	// question finds it unused.
 	watchInterval = time.Minute
 	loopTTL       = 90 * time.Second
+	// watchConnections is after how many connections to a parent it is asked before
+	// the minute is over: a request in a loop makes a thousand in a second.
+	watchConnections = 256
 )
 
 // nonce tells this process from all others.
@@ -68,6 +71,21 @@ func (d *Dialer) cameBack(s string) bool {
 	return true
 }
 
+// connected counts a connection to p for Watch.
+func (p *Parent) connected() {
+	if p.connections.Add(1) == watchConnections {
+		p.hurryWatch()
+	}
+}
+
+// hurryWatch lets Watch ask now.
+func (p *Parent) hurryWatch() {
+	select {
+	case p.watch <- struct{}{}:
+	default:
+	}
+}
+
 type viaKey struct{}
 
 // WithVia returns a context in which Dial tells a parent the values of Via that the
@@ -106,8 +124,8 @@ func (p *Parent) loops() bool {
 	return time.Now().Before(p.loop)
 }
 
-// Watch asks the parents, now, every minute and when one is well again, whether
-// they lead back to this proxy, until ctx ends. It is for requests that carry no Via:
+// Watch asks the parents whether they lead back to this proxy, until ctx ends: now,
+// every minute, and when one is well again or has many connections. It is for requests that carry no Via:
 // a question is one too, for a name that only OwnQuestion knows. changed is called
 // when what is known of a parent, host:port, has changed.
 func (d *Dialer) Watch(ctx context.Context, changed func(parent string, loops bool)) {
@@ -138,6 +156,7 @@ func (d *Dialer) Watch(ctx context.Context, changed func(parent string, loops bo
 // not come back, p does not lead here.
 func (d *Dialer) question(ctx context.Context, p *Parent) {
 	began := time.Now()
+	p.connections.Store(0)
 	host := p.token + questionZone
 	if d.exchange(ctx, p, fmt.Sprintf("GET http://%s/ HTTP/1.1\r\nHost: %s\r\nCache-Control: no-store\r\n", host, host)) != nil {
 		return

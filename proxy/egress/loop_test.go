@@ -72,7 +72,8 @@ func TestOwnQuestion(t *testing.T) {
 	}
 }
 
-// Watch asks at once, when a parent is well again, and tells of changes.
+// Watch asks at once, after many connections, and when a parent is well again, and
+// tells of changes.
 func TestWatch(t *testing.T) {
 	const no = "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 	p := serveParent(t, no)
@@ -92,6 +93,12 @@ func TestWatch(t *testing.T) {
 		until(t, "a question", func() bool { got = append(got, p.asked()...); return len(got) > 0 })
 		if want := "GET http://" + d.parents[0].token + questionZone + "/ HTTP/1.1"; got[0] != want {
 			t.Errorf("asked %q, want %q", got[0], want)
+		}
+	}
+	question()
+	for range watchConnections {
+		if c, _, err := d.DialPlain(t.Context(), target(t, "name.example:80")); err == nil {
+			c.Close()
 		}
 	}
 	question()

@@ -46,11 +46,13 @@ func (e *ParentError) elsewhere() bool {
 // A Parent is a proxy that requests go through.
 type Parent struct {
 	target policy.Target
-	url    *url.URL // with credentials
-	auth   string   // of Proxy-Authorization; empty: none
-	token  string   // in Via, and in the names of questions
-	well   chan<- struct{}
+	url    *url.URL        // with credentials
+	auth   string          // of Proxy-Authorization; empty: none
+	token  string          // in Via, and in the names of questions
+	watch  chan<- struct{} // lets Watch ask now
 	asking atomic.Bool
+
+	connections atomic.Int32 // since the last question
 
 	mu      sync.Mutex
 	pause   time.Duration // 0: healthy
@@ -159,8 +161,5 @@ func (p *Parent) worked() {
 		return
 	}
 	p.pause = 0
-	select {
-	case p.well <- struct{}{}:
-	default:
-	}
+	p.hurryWatch()
 }

@@ -206,6 +206,7 @@ func (d *Dialer) reach(ctx context.Context, p *Parent) (*net.TCPConn, *ParentErr
 	began := time.Now()
 	conn, err := d.connectTo(ctx, p.target)
 	if err == nil {
+		p.connected()
 		return conn, nil
 	}
 	if !errors.Is(ctx.Err(), context.Canceled) { // else nobody waited for it
