@@ -295,9 +295,9 @@ func TestScriptIsBounded(t *testing.T) {
 	routes := standard
 	routes.Default = []string{"proxy", "direct"}
 	for n, want := range map[int]string{
-		50:     "PROXY 192.0.2.1:3128; DIRECT",
-		60:     "PROXY 192.0.2.1:3128",
-		50_000: "PROXY 192.0.2.1:3128",
+		50:   "PROXY 192.0.2.1:3128; DIRECT",
+		60:   "PROXY 192.0.2.1:3128",
+		5000: "PROXY 192.0.2.1:3128",
 	} {
 		var hosts []string
 		for i := range n {
