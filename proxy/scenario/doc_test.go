@@ -25,7 +25,7 @@
 //	entries: h1 !parent (reason)    entries or groups that apply; default: all
 //	bounds: stall=400ms reply=1s    of the proxy; head, keep-alive, reply, stall,
 //	                                half-closed, watch, idle, connect
-//	setup: deny=example.com         apple, closing-parent, dead-first, deny,
+//	setup: deny=example.com         apple, closing-parent, dead-first, dead-only, deny,
 //	                                max-tunnels, max-tunnels-per-client, refuse, users
 //
 // The sections client and origin are scripts, a step in a line. A line that begins
@@ -50,6 +50,7 @@
 //	                    line, body and trailers; !x: no such field
 //	request x="…"       expect a whole request
 //	head …              expect a head; the body stays to be received
+//	any-interims        expect any number of 1xx
 //	refused             expect a 4xx, or a reset of the stream
 //	half-close          close the sending side
 //	close, reset        close the connection in order, or by RST (a stream's by
@@ -71,7 +72,8 @@
 //	records 2           in the access log, without the CONNECT of intercepted TLS
 //	record action=pass  patterns of a record's fields, one line for each record;
 //	                    action pass is tunnel, forward or inspect; the error is
-//	                    empty and the host the origin's unless named
+//	                    empty and the host the origin's unless named;
+//	                    duration>=1s is a bound
 //
 // # Known failures
 //

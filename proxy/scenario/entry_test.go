@@ -223,7 +223,7 @@ func startRig(dir string, s *scenario, e entry, scale float64, parent string) (r
 		case "deny":
 			rules.Rules = append(rules.Rules, policy.Rule{Name: "denied", When: policy.When{Hosts: []string{value}}, Then: "deny"})
 		case "refuse": // the origin does not listen
-		case "dead-first":
+		case "dead-first", "dead-only":
 			dead, err := net.ResolveTCPAddr("tcp", strings.Replace(parent, "127.0.0.1", "127.0.0.2", 1))
 			if err == nil {
 				r.dead, err = newDeadAddress(dead)
@@ -231,7 +231,9 @@ func startRig(dir string, s *scenario, e entry, scale float64, parent string) (r
 			if err != nil {
 				return nil, err
 			}
-			out.Hosts[host] = "127.0.0.2,127.0.0.1"
+			if out.Hosts[host] = "127.0.0.2"; key == "dead-first" {
+				out.Hosts[host] += ",127.0.0.1"
+			}
 		case "closing-parent":
 			if r.closing, err = net.Listen("tcp", "127.0.0.1:0"); err == nil {
 				go closeAll(r.closing)
@@ -245,7 +247,7 @@ func startRig(dir string, s *scenario, e entry, scale float64, parent string) (r
 		case "apple":
 			rules.Apple.Extra = []string{value}
 		default:
-			err = fmt.Errorf("setup: unknown key %q (allowed: apple, closing-parent, dead-first, deny, max-tunnels, max-tunnels-per-client, refuse, users)", key)
+			err = fmt.Errorf("setup: unknown key %q (allowed: apple, closing-parent, dead-first, dead-only, deny, max-tunnels, max-tunnels-per-client, refuse, users)", key)
 		}
 		if err != nil {
 			return nil, err

@@ -113,6 +113,8 @@ func (p *party) step(st step) error {
 	case "close":
 		p.link.close()
 		return nil
+	case "any-interims":
+		return p.interims()
 	case "refused":
 		return p.refused()
 	case "end", "closed", "cut":
@@ -326,6 +328,20 @@ func (p *party) refused() error {
 	}
 	p.queue = append([]event{e}, p.queue...)
 	return p.message(true, nil)
+}
+
+// interims takes interim answers, as many as there are.
+func (p *party) interims() error {
+	for {
+		e, err := p.event()
+		if err != nil {
+			return err
+		}
+		if e.kind != headEvent || statusOf(e.text)/100 != 1 {
+			p.queue = append([]event{e}, p.queue...)
+			return nil
+		}
+	}
 }
 
 // relay makes the origin a proxy that sends what it gets back to the proxy under

@@ -141,6 +141,9 @@ func playOn(t *testing.T, s *scenario, e entry, known redness) {
 		scales = scales[:1]
 		limit = func(float64) time.Duration { return redLimit }
 	}
+	if *logRed {
+		limit = func(float64) time.Duration { return 3 * redLimit }
+	}
 	var err error
 	for i, scale := range scales {
 		dir := filepath.Join(t.TempDir(), strconv.Itoa(i))
@@ -173,7 +176,7 @@ func (s *scenario) check() error {
 	known := entryConditions()
 	conds := fieldsOf(s.only)
 	verbs := map[string]bool{}
-	for _, v := range strings.Fields("clock elapsed connect accept send send-end flood close-all refused drip pause receive answer request head relay half-close reset close end closed cut signal await") {
+	for _, v := range strings.Fields("clock elapsed any-interims connect accept send send-end flood close-all refused drip pause receive answer request head relay half-close reset close end closed cut signal await") {
 		verbs[v] = true
 	}
 	for _, st := range slices.Concat(s.client, s.origin) {
@@ -361,6 +364,12 @@ func (st step) compareRecord(r accesslog.Record, e entry, vars map[string]string
 	want := map[string]string{"error": "", "host": regexp.QuoteMeta(host)}
 	var errs []error
 	for _, a := range st.args {
+		if least, ok := strings.CutPrefix(a, "duration>="); ok {
+			if d, err := time.ParseDuration(least); err != nil || r.Duration < d {
+				errs = append(errs, errors.Join(err, fmt.Errorf("record of line %d: duration %s, want at least %s", st.line, r.Duration, least)))
+			}
+			continue
+		}
 		name, pattern, _ := strings.Cut(expand(a, vars), "=")
 		if _, ok := got[name]; !ok {
 			return fmt.Errorf("line %d: unknown field %q", st.line, name)
