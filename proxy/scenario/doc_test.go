@@ -42,6 +42,7 @@
 //
 //	connect, accept     take another connection; the first is taken by itself
 //	send "…"            send
+//	try-send "…"        send, even if the other side has left
 //	send-end "…"        send and close the sending side, in one segment
 //	drip 10 100ms "…"   send ten times, with pauses
 //	flood               send until the other side leaves

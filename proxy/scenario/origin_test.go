@@ -104,6 +104,10 @@ func (o *origin) handle(tcp *net.TCPConn) {
 	l := &h1link{tcp: tcp, conn: tcp, in: &decoder{methods: new([]string)}}
 	e, s := o.run.entry, o.run.scenario
 	in := bufio.NewReader(tcp)
+	if e.parent && answerQuestion(tcp, in) {
+		tcp.Close()
+		return
+	}
 	switch {
 	case s.tunnel && e.parent:
 		if h, err := readHead(in); err != nil || h[:8] != "CONNECT " {
@@ -138,6 +142,19 @@ func (o *origin) handle(tcp *net.TCPConn) {
 	case <-o.over:
 		o.drain(l)
 	}
+}
+
+// answerQuestion answers what a proxy asks its parent for itself, to know whether
+// it is well. It reports whether the connection begins with that.
+func answerQuestion(c net.Conn, in *bufio.Reader) bool {
+	const question = "OPTIONS * "
+	if b, _ := in.Peek(len(question)); string(b) != question {
+		return false
+	}
+	if _, err := readHead(in); err == nil {
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+	}
+	return true
 }
 
 // bufferedConn reads through a buffer.

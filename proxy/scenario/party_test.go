@@ -83,6 +83,9 @@ func (p *party) step(st step) error {
 	case "close-all":
 		p.run.origin.closeAll()
 		return nil
+	case "try-send":
+		_ = p.link.send([]byte(text))
+		return nil
 	case "drip": // n pause "text"
 		n, err := strconv.Atoi(args[0])
 		if err != nil {
