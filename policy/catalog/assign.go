@@ -19,8 +19,8 @@ type NewRow struct {
 	Why string
 }
 
-// An UnknownHeading is a heading above a table that is no section's in a language
-// that is known.
+// An UnknownHeading is a heading above a table that names a section in none of the
+// known languages.
 type UnknownHeading struct {
 	Heading string
 	Rows    int // below it
@@ -73,7 +73,7 @@ func (a *Article) assign(list []found, o Options) error {
 	for _, r := range slices.Backward(o.Known) {
 		first[r.Host] = r.Service
 	}
-	n := newcomers{known: o.Known, set: Compile(o.Known)}
+	n := newcomers{known: o.Known, set: Compile(o.Known), near: map[string]nearHeading{}}
 	for i := range a.Rows {
 		r := &a.Rows[i]
 		if k := pairs[i]; k >= 0 {
@@ -223,12 +223,23 @@ func sameService(a, b string) bool {
 type newcomers struct {
 	known []Row
 	set   *Set
+	near  map[string]nearHeading // by the heading
+}
+
+type nearHeading struct {
+	title string
+	section
 }
 
 // service is the nearest service, and why it is that one.
 func (n *newcomers) service(host, name string) (service, why string) {
-	if title, sec := nearestHeading(name); sec.service != "" {
-		return sec.service, fmt.Sprintf("heading %q is like %q", name, title)
+	near, ok := n.near[name]
+	if !ok {
+		near.title, near.section = nearestHeading(name)
+		n.near[name] = near
+	}
+	if near.section.service != "" {
+		return near.section.service, fmt.Sprintf("heading %q is like %q", name, near.title)
 	}
 	probe := strings.Replace(host, "*", "x", 1)
 	for _, port := range []uint16{443, 80} {

@@ -93,7 +93,7 @@ var osName = regexp.MustCompile(`^\pL*OS$`)
 // "and" or "only" in any language: "iOS, Linux".
 func systemWords(s string) (names, others []string, odd bool) {
 	var word []rune
-	listed := false // a separator or "and" stands before the word
+	listed := false // a separator or "and" precedes the word
 	wasOther := false
 	end := func() {
 		w := string(word)

@@ -7,7 +7,7 @@ import (
 	"unicode"
 )
 
-// A heading is what stands above a table.
+// A heading is the heading of a table, and those above it.
 type heading struct {
 	name    string   // the nearest; empty where none is
 	parents []string // those above it, the nearest first
@@ -114,7 +114,7 @@ func (g *grid) read(cols []column, head int) ([]found, error) {
 	return list, nil
 }
 
-// title is the text of a row that has its first cell only, which is no host.
+// title is the text of a row that has only its first cell, if that is not a host.
 func (r *gridRow) title() (string, bool) {
 	if len(r.cells) == 0 || slices.ContainsFunc(r.cells[1:], func(s string) bool { return !isBlank(s) }) {
 		return "", false

@@ -11,7 +11,7 @@ import (
 )
 
 // importHTML reads the article as a web page: its headings and tables in the
-// order in which they stand.
+// order of the page.
 func importHTML(data []byte, known []Row) (list []found, text string, err error) {
 	doc, err := html.Parse(bytes.NewReader(data))
 	if err != nil {

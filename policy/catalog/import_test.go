@@ -268,12 +268,19 @@ func FuzzImport(f *testing.F) {
 	f.Add("iCloud\n" + strings.ReplaceAll(row, " | ", "\t") + "\n" + strings.ReplaceAll(row, " | ", "  ") + "\n" + strings.ReplaceAll(row, " | ", " ") + "\n")
 	f.Add("Rész\nNevek\nKapuk\nProtokoll\nOS\nMire\nProxy\na.example.com\n443\nTCP\nCsak macOS\nValami\nMehet\nb.example.com\n443\nTCP\nValami\nMehet\n")
 	f.Fuzz(func(t *testing.T, article string) {
-		rows, err := read(article)
+		a, err := Import(strings.NewReader(article), Options{Known: Embedded()})
 		if err != nil {
 			return
 		}
-		if len(rows) == 0 {
+		if len(a.Rows) == 0 {
 			t.Fatal("no rows and no error")
+		}
+		rows, u := a.Update(Embedded())
+		if want := len(Embedded()) + len(a.New); !u.Alone && len(rows) != want {
+			t.Fatalf("%d rows, want %d: those of the catalogue and the new ones", len(rows), want)
+		}
+		if u.Alone {
+			rows = a.Rows
 		}
 		again, err := Parse([]byte(encode(t, rows)))
 		if err != nil {
@@ -283,4 +290,41 @@ func FuzzImport(f *testing.F) {
 			t.Fatalf("read back as\n%+v\nnot\n%+v", again, rows)
 		}
 	})
+}
+
+// Forms that editors and spreadsheets write.
+func TestImportForms(t *testing.T) {
+	for _, tt := range []struct{ name, article, want string }{
+		{"underlined headings", "A page\n======\n\nSoftware updates\n---\n\nText.\n\nHosts | Ports | Protocol\n--- | --- | ---\na.example.com | 443 | TCP\n", "a.example.com [443] [tcp] [] software-update"},
+		{"a bold heading", "**iCloud**\n\n| Hosts | Ports | Protocol |\n|---|---|---|\n| a.example.com | 443 | TCP |\n", "a.example.com [443] [tcp] [] icloud"},
+		{"links, code and escapes", "## iCloud\n\n| Hosts | Ports | Protocol |\n|---|---|---|\n| [`a.example.com`](https://a.example.com/) | 443 | TCP |\n| \\*.b.example.com | 443<br>80 | TCP\\/UDP |\n",
+			"a.example.com [443] [tcp] [] icloud; *.b.example.com [443 80] [tcp udp] [] icloud"},
+		{"an empty cell at the start, without outer bars", "## iCloud\n\nDescription | Hosts | Ports | Protocol\n---|---|---|---\n | a.example.com | 443 | TCP\n", "a.example.com [443] [tcp] [] icloud"},
+		{"quotes of a spreadsheet", "iCloud\nHosts\tPorts\tProtocol\tOS\na.example.com\t\"443, 80\"\tTCP\t\"iOS, macOS\"\n", "a.example.com [443 80] [tcp] [ios macos] icloud"},
+		{"columns of spaces", "iCloud\nHosts            Ports     Protocol   OS\na.example.com    443, 80   TCP, UDP   iOS, iPadOS, and macOS\n", "a.example.com [443 80] [tcp udp] [ios ipados macos] icloud"},
+		{"one space", "iCloud\nHosts Ports Protocol OS Description\na.example.com 443, 80 TCP macOS only macOS updates\n", "a.example.com [443 80] [tcp] [macos] icloud"},
+		{"columns in another order, without a head", "iCloud\nThings\tTCP\tYes\ta.example.com\tiOS\t443\nThings\tUDP\t\tb.example.com\t\t443\n", "a.example.com [443] [tcp] [ios] icloud yes; b.example.com [443] [udp] [] icloud"},
+		{"breaks in cells", "<h2>iCloud</h2><table><tr><th>Hosts<th>Ports<th>Protocol<th>OS<tr><td>a<wbr>.example.com<td>443<br>80<td>TCP<br>UDP<td>iOS<br>macOS</table>", "a.example.com [443 80] [tcp udp] [ios macos] icloud"},
+		{"a heading inside a table", "<h2>iCloud</h2><table><tr><th>Hosts<th>Ports<th>Protocol<tr><td colspan=3>Software updates<tr><td>a.example.com<td>443<td>TCP</table>", "a.example.com [443] [tcp] [] software-update"},
+		{"a subheading", "<h2>Apple School Manager and Apple Business</h2><h3>Who runs it</h3><table><tr><th>Hosts<th>Ports<th>Protocol<tr><td>a.example.com<td>443<td>TCP</table>", "a.example.com [443] [tcp] [] business-school"},
+		{"marks of writing direction", "iCloud\nHosts\nPorts\nProtocol\n\u200fa.example.com\u200e\n443\nTCP\n", "a.example.com [443] [tcp] [] icloud"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			rows, err := read(tt.article)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, r := range rows {
+				s := fmt.Sprintf("%s %v %v %v %s", r.Host, r.Ports, r.Transports, r.Systems, r.Service)
+				if r.Proxy == ProxyYes {
+					s += " yes"
+				}
+				got = append(got, s)
+			}
+			if s := strings.Join(got, "; "); s != tt.want {
+				t.Errorf("got  %s\nwant %s", s, tt.want)
+			}
+		})
+	}
 }

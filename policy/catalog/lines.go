@@ -26,7 +26,7 @@ func importText(s string, known []Row) ([]found, error) {
 	and, only := listWords(s)
 	var lines []textLine
 	var grids []grid
-	var ends []int // for each grid, how many of lines stand before it
+	var ends []int // for each grid, how many of lines precede it
 	n := 0
 	for line := range strings.Lines(s) {
 		n++
@@ -42,7 +42,15 @@ func importText(s string, known []Row) ([]found, error) {
 			}
 			g := &grids[len(grids)-1]
 			g.rows = append(g.rows, gridRow{at: fmt.Sprintf("line %d", n), cells: cells})
-		case marked && (markdownRule.MatchString(line) || underline.MatchString(line)):
+		case marked && underline.MatchString(line):
+			// A line below a heading, or between two parts.
+			if k := len(lines) - 1; k >= 0 && lines[k].n == n-1 && lines[k].level == 0 && !isParagraph(lines[k].s) {
+				lines[k].level = 2
+				if strings.Contains(line, "=") {
+					lines[k].level = 1
+				}
+			}
+		case marked && markdownRule.MatchString(line):
 		default:
 			// Tables copied from a browser have tabs around their cells.
 			for cell := range strings.SplitSeq(line, "\t") {
@@ -111,7 +119,10 @@ func splitRow(line string, marked, bars bool) []string {
 	if cells := strings.Split(line, "\t"); len(cells) > 1 {
 		n := 0
 		for i, c := range cells {
-			if cells[i] = clean(c); cells[i] != "" {
+			if c = clean(c); len(c) > 1 && strings.HasPrefix(c, `"`) && strings.HasSuffix(c, `"`) {
+				c = strings.TrimSpace(strings.ReplaceAll(c[1:len(c)-1], `""`, `"`)) // a spreadsheet's
+			}
+			if cells[i] = c; c != "" {
 				n++
 			}
 		}
@@ -123,7 +134,7 @@ func splitRow(line string, marked, bars bool) []string {
 }
 
 // markdownCells cuts a row at its bars. With bars those at its ends are
-// decoration, without them an empty cell stands before the first.
+// decoration, without them an empty cell may come before the first.
 func markdownCells(line string, bars bool) (cells []string) {
 	if line = strings.TrimSpace(line); bars {
 		line = strings.TrimPrefix(line, "|")
@@ -175,7 +186,7 @@ func spacedCells(line string, and, only map[string]bool) []string {
 	return []string{words[0], ports, transports, systems, text, unsplit}
 }
 
-// unsplit stands in the last cell of a row whose description may end with it.
+// unsplit is the last cell of a row whose description may end with the mark.
 const unsplit = "\x00"
 
 // longest returns the longest beginning of words that is a cell, and what is
@@ -220,7 +231,7 @@ var (
 )
 
 // spacedSystems returns the systems that words begin with. "macOS macOS updates"
-// begins with one: a comma or "and" stands before another.
+// begins with one: a comma or "and" precedes another.
 func spacedSystems(words []string, and, only map[string]bool) (string, []string) {
 	if len(words) > 0 && isBlank(words[0]) {
 		return "", words[1:]
@@ -248,7 +259,7 @@ func spacedSystems(words []string, and, only map[string]bool) (string, []string)
 	return strings.Join(names, " "), words[n:]
 }
 
-// importGrids reads tables and what stands above them.
+// importGrids reads tables and the lines above them.
 func importGrids(lines []textLine, grids []grid, ends []int, known []Row) ([]found, error) {
 	splitMarks(grids, known)
 	// A head with spaces between its cells is a line above the table, the same
@@ -336,7 +347,7 @@ func isParagraph(s string) bool {
 
 // splitMarks cuts the mark off the descriptions of rows with spaces between their
 // cells: a word of a language that is known, or the one that ends most rows of
-// hosts which are marked in the catalogue, or one that stands alone in some rows.
+// hosts which are marked in the catalogue, or one that some rows have alone.
 func splitMarks(grids []grid, known []Row) {
 	var rows []*gridRow
 	last, alone := map[string]int{}, map[string]int{}

@@ -40,7 +40,7 @@ func importCells(s string, known []Row) ([]found, error) {
 }
 
 // learn finds the heads of tables and the mark of proxy support in a language
-// that is not known, by what stands around the rows.
+// that is not known, by the lines around the rows.
 func (p *textParser) learn(known []Row) {
 	p.heads, p.headWords = map[int][]column{}, map[string]bool{}
 	var starts []int // the first rows of tables
@@ -54,7 +54,7 @@ func (p *textParser) learn(known []Row) {
 			continue
 		}
 		rows = append(rows, i)
-		// Between two rows stand the systems, description and mark of the first.
+		// Between two rows are the systems, description and mark of the first.
 		from := i
 		for from > 0 && !cell(from-1) && i-from < 6 {
 			from--
@@ -122,8 +122,8 @@ func (p *textParser) learnHeads(starts []int, systems bool) {
 	}
 }
 
-// learnMark takes the word for the mark that stands behind most hosts which are
-// marked in the catalogue, or else the one that most often follows a description.
+// learnMark takes the word for the mark that follows most hosts which are marked
+// in the catalogue, or else the one that most often follows a description.
 func (p *textParser) learnMark(rows []int, known []Row) {
 	second := map[string]int{}
 	v := newMarkVotes(known)
@@ -160,7 +160,7 @@ func (p *textParser) learnMark(rows []int, known []Row) {
 	}
 }
 
-// learnOthers finds the words that stand beside a single system for "only", by the
+// learnOthers finds the words beside a single system that mean "only", by the
 // descriptions that follow such cells: none follows "macOS updates", which is one.
 func (p *textParser) learnOthers(rows []int) {
 	all, followed := map[string]int{}, map[string]int{}
@@ -200,8 +200,8 @@ func (p *textParser) rows() ([]found, error) {
 		if h := headingIn(p.lines[gap:i]); h.name != "" {
 			above = h
 		}
-		// A description stands right above the next heading where the last table has
-		// no column for it.
+		// A description is right above the next heading if the last table has no
+		// column for it.
 		if _, known := lookupSection(above.name); known && gap > 0 && gap+1 < i && p.lines[gap+1].s == above.name && !described {
 			if _, ok := lookupSection(p.lines[gap].s); !ok && len(above.parents) == 1 {
 				return nil, p.errorf(gap, "neither a cell of the row above nor a section that is known here")
@@ -265,7 +265,7 @@ func (p *textParser) knownHead(i int) (cols []column) {
 	if len(cols) < 2 {
 		return nil
 	}
-	// Heads that are not known stand between the known ones and the first row.
+	// Heads that are not known are between the known ones and the first row.
 	first := i + len(cols)
 	for n := range 7 - len(cols) {
 		if k := first + n; k+1 < len(p.lines) && p.isHost(k) && isNumbers(p.lines[k+1].s) {
@@ -375,7 +375,7 @@ func (p *textParser) row(i int, cols []column, above heading) (f found, next int
 	return f, i, nil
 }
 
-// isLast reports whether line i, which is no host, is the last before another
+// isLast reports whether line i is not a host, and the last line before another
 // row or a table.
 func (p *textParser) isLast(i int) bool {
 	return !p.isHost(i) && (i+1 == len(p.lines) || p.isHost(i+1) || p.head(i+1) != nil)
@@ -389,7 +389,7 @@ func (p *textParser) cellError(i int, host, cell string, err error) error {
 	return fmt.Errorf("line %d: %s: %s: %w", p.lines[i].n, host, cell, err)
 }
 
-// isPurpose tells whether line i, where a description may stand, is one. At the
+// isPurpose tells whether line i, where a description may be, is one. At the
 // end of a table it may as well be a heading or a paragraph, and headings occur
 // as descriptions, too.
 func (p *textParser) isPurpose(i int, current heading) bool {
@@ -410,7 +410,7 @@ func (p *textParser) isPurpose(i int, current heading) bool {
 	if isParagraph(s) {
 		return false
 	}
-	// A heading stands before the next table. Where nothing else can be it, this
+	// A heading precedes the next table. Where nothing else can be it, this
 	// line is.
 	for j := i + 1; j < len(p.lines); j++ {
 		if p.head(j) != nil {

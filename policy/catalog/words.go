@@ -60,7 +60,7 @@ var (
 	noWords  = wordSet("no nej nein non いいえ 非対応 不可 なし × 否 不支持 无 無 nee não nei ei nie ne nem hayır нет ні 아니요 όχι nu لا לא không tidak ✗ ✘ ❌ n/a")
 )
 
-// andWords stand between the items of a list, onlyWords beside a system.
+// andWords are between the items of a list, onlyWords beside a system.
 var (
 	andWords  = wordSet("and och und et y e en og ja i a oraz sowie & or eller oder ou o u of tai lub nebo és ve ja и 和 及 与 與 および 及び と 또는 및 і και ו و dan și va")
 	onlyWords = wordSet("only endast nur uniquement seulement solo sólo solamente alleen のみ だけ 仅 仅限 僅 僅限 apenas somente kun bare vain tylko pouze jen csak yalnızca sadece только 만 лише тільки μόνο")
