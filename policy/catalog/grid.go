@@ -60,10 +60,10 @@ func readGrids(grids []grid, known []Row) (list []found, err error) {
 		}
 		pool := pools[key(i)]
 		if pool == nil {
-			pool = &grid{fixed: grids[i].fixed, rows: grids[i].rows[max(heads[i]-1, 0):max(heads[i], 0)]}
+			pool = &grid{fixed: grids[i].fixed, rows: slices.Clone(grids[i].rows[max(heads[i]-1, 0):heads[i]])}
 			pools[key(i)] = pool
 		}
-		pool.rows = append(slices.Clip(pool.rows), grids[i].rows[heads[i]:]...)
+		pool.rows = append(pool.rows, grids[i].rows[heads[i]:]...)
 	}
 	columns := map[string][]column{}
 	for i := range grids {
@@ -178,6 +178,9 @@ func (g *grid) columns(head int, known []Row) (cols []column, err error) {
 		}
 	}
 	g.byCells(cols, head)
+	if !slices.Contains(cols, colHost) {
+		return nil, fmt.Errorf("%s: no column of host names", g.rows[0].at)
+	}
 	g.byPlace(cols, head, name, known)
 	if i := slices.Index(cols, numColumns); i >= 0 {
 		return nil, fmt.Errorf("%s: unknown column %q", g.rows[0].at, name(i))
@@ -250,7 +253,7 @@ func (g *grid) byPlace(cols []column, head int, name func(int) string, known []R
 			return v.word() != ""
 		},
 	} {
-		if i := slices.IndexFunc(left, is); i >= 0 && host >= 0 {
+		if i := slices.IndexFunc(left, is); i >= 0 {
 			take(colProxy, left[i])
 		}
 	}

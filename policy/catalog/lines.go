@@ -324,7 +324,8 @@ func isHead(s string) bool {
 	return n >= 3 || n == 2 && containsAny(s, protocolWords)
 }
 
-// headingIn returns the headings of lines, paragraphs and lists of systems aside.
+// headingIn returns the last headings of lines, paragraphs and lists of systems
+// aside.
 func headingIn(lines []textLine) (h heading) {
 	h.loose = true
 	for _, l := range slices.Backward(lines) {
@@ -332,8 +333,10 @@ func headingIn(lines []textLine) (h heading) {
 		case isParagraph(l.s) || isSystems(l.s):
 		case h.name == "":
 			h.name = l.s
-		default:
+		case len(h.parents) < 8:
 			h.parents = append(h.parents, l.s)
+		default:
+			return h
 		}
 	}
 	return h
