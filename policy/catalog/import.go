@@ -9,6 +9,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	utf16 "golang.org/x/text/encoding/unicode"
 	"golang.org/x/text/unicode/norm"
 )
 
@@ -58,6 +59,11 @@ func Import(r io.Reader, o Options) (*Article, error) {
 	}
 	if len(data) > maxArticle {
 		return nil, fmt.Errorf("the article is larger than %d MB", maxArticle>>20)
+	}
+	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) { // UTF-16, as Windows saves it
+		if data, err = utf16.UTF16(utf16.LittleEndian, utf16.UseBOM).NewDecoder().Bytes(data); err != nil {
+			return nil, err
+		}
 	}
 	if i := invalidUTF8(data); i >= 0 {
 		return nil, fmt.Errorf("line %d: not UTF-8 text", 1+bytes.Count(data[:i], []byte("\n")))

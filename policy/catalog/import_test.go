@@ -307,6 +307,7 @@ func TestImportForms(t *testing.T) {
 		{"breaks in cells", "<h2>iCloud</h2><table><tr><th>Hosts<th>Ports<th>Protocol<th>OS<tr><td>a<wbr>.example.com<td>443<br>80<td>TCP<br>UDP<td>iOS<br>macOS</table>", "a.example.com [443 80] [tcp udp] [ios macos] icloud"},
 		{"a heading inside a table", "<h2>iCloud</h2><table><tr><th>Hosts<th>Ports<th>Protocol<tr><td colspan=3>Software updates<tr><td>a.example.com<td>443<td>TCP</table>", "a.example.com [443] [tcp] [] software-update"},
 		{"a subheading", "<h2>Apple School Manager and Apple Business</h2><h3>Who runs it</h3><table><tr><th>Hosts<th>Ports<th>Protocol<tr><td>a.example.com<td>443<td>TCP</table>", "a.example.com [443] [tcp] [] business-school"},
+		{"UTF-16", "\xff\xfe" + strings.Join(strings.Split("iCloud\na.example.com\t443\tTCP\n", ""), "\x00") + "\x00", "a.example.com [443] [tcp] [] icloud"},
 		{"marks of writing direction", "iCloud\nHosts\nPorts\nProtocol\n\u200fa.example.com\u200e\n443\nTCP\n", "a.example.com [443] [tcp] [] icloud"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
