@@ -1,7 +1,6 @@
 package tunnel
 
 import (
-	"errors"
 	"fmt"
 	"syscall"
 
@@ -247,7 +246,11 @@ func (w *worker) deaf(i uint32, side int, err error) {
 	s.dir[1-side].done = true
 	x := &s.dir[side]
 	errno, ok := err.(syscall.Errno)
-	if !ok || x.done {
+	switch {
+	case x.eof && isGone(err): // it closed in order, and wants no more
+		w.end(i, nil)
+		return
+	case !ok || x.done:
 		w.fail(i, side, "write to", err)
 		return
 	}
@@ -263,8 +266,7 @@ func (w *worker) deaf(i uint32, side int, err error) {
 func (w *worker) fail(i uint32, side int, what string, err error) {
 	s, m := w.slots.at(i)
 	other := int(s.fd[1-side])
-	reset := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ENOTCONN)
-	if reset && s.dir[side].held == 0 && len(m.left[side]) == 0 {
+	if isGone(err) && s.dir[side].held == 0 && len(m.left[side]) == 0 {
 		if queued, qerr := unix.IoctlGetInt(other, unix.SIOCOUTQ); qerr == nil && queued == 0 {
 			_ = unix.SetsockoptLinger(other, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		}

@@ -32,7 +32,10 @@ type pair struct {
 	up, down atomic.Int64
 	last     atomic.Int64 // when a byte last moved, in nanoseconds since start
 	half     atomic.Bool  // one side has closed
-	cause    atomic.Pointer[error]
+
+	clientEnded, upstreamEnded atomic.Bool // in order
+
+	cause atomic.Pointer[error]
 }
 
 // newRelay returns an Engine that runs everywhere.
@@ -77,12 +80,12 @@ func (e *relay) run(p *pair) {
 	p.Head = nil // not to be kept for days
 	go func() {
 		defer close(upDone)
-		p.copy(p.Upstream, p.Client, head, "client", "upstream", func(n int64) {
+		p.copy(p.Upstream, p.Client, head, "client", "upstream", &p.clientEnded, &p.upstreamEnded, func(n int64) {
 			p.up.Add(n)
 			p.Service.AddUp(n)
 		})
 	}()
-	p.copy(p.Client, p.Upstream, nil, "upstream", "client", func(n int64) {
+	p.copy(p.Client, p.Upstream, nil, "upstream", "client", &p.upstreamEnded, &p.clientEnded, func(n int64) {
 		p.down.Add(n)
 		p.Service.AddDown(n)
 	})
@@ -105,9 +108,10 @@ func (e *relay) run(p *pair) {
 	}
 }
 
-// copy relays one direction until src ends, and passes the end on. An error in
-// either connection ends the whole tunnel.
-func (p *pair) copy(dst, src net.Conn, head []byte, from, to string, count func(int64)) {
+// copy relays one direction until src ends, which it notes in ended, and passes the
+// end on. An error in either connection ends the whole tunnel. dstEnded says that dst
+// has ended.
+func (p *pair) copy(dst, src net.Conn, head []byte, from, to string, ended, dstEnded *atomic.Bool, count func(int64)) {
 	small := make([]byte, smallBuffer)
 	buf, chunk := small, head
 	var large *[32 << 10]byte
@@ -124,6 +128,10 @@ func (p *pair) copy(dst, src net.Conn, head []byte, from, to string, count func(
 			n, err := dst.Write(chunk)
 			count(int64(n))
 			p.last.Store(p.clock())
+			if err != nil && isGone(err) && dstEnded.Load() {
+				p.cut(nil) // it closed in order, and wants no more
+				return
+			}
 			if err != nil {
 				// What dst has sent before still goes to src, as it would without a
 				// proxy. The direction that reads it ends the tunnel.
@@ -150,6 +158,7 @@ func (p *pair) copy(dst, src net.Conn, head []byte, from, to string, count func(
 			p.cut(fmt.Errorf("read from %s: %w", from, err))
 			return
 		}
+		ended.Store(true)
 		p.half.Store(true)
 		p.last.Store(p.clock())
 		if c, ok := dst.(interface{ CloseWrite() error }); !ok || p.cause.Load() != nil || c.CloseWrite() != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"espalier/proxy/head"
@@ -41,8 +42,9 @@ type Stats struct {
 	// Unopened says that the tunnel ended before the client was told that it is
 	// open.
 	Unopened bool
-	// Err is nil where both sides closed in order, and otherwise says what ended
-	// the tunnel.
+	// Err is nil if both sides closed in order, or one did and did not take what the
+	// other still sent, as clients do with the last words of TLS. Otherwise it says
+	// what ended the tunnel.
 	Err error
 }
 
@@ -175,6 +177,12 @@ func (c Config) clock() int64 {
 		return c.now()
 	}
 	return int64(time.Since(start))
+}
+
+// isGone reports whether a connection failed because the other end closed or reset
+// it.
+func isGone(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ENOTCONN)
 }
 
 // caught reports whether fault is a panic, of which Panicked is told then.

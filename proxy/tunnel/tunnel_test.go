@@ -561,6 +561,42 @@ func TestLastWordsBeforeAReset(t *testing.T) {
 	})
 }
 
+// A side that has closed in order takes nothing of what the other still sends; such
+// a tunnel ended well.
+func TestLastWordsAfterAClose(t *testing.T) {
+	engines(t, func(t *testing.T, newEngine func(Config) Engine) {
+		s := newStage(t, newEngine(patient))
+		for name, ends := range map[string]func(client, upstream *net.TCPConn) (closes, talks *net.TCPConn){
+			"client":   func(c, u *net.TCPConn) (_, _ *net.TCPConn) { return c, u },
+			"upstream": func(c, u *net.TCPConn) (_, _ *net.TCPConn) { return u, c },
+		} {
+			t.Run(name, func(t *testing.T) {
+				client, upstream, end := s.open("hello")
+				expect(t, upstream, "hello")
+				closes, talks := ends(client, upstream)
+				closes.Close()
+				expectEOF(t, talks)
+				for {
+					if _, err := io.WriteString(talks, "last words"); err != nil {
+						break // the tunnel is closed
+					}
+					select {
+					case st := <-end:
+						if st.Err != nil {
+							t.Error(st.Err)
+						}
+						return
+					case <-time.After(time.Millisecond):
+					}
+				}
+				if st := end.wait(t); st.Err != nil {
+					t.Error(st.Err)
+				}
+			})
+		}
+	})
+}
+
 func random(r *rand.Rand) []byte {
 	b := make([]byte, r.IntN(1<<r.IntN(22)))
 	fill(b, r)
