@@ -22,6 +22,7 @@ type Change struct {
 func Compare(ctx context.Context, old, new []*Evaluator, urls []string) (changes []Change, asked int, err error) {
 	changes = []Change{} // never null in JSON
 	seen := map[string]bool{}
+	before, after := make([]byHost, len(old)), make([]byHost, len(new))
 	for _, arg := range urls {
 		if err := ctx.Err(); err != nil {
 			return nil, 0, err
@@ -41,7 +42,14 @@ func Compare(ctx context.Context, old, new []*Evaluator, urls []string) (changes
 			if i == 1 && !old[0].differs() && !new[0].differs() {
 				break // every engine answers the same
 			}
-			c := Change{URL: url, Old: old[i].Meaning(url, host), New: new[i].Meaning(url, host), Engine: old[i].engine}
+			c := Change{URL: url, Engine: old[i].engine}
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				c.Old = before[i].meaning(old[i], url, host)
+			}()
+			c.New = after[i].meaning(new[i], url, host)
+			<-done
 			of = append(of, c)
 			same = same && c.Old == of[0].Old && c.New == of[0].New
 		}
@@ -56,6 +64,32 @@ func Compare(ctx context.Context, old, new []*Evaluator, urls []string) (changes
 		}
 	}
 	return changes, asked, nil
+}
+
+// byHost remembers what a script answers that does not use the URL.
+type byHost map[string]remembered
+
+type remembered struct {
+	meaning string
+	differs bool
+}
+
+func (m *byHost) meaning(e *Evaluator, url, host string) string {
+	if e.usesURL {
+		return e.Meaning(url, host)
+	}
+	if *m == nil {
+		*m = byHost{}
+	}
+	r, known := (*m)[host]
+	if !known {
+		r = remembered{meaning: e.Meaning(url, host)}
+		r.differs = e.differs()
+		(*m)[host] = r
+	} else if e.host != nil {
+		e.host.differs = r.differs
+	}
+	return r.meaning
 }
 
 // Meaning is what the script answers for url and host in the form of ParseAnswer,

@@ -16,6 +16,7 @@ import (
 	"github.com/dop251/goja"
 	"github.com/dop251/goja/ast"
 	"github.com/dop251/goja/parser"
+	"github.com/dop251/goja/unistring"
 )
 
 // evalLimit bounds what a script may run for, since one that comes from
@@ -36,6 +37,7 @@ type Evaluator struct {
 	// host is nil without functions of browsers.
 	host      *host
 	mayDiffer bool
+	usesURL   bool // the answer may depend on the URL beside the host
 }
 
 // NewEvaluator runs the outer level of a script, for a second at most. The
@@ -54,7 +56,7 @@ func newEvaluator(script []byte, limit time.Duration, browser *Browser) (*Evalua
 	if err != nil {
 		return nil, fmt.Errorf("script: %w", err)
 	}
-	e := &Evaluator{vm: goja.New(), limit: limit}
+	e := &Evaluator{vm: goja.New(), limit: limit, usesURL: true}
 	e.vm.SetMaxCallStackSize(1000)
 	if err := boundCode(e.vm); err != nil {
 		return nil, fmt.Errorf("script: %w", err)
@@ -62,6 +64,7 @@ func newEvaluator(script []byte, limit time.Duration, browser *Browser) (*Evalua
 	if browser != nil {
 		e.engine = cmp.Or(browser.Engine, Chromium)
 		e.mayDiffer = mayDiffer(tree)
+		e.usesURL = usesURL(tree)
 		if e.host, err = browser.install(e.vm); err != nil {
 			return nil, fmt.Errorf("script: %w", err)
 		}
@@ -85,6 +88,44 @@ func newEvaluator(script []byte, limit time.Duration, browser *Browser) (*Evalua
 	e.find = find
 	e.mayDiffer = e.mayDiffer || e.host != nil && e.host.differs
 	return e, nil
+}
+
+// usesURL reports whether a script may use the first argument of FindProxyForURL: it
+// does not if every function of that name has a first parameter whose name occurs
+// nowhere else.
+func usesURL(tree *ast.Program) bool {
+	names, found := map[unistring.String]int{}, 0
+	Walk(tree, func(n any) bool {
+		switch n := n.(type) {
+		case *ast.Identifier:
+			names[n.Name]++
+		case *ast.FunctionLiteral:
+			if n.Name == nil || n.Name.Name != "FindProxyForURL" {
+				break
+			}
+			var id *ast.Identifier
+			if list := n.ParameterList.List; len(list) == 2 {
+				id, _ = list[0].Target.(*ast.Identifier)
+			}
+			if id == nil {
+				names["arguments"]++
+				break
+			}
+			found++
+			names[id.Name]--
+			if names[id.Name] == 0 {
+				delete(names, id.Name)
+			}
+			names["\x00"+id.Name] = 1
+		}
+		return true
+	})
+	for name := range names {
+		if parameter, ok := strings.CutPrefix(string(name), "\x00"); ok && names[unistring.String(parameter)] > 0 {
+			return true
+		}
+	}
+	return found == 0 || names["FindProxyForURL"] != found || names["arguments"] > 0 || names["eval"] > 0 || names["Function"] > 0
 }
 
 // Names that no script can write.

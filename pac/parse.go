@@ -10,7 +10,6 @@ import (
 	"github.com/dop251/goja/file"
 	"github.com/dop251/goja/parser"
 	"github.com/dop251/goja/token"
-	"github.com/dop251/goja/unistring"
 )
 
 // MaxInput is the size in bytes of the largest script that Espalier reads.
@@ -61,7 +60,7 @@ func Parse(script string) (tree *ast.Program, err error) {
 			tree, err = nil, errors.New("the parser cannot read it")
 		}
 	}()
-	tree, err = parser.ParseFile(nil, "", script, 0, parser.WithDisableSourceMaps)
+	tree, err = parser.ParseFile(nil, "proxy.pac", script, 0, parser.WithDisableSourceMaps)
 	if err == nil {
 		regroup(tree)
 	}
@@ -451,6 +450,7 @@ func regroup(tree *ast.Program) {
 		if !ok {
 			return true
 		}
+		defer guardConstant(top)
 		var spine []*ast.BinaryExpression // from the top down
 		for b := top; ; {
 			spine = append(spine, b)
@@ -466,11 +466,7 @@ func regroup(tree *ast.Program) {
 		if !associative(top.Operator) {
 			for i := regrouped; i < len(spine); i += regrouped {
 				b := spine[i-1]
-				at := b.Right.Idx0()
-				b.Left = &ast.ConditionalExpression{
-					Test: &ast.BooleanLiteral{Idx: at, Literal: "true", Value: true}, Consequent: b.Left,
-					Alternate: &ast.StringLiteral{Idx: at, Value: unistring.String("")},
-				}
+				b.Left = opaque(b.Left, b.Right)
 			}
 			return true
 		}
@@ -482,6 +478,36 @@ func regroup(tree *ast.Program) {
 		top.Left, top.Right = balanced(top.Operator, operands[:half]), balanced(top.Operator, operands[half:])
 		return true
 	})
+}
+
+// opaque is x as "true ? x : ''", which the compiler does not look into. Its literals
+// are at the place of near.
+func opaque(x, near ast.Expression) ast.Expression {
+	at := near.Idx0()
+	return &ast.ConditionalExpression{
+		Test: &ast.BooleanLiteral{Idx: at, Literal: "true", Value: true}, Consequent: x,
+		Alternate: &ast.StringLiteral{Idx: at, Value: ""},
+	}
+}
+
+// guardConstant keeps the compiler from finding out whether a logical expression is
+// constant, for which it takes exponential time.
+func guardConstant(b *ast.BinaryExpression) {
+	if associative(b.Operator) && maybeConstant(b.Left) {
+		b.Left = opaque(b.Left, b.Right)
+	}
+}
+
+func maybeConstant(x ast.Expression) bool {
+	switch x := x.(type) {
+	case *ast.BinaryExpression:
+		return maybeConstant(x.Right)
+	case *ast.UnaryExpression:
+		return maybeConstant(x.Operand)
+	case *ast.BooleanLiteral, *ast.NullLiteral, *ast.NumberLiteral, *ast.StringLiteral:
+		return true
+	}
+	return false
 }
 
 func associative(op token.Token) bool {

@@ -127,6 +127,17 @@ const (
 	askedTwice = 200
 )
 
+// spread returns the sample that is tried as number i of n: the first ones in order,
+// and those behind in steps, so that what time allows is spread over all.
+func spread(i, n int) int {
+	const inOrder, step = 1000, 7919
+	rest := n - inOrder
+	if i < inOrder || rest%step == 0 {
+		return i
+	}
+	return inOrder + (i-inOrder)*step%rest
+}
+
 // A fault is a finding about answers: the first URL it was found for is reported.
 type fault struct {
 	severity, message string
@@ -162,9 +173,10 @@ func (c *checker) answers(tree *ast.Program, samples []string) {
 	js := panel[0]
 	var found faults
 	begun := time.Now()
-	for i, sample := range samples {
+	for i := range samples {
+		sample := samples[spread(i, len(samples))]
 		if time.Since(begun) > answersTime {
-			c.add("slow", 0, 0, Warning, "the script is slow: %d of %d URLs were tried", i, len(samples))
+			c.add("slow", 0, 0, Warning, "only %d of %d URLs were tried in %s, since the script is slow", i, len(samples), answersTime)
 			break
 		}
 		url, host, _, err := pac.DeviceURL(sample)
@@ -182,7 +194,8 @@ func (c *checker) answers(tree *ast.Program, samples []string) {
 		}
 		answer, err := js.FindProxy(url, host)
 		if err != nil {
-			found.add("answer", err.Error(), Error, "for %s: %v", url, err)
+			what, _, _ := strings.Cut(err.Error(), " at ") // without the place
+			found.add("answer", what, Error, "for %s: %v", url, err)
 			continue
 		}
 		if i < askedTwice {
