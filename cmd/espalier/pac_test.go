@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -95,6 +97,29 @@ func TestPACEvalGoesOn(t *testing.T) {
 		}
 		if code != exitUsage || !strings.Contains(stderr, `"https://127.1" is no URL, name or host:port`) {
 			t.Errorf("%s: exit %d, %s", args, code, stderr)
+		}
+	}
+}
+
+// A script is read whole, or not at all.
+func TestPACCheckSize(t *testing.T) {
+	dir := t.TempDir()
+	for name, c := range map[string]struct {
+		filler int
+		code   int
+		want   string
+	}{
+		"below": {9 << 20, exitNo, "FindProxyForURL is defined again"},
+		"above": {10 << 20, exitUsage, "larger than 10 MB"},
+	} {
+		file := filepath.Join(dir, name+".pac")
+		script := `function FindProxyForURL(url, host) { return "DIRECT"; }` + "\n"
+		if err := os.WriteFile(file, []byte(script+strings.Repeat("\n", c.filler)+script), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		stdout, stderr, code := runPAC(pacTestConfig(), "check", file)
+		if code != c.code || !strings.Contains(stdout+stderr, c.want) {
+			t.Errorf("%s 10 MB: exit %d, %s%s; want %q", name, code, stdout, stderr, c.want)
 		}
 	}
 }
