@@ -41,6 +41,8 @@
 // requests, and Connection with close or keep-alive.
 //
 //	connect, accept     take another connection; the first is taken by itself
+//	keep x, use x       go back to a connection
+//	another-stream      leave the stream as it is, for one more of its connection
 //	send "…"            send
 //	try-send "…"        send, even if the other side has left
 //	send-end "…"        send and close the sending side, in one segment

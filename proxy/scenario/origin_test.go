@@ -45,7 +45,7 @@ type origin struct {
 
 	mu    sync.Mutex
 	links []*h1link
-	used  *h1link // by the script
+	used  []*h1link // by the script
 }
 
 // newOrigin takes a port. It refuses connections there if refuse is set.
@@ -186,11 +186,7 @@ func (o *origin) drain(l *h1link) {
 func (o *origin) next() (link, *decoder, error) {
 	select {
 	case l := <-o.conns:
-		if o.used != nil {
-			previous := o.used
-			o.handlers.Go(func() { o.drain(previous) })
-		}
-		o.used = l
+		o.used = append(o.used, l)
 		return l, &decoder{raw: l.in.raw}, nil
 	case <-o.run.ctx.Done():
 		return nil, nil, o.run.ctx.Err()
@@ -204,11 +200,13 @@ func (o *origin) play() error {
 	p := &party{run: o.run, name: "origin", open: o.next}
 	err := p.play(o.run.scenario.origin)
 	close(o.over)
-	if o.used != nil {
-		if len(p.queue) > 0 && err == nil {
-			err = fmt.Errorf("origin: got %.300q behind all that is expected", p.queue[0].text)
+	for _, e := range p.queue {
+		if e.kind == headEvent && err == nil {
+			err = fmt.Errorf("origin: got %.300q behind all that is expected", e.text)
 		}
-		o.handlers.Go(func() { o.drain(o.used) })
+	}
+	for _, l := range o.used {
+		o.handlers.Go(func() { o.drain(l) })
 	}
 	return err
 }

@@ -26,7 +26,16 @@ type party struct {
 	queue []event
 	want  *decoder
 	clock time.Time
+	kept  []kept
 	open  func() (link, *decoder, error) // the next connection
+}
+
+// kept is a connection that the script goes back to.
+type kept struct {
+	name  string
+	link  link
+	want  *decoder
+	queue []event
 }
 
 func (p *party) play(steps []step) error {
@@ -116,6 +125,26 @@ func (p *party) step(st step) error {
 	case "close":
 		p.link.close()
 		return nil
+	case "another-stream":
+		l, ok := p.link.(*h2link)
+		if !ok {
+			return errors.New("HTTP/1.1 has no streams")
+		}
+		l.next()
+		p.queue, p.want.raw = nil, false
+		l.in.raw = false
+		return nil
+	case "keep":
+		p.kept = append(p.kept, kept{args[0], p.link, p.want, p.queue})
+		return nil
+	case "use":
+		for _, k := range p.kept {
+			if k.name == args[0] {
+				p.link, p.want, p.queue = k.link, k.want, k.queue
+				return nil
+			}
+		}
+		return fmt.Errorf("no connection %q", args[0])
 	case "any-interims":
 		return p.interims()
 	case "refused":

@@ -176,7 +176,7 @@ func (s *scenario) check() error {
 	known := entryConditions()
 	conds := fieldsOf(s.only)
 	verbs := map[string]bool{}
-	for _, v := range strings.Fields("clock elapsed any-interims connect accept send try-send send-end flood close-all refused drip pause receive answer request head relay half-close reset close end closed cut signal await") {
+	for _, v := range strings.Fields("clock elapsed keep use another-stream any-interims connect accept send try-send send-end flood close-all refused drip pause receive answer request head relay half-close reset close end closed cut signal await") {
 		verbs[v] = true
 	}
 	for _, st := range slices.Concat(s.client, s.origin) {
