@@ -139,8 +139,8 @@ func (d *Dialer) Dial(ctx context.Context, t policy.Target) (net.Conn, error) {
 }
 
 // Lookup returns the addresses that may be dialed for t, in the order to try
-// them; at least one where there is no error. Errors are those of Dial. It does
-// not heed egress.parent.
+// them; at least one where there is no error. Errors are those of Dial. It ignores
+// egress.parent.
 func (d *Dialer) Lookup(ctx context.Context, t policy.Target) ([]netip.Addr, error) {
 	found, err := d.lookup(ctx, t)
 	var addrs []netip.Addr

@@ -275,7 +275,7 @@ func (r *dnsResolver) exchange(ctx context.Context, question dns.Question, serve
 }
 
 // exchangeOver asks over network, with EDNS where size is not 0, and waits for the
-// answer to this question: others may come from somebody who guesses, or late.
+// answer to this question: others may be forged, or late.
 func (r *dnsResolver) exchangeOver(ctx context.Context, network string, question dns.Question, size uint16, server string, timeout time.Duration) (*dns.Msg, error) {
 	q := &dns.Msg{MsgHdr: dns.MsgHdr{Id: dns.Id(), RecursionDesired: true}, Question: []dns.Question{question}}
 	if size > 0 {

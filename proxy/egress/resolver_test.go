@@ -174,8 +174,7 @@ func TestDNSAnswers(t *testing.T) {
 	}
 }
 
-// What does not answer the question is somebody else's guess, or late: the answer
-// is waited for. Where none comes the next server is asked.
+// An answer to another question is forged, or late: the proxy waits for the right one. Where none comes the next server is asked.
 func TestDNSOtherAnswers(t *testing.T) {
 	for _, tc := range []struct {
 		name  string

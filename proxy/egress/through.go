@@ -158,9 +158,8 @@ func (d *Dialer) ask(p *Parent) {
 	}
 	go func() {
 		defer p.asking.Store(false)
-		defer func() { _ = recover() }() // its pause goes on, and it is asked again
 		began := time.Now()
-		// RFC 9110, 9.3.7 and 7.6.2: about the parent, and for nobody behind it.
+		// RFC 9110, 9.3.7 and 7.6.2: about the parent, not for a proxy behind it.
 		err := d.exchange(context.Background(), p, "OPTIONS * HTTP/1.1\r\nHost: "+p.String()+"\r\nMax-Forwards: 0\r\n")
 		if err != nil {
 			p.failed(began, time.Now())
@@ -171,7 +170,8 @@ func (d *Dialer) ask(p *Parent) {
 }
 
 // exchange sends a request to p, and returns nil where it answers anything.
-func (d *Dialer) exchange(ctx context.Context, p *Parent, request string) error {
+func (d *Dialer) exchange(ctx context.Context, p *Parent, request string) (err error) {
+	defer kept(&err)
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	conn, perr := d.reach(ctx, p)
@@ -183,7 +183,7 @@ func (d *Dialer) exchange(ctx context.Context, p *Parent, request string) error 
 	if request += "Connection: close\r\n"; p.auth != "" {
 		request += "Proxy-Authorization: " + p.auth + "\r\n"
 	}
-	_, err := conn.Write([]byte(request + "\r\n"))
+	_, err = conn.Write([]byte(request + "\r\n"))
 	if n, rerr := conn.Read(make([]byte, 1)); n > 0 {
 		return nil // it may refuse before it has read everything
 	} else if err == nil {

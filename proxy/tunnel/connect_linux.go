@@ -275,7 +275,7 @@ func (w *worker) unconnected(i uint32) {
 	w.release(i)
 }
 
-// release frees a slot that is connecting, whose client somebody else has.
+// release frees a slot that is connecting; the client is closed or handed over.
 func (w *worker) release(i uint32) {
 	_, m := w.slots.at(i)
 	w.closeAttempts(m.pending)
