@@ -27,6 +27,8 @@
 //	                                half-closed, watch, idle, connect
 //	setup: deny=example.com         apple, closing-parent, dead-first, dead-only, deny,
 //	                                max-tunnels, max-tunnels-per-client, refuse, users
+//	rounds: 8                       the scripts are played so often, for races; the
+//	                                records repeat, the numbers are those of all
 //
 // The sections client and origin are scripts, a step in a line. A line that begins
 // with white space continues the one before. "[h2]" and "[!h2]" before a step

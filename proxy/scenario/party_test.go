@@ -25,6 +25,7 @@ type party struct {
 	link  link // the connection that the script uses at the moment
 	queue []event
 	want  *decoder
+	round int
 	clock time.Time
 	kept  []kept
 	open  func() (link, *decoder, error) // the next connection
@@ -39,12 +40,14 @@ type kept struct {
 }
 
 func (p *party) play(steps []step) error {
-	for _, st := range steps {
-		if !applies(p.run.entry, st.conds) {
-			continue
-		}
-		if err := p.step(st); err != nil {
-			return fmt.Errorf("%s, line %d, %s: %w", p.name, st.line, st.verb, err)
+	for p.round = range max(1, p.run.scenario.rounds) {
+		for _, st := range steps {
+			if !applies(p.run.entry, st.conds) {
+				continue
+			}
+			if err := p.step(st); err != nil {
+				return fmt.Errorf("%s, line %d, %s, round %d: %w", p.name, st.line, st.verb, p.round+1, err)
+			}
 		}
 	}
 	return nil
@@ -152,9 +155,9 @@ func (p *party) step(st step) error {
 	case "end", "closed", "cut":
 		return p.over(st.verb, args)
 	case "signal":
-		return p.run.signal(args[0])
+		return p.run.signal(fmt.Sprint(args[0], p.round))
 	case "await":
-		return p.run.await(args[0])
+		return p.run.await(fmt.Sprint(args[0], p.round))
 	}
 	return errors.New("unknown step")
 }

@@ -310,7 +310,15 @@ func (s *scenario) compare(e entry, vars map[string]string, records []accesslog.
 	}
 	slices.SortFunc(records, func(a, b accesslog.Record) int { return a.Time.Compare(b.Time) })
 	expected, counted := 0, false
-	for _, st := range s.want {
+	want := slices.Clone(s.want)
+	for range s.rounds - 1 {
+		for _, st := range s.want {
+			if st.verb == "record" {
+				want = append(want, st)
+			}
+		}
+	}
+	for _, st := range want {
 		if !applies(e, st.conds) {
 			continue
 		}

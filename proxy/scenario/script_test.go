@@ -21,6 +21,7 @@ type scenario struct {
 	only    string // conditions on the entry, separated by spaces; "": all entries
 	bounds  map[string]time.Duration
 	setup   map[string]string
+	rounds  int // how often the scripts are played
 	client  []step
 	origin  []step
 	want    []step
@@ -36,14 +37,14 @@ type step struct {
 	text  string   // the strings among args, joined
 }
 
-var headerKeys = []string{"fault", "kind", "entries", "bounds", "setup"}
+var headerKeys = []string{"fault", "kind", "entries", "bounds", "setup", "rounds"}
 
 func load(path string) (*scenario, error) {
 	a, err := txtar.ParseFile(path)
 	if err != nil {
 		return nil, err
 	}
-	s := &scenario{name: strings.TrimSuffix(filepath.Base(path), ".txtar"), bounds: map[string]time.Duration{}, setup: map[string]string{}}
+	s := &scenario{name: strings.TrimSuffix(filepath.Base(path), ".txtar"), bounds: map[string]time.Duration{}, setup: map[string]string{}, rounds: 1}
 	line := 0
 	for l := range strings.Lines(string(a.Comment)) {
 		line++
@@ -97,6 +98,8 @@ func (s *scenario) header(l string) error {
 		if s.tunnel = value == "tunnel"; !s.tunnel && value != "request" {
 			err = fmt.Errorf("kind: unknown %q (allowed: request, tunnel)", value)
 		}
+	case "rounds":
+		s.rounds, err = strconv.Atoi(value)
 	case "entries":
 		if m := reason.FindStringSubmatch(value); m != nil {
 			s.only, s.because = m[1], m[2]
