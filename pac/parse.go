@@ -480,7 +480,7 @@ func regroup(tree *ast.Program) {
 	})
 }
 
-// opaque is x as "true ? x : ''", which the compiler does not look into. Its literals
+// opaque is x as "true ? x : ”", which the compiler does not look into. Its literals
 // are at the place of near.
 func opaque(x, near ast.Expression) ast.Expression {
 	at := near.Idx0()

@@ -111,7 +111,7 @@ func TestAppleIsUntouched(t *testing.T) {
 	}
 	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
 		r := start(t, everything)
-		st := r.server.state.Load()
+		st := r.server.pipeline.State()
 		if got := r.guess("alice", 429); got == 0 {
 			t.Fatal("guesses are not damped")
 		}

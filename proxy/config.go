@@ -31,9 +31,9 @@ type Config struct {
 	// MaxTunnels bounds open tunnels; 0 means what the limit of file
 	// descriptors allows, with a reserve.
 	MaxTunnels int `koanf:"max_tunnels"`
-	// MaxTunnelsPerClient bounds the open tunnels of a client's address, of IPv6
-	// of its network of 64 bits; 0 means three quarters of what the limit of file
-	// descriptors allows.
+	// MaxTunnelsPerClient bounds the open tunnels of a client's address, and its
+	// other requests in progress; an IPv6 network of 64 bits may have 16 times as many. 0
+	// means three quarters of what the limit of file descriptors allows.
 	MaxTunnelsPerClient int `koanf:"max_tunnels_per_client"`
 	// DrainTimeout is how long open tunnels may go on after the listener has
 	// closed; 0 means none.

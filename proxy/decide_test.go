@@ -26,11 +26,11 @@ const guessedAt = "www.example.org"
 // many it took; 0 where it never came.
 func (r *rig) guess(name string, status int) int {
 	r.t.Helper()
-	c := r.dial()
-	defer c.Close()
 	for i := 1; i < 40; i++ {
+		c := r.dial()
 		c.send(connectTo(guessedAt+":443", basic(name, fmt.Sprint(i))))
-		if a := c.answer("GET"); a.StatusCode == status {
+		a := c.answer("GET")
+		if c.Close(); a.StatusCode == status {
 			return i
 		}
 	}

@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/elazarl/goproxy"
@@ -22,8 +21,9 @@ import (
 
 	"espalier/policy"
 	"espalier/proxy/egress"
+	"espalier/proxy/exchange"
 	"espalier/proxy/head"
-	"espalier/proxy/traffic"
+	"espalier/proxy/refusal"
 )
 
 // tlsTimeout is for the TLS handshake with a destination.
@@ -64,23 +64,17 @@ func newTransport(st *State, t Timeouts) *http.Transport {
 			if fx, ok := r.Context().Value(forwardedKey{}).(*forwarded); ok && u != nil {
 				fx.trust()
 				fx.trust = st.Dialer.Doubt(u.Host)
-				fx.unanswered = func(err error) error { return st.Dialer.Unanswered(u.Host, err) }
 			}
 			return u, err
 		},
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			dial := st.Dialer.DialContext
-			fx, _ := ctx.Value(forwardedKey{}).(*forwarded)
 			if at, ok := elsewhere(ctx); ok {
 				dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return st.Dialer.Dial(ctx, at) }
 			}
-			c, err := dial(ctx, network, addr)
-			if err != nil || fx == nil || fx.secure {
-				return c, err
-			}
-			return newAnswerConn(c.(*net.TCPConn), t.Stall), nil
+			return dial(ctx, network, addr)
 		},
-		TLSClientConfig:     st.originTLS.Clone(),
+		TLSClientConfig:     st.Route().TLS.Clone(),
 		TLSHandshakeTimeout: tlsTimeout,
 		ForceAttemptHTTP2:   true,
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: time.Minute, PingTimeout: 15 * time.Second},
@@ -105,7 +99,7 @@ func newTransport(st *State, t Timeouts) *http.Transport {
 // shown its certificate wherever it is.
 func elsewhere(ctx context.Context) (policy.Target, bool) {
 	fx, ok := ctx.Value(forwardedKey{}).(*forwarded)
-	if !ok || fx.dial == fx.target {
+	if !ok || fx.dial == fx.Target {
 		return policy.Target{}, false
 	}
 	return fx.dial, true
@@ -118,12 +112,9 @@ func (f *forwarder) request(r *http.Request, ctx *goproxy.ProxyCtx) (*http.Reque
 			resp, err := fx.transport.RoundTrip(r)
 			fx.interim.end()
 			fx.trust()
-			if fx.unanswered != nil && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)) && r.Context().Err() == nil {
-				err = fx.unanswered(err)
-			}
 			if err == nil && resp.StatusCode == http.StatusProxyAuthRequired && fx.viaParent {
 				resp.Body.Close()
-				return nil, &egress.ParentError{Parent: fx.rec.Upstream.String(), Status: resp.StatusCode}
+				return nil, &egress.ParentError{Parent: fx.Record.Upstream.String(), Status: resp.StatusCode}
 			}
 			return resp, err
 		})
@@ -131,83 +122,20 @@ func (f *forwarder) request(r *http.Request, ctx *goproxy.ProxyCtx) (*http.Reque
 	return r, nil
 }
 
-// plain handles every method but CONNECT.
-func (s *Server) plain(w http.ResponseWriter, r *http.Request, x *exchange) {
-	if r.ProtoMajor == 2 && r.Host != "" && r.RequestURI != "*" {
-		r.URL.Scheme, r.URL.Host = "http", r.Host // net/http drops the former and parts the latter
-		if r.Context().Value(httpsKey{}) != nil {
-			r.URL.Scheme = "https"
-		}
-	}
-	x.rec.URL = recordURL(r.URL.Scheme, r.URL.Host, r.URL.EscapedPath())
-	x.asked = r.Header
-	switch {
-	case r.ProtoMajor == 2 && !isPath(r.RequestURI):
-		x.rec.Host = r.Host
-		x.refuse(ruleMalformed, "malformed request: its target is no path")
-		s.answer(w, x, refuseMalformed)
-		return
-	case r.RequestURI == "*" && r.Method == http.MethodOptions:
-		// Of the proxy itself: so its peers, and it too, learn to name it last in
-		// their scripts (pac/health).
-		status := http.StatusOK
-		if s.Overloaded() != "" {
-			status = http.StatusServiceUnavailable
-		}
-		w.Header().Set("Content-Length", "0")
-		w.WriteHeader(status)
-		return
-	case !r.URL.IsAbs():
-		// Not a proxy request: a browser that was pointed here, or a scanner.
-		http.Error(w, "This is a proxy. Devices use it by its PAC script.", http.StatusNotFound)
-		return
-	case r.URL.Scheme != "http":
-		x.rec.Host = r.URL.Host
-		x.refuse("scheme", "scheme "+r.URL.Scheme)
-		s.answer(w, x, refuseScheme)
-		return
-	}
-	target, err := policy.ParseTarget(r.URL.Host, 80)
-	if err == nil && r.URL.User != nil { // RFC 9110, 4.2.4
-		err = errors.New("user information in a URL")
-	}
-	if err != nil {
-		x.rec.Host = r.URL.Host
-		x.refuse(ruleTarget, err.Error())
-		w.Header().Set("Connection", "close")
-		s.answer(w, x, refuseName)
-		return
-	}
-	x.to(target)
-	st := s.state.Load()
-	d, refuse := s.decide(st, x, r, w.Header())
-	if refuse != nil {
-		s.answer(w, x, *refuse)
-		return
-	}
-	if err := s.limits.admit(x, aRequest, d.Match.OK()); err != nil {
-		s.fail(w, x, err)
-		return
-	}
-	s.forward.serve(w, r, x, st, &d)
-}
-
 // forwarded is a plain request on its way through goproxy.
 type forwarded struct {
-	*exchange
-	service    *traffic.Service
-	transport  *http.Transport
-	dial       policy.Target
-	upgrade    bool              // the client asks for a WebSocket
-	secure     bool              // inside TLS
-	stalled    func()            // ends the request, for its answer does not go on; nil: not needed
-	unanswered func(error) error // blames a parent that ends the connection without an answer; nil: there is none
-	viaParent  bool              // egress.parent is set, and whoever wants a sign-in is a parent
-	trust      func()            // ends the doubt in the parent that is asked
-	w          *responseWriter
-	got        bool        // a connection
-	conn       *answerConn // the last one asked; nil: none
-	interim    interim
+	*exchange.Exchange
+	server    *Server
+	transport *http.Transport
+	dial      policy.Target
+	upgrade   bool   // the client asks for a WebSocket
+	secure    bool   // inside TLS
+	stalled   func() // ends the request, for its answer does not go on; nil: not needed
+	viaParent bool   // egress.parent is set, and whoever wants a sign-in is a parent
+	trust     func() // ends the doubt in the parent that is asked
+	w         *responseWriter
+	got       bool // a connection
+	interim   interim
 	// What cut the answer's body short: the destination, or the client.
 	bodyErr, clientErr error
 	uploadErr          error // what cut the request's body short; guarded by mu
@@ -216,31 +144,24 @@ type forwarded struct {
 	// The transport may read the body after it has answered, and goproxy may
 	// relay one direction of a WebSocket after it has given up the other.
 	mu    sync.Mutex
-	ended bool // the record is made, and nothing is counted any more
+	ended bool  // the record is made, and nothing is counted any more
+	sent  int64 // of the request's body
 }
 
 type forwardedKey struct{}
 
 // serve passes r on by a transport, as d says, and writes the answer.
-func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, st *State, d *policy.Decision) {
-	switch {
-	case r.Method == http.MethodTrace:
-		// It would show a script what cookies and passwords its browser sends.
-		x.refuse(ruleMethod, "TRACE")
-		w.Header().Set("Allow", "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, CONNECT")
-		f.s.answer(w, x, refuseMethod)
-		return
-	case r.Method == http.MethodOptions && lastHop(r.Header):
-		w.Header().Set("Content-Length", "0")
+func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange.Exchange) {
+	st, d := x.State, &x.Decision
+	if r.Method == http.MethodOptions && lastHop(r.Header) {
 		w.WriteHeader(http.StatusOK)
-		x.finish(http.StatusOK)
+		x.Finish(http.StatusOK)
 		return
 	}
 	secure := r.URL.Scheme == "https"
 	fx := &forwarded{
-		exchange: x, service: f.s.traffic.Service(x.rec.Service), dial: d.Dial,
-		transport: dedicatedOf(r.Context()).transportFor(r, st, f.s.times),
-		secure:    secure, viaParent: !secure && st.Dialer.HasParent(),
+		Exchange: x, server: f.s, dial: d.Dial, transport: f.s.http2.transport.Load(),
+		secure: secure, viaParent: !secure && st.Dialer.HasParent(),
 		trust: func() {},
 	}
 	fx.w = &responseWriter{ResponseWriter: w, fx: fx}
@@ -254,13 +175,9 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, s
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) { asked, fx.got = time.Now(), false },
 		GotConn: func(info httptrace.GotConnInfo) {
-			x.rec.Upstream, fx.got = addrPort(info.Conn), true
-			if c, ok := info.Conn.(*answerConn); ok {
-				fx.conn = c
-				c.expect(r.Method)
-			}
+			x.Record.Upstream, fx.got = addrPort(info.Conn), true
 			if !info.Reused {
-				x.rec.Connect = time.Since(asked)
+				x.Record.Connect = time.Since(asked)
 			}
 		},
 		Got1xxResponse: func(status int, h textproto.MIMEHeader) error {
@@ -271,7 +188,7 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, s
 	out := r.WithContext(ctx)
 	out.Close = false // whether the client goes on is no matter of the destination's
 	out.Header = r.Header.Clone()
-	out.URL.Host = x.target.String()
+	out.URL.Host = x.Target.String()
 	trailers := r.ProtoMajor == 2 && slices.Contains(r.Header["Te"], "trailers")
 	fx.upgrade = wantsWebSocket(r)
 	cleanHopByHop(out.Header, fx.upgrade)
@@ -306,21 +223,21 @@ func (f *forwarder) serve(w http.ResponseWriter, r *http.Request, x *exchange, s
 	defer func() {
 		fault := recover()
 		if fault != nil && fault != http.ErrAbortHandler {
-			f.s.panicked(nil, fault)
-			x.failed(fmt.Errorf("panic: %v", fault))
+			f.s.pipeline.Panicked(nil, fault)
+			x.Fail(fmt.Errorf("panic: %v", fault))
 		}
 		if fx.bodyErr != nil {
-			x.failed(fmt.Errorf("read the answer's body: %w", fx.bodyErr))
+			x.Fail(fmt.Errorf("read the answer's body: %w", fx.bodyErr))
 			fault = http.ErrAbortHandler // else a cut chunked body would look whole
-		} else if fx.clientErr != nil && x.rec.Error == "" {
-			x.rec.Error = "write to client: " + fx.clientErr.Error()
+		} else if fx.clientErr != nil && x.Record.Error == "" {
+			x.Record.Error = "write to client: " + fx.clientErr.Error()
 		}
 		fx.w.closeHijacked()
 		fx.mu.Lock()
 		fx.ended = true
 		fx.mu.Unlock()
-		x.finish(fx.w.status)
-		if f.s.state.Load() != st { // a reload came before the transport was asked
+		x.Finish(fx.w.status)
+		if f.s.pipeline.State() != st { // a reload came before the transport was asked
 			fx.transport.CloseIdleConnections()
 		}
 		if fault != nil {
@@ -343,7 +260,7 @@ func (f *forwarder) response(resp *http.Response, ctx *goproxy.ProxyCtx) *http.R
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		if !fx.upgrade || !isWebSocket(resp.Header) {
 			resp.Body.Close()
-			return fx.refusal(&badAnswer{errSwitched})
+			return fx.refusal(errors.New("malformed answer: it switches to a protocol that was not asked for"))
 		}
 		cleanHopByHop(resp.Header, true)
 		resp.Header.Del("Content-Length")
@@ -366,15 +283,13 @@ func (fx *forwarded) refusal(err error) *http.Response {
 	fx.mu.Unlock()
 	if upload != nil {
 		err = upload // whatever the transport made of it
-	} else if bad := fx.conn.fault(); bad != nil {
-		err = bad
-	} else if fx.got && isTimeout(err) {
-		err = fmt.Errorf("%w: %w", errReplyTimeout, err)
+	} else if fx.got && refusal.IsTimeout(err) {
+		err = &slowReply{err}
 	}
-	fx.failed(err)
-	r := refusalFor(err)
-	resp := &http.Response{StatusCode: r.status, Header: http.Header{}}
-	body := fx.tell(r, resp.Header)
+	fx.Fail(err)
+	r := refusal.For(err)
+	h, body := fx.Render(r)
+	resp := &http.Response{StatusCode: r.Status, Header: h}
 	resp.ContentLength, resp.Body = int64(len(body)), io.NopCloser(strings.NewReader(body))
 	fx.w.own = true
 	return resp
@@ -417,6 +332,21 @@ type uploadError struct{ error }
 func (e *uploadError) Error() string { return "read the request's body: " + e.error.Error() }
 func (e *uploadError) Unwrap() error { return e.error }
 
+// Refusal implements refusal.Refuser.
+func (e *uploadError) Refusal() refusal.Refusal {
+	if refusal.IsTimeout(e.error) {
+		return refusal.SlowBody
+	}
+	return refusal.Body
+}
+
+// A slowReply says that an origin did not begin to answer in time.
+type slowReply struct{ error }
+
+func (e *slowReply) Error() string          { return "no answer to the request in time" }
+func (e *slowReply) Unwrap() error          { return e.error }
+func (*slowReply) Refusal() refusal.Refusal { return refusal.SlowReply }
+
 // amidUpload reports whether the end of the request's body has not been seen.
 func (fx *forwarded) amidUpload() bool {
 	fx.mu.Lock()
@@ -428,8 +358,8 @@ func (fx *forwarded) up(n int64) {
 	fx.mu.Lock()
 	defer fx.mu.Unlock()
 	if !fx.ended {
-		fx.service.AddUp(n)
-		fx.rec.Up += n
+		fx.AddUp(n)
+		fx.sent += n
 	}
 }
 
@@ -437,7 +367,6 @@ func (fx *forwarded) down(n int64) {
 	fx.mu.Lock()
 	defer fx.mu.Unlock()
 	if !fx.ended {
-		fx.service.AddDown(n)
-		fx.rec.Down += n
+		fx.AddDown(n)
 	}
 }

@@ -130,7 +130,7 @@ func TestHostileHeads(t *testing.T) {
 				}
 				c.send(ask(o, "/bad"))
 				a := c.answer("GET")
-				for interims := 0; a.StatusCode == 103 && interims <= maxInterim; interims++ {
+				for interims := 0; a.StatusCode == 103 && interims <= 10; interims++ {
 					a = c.answer("GET")
 				}
 				if a.StatusCode != 502 || a.Header.Get("Proxy-Status") != "espalier; error=http_protocol_error" || a.err != nil {
@@ -149,7 +149,7 @@ func TestHostileHeads(t *testing.T) {
 			})
 		}
 		for _, rec := range r.stop() {
-			if strings.HasSuffix(rec.URL, "/bad") && (rec.Action != policy.Error || !strings.HasPrefix(rec.Error, "the destination's answer is malformed: ")) {
+			if strings.HasSuffix(rec.URL, "/bad") && (rec.Action != policy.Error || !strings.HasPrefix(rec.Error, "malformed answer: ")) {
 				t.Errorf("record %+v", rec)
 			}
 		}
@@ -228,12 +228,11 @@ func TestHostileBodies(t *testing.T) {
 // What an origin sends while nobody asks is no answer to anybody.
 func TestUnaskedAnswers(t *testing.T) {
 	bothAsk(t, func(t *testing.T, r *rig, ask func(fmt.Stringer, string) string) {
-		send, sent, closed := make(chan struct{}), make(chan struct{}), make(chan struct{}, 8)
+		send, sent := make(chan struct{}), make(chan struct{})
 		o := newOrigin(t, func(c net.Conn) {
 			for in := bufio.NewReader(c); ; {
 				q, err := http.ReadRequest(in)
 				if err != nil {
-					closed <- struct{}{}
 					return
 				}
 				fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(q.URL.Path), q.URL.Path)
@@ -251,9 +250,6 @@ func TestUnaskedAnswers(t *testing.T) {
 		}
 		close(send)
 		<-sent
-		if strings.HasSuffix(t.Name(), "general") { // the short way looks when it asks
-			<-closed
-		}
 		b.send(ask(o, "/second"))
 		if x := b.answer("GET"); x.body != "/second" {
 			t.Errorf("%s %q", x.Status, x.body)
@@ -276,9 +272,9 @@ func TestInterimAnswers(t *testing.T) {
 		{name: "several", answer: processing + strings.Replace(hints, "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", "", 1) + processing + final, want: processing + wantHints + processing + final},
 		{name: "nominated", answer: "HTTP/1.1 103 Early Hints\r\nLink: x\r\nX-Hop: 1\r\nConnection: x-hop\r\n\r\n" + final, want: "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + final},
 		{name: "100 to whom does not wait for it", answer: "HTTP/1.1 100 Continue\r\n\r\n" + final, want: final},
-		{name: "as many as may be", answer: strings.Repeat(processing, maxInterim) + final, want: strings.Repeat(processing, maxInterim) + final},
+		{name: "as many as may be", answer: strings.Repeat(processing, 10) + final, want: strings.Repeat(processing, 10) + final},
 		{name: "not in HTTP/1.0", request: "GET http://%s/bad HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n", answer: strings.Replace(hints, "Transfer-Encoding: chunked\r\n", "", 1) + final,
-			want: "HTTP/1.0 200 OK\r\nContent-Length: 4\r\nConnection: keep-alive\r\n\r\n/bad"},
+			want: "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: keep-alive\r\n\r\n/bad"},
 		{name: "of a POST", request: "POST http://%s/bad HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nok", answer: processing + final, want: processing + final},
 	} {
 		bothAsk(t, func(t *testing.T, r *rig, ask func(fmt.Stringer, string) string) {
@@ -311,7 +307,7 @@ func TestAsksAgain(t *testing.T) {
 		{"POST", "Content-Length: 0\r\n", "", false},
 		{"POST", "Content-Length: 2\r\n", "ok", false},
 		{"PUT", "Content-Length: 2\r\n", "ok", false},
-		{"DELETE", "", "", false},
+		{"DELETE", "", "", true},
 		{"PATCH", "Content-Length: 2\r\n", "ok", false},
 		{"FROB", "", "", false},
 	} {
@@ -342,12 +338,12 @@ func TestAsksAgain(t *testing.T) {
 					t.Fatalf("%s", a.Status)
 				}
 				c.send(fmt.Sprintf(request, o, "/count"))
-				want, times := 502, int32(1)
+				times := int32(1) // on a connection of its own
 				if tt.again {
-					want, times = 200, 2
+					times = 2
 				}
-				if a := c.answer(tt.method); a.StatusCode != want {
-					t.Errorf("%s, want %d", a.Status, want)
+				if a := c.answer(tt.method); a.StatusCode != 200 {
+					t.Errorf("%s", a.Status)
 				}
 				if n := asked.Load(); n != times {
 					t.Errorf("asked %d times, want %d", n, times)

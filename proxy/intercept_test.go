@@ -26,6 +26,7 @@ import (
 	"espalier/policy/catalog"
 	"espalier/proxy/accesslog"
 	"espalier/proxy/inspect"
+	"espalier/proxy/refusal"
 )
 
 // intercepting gives st what it needs to intercept, the same for every state of
@@ -174,7 +175,10 @@ func TestIntercept(t *testing.T) {
 					}
 					body, _ := io.ReadAll(resp.Body)
 					resp.Body.Close()
-					want := fmt.Sprintf("HTTP/2.0 %s /a?q=1 %q", site.at("example.com"), "hello")
+					want := fmt.Sprintf("HTTP/1.1 %s /a?q=1 %q", site.at("example.com"), "hello")
+					if h2 {
+						want = strings.Replace(want, "HTTP/1.1", "HTTP/2.0", 1)
+					}
 					if string(body) != want || resp.TLS.PeerCertificates[0].Equal(site.Certificate()) {
 						t.Errorf("%s %q, want %q", resp.Status, body, want)
 					}
@@ -291,7 +295,7 @@ func TestInterceptLateClient(t *testing.T) {
 		{name: "TLS", sni: "example.com", action: policy.Inspect, rule: policy.RuleInspect},
 		{name: "TLS for Apple's name", sni: "www.apple.com", own: true, action: policy.Tunnel, rule: policy.RuleApple},
 		{name: "another protocol", send: "\x00\x00", action: policy.Tunnel, rule: policy.RuleUnknown},
-		{name: "nothing", action: policy.Error, rule: policy.RuleInspect},
+		{name: "nothing", action: policy.Inspect, rule: policy.RuleInspect},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -540,13 +544,13 @@ func TestInterceptVerifiesDestinations(t *testing.T) {
 	tests := []struct {
 		name, target string
 		roots        *x509.CertPool
-		refusal      refusal
+		refused      refusal.Refusal
 	}{
-		{"unknown CA", site.at("example.com"), x509.NewCertPool(), refuseUnknownCA},
-		{"another name", site.at("other.example"), both, refuseOtherName},
-		{"expired", fmt.Sprintf("example.com:%d", expired.Port()), both, refuseExpired},
-		{"wants a certificate", wantsCert.at("example.com"), both, refuseTLSAlert},
-		{"no TLS", fmt.Sprintf("example.com:%d", noTLS.Port()), both, refuseTLS},
+		{"unknown CA", site.at("example.com"), x509.NewCertPool(), refusal.UnknownCA},
+		{"another name", site.at("other.example"), both, refusal.OtherName},
+		{"expired", fmt.Sprintf("example.com:%d", expired.Port()), both, refusal.Expired},
+		{"wants a certificate", wantsCert.at("example.com"), both, refusal.TLSAlert},
+		{"no TLS", fmt.Sprintf("example.com:%d", noTLS.Port()), both, refusal.TLS},
 	}
 	for _, tt := range tests {
 		for _, h2 := range []bool{true, false} { // by the general way, and by the short one
@@ -557,8 +561,8 @@ func TestInterceptVerifiesDestinations(t *testing.T) {
 				c := r.browser()
 				c.Transport.(*http.Transport).ForceAttemptHTTP2 = h2
 				resp, body := fetch(t, c, "https://"+tt.target+"/")
-				if resp.StatusCode != tt.refusal.status || !strings.Contains(body, tt.refusal.text) ||
-					!strings.Contains(resp.Header.Get("Proxy-Status"), tt.refusal.proxyError) {
+				if resp.StatusCode != tt.refused.Status || !strings.Contains(body, tt.refused.Text) ||
+					!strings.Contains(resp.Header.Get("Proxy-Status"), tt.refused.Type) {
 					t.Errorf("%s %q %v", resp.Status, body, resp.Header)
 				}
 				c.CloseIdleConnections()
@@ -613,7 +617,7 @@ func TestInterceptPinned(t *testing.T) {
 				c := r.connected(site.at("example.com"))
 				err := tt.try(r, c)
 				c.Close()
-				await(t, "the end of the session", func() bool { return r.server.limits.tunnels.Load() == 0 })
+				await(t, "the end of the session", func() bool { return r.server.openTunnels() == 0 })
 				if err == nil {
 					if try != 3 {
 						t.Errorf("it succeeds at try %d", try)
@@ -673,7 +677,7 @@ func TestInterceptShutdownCuts(t *testing.T) {
 	if _, err := io.ReadAll(resp.Body); err == nil {
 		t.Error("the answer was not cut")
 	}
-	if n := r.server.limits.tunnels.Load(); n != 0 {
+	if n := r.server.openTunnels(); n != 0 {
 		t.Errorf("%d sessions are left", n)
 	}
 }

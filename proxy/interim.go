@@ -42,5 +42,5 @@ func (fx *forwarded) passInterim(r *http.Request, status int, h http.Header) {
 func (fx *forwarded) uploads() bool {
 	fx.mu.Lock()
 	defer fx.mu.Unlock()
-	return fx.rec.Up > 0
+	return fx.sent > 0
 }

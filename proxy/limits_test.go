@@ -2,11 +2,8 @@ package proxy
 
 import (
 	"fmt"
-	"math"
 	"net"
 	"net/http"
-	"net/netip"
-	"runtime"
 	"runtime/debug"
 	"strings"
 	"testing"
@@ -16,7 +13,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"espalier/policy"
-	"espalier/proxy/waiting"
+	"espalier/proxy/limits"
 )
 
 // dialFrom connects from a loopback address of its own.
@@ -56,7 +53,7 @@ func (c *client) end() {
 	c.expectEnd()
 }
 
-func (r *rig) shed(reason int) int64 { return r.server.limits.shed[reason].Load() }
+func (r *rig) shed(reason limits.Reason) int64 { return r.server.pipeline.Limits.Shed(reason) }
 
 // A client has so many tunnels and no more, Apple's among them; others are not
 // concerned, and what has ended does not count.
@@ -101,8 +98,8 @@ func TestTunnelsPerClient(t *testing.T) {
 				}
 			}
 		}
-		if n != 1 || r.shed(shedClient) != 1 {
-			t.Errorf("%d records of a refusal, %d counted, want 1", n, r.shed(shedClient))
+		if n != 1 || r.shed(limits.Client) != 1 {
+			t.Errorf("%d records of a refusal, %d counted, want 1", n, r.shed(limits.Client))
 		}
 	})
 }
@@ -110,44 +107,14 @@ func TestTunnelsPerClient(t *testing.T) {
 // What is intercepted takes no descriptor of the reserve either.
 func TestInterceptKeepsDescriptors(t *testing.T) {
 	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
-		r := start(t, setup{inspect: policy.InspectAll, prepare: func(s *Server) { s.limits.descriptors = 8 }})
+		r := start(t, setup{inspect: policy.InspectAll, prepare: func(s *Server) { s.pipeline.Limits.Descriptors = 8 }})
 		c := r.dial()
 		c.send(connectTo("example.com:443"))
 		c.refused()
-		if recs := r.stop(); len(recs) != 1 || recs[0].Status != 503 || r.shed(shedDescriptors) != 1 {
-			t.Errorf("%d refused for descriptors, records %+v", r.shed(shedDescriptors), recs)
+		if recs := r.stop(); len(recs) != 1 || recs[0].Status != 503 || r.shed(limits.Descriptors) != 1 {
+			t.Errorf("%d refused for descriptors, records %+v", r.shed(limits.Descriptors), recs)
 		}
 	})
-}
-
-func TestClientKey(t *testing.T) {
-	for _, tt := range []struct {
-		name, a, b string
-		same       bool
-	}{
-		{"the same IPv4 address", "192.0.2.1", "192.0.2.1", true},
-		{"mapped", "192.0.2.1", "::ffff:192.0.2.1", true},
-		{"neighbours", "192.0.2.1", "192.0.2.2", false},
-		{"one IPv6 network", "2001:db8:1:2::1", "2001:db8:1:2:ffff::9", true},
-		{"two IPv6 networks", "2001:db8:1:2::1", "2001:db8:1:3::1", false},
-		{"zones", "fe80::1%eth0", "fe80::2%eth1", true},
-		{"loopbacks", "127.0.0.1", "::1", false},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			var c clients
-			c.enter(netip.MustParseAddr(tt.a), 1)
-			if got := !c.enter(netip.MustParseAddr(tt.b), 1); got != tt.same {
-				t.Errorf("%s and %s count together: %v", tt.a, tt.b, got)
-			}
-			c.leave(netip.MustParseAddr(tt.a))
-			if !tt.same {
-				c.leave(netip.MustParseAddr(tt.b))
-			}
-			if n := c.len(); n != 0 {
-				t.Errorf("%d clients without a tunnel are remembered", n)
-			}
-		})
-	}
 }
 
 // Near the limit Apple's tunnels go on and others are refused, up to the limit.
@@ -196,7 +163,7 @@ func TestOverloadByTunnels(t *testing.T) {
 			t.Errorf("overloaded because %q", why)
 		}
 		want := `
-			# HELP espalier_overloaded 1 while new requests for what is not Apple's are turned away because a limit is near.
+			# HELP espalier_overloaded 1 while new requests that are not Apple's are refused because a limit is near.
 			# TYPE espalier_overloaded gauge
 			espalier_overloaded 1
 			# HELP espalier_shed_total Requests, and for the reason waiting connections without one, that were turned away because of a limit.
@@ -214,12 +181,12 @@ func TestOverloadByTunnels(t *testing.T) {
 		for _, c := range open[:3] { // 17 are left
 			c.end()
 		}
-		await(t, "three ends", func() bool { return r.server.limits.tunnels.Load() == 17 })
-		r.server.limits.look()
+		await(t, "three ends", func() bool { return r.server.openTunnels() == 17 })
+		r.server.pipeline.Limits.Look()
 		refused(at.String())
 		open[3].end()
-		await(t, "another end", func() bool { return r.server.limits.tunnels.Load() == 16 })
-		r.server.limits.look()
+		await(t, "another end", func() bool { return r.server.openTunnels() == 16 })
+		r.server.pipeline.Limits.Look()
 		open = open[4:]
 		tunnel(at.String())
 		if got := itself(); got != http.StatusOK {
@@ -238,41 +205,14 @@ func TestOverloadByTunnels(t *testing.T) {
 	})
 }
 
-// Plain requests have a limit of their own, so that slow ones do not take the
-// place of tunnels.
-func TestPlainLimit(t *testing.T) {
-	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
-		addr, asked, answer := slowOrigin(t)
-		r := start(t, setup{prepare: func(s *Server) { s.limits.maxRequests = 1 }})
-		get := "GET http://" + addr + "/ HTTP/1.1\r\nHost: x\r\n\r\n"
-		slow := r.dial()
-		slow.send(get)
-		<-asked
-		more := r.dial()
-		more.send(get)
-		more.refused()
-		at := newOrigin(t, echo)
-		tunnel := r.dial()
-		tunnel.tunnel(at.String())
-		tunnel.end()
-		answer <- struct{}{}
-		if a := slow.answer("GET"); a.StatusCode != 200 || a.body != "ok" {
-			t.Errorf("%s %q", a.Status, a.body)
-		}
-		r.stop()
-		if n := r.shed(shedRequests); n != 1 {
-			t.Errorf("%d were counted as turned away", n)
-		}
-	})
-}
-
 // Clients that ask for nothing push each other out, and nobody who asks.
 func TestWaitingClients(t *testing.T) {
 	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
 		at := newAnswering(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-		r := start(t, setup{prepare: func(s *Server) {
-			s.room = waiting.NewRoom(2, func() { s.limits.turnedAway(shedWaiting) })
-		}})
+		before := debug.SetMemoryLimit(1)
+		r := start(t, setup{})
+		debug.SetMemoryLimit(before)
+		const most = 16 // what little memory allows
 		get := "GET http://" + at.String() + "/ HTTP/1.1\r\nHost: x\r\n\r\n"
 		kept := r.dial()
 		kept.send(get)
@@ -280,11 +220,11 @@ func TestWaitingClients(t *testing.T) {
 			t.Fatal(a.Status, a.body)
 		}
 		await(t, "it to wait", func() bool { return r.server.room.Len() == 1 })
-		var slow [3]*client
+		var slow [most + 1]*client
 		for i := range slow {
 			slow[i] = r.dial()
 			slow[i].send("C") // on both ways the rest is waited for in the same place
-			await(t, "it to wait", func() bool { return r.server.room.Len() == min(i+2, 2) })
+			await(t, "it to wait", func() bool { return r.server.room.Len() == min(i+2, most) })
 		}
 		kept.expectEnd()
 		slow[0].expectEnd()
@@ -297,86 +237,8 @@ func TestWaitingClients(t *testing.T) {
 			c.Close()
 		}
 		r.stop()
-		if n := r.shed(shedWaiting); n < 2 {
+		if n := r.shed(limits.Waiting); n < 2 {
 			t.Errorf("%d were counted as turned away, want 2 at least", n)
 		}
 	})
-}
-
-// Clients that send the better part of a head, and then wait, do not fill memory.
-func TestHeadsKeepWithinMemory(t *testing.T) {
-	before := debug.SetMemoryLimit(-1)
-	defer debug.SetMemoryLimit(before)
-	for _, tt := range []struct {
-		name   string
-		memory int64
-		most   int64
-	}{
-		{"no limit", math.MaxInt64, math.MaxInt64},
-		{"64 MB", 64 << 20, 512},
-		{"next to nothing", 1, 16},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			debug.SetMemoryLimit(tt.memory)
-			defer debug.SetMemoryLimit(before)
-			m := newLimits(Config{})
-			if want := int(min(tt.most, int64(m.maxWaiting))); m.maxHeads != want {
-				t.Errorf("%d may wait, want %d", m.maxHeads, want)
-			}
-		})
-	}
-}
-
-// That memory has become free is noticed though nothing else makes the collector
-// run.
-func TestOverloadByMemoryEnds(t *testing.T) {
-	r := start(t, setup{}, false)
-	m := r.server.limits
-	before := debug.SetMemoryLimit(-1)
-	defer debug.SetMemoryLimit(before)
-	ballast := make([]byte, 256<<20)
-	runtime.GC()
-	debug.SetMemoryLimit(1 << 40)
-	used, _ := new(memory).read()
-	debug.SetMemoryLimit(used + used/20)
-	m.look()
-	if r.server.Overloaded() == "" {
-		t.Fatal("not overloaded")
-	}
-	runtime.KeepAlive(ballast)
-	m.overload.mu.Lock()
-	m.overload.collected = time.Time{} // as after collectInterval
-	m.overload.mu.Unlock()
-	await(t, "the end of the overload", func() bool { m.look(); return r.server.Overloaded() == "" })
-}
-
-// What the collector could free is no reason to turn anybody away.
-func TestOverloadByMemory(t *testing.T) {
-	r := start(t, setup{}, false)
-	m := r.server.limits
-	before := debug.SetMemoryLimit(-1)
-	defer debug.SetMemoryLimit(before)
-	debug.SetMemoryLimit(1 << 40)
-	used, limit := new(memory).read()
-	if limit != 1<<40 || used <= 0 || used > 1<<30 {
-		t.Fatalf("%d bytes used of %d", used, limit)
-	}
-	m.look()
-	if why := r.server.Overloaded(); why != "" {
-		t.Errorf("overloaded with room to spare: %s", why)
-	}
-	slow := r.dial()
-	slow.send("G")
-	await(t, "it to wait", func() bool { return r.server.room.Len() == 1 })
-	debug.SetMemoryLimit(used)
-	m.look()
-	if why := r.server.Overloaded(); !strings.Contains(why, "GOMEMLIMIT") {
-		t.Errorf("overloaded because %q", why)
-	}
-	slow.expectEnd() // it could go on to fill memory
-	debug.SetMemoryLimit(before)
-	m.look()
-	if why := r.server.Overloaded(); why != "" {
-		t.Errorf("still overloaded: %s", why)
-	}
 }

@@ -109,7 +109,7 @@ func TestParentLeadsBackByQuestion(t *testing.T) {
 		watched := make(chan struct{})
 		go func() {
 			defer close(watched)
-			r.server.state.Load().Dialer.Watch(ctx, func(parent string, loops bool) { told <- fmt.Sprint(parent, " ", loops) })
+			r.server.pipeline.State().Dialer.Watch(ctx, func(parent string, loops bool) { told <- fmt.Sprint(parent, " ", loops) })
 		}()
 		if got, want := <-told, back.addr.String()+" true"; got != want {
 			t.Errorf("told %s, want %s", got, want)
@@ -147,7 +147,7 @@ func TestParentBeginsToLeadBack(t *testing.T) {
 		watched := make(chan struct{})
 		go func() {
 			defer close(watched)
-			r.server.state.Load().Dialer.Watch(ctx, func(string, bool) {})
+			r.server.pipeline.State().Dialer.Watch(ctx, func(string, bool) {})
 		}()
 		if head := <-asked; !strings.Contains(head, ".espalier.invalid") {
 			t.Errorf("asked %q", head)

@@ -14,10 +14,10 @@ func TestPanics(t *testing.T) {
 	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
 		o := newAnswering(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		r := start(t, setup{})
-		good := r.server.state.Load()
+		good := r.server.pipeline.State()
 		bad := *good
 		bad.Dialer = nil
-		r.server.state.Store(&bad)
+		r.server.pipeline.Apply(&bad)
 		requests := map[string]string{
 			"CONNECT": "CONNECT " + o.String() + " HTTP/1.1\r\nHost: x\r\n\r\n",
 			"GET":     "GET http://" + o.String() + "/ HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -26,9 +26,9 @@ func TestPanics(t *testing.T) {
 		for _, request := range requests {
 			c := r.dial()
 			c.send(request)
-			c.expectEnd()
+			c.expectCut()
 		}
-		r.server.state.Store(good)
+		r.server.pipeline.Apply(good)
 		c := r.dial()
 		c.send(requests["GET"])
 		if a := c.answer("GET"); a.body != "ok" {
@@ -44,7 +44,7 @@ func TestPanics(t *testing.T) {
 				t.Errorf("record %+v", rec)
 			}
 		}
-		if n := int(r.server.panics.Load()); n < len(requests) || r.ops.FilterMessage("panic in a handler").Len() != n {
+		if n := int(r.server.pipeline.Panics()); n < len(requests) || r.ops.FilterMessage("panic in a request").Len() != n {
 			t.Errorf("%d panics counted, in the log %v", n, r.ops.All())
 		}
 	})
@@ -56,13 +56,13 @@ func TestPanicsInside(t *testing.T) {
 		o := l.newAnswering(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		r := l.start(t, setup{})
 		c := l.dial(r, o)
-		good := r.server.state.Load()
+		good := r.server.pipeline.State()
 		bad := *good
 		bad.Dialer = nil
-		r.server.state.Store(&bad)
+		r.server.pipeline.Apply(&bad)
 		c.send(l.get(o, "/", ""))
-		c.expectEnd()
-		r.server.state.Store(good)
+		c.expectCut()
+		r.server.pipeline.Apply(good)
 		c = l.dial(r, o)
 		c.send(l.get(o, "/", ""))
 		if a := c.answer("GET"); a.body != "ok" {
@@ -73,7 +73,7 @@ func TestPanicsInside(t *testing.T) {
 		if len(list) != 2 || list[0].Action != policy.Error || !strings.Contains(list[0].Error, "panic: ") {
 			t.Errorf("records %+v", list)
 		}
-		if n := r.server.panics.Load(); n != 1 {
+		if n := r.server.pipeline.Panics(); n != 1 {
 			t.Errorf("%d panics counted", n)
 		}
 	})
@@ -83,14 +83,14 @@ func TestPanicsInside(t *testing.T) {
 // it costs.
 func TestPanicOnTheWayToADestination(t *testing.T) {
 	r := start(t, setup{}, false)
-	x := r.server.begin(netip.MustParseAddr("127.0.0.1"), "CONNECT", "")
-	x.failed(&egress.LookupError{Host: "host.example", Err: &egress.PanicError{Fault: "of a test", Stack: []byte("the stack")}})
-	x.finish(502)
+	x := r.server.pipeline.Begin(netip.MustParseAddr("127.0.0.1"), "CONNECT", "")
+	x.Fail(&egress.LookupError{Host: "host.example", Err: &egress.PanicError{Fault: "of a test", Stack: []byte("the stack")}})
+	x.Finish(502)
 	if rec := r.record(); rec.Action != policy.Error || !strings.Contains(rec.Error, "panic: of a test") {
 		t.Errorf("record %+v", rec)
 	}
 	log := r.ops.FilterMessageSnippet("panic").All()
-	if n := r.server.panics.Load(); n != 1 || len(log) != 1 || log[0].ContextMap()["stack"] != "the stack" {
+	if n := r.server.pipeline.Panics(); n != 1 || len(log) != 1 || log[0].ContextMap()["stack"] != "the stack" {
 		t.Errorf("%d panics counted, in the log %v", n, log)
 	}
 }

@@ -37,7 +37,7 @@ func TestParentIsSilent(t *testing.T) {
 				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond")
 			}
 		})
-		r := start(t, setup{parent: "http://" + silent.String() + ",http://" + second.String(), connectTimeout: time.Second / 4})
+		r := start(t, setup{parent: "http://" + silent.String() + ",http://" + second.String(), connectTimeout: time.Second / 4, timeouts: Timeouts{HalfClosed: short}})
 		first := r.dial()
 		first.send("GET http://name.example/ HTTP/1.1\r\nHost: name.example\r\n\r\n")
 		for _, want := range []string{"GET http://name.example/ HTTP/1.1", "OPTIONS * HTTP/1.1"} {

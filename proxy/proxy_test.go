@@ -67,6 +67,8 @@ type setup struct {
 	contact        string
 	parent         string
 	prepare        func(*Server) // before it serves
+	timeouts       Timeouts
+	idle           time.Duration // proxy.idle_timeout, in place of an hour
 }
 
 // rig is a running Server.
@@ -114,7 +116,7 @@ func start(t testing.TB, c setup, netHTTP bool) *rig {
 	if r.log, err = accesslog.Open(accesslog.Config{File: r.path, Format: cmp.Or(c.logFormat, "json")}, dir, "test", logger); err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{IdleTimeout: time.Hour, MaxTunnels: c.maxTunnels, MaxTunnelsPerClient: c.perClient, ProxyProtocol: c.balancers}
+	cfg := Config{IdleTimeout: cmp.Or(c.idle, time.Hour), MaxTunnels: c.maxTunnels, MaxTunnelsPerClient: c.perClient, ProxyProtocol: c.balancers, Timeouts: c.timeouts}
 	r.server = New(cfg, r.log, logger, r.counters)
 	if c.prepare != nil {
 		c.prepare(r.server)
@@ -231,8 +233,7 @@ func (r *rig) stop() []accesslog.Record {
 		}
 		r.records = readRecords(r.t, r.path)
 		r.compareCounters()
-		m := r.server.limits
-		if t, p, c := m.tunnels.Load(), m.requests.Load(), m.clients.len(); t != 0 || p != 0 || c != 0 {
+		if t, p, c := r.server.pipeline.Limits.Open(); t != 0 || p != 0 || c != 0 {
 			r.t.Errorf("%d tunnels, %d plain requests and %d clients stay counted", t, p, c)
 		}
 	})
@@ -456,6 +457,14 @@ func serveOrigin(t *testing.T, l net.Listener, handle func(net.Conn)) {
 	})
 }
 
+// openTunnels is how many are counted.
+func (s *Server) openTunnels() int64 {
+	n, _, _ := s.pipeline.Limits.Open()
+	return n
+}
+
+const established = "HTTP/1.1 200 Connection established\r\n\r\n"
+
 func echo(c net.Conn) { _, _ = io.Copy(c, c) }
 
 // answering is an origin that reads requests without a body, keeps them, and
@@ -499,11 +508,15 @@ func (o *answering) seen() (heads []string, conns int) {
 	return append([]string(nil), o.heads...), o.conns
 }
 
-// readHead reads up to and with the empty line.
+// readHead reads up to and with the empty line. It leaves out what the proxy says in Via,
+// which TestVia is about.
 func readHead(in *bufio.Reader) (string, error) {
 	var b strings.Builder
 	for {
 		line, err := in.ReadString('\n')
+		if strings.HasPrefix(line, "Via: 1.1 espalier-") {
+			continue
+		}
 		b.WriteString(line)
 		if err != nil || line == "\r\n" {
 			return b.String(), err

@@ -30,7 +30,7 @@ func (w *responseWriter) WriteHeader(status int) {
 		w.status = status
 	}
 	// Where a body ends that is broken, or still comes, nobody knows for sure.
-	if status >= 200 && (w.fx.s.Draining() || w.fx.amidUpload()) {
+	if status >= 200 && (w.fx.server.Draining() || w.fx.amidUpload()) {
 		w.Header().Set("Connection", "close")
 	}
 	// net/http adds these where they are missing; the destination did not.
@@ -92,7 +92,7 @@ func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
 // read is r.Read, which ends in time.
 func (w *responseWriter) read(r io.Reader, p []byte) (int, error) {
 	if w.fx.stalled != nil {
-		defer time.AfterFunc(w.fx.s.times.Stall, w.fx.stalled).Stop()
+		defer time.AfterFunc(w.fx.server.times.Stall, w.fx.stalled).Stop()
 	}
 	return r.Read(p)
 }
@@ -110,11 +110,11 @@ func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, errors.Join(errors.New("take over the connection for a WebSocket"), err)
 	}
-	idle := w.fx.s.cfg.IdleTimeout
+	idle := w.fx.server.cfg.IdleTimeout
 	c := &countedConn{Conn: conn, fx: w.fx, idle: idle}
 	c.timer = time.AfterFunc(idle, c.expire)
 	w.conn = c
-	w.fx.s.handlers.take(w.conn)
+	w.fx.server.handlers.take(w.conn)
 	// What net/http has read ahead counts too.
 	w.fx.up(int64(rw.Reader.Buffered()))
 	return w.conn, rw, nil
@@ -128,11 +128,11 @@ func (w *responseWriter) closeHijacked() {
 	}
 	c.timer.Stop()
 	c.Close()
-	w.fx.s.handlers.release(c)
+	w.fx.server.handlers.release(c)
 	c.using.Lock()
 	defer c.using.Unlock()
 	if c.expired.Load() {
-		w.fx.rec.Error = tunnel.ErrIdle.Error()
+		w.fx.Record.Error = tunnel.ErrIdle.Error()
 	}
 }
 

@@ -499,7 +499,7 @@ func TestSecureHTTP2Stalls(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		await(t, "the request to be cut", func() bool { return r.server.limits.requests.Load() == 0 })
+		await(t, "the request to be cut", func() bool { return func() bool { _, n, _ := r.server.pipeline.Limits.Open(); return n == 0 }() })
 		if _, err := io.Copy(io.Discard, resp.Body); err == nil {
 			t.Error("what was cut seems whole")
 		}

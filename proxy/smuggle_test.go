@@ -8,12 +8,14 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"espalier/policy"
+	"espalier/proxy/exchange"
 )
 
 // recording is an origin that keeps every byte it receives, and answers each
@@ -35,8 +37,11 @@ func (o *recording) received() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	defer o.raw.Reset()
-	return o.raw.String()
+	return ownVia.ReplaceAllString(o.raw.String(), "")
 }
+
+// ownVia is what the proxy says in Via, which TestVia is about.
+var ownVia = regexp.MustCompile("(?m)^Via: 1\\.1 espalier-.*\r\n")
 
 func newRecording(t *testing.T) *recording { return plainLane.newRecording(t) }
 
@@ -276,7 +281,7 @@ func TestSmugglingIntercepted(t *testing.T) {
 		if x.User != "alice" || x.Host != "127.0.0.1" || x.Port != o.Port() {
 			t.Errorf("record %+v", x)
 		}
-		if x.Rule == ruleMalformed {
+		if x.Rule == exchange.RuleMalformed {
 			refused++
 		}
 	}
@@ -351,10 +356,10 @@ func TestOddRequests(t *testing.T) {
 				want: []string{"POST / HTTP/1.1", "Host: " + at, "Transfer-Encoding: chunked"}, payload: "1\r\na\r\n0\r\n\r\n"},
 			{name: "chunked in capitals", request: "POST http://%s/ HTTP/1.1\r\nHost: x\r\nTRANSFER-ENCODING: CHUNKED\r\n\r\n1\r\na\r\n0\r\n\r\n", status: 200, body: "POST /",
 				want: []string{"POST / HTTP/1.1", "Host: " + at, "Transfer-Encoding: chunked"}, payload: "1\r\na\r\n0\r\n\r\n"},
-			{name: "extensions of chunks go no further", request: "POST http://%s/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;a=\"b\"\r\na\r\n0;c\r\n\r\n", status: 200, body: "POST /",
-				want: []string{"POST / HTTP/1.1", "Host: " + at, "Transfer-Encoding: chunked"}, payload: "1\r\na\r\n0\r\n\r\n"},
-			{name: "trailers that were not announced go no further", request: "POST http://%s/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Evil: 1\r\n\r\n", status: 200, body: "POST /",
-				want: []string{"POST / HTTP/1.1", "Host: " + at, "Transfer-Encoding: chunked"}, payload: "1\r\na\r\n0\r\n\r\n"},
+			{name: "extensions of chunks", request: "POST http://%s/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;a=\"b\"\r\na\r\n0;c\r\n\r\n", status: 200, body: "POST /",
+				want: []string{"POST / HTTP/1.1", "Host: " + at, "Transfer-Encoding: chunked"}, payload: "1;a=\"b\"\r\na\r\n0;c\r\n\r\n"},
+			{name: "trailers that were not announced", request: "POST http://%s/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Evil: 1\r\n\r\n", status: 200, body: "POST /",
+				want: []string{"POST / HTTP/1.1", "Host: " + at, "Transfer-Encoding: chunked"}, payload: "1\r\na\r\n0\r\nX-Evil: 1\r\n\r\n"},
 			{name: "trailers that frame go no further", request: "POST http://%s/ HTTP/1.1\r\nHost: x\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nHost: evil\r\nContent-Length: 5\r\nConnection: x\r\nAuthorization: y\r\nX-Sum: 1\r\n\r\n", status: 200, body: "POST /",
 				want: []string{"POST / HTTP/1.1", "Host: " + at, "Trailer: X-Sum", "Transfer-Encoding: chunked"}, payload: "1\r\na\r\n0\r\nX-Sum: 1\r\n\r\n"},
 			{name: "a length with zeros before it", request: "POST http://%s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0001\r\n\r\na", status: 200, body: "POST /",
@@ -373,7 +378,7 @@ func TestOddRequests(t *testing.T) {
 				want: []string{"POST / HTTP/1.1", "Content-Length: 1", "Host: " + at}, payload: "a"},
 			{name: "every hop-by-hop header", request: "GET http://%s/ HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\nProxy-Connection: keep-alive\r\nKeep-Alive: 1\r\nTE: trailers\r\n" +
 				"Trailer: X\r\nUpgrade: h2c, websocket\r\nProxy-Authorization: Basic YTpi\r\nProxy-Authenticate: Basic\r\nProxy-Authentication-Info: x\r\nA: b\r\n\r\n", status: 200, body: "GET /",
-				want: []string{"GET / HTTP/1.1", "A: b", "Host: " + at}},
+				want: []string{"GET / HTTP/1.1", "A: b", "Host: " + at, "Trailer: X"}},
 			{name: "hop-by-hop headers of the common form", request: "GET http://%s/ HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\nProxy-Connection: keep-alive\r\nKeep-Alive: 1\r\n" +
 				"Proxy-Authorization: Basic YTpi\r\nProxy-Authenticate: Basic\r\nProxy-Authentication-Info: x\r\nA: b\r\n\r\n", status: 200, body: "GET /",
 				want: []string{"GET / HTTP/1.1", "A: b", "Host: " + at}},
@@ -432,9 +437,9 @@ func TestOddRequests(t *testing.T) {
 // has none.
 func TestMalformedIsRecorded(t *testing.T) {
 	for _, tt := range []struct{ name, request, method, rule, why string }{
-		{"two lengths", "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nContent-Length: 4\r\n\r\n", "POST", ruleMalformed, "malformed request: it has two Content-Length headers"},
-		{"version", "PRI * HTTP/2.0\r\n\r\n", "PRI", ruleMalformed, "malformed request: the version is neither HTTP/1.1 nor HTTP/1.0"},
-		{"CONNECT", "CONNECT a.test:443 HTTP/1.1\r\nHost: x\r\nX: \x00\r\n\r\n", "CONNECT", ruleTarget, "malformed request: a header line is malformed, or has a control character"},
+		{"two lengths", "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nContent-Length: 4\r\n\r\n", "POST", exchange.RuleMalformed, "malformed request: it has two Content-Length headers"},
+		{"version", "PRI * HTTP/2.0\r\n\r\n", "PRI", exchange.RuleMalformed, "malformed request: its version is neither HTTP/1.1 nor HTTP/1.0"},
+		{"CONNECT", "CONNECT a.test:443 HTTP/1.1\r\nHost: x\r\nX: \x00\r\n\r\n", "CONNECT", exchange.RuleTarget, "malformed request: a header line is malformed, or has a control character"},
 		{"no request", "hello\r\n\r\n", "", "", ""},
 		{"binary", "\x00\x01\x02\xff\r\n", "", "", ""},
 	} {

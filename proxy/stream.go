@@ -9,31 +9,6 @@ import (
 	"time"
 )
 
-// takeOver tells the client of a CONNECT that it is established, and takes its
-// connection, with what has come behind the head. Whoever gets a stream must
-// wait for its end in the handler.
-func takeOver(w http.ResponseWriter, r *http.Request) (c net.Conn, head []byte, err error) {
-	if r.ProtoMajor == 2 {
-		c, err := newStream(w, r)
-		return c, nil, err
-	}
-	c, buffered, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	// A copy, so that the buffers of net/http are not kept for days.
-	if n := buffered.Reader.Buffered(); n > 0 {
-		head = make([]byte, n)
-		_, _ = buffered.Reader.Read(head) // buffered bytes cannot fail
-	}
-	if _, err := c.Write([]byte(established)); err != nil {
-		c.Close()
-		return nil, nil, err
-	}
-	_ = c.SetDeadline(time.Time{})
-	return c, head, nil
-}
-
 // A stream is what flows inside a CONNECT by HTTP/2 (RFC 9113, section 8.5). The
 // client can close its direction; the other one cannot be closed alone, since
 // net/http does that when the handler ends. It has no deadlines.

@@ -1,17 +1,10 @@
 package proxy
 
 import (
-	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"net/http"
-	"strconv"
 	"strings"
 	"testing"
 
 	"espalier/policy"
-	"espalier/proxy/page"
 )
 
 // Browsers get a page, in their language; everybody else a text. A tunnel's
@@ -88,38 +81,4 @@ func TestTellOnBothWays(t *testing.T) {
 			}
 		}
 	})
-}
-
-// Whatever the proxy says, it can say in Swedish.
-func TestSwedish(t *testing.T) {
-	file, err := parser.ParseFile(token.NewFileSet(), "errors.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	seen := map[string]bool{}
-	ast.Inspect(file, func(n ast.Node) bool {
-		lit, ok := n.(*ast.CompositeLit)
-		if !ok || fmt.Sprint(lit.Type) != "refusal" || len(lit.Elts) != 3 {
-			return true
-		}
-		text, err := strconv.Unquote(lit.Elts[2].(*ast.BasicLit).Value)
-		if err != nil {
-			t.Fatal(err)
-		}
-		seen[text] = true
-		status, err := strconv.Atoi(lit.Elts[0].(*ast.BasicLit).Value)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if page := string(page.Page{Language: "sv", Status: status}.HTML()); strings.Contains(page, http.StatusText(status)) {
-			t.Errorf("proxy/page has no title for %d", status)
-		}
-		if swedish[text] == "" {
-			t.Errorf("swedish.go does not have %q", text)
-		}
-		return true
-	})
-	if len(seen) != len(swedish) {
-		t.Errorf("swedish.go has %d texts, errors.go %d", len(swedish), len(seen))
-	}
 }

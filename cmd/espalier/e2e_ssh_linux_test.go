@@ -150,7 +150,7 @@ rules: [{name: no-other, when: {hosts: [other.example]}, then: deny}]
 		t.Errorf("record %+v", r)
 	}
 	for host, status := range map[string]string{"other.example": "403", "asked.example": "407"} {
-		if out, code := sftp(host); code == 0 || !strings.Contains(out, `Proxy error: "HTTP/1.0 `+status) {
+		if out, code := sftp(host); code == 0 || !strings.Contains(out, `Proxy error: "HTTP/1.1 `+status) {
 			t.Errorf("%s: exit status %d: %s", host, code, out)
 		}
 	}

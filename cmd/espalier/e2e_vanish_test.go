@@ -51,14 +51,14 @@ func TestVanishingClients(t *testing.T) {
 			do: func(c net.Conn) { fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\n\r\n", at("silent.lookup")) },
 		},
 		{
-			name: "amid a tunnel", host: "tunnel.example", action: policy.Tunnel, error: "reset", up: 1, down: 1000,
+			name: "amid a tunnel", host: "tunnel.example", action: policy.Tunnel, error: "client_closed", up: 1, down: 1000,
 			do: func(c net.Conn) {
 				fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", at("tunnel"))
 				_, _ = io.CopyN(io.Discard, c, 1000)
 			},
 		},
 		{
-			name: "amid a download", host: "download.example", action: policy.Forward, error: "write to client", down: 1000,
+			name: "amid a download", host: "download.example", action: policy.Forward, error: "client_closed", down: 1000,
 			do: func(c net.Conn) {
 				fmt.Fprintf(c, "GET http://%s/ HTTP/1.1\r\nHost: x\r\n\r\n", at("download"))
 				_, _ = io.CopyN(io.Discard, c, 1000)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"syscall"
 
 	"espalier/proxy/head"
@@ -82,18 +83,17 @@ func peek(raw syscall.RawConn, b []byte) (n int, err error) {
 func parseAnswer(b []byte) (status, end int, err error) {
 	for {
 		rest := b[end:]
-		n := head.Complete(rest)
-		if n == 0 {
-			if !begun(rest) {
-				return 0, 0, errBadAnswer
-			}
+		r, err := head.ParseConnectResponse(rest)
+		if err == head.ErrIncomplete && begun(rest) {
 			return 0, 0, nil
 		}
-		r, ok := head.ParseConnectResponse(rest[:n])
-		if !ok {
+		if err != nil {
 			return 0, 0, errBadAnswer
 		}
-		end += n
+		if r.Status == http.StatusSwitchingProtocols {
+			return 0, 0, errBadAnswer
+		}
+		end += r.Len
 		if r.Status >= 200 {
 			return r.Status, end, nil
 		}

@@ -11,17 +11,17 @@ const (
 	maxTrailers  = 16 << 10
 )
 
-// Chunks follows the framing of a chunked body that is passed on as it comes.
-// The zero value stands before the first chunk.
+// Chunks follows the framing of a chunked body that is passed on as it comes, up
+// to its trailers, which ParseTrailers reads. The zero value stands before the
+// first chunk.
 type Chunks struct {
-	// Done is set once the last byte of the body, trailers included, was scanned.
+	// Done is set once the line of the last chunk was scanned.
 	Done bool
 
 	state  chunkState
 	left   int64 // of the chunk's data
 	digits int
-	extra  int // bytes of extensions, or of trailers
-	empty  bool
+	extra  int // bytes of extensions
 }
 
 type chunkState uint8
@@ -33,16 +33,18 @@ const (
 	inData
 	inDataCR
 	inDataLF
-	inTrailer
-	inTrailerLF
 )
 
-// Scan looks through the next bytes of the body. It returns how many of b belong
-// to it, all of them unless Done is set, and how many of these are payload.
-func (c *Chunks) Scan(b []byte) (n int, payload int64, err error) {
+// Scan looks through the next bytes of the body. It returns how many of b come
+// before the trailers, all of them unless Done is set, and how many of these are
+// payload. each, if it is not nil, is called with each piece of payload.
+func (c *Chunks) Scan(b []byte, each func([]byte)) (n int, payload int64, err error) {
 	for n < len(b) && !c.Done {
 		if c.state == inData {
 			k := min(c.left, int64(len(b)-n))
+			if each != nil {
+				each(b[n : n+int(k)])
+			}
 			n, payload, c.left = n+int(k), payload+k, c.left-k
 			if c.left == 0 {
 				c.state = inDataCR
@@ -86,30 +88,13 @@ func (c *Chunks) step(x byte) bool {
 			return false
 		}
 		c.state, c.digits, c.extra = inData, 0, 0
-		if c.left == 0 {
-			c.state, c.empty = inTrailer, true
-		}
+		c.Done = c.left == 0
 	case inDataCR:
 		c.state = inDataLF
 		return x == '\r'
 	case inDataLF:
 		c.state = inSize
 		return x == '\n'
-	case inTrailer:
-		if c.extra++; c.extra > maxTrailers || x == '\n' || x == 0 {
-			return false
-		}
-		if x == '\r' {
-			c.state = inTrailerLF
-		} else {
-			c.empty = false
-		}
-	case inTrailerLF:
-		if x != '\n' {
-			return false
-		}
-		c.Done = c.empty
-		c.state, c.empty = inTrailer, true
 	}
 	return true
 }
@@ -124,4 +109,27 @@ func hex(x byte) (int64, bool) {
 		return int64(x-'A') + 10, true
 	}
 	return 0, false
+}
+
+// ParseTrailers parses the trailer section of a chunked body, and returns its
+// length with the empty line at its end. The error is ErrIncomplete, ErrChunks, or
+// an *Error.
+func ParseTrailers(b []byte) (f Fields, n int, err error) {
+	rest := b
+	for count := 0; ; count++ {
+		line, after, err := cutLine(rest)
+		switch {
+		case err == ErrIncomplete && len(b) <= maxTrailers:
+			return nil, 0, err
+		case err != nil, count > MaxFields:
+			return nil, 0, ErrChunks
+		case len(line) == 0:
+			end := len(b) - len(rest)
+			return Fields(b[:end]), end + 2, nil
+		}
+		if _, _, err := field(line); err != nil {
+			return nil, 0, err
+		}
+		rest = after
+	}
 }

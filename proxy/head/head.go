@@ -1,12 +1,34 @@
-// Package head parses the heads of HTTP/1.1 messages in their strict common
-// form: what can be read in one way only. Whatever else a head may be is left to
-// net/http, which gets the bytes as they came.
-//
-// Nothing here allocates; what is returned points into the buffer that was
-// parsed.
+// Package head parses the heads of HTTP/1 messages. It takes only what can be read
+// in one way (RFC 9112), and hands the lines out as they were sent.
 package head
 
-import "bytes"
+import (
+	"bytes"
+	"errors"
+	"fmt"
+)
+
+// Bounds on every head, in both directions.
+const (
+	MaxBytes  = 64 << 10 // with its empty line
+	MaxFields = 200
+)
+
+// ErrIncomplete says that the end of a head has not come.
+var ErrIncomplete = errors.New("the head is incomplete")
+
+// An Error says what is wrong with a head. Its text is safe to log and repeats
+// nothing of it.
+type Error struct {
+	Status int // for the client, if it is a request's
+	Why    string
+}
+
+func (e *Error) Error() string { return e.Why }
+
+func bad(format string, a ...any) error { return &Error{400, fmt.Sprintf(format, a...)} }
+
+var errFields = &Error{431, fmt.Sprintf("it has more than %d header lines", MaxFields)}
 
 // Fields are the header lines of a head, each with its CRLF, every byte checked.
 type Fields []byte
@@ -29,67 +51,204 @@ func (f Fields) Next() (first Field, rest Fields, ok bool) {
 	return Field{line[:colon], bytes.Trim(line[colon+1:end-1], " \t"), line}, f[end+1:], true
 }
 
+// Get returns the values of the fields with a name in lower case, joined by
+// commas; "" without one.
+func (f Fields) Get(lower string) string {
+	value := ""
+	for first, rest, ok := f.Next(); ok; first, rest, ok = rest.Next() {
+		if !first.Is(lower) {
+			continue
+		}
+		if value != "" {
+			value += ", "
+		}
+		value += string(first.Value)
+	}
+	return value
+}
+
+// Nominates reports whether a Connection header names name, so that it is for
+// this connection only (RFC 9110, section 7.6.1). What frames and routes the
+// message cannot be named away.
+func (f Fields) Nominates(name []byte) bool {
+	for _, kept := range [...]string{"content-length", "transfer-encoding", "host"} {
+		if equalFold(name, kept) {
+			return false
+		}
+	}
+	for first, rest, ok := f.Next(); ok; first, rest, ok = rest.Next() {
+		if !first.Is("connection") {
+			continue
+		}
+		for option := range bytes.SplitSeq(first.Value, []byte(",")) {
+			if bytes.EqualFold(bytes.Trim(option, " \t"), name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Is compares the name with one in lower case.
 func (f Field) Is(lower string) bool { return equalFold(f.Name, lower) }
 
-// Complete returns the length of the head at the start of b, with its empty
-// line; 0 where its end has not come.
-func Complete(b []byte) int {
-	if i := bytes.Index(b, []byte("\r\n\r\n")); i >= 0 {
-		return i + 4
+// Upgrades reports whether f asks for another protocol, or grants it.
+func (f Field) Upgrades() bool { return f.Is("connection") || f.Is("upgrade") }
+
+// HopByHop reports whether f concerns one connection only: RFC 9110, 7.6.1, and
+// what older proxies made up. Transfer-Encoding does too, but frames the body,
+// which passes as it is framed.
+func (f Field) HopByHop() bool {
+	switch len(f.Name) {
+	case len("te"):
+		return f.Is("te")
+	case len("upgrade"):
+		return f.Is("upgrade")
+	case len("connection"): // and keep-alive
+		return f.Is("connection") || f.Is("keep-alive")
+	case len("proxy-connection"):
+		return f.Is("proxy-connection")
+	case len("proxy-authenticate"):
+		return f.Is("proxy-authenticate")
+	case len("proxy-authorization"):
+		return f.Is("proxy-authorization")
+	case len("proxy-authentication-info"):
+		return f.Is("proxy-authentication-info")
+	}
+	return false
+}
+
+// End returns the length of the head at the start of b, with its empty line,
+// also for those who take a bare LF for the end of a line; 0 while its end has
+// not come. The first from bytes are known not to hold it.
+func End(b []byte, from int) int {
+	for i := max(from-3, 0); i < len(b); i++ {
+		k := bytes.IndexByte(b[i:], '\n')
+		if k < 0 {
+			return 0
+		}
+		i += k
+		switch rest := b[i+1:]; {
+		case len(rest) > 0 && rest[0] == '\n':
+			return i + 2
+		case len(rest) > 1 && rest[0] == '\r' && rest[1] == '\n':
+			return i + 3
+		}
 	}
 	return 0
 }
 
-// parseFields checks header lines up to the empty line, and calls see for each.
-// It returns their length with the empty line, 0 where they are not strict or
-// not complete, or see returns false. Values may hold bytes from 0x80 where
-// obsText is set (RFC 9110, 5.5).
-func parseFields(b []byte, obsText bool, see func(name, value []byte) bool) int {
-	for at, fields := 0, 0; ; fields++ {
-		n := bytes.IndexByte(b[at:], '\n')
-		if n < 1 || b[at+n-1] != '\r' {
-			return 0
-		}
-		line := b[at : at+n-1]
-		at += n + 1
-		if len(line) == 0 {
-			return at
-		}
-		name, value, ok := cut(line, obsText)
-		if !ok || fields == MaxFields || !see(name, value) {
-			return 0
-		}
+// cutLine cuts the first line off, which must end in CRLF.
+func cutLine(b []byte) (line, rest []byte, err error) {
+	n := bytes.IndexByte(b, '\n')
+	switch {
+	case n < 0:
+		return nil, b, ErrIncomplete
+	case n > 0 && b[n-1] == '\r':
+		return b[:n-1], b[n+1:], nil
 	}
+	return b[:n], b[n+1:], bad("a line ends in a bare LF")
 }
 
-// cut splits a header line and checks every byte of it (RFC 9110, 5.1 and 5.5).
-func cut(line []byte, obsText bool) (name, value []byte, ok bool) {
+// field splits a header line and checks every byte of it (RFC 9110, 5.1 and 5.5).
+func field(line []byte) (name, value []byte, err error) {
 	colon := bytes.IndexByte(line, ':')
-	if colon < 1 {
-		return nil, nil, false
+	if line[0] == ' ' || line[0] == '\t' {
+		return nil, nil, bad("a header line is folded")
 	}
-	name, value = line[:colon], line[colon+1:]
-	for _, c := range name {
-		if !token[c] {
-			return nil, nil, false
-		}
+	if colon < 1 || !isToken(line[:colon]) || !isText(line[colon+1:]) {
+		return nil, nil, bad("a header line is malformed, or has a control character")
 	}
-	for _, c := range value {
-		if c < ' ' && c != '\t' || c == 0x7f || c > 0x7f && !obsText {
-			return nil, nil, false
-		}
-	}
-	return name, bytes.Trim(value, " \t"), true
+	return line[:colon], bytes.Trim(line[colon+1:], " \t"), nil
 }
 
-// token are the bytes of a token, RFC 9110, 5.6.2.
-var token = func() (t [256]bool) {
-	for _, c := range []byte("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") {
-		t[c] = true
+// framing is what header lines say about a body's length.
+type framing struct {
+	lengths, encodings int
+	length             int64
+}
+
+func (f *framing) see(name, value []byte) error {
+	var ok bool
+	switch len(name) {
+	case len("content-length"):
+		if !equalFold(name, "content-length") {
+			return nil
+		}
+		f.lengths++
+		if f.length, ok = parseLength(value); !ok {
+			return bad("its Content-Length is not a number")
+		}
+	case len("transfer-encoding"):
+		if !equalFold(name, "transfer-encoding") {
+			return nil
+		}
+		f.encodings++
+		if !equalFold(value, "chunked") {
+			return &Error{501, "its Transfer-Encoding is not chunked"}
+		}
+	default:
+		return nil
+	}
+	switch {
+	case f.lengths > 1:
+		return bad("it has two Content-Length headers")
+	case f.encodings > 1:
+		return bad("it has two Transfer-Encoding headers")
+	case f.lengths > 0 && f.encodings > 0:
+		return bad("it has both Content-Length and Transfer-Encoding")
+	}
+	return nil
+}
+
+func isVersion(b []byte) bool {
+	return len(b) == 8 && string(b[:5]) == "HTTP/" && digit(b[5]) && b[6] == '.' && digit(b[7])
+}
+
+func digit(c byte) bool { return '0' <= c && c <= '9' }
+
+func isToken(b []byte) bool {
+	for _, c := range b {
+		if !token[c] {
+			return false
+		}
+	}
+	return len(b) > 0
+}
+
+func isText(b []byte) bool {
+	for _, c := range b {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// isHost reports whether b has only bytes that a host, literal or port may have
+// (RFC 3986, 3.2.2), so that it is the same to everyone who reads it.
+func isHost(b []byte) bool {
+	for _, c := range b {
+		if !hostByte[c] {
+			return false
+		}
+	}
+	return true
+}
+
+func tableOf(bytes string) (t [256]bool) {
+	for i := range len(bytes) {
+		t[bytes[i]] = true
 	}
 	return t
-}()
+}
+
+const alphanumeric = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+var (
+	token    = tableOf("!#$%&'*+-.^_`|~" + alphanumeric) // RFC 9110, 5.6.2
+	hostByte = tableOf("!$%&'()*+,-.:;=[]_~" + alphanumeric)
+)
 
 func equalFold(b []byte, lower string) bool {
 	if len(b) != len(lower) {
@@ -104,16 +263,4 @@ func equalFold(b []byte, lower string) bool {
 		}
 	}
 	return true
-}
-
-// connection reads the value of a Connection or Proxy-Connection header. ok is
-// false where it holds more than keep-alive or close.
-func connection(value []byte) (closes, ok bool) {
-	switch {
-	case equalFold(value, "close"):
-		return true, true
-	case equalFold(value, "keep-alive"), len(value) == 0:
-		return false, true
-	}
-	return false, false
 }

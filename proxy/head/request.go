@@ -5,91 +5,171 @@ import (
 	"strings"
 )
 
-// A Request is the head of a request without a body.
+// A Request is the head of a request. Its byte slices point into what was parsed.
 type Request struct {
 	Method, Target []byte // as sent
-	Agent          []byte // the value of User-Agent; nil where there is none
-	Hosts          int    // Host headers, at most one
-	Host           []byte // its value
+	Minor          byte   // of the version: 0 or 1
+	Host           []byte // the value of Host
+	Hosts          int    // Host fields: 0 or 1
+	Agent          []byte // the value of User-Agent; nil without one
 	Fields         Fields
-	Close          bool // the client closes after the answer
-	Len            int  // of the head, with its empty line
+	// Length of the body: 0 for none, or Chunked.
+	Length int64
+	// Close is set if the connection ends with the answer: the client says so, or
+	// speaks HTTP/1.0 and does not ask to keep it.
+	Close     bool
+	Expect    bool // 100-continue
+	WebSocket bool // an upgrade to it is asked for (RFC 6455, 4.1)
+	// Nominates is set if Connection names other fields; see Fields.Nominates.
+	Nominates bool
+	// SignsIn is set if Authorization signs in the connection and not the request.
+	SignsIn bool
+	Len     int // of the head, with its empty line
 }
 
-var version11 = []byte(" HTTP/1.1\r\n")
-
-// ParseRequest parses the head at the start of b. ok is false where it is not
-// complete, and for everything that needs more than passing header lines on: a
-// body, an upgrade, an expectation, trailers, headers that Connection nominates,
-// two hosts, credentials that sign in the connection, versions but HTTP/1.1.
-func ParseRequest(b []byte) (r Request, ok bool) {
-	end := bytes.IndexByte(b, '\n')
-	if end < 0 || !bytes.HasSuffix(b[:end+1], version11) {
-		return r, false
-	}
-	line := b[:end+1-len(version11)]
-	space := bytes.IndexByte(line, ' ')
-	if space < 1 || space == len(line)-1 {
-		return r, false
-	}
-	r.Method, r.Target = line[:space], line[space+1:]
-	for _, c := range r.Method {
-		if c < 'A' || c > 'Z' {
-			return r, false
+// ParseRequest parses the head at the start of b. It takes only a head that no two
+// recipients can read differently: it refuses bare CR and LF, folded lines, white
+// space around names, control characters, two lengths, and encodings other than
+// chunked (RFC 9112, sections 2.2, 5 and 6). The error is ErrIncomplete while the
+// end of the head has not come, or an *Error; beside an *Error the Request has
+// what was read before the fault, for the record. It does not allocate but for an
+// error.
+func ParseRequest(b []byte) (r Request, err error) {
+	line, rest, err := cutLine(b)
+	if err != nil {
+		if err != ErrIncomplete {
+			_ = r.line(line) // for the record
 		}
+		return r, err
 	}
-	for _, c := range r.Target {
-		if c <= ' ' || c >= 0x7f {
-			return r, false
+	if err := r.line(line); err != nil {
+		return r, err
+	}
+	f, keep, upgrade := framing{}, false, false
+	fields := 0
+	for {
+		if line, rest, err = cutLine(rest); err != nil {
+			return r, err
 		}
-	}
-	n := parseFields(b[end+1:], false, func(name, value []byte) bool {
+		if len(line) == 0 {
+			break
+		}
+		if fields++; fields > MaxFields {
+			return r, errFields
+		}
+		name, value, err := field(line)
+		if err != nil {
+			return r, err
+		}
+		if err := f.see(name, value); err != nil {
+			return r, err
+		}
 		switch len(name) {
-		case len("te"):
-			return !equalFold(name, "te")
 		case len("host"):
-			if equalFold(name, "host") {
-				r.Hosts++
-				r.Host = value
-				return r.Hosts == 1 && isHost(value)
+			if !equalFold(name, "host") {
+				continue
 			}
+			if r.Hosts++; r.Hosts > 1 {
+				return r, bad("it has two Host headers")
+			}
+			if !isHost(value) {
+				return r, bad("its Host header is invalid")
+			}
+			r.Host = value
 		case len("expect"):
-			return !equalFold(name, "expect")
-		case len("upgrade"): // and trailer
-			return !equalFold(name, "upgrade") && !equalFold(name, "trailer")
-		case len("user-agent"): // and connection, keep-alive
+			if !equalFold(name, "expect") {
+				continue
+			}
+			if !equalFold(value, "100-continue") {
+				return r, &Error{417, "its Expect header is unknown to this proxy"}
+			}
+			r.Expect = true
+		case len("upgrade"):
+			upgrade = upgrade || equalFold(name, "upgrade") && equalFold(value, "websocket")
+		case len("user-agent"): // and connection
 			if equalFold(name, "user-agent") {
 				r.Agent = value
 			} else if equalFold(name, "connection") {
-				closes, ok := connection(value)
-				r.Close = r.Close || closes
-				return ok
+				o := readOptions(value)
+				r.Close, keep = r.Close || o.close, keep || o.keep
+				r.WebSocket, r.Nominates = r.WebSocket || o.upgrade, r.Nominates || o.others
 			}
 		case len("authorization"):
-			return !equalFold(name, "authorization") || !SignsInConnection(string(value[:min(len(value), len("Negotiate "))]))
-		case len("content-length"):
-			return !equalFold(name, "content-length")
+			r.SignsIn = r.SignsIn || equalFold(name, "authorization") && SignsInConnection(string(value[:min(len(value), len("Negotiate "))]))
 		case len("proxy-connection"):
 			if equalFold(name, "proxy-connection") {
-				closes, ok := connection(value)
-				r.Close = r.Close || closes
-				return ok
+				o := readOptions(value)
+				r.Close, keep = r.Close || o.close, keep || o.keep
 			}
-		case len("transfer-encoding"):
-			return !equalFold(name, "transfer-encoding")
 		}
-		return true
-	})
-	if n == 0 {
-		return r, false
 	}
-	r.Len = end + 1 + n
-	r.Fields = Fields(b[end+1 : r.Len-2])
-	return r, true
+	isConnect := string(r.Method) == "CONNECT"
+	switch {
+	case f.encodings > 0 && r.Minor == 0:
+		return r, bad("it has a Transfer-Encoding in HTTP/1.0")
+	case r.Minor == 1 && r.Hosts == 0 && !isConnect:
+		return r, bad("it has no Host header")
+	case isConnect && (f.length > 0 || f.encodings > 0):
+		return r, bad("a CONNECT has a body")
+	}
+	if r.Length = f.length; f.encodings > 0 {
+		r.Length = Chunked
+	}
+	r.WebSocket = r.WebSocket && upgrade && string(r.Method) == "GET" && r.Minor == 1 && r.Length == 0
+	r.Close = r.Close || r.Minor == 0 && !keep
+	r.Expect = r.Expect && r.Minor == 1 && r.Length != 0 // RFC 9110, 10.1.1
+	r.Len = len(b) - len(rest)
+	first := bytes.IndexByte(b, '\n') + 1
+	r.Fields = Fields(b[first : r.Len-2])
+	return r, nil
+}
+
+// line reads the request line (RFC 9112, section 3).
+func (r *Request) line(line []byte) error {
+	method, err := CheckRequestLine(line)
+	r.Method = method
+	_, rest, _ := bytes.Cut(line, []byte(" "))
+	r.Target, _, _ = bytes.Cut(rest, []byte(" "))
+	if err == nil {
+		r.Minor = line[len(line)-1] - '0'
+	}
+	return err
+}
+
+// CheckRequestLine checks a request line without its CRLF. method is set beside an
+// error if it is a token. The error is an *Error.
+func CheckRequestLine(line []byte) (method []byte, err error) {
+	method, rest, _ := bytes.Cut(line, []byte(" "))
+	target, version, ok := bytes.Cut(rest, []byte(" "))
+	switch {
+	case !isToken(method):
+		return nil, bad("its method is not a token")
+	case !ok || len(target) == 0:
+		return method, bad("its request line does not have three parts")
+	}
+	for _, c := range target {
+		if c <= ' ' || c == 0x7f {
+			return method, bad("its request target has a byte %q", c)
+		}
+	}
+	switch {
+	case !isVersion(version):
+		return method, bad("its request line does not end in a version of HTTP")
+	case string(version) != "HTTP/1.1" && string(version) != "HTTP/1.0":
+		return method, &Error{505, "its version is neither HTTP/1.1 nor HTTP/1.0"}
+	}
+	for _, c := range method {
+		if 'a' <= c && c <= 'z' {
+			// Methods have case, and no registered one is in lower case. An origin that takes
+			// "head" for HEAD would answer without a body.
+			return method, &Error{501, "its method is in lower case"}
+		}
+	}
+	return method, nil
 }
 
 // SignsInConnection reports whether an Authorization header is of a scheme that
-// signs in the connection and not the request.
+// signs in the connection and not the request (RFC 4559).
 func SignsInConnection(authorization string) bool {
 	scheme := authorization
 	if end := strings.IndexFunc(scheme, func(c rune) bool { return c > 0x7f || !token[c] }); end >= 0 {

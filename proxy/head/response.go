@@ -2,16 +2,19 @@ package head
 
 import "bytes"
 
-// A Response is the head of an answer.
+// A Response is the head of an answer. Its byte slices point into what was parsed.
 type Response struct {
 	Status int
 	Line   []byte // the status line with its CRLF
 	Fields Fields
-	// Length of the body: -1 until the connection closes, -2 in chunks. It does
-	// not take the request's method or the status into account.
-	Length int64
-	Close  bool // the connection is not to be used again
-	Len    int  // of the head, with its empty line
+	// Length of the body: UntilClose, or Chunked. It does not take the request's
+	// method or the status into account; see HasBody.
+	Length    int64
+	Close     bool // the connection is not to be used again
+	WebSocket bool // it switches to one, if Status is 101
+	// Nominates is set if Connection names other fields; see Fields.Nominates.
+	Nominates bool
+	Len       int // of the head, with its empty line
 }
 
 // Lengths of bodies whose end is told otherwise.
@@ -20,109 +23,98 @@ const (
 	Chunked    = -2
 )
 
-// ParseResponse parses the head at the start of b. ok is false where it is not
-// complete, where it could be read in more than one way, and where Connection
-// nominates headers; an upgrade may be offered, not made.
-func ParseResponse(b []byte) (r Response, ok bool) {
-	end, ok := r.parseLine(b)
-	if !ok {
-		return r, false
+// HasBody reports whether the answer to a request of method may have a body
+// (RFC 9110, section 6.4.1).
+func (r *Response) HasBody(method []byte) bool {
+	return string(method) != "HEAD" && r.Status >= 200 && r.Status != 204 && r.Status != 304
+}
+
+// ParseResponse parses the head at the start of b, as strictly as ParseRequest.
+// The error is ErrIncomplete or an *Error. It does not allocate but for an error.
+func ParseResponse(b []byte) (Response, error) { return parseResponse(b, true) }
+
+// ParseConnectResponse is ParseResponse for the answer to a CONNECT, which has no body
+// whatever its head says: behind a 2xx the tunnel begins (RFC 9110, section 9.3.6).
+func ParseConnectResponse(b []byte) (Response, error) { return parseResponse(b, false) }
+
+func parseResponse(b []byte, framed bool) (r Response, err error) {
+	line, rest, err := cutLine(b)
+	if err != nil {
+		return r, err
 	}
-	r.Length = UntilClose
-	keep, lengths, encodings := b[7] == '1', 0, 0
-	n := parseFields(b[end+1:], true, func(name, value []byte) bool {
+	if len(line) < 12 || string(line[:7]) != "HTTP/1." || line[7] != '0' && line[7] != '1' || line[8] != ' ' ||
+		len(line) > 12 && line[12] != ' ' {
+		return r, bad("it does not begin with a status line of HTTP/1")
+	}
+	for _, d := range line[9:12] {
+		if !digit(d) {
+			return r, bad("its status is not a number")
+		}
+		r.Status = r.Status*10 + int(d-'0')
+	}
+	if r.Status < 100 {
+		return r, bad("its status is below 100")
+	}
+	if !isText(line[12:]) {
+		return r, bad("its reason phrase has a control character")
+	}
+	r.Line = b[:len(line)+2]
+	f, keep, upgrade := framing{}, line[7] == '1', false
+	fields := 0
+	for {
+		if line, rest, err = cutLine(rest); err != nil {
+			return r, err
+		}
+		if len(line) == 0 {
+			break
+		}
+		if fields++; fields > MaxFields {
+			return r, errFields
+		}
+		name, value, err := field(line)
+		if err != nil {
+			return r, err
+		}
+		if !framed {
+			continue
+		}
+		if err := f.see(name, value); err != nil {
+			return r, err
+		}
 		switch len(name) {
 		case len("connection"):
 			if equalFold(name, "connection") {
-				closes, keeps, ok := connectionOptions(value)
-				r.Close = r.Close || closes
-				keep = keep || keeps
-				return ok
+				o := readOptions(value)
+				r.Close, keep = r.Close || o.close, keep || o.keep
+				r.WebSocket, r.Nominates = r.WebSocket || o.upgrade, r.Nominates || o.others
 			}
-		case len("content-length"):
-			if equalFold(name, "content-length") {
-				lengths++
-				r.Length, ok = parseLength(value)
-				return ok && lengths == 1
-			}
-		case len("transfer-encoding"):
-			if equalFold(name, "transfer-encoding") {
-				encodings++
-				return equalFold(value, "chunked") && encodings == 1
-			}
+		case len("upgrade"):
+			upgrade = upgrade || equalFold(name, "upgrade") && equalFold(value, "websocket")
 		}
-		return true
-	})
-	if n == 0 || lengths+encodings > 1 || encodings > 0 && b[7] == '0' {
-		return r, false
 	}
-	if encodings > 0 {
+	switch {
+	case f.encodings > 0 && r.Line[7] == '0':
+		return r, bad("it has a Transfer-Encoding in HTTP/1.0")
+	case f.encodings > 0:
 		r.Length = Chunked
+	case f.lengths > 0:
+		r.Length = f.length
+	default:
+		r.Length = UntilClose
 	}
 	r.Close = r.Close || !keep
-	r.Len = end + 1 + n
-	r.Fields = Fields(b[end+1 : r.Len-2])
-	return r, true
+	r.WebSocket = r.WebSocket && upgrade
+	r.Len = len(b) - len(rest)
+	r.Fields = Fields(b[len(r.Line) : r.Len-2])
+	return r, nil
 }
 
-// ParseConnectResponse is ParseResponse for the answer to a CONNECT, of which
-// nothing but Status, Line, Fields and Len matters: behind a 2xx the tunnel begins,
-// whatever the head says of a body (RFC 9110, section 9.3.6).
-func ParseConnectResponse(b []byte) (r Response, ok bool) {
-	end, ok := r.parseLine(b)
-	if !ok {
-		return r, false
-	}
-	n := parseFields(b[end+1:], true, func(_, _ []byte) bool { return true })
-	if n == 0 {
-		return r, false
-	}
-	r.Len = end + 1 + n
-	r.Fields = Fields(b[end+1 : r.Len-2])
-	return r, true
-}
-
-// parseLine parses the status line, "HTTP/1.x NNN" with a reason and CRLF, whose
-// line feed is b[end].
-func (r *Response) parseLine(b []byte) (end int, ok bool) {
-	end = bytes.IndexByte(b, '\n')
-	if end < 13 || b[end-1] != '\r' || string(b[:7]) != "HTTP/1." || b[7] != '0' && b[7] != '1' || b[8] != ' ' {
-		return 0, false
-	}
-	if b[12] != ' ' && end != 13 {
-		return 0, false
-	}
-	for _, c := range b[9:12] {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		r.Status = r.Status*10 + int(c-'0')
-	}
-	for _, c := range b[12 : end-1] {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return 0, false
-		}
-	}
-	r.Line = b[:end+1]
-	return end, r.Status >= 100 && r.Status != 101
-}
-
-// connectionOptions reads the value of an answer's Connection header. ok is false
-// where it nominates headers beside Keep-Alive and Upgrade.
-func connectionOptions(value []byte) (closes, keeps, ok bool) {
-	for more := true; more; {
-		var option []byte
-		option, value, more = bytes.Cut(value, []byte(","))
-		switch option = bytes.Trim(option, " \t"); {
-		case equalFold(option, "close"):
-			closes = true
-		case equalFold(option, "keep-alive"):
-			keeps = true
-		case len(option) > 0 && !equalFold(option, "upgrade"):
-			return false, false, false
-		}
-	}
-	return closes, keeps, true
+// Plausible reports whether b may be the beginning of an answer, so that nothing
+// waits for the end of other protocols.
+func Plausible(b []byte) bool {
+	const version = "HTTP/1."
+	n := min(len(b), len(version))
+	return string(b[:n]) == version[:n]
 }
 
 // parseLength parses a Content-Length: digits only.
@@ -131,10 +123,32 @@ func parseLength(b []byte) (n int64, ok bool) {
 		return 0, false
 	}
 	for _, c := range b {
-		if c < '0' || c > '9' {
+		if !digit(c) {
 			return 0, false
 		}
 		n = n*10 + int64(c-'0')
 	}
 	return n, true
+}
+
+// options are what a Connection or Proxy-Connection header says.
+type options struct{ close, keep, upgrade, others bool }
+
+func readOptions(value []byte) (o options) {
+	for more := true; more; {
+		var option []byte
+		option, value, more = bytes.Cut(value, []byte(","))
+		switch option = bytes.Trim(option, " \t"); {
+		case len(option) == 0:
+		case equalFold(option, "close"):
+			o.close = true
+		case equalFold(option, "keep-alive"):
+			o.keep = true
+		case equalFold(option, "upgrade"):
+			o.upgrade = true
+		default:
+			o.others = true
+		}
+	}
+	return o
 }

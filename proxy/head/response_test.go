@@ -30,7 +30,7 @@ func TestParseResponse(t *testing.T) {
 		{"offer of an upgrade, and close", first + "Connection: Upgrade, close\r\n\r\n", 200, UntilClose, true},
 		{"two Connection headers", first + "Connection: close\r\nConnection: keep-alive\r\n\r\n", 200, UntilClose, true},
 
-		{"nominated header", first + "Connection: close, x-secret\r\n\r\n", 0, 0, false},
+		{"nominated header", first + "Connection: close, x-secret\r\n\r\n", 200, UntilClose, true},
 		{"two lengths", first + "Content-Length: 1\r\nContent-Length: 1\r\n\r\n", 0, 0, false},
 		{"list of lengths", first + "Content-Length: 1, 1\r\n\r\n", 0, 0, false},
 		{"signed length", first + "Content-Length: +1\r\n\r\n", 0, 0, false},
@@ -41,7 +41,7 @@ func TestParseResponse(t *testing.T) {
 		{"chunked twice", first + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 0, 0, false},
 		{"another coding", first + "Transfer-Encoding: gzip, chunked\r\n\r\n", 0, 0, false},
 		{"chunked in HTTP/1.0", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 0, 0, false},
-		{"upgrade", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", 0, 0, false},
+		{"upgrade", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", 101, UntilClose, false},
 		{"other protocol", "SSH-2.0-OpenSSH_9.2\r\n\r\n", 0, 0, false},
 		{"status of letters", "HTTP/1.1 2x0 OK\r\n\r\n", 0, 0, false},
 		{"control in the reason", "HTTP/1.1 200 O\x00K\r\n\r\n", 0, 0, false},
@@ -58,7 +58,8 @@ func TestParseResponse(t *testing.T) {
 		{"empty", "", 0, 0, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r, ok := ParseResponse([]byte(tc.in))
+			r, err := ParseResponse([]byte(tc.in))
+			ok := err == nil
 			if ok != (tc.status != 0) {
 				t.Fatalf("parsed %+v, %v", r, ok)
 			}
@@ -75,8 +76,8 @@ func FuzzParseResponse(f *testing.F) {
 	f.Add([]byte("HTTP/1.0 404\r\nConnection: keep-alive, upgrade\r\n\r\n"))
 	f.Add([]byte("HTTP/1.1 200 OK\r\ntransfer-encoding:chunked\r\nX: a\r\n b\r\n\r\n0\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, ok := ParseResponse(b)
-		if !ok {
+		r, err := ParseResponse(b)
+		if err != nil {
 			return
 		}
 		in := bytes.NewReader(b)

@@ -64,27 +64,28 @@ func (c *conn) Read(p []byte) (int, error) {
 		return n, err
 	}
 	c.refused.Add(1)
-	c.refuse()
+	Refuse(c)
 	return 0, io.EOF
 }
 
 // lingerLimit bounds how long a refused client may take to hang up.
 const lingerLimit = 200 * time.Millisecond
 
-// refuse sends the alert and closes. Unless the rest of the hello is read first,
-// closing resets the connection and the client may never see the alert.
-func (c *conn) refuse() {
+// Refuse sends the alert and closes c, whose client began with TLS. Unless the rest of
+// the hello is read first, closing resets the connection and the client may never see
+// the alert.
+func Refuse(c net.Conn) {
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(lingerLimit))
-	if _, err := c.Conn.Write(alert); err != nil {
+	_ = c.SetDeadline(time.Now().Add(lingerLimit))
+	if _, err := c.Write(alert); err != nil {
 		return
 	}
-	if c.CloseWrite() != nil {
+	if w, ok := c.(interface{ CloseWrite() error }); !ok || w.CloseWrite() != nil {
 		return
 	}
 	var rest [1024]byte
 	for {
-		if _, err := c.Conn.Read(rest[:]); err != nil {
+		if _, err := c.Read(rest[:]); err != nil {
 			return
 		}
 	}

@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -59,7 +60,7 @@ func drawFields(t *rapid.T) string {
 }
 
 var drawnRequest = rapid.Custom(func(t *rapid.T) string {
-	method := rapid.SampledFrom([]string{"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "REPORT", "M-SEARCH", "x"}).Draw(t, "method")
+	method := rapid.SampledFrom([]string{"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "REPORT", "M-SEARCH", "X"}).Draw(t, "method")
 	path := rapid.StringOfN(rapid.RuneFrom([]rune("!\"$%&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~")), 0, 30, -1).Draw(t, "path")
 	h := method + " ${url}/" + strings.ReplaceAll(path, "${", "$") + " HTTP/1.1\r\nHost: ${host}\r\n" + drawFields(t)
 	if method == "GET" || method == "HEAD" || method == "DELETE" {
@@ -112,6 +113,11 @@ func (s *scenario) pair(request, answer string) {
 		// The version and what concerns the connection change; the rest does not.
 		sent = strings.Replace(strings.Replace(sent, " HTTP/1.0\r\n", " HTTP/1.1\r\n", 1), "Connection: close\r\n", "", 1)
 		add(&s.client, "connect", "")
+	}
+	method, _, _ := strings.Cut(request, " ")
+	again := body == "" && slices.Contains([]string{"GET", "HEAD", "OPTIONS", "PUT", "DELETE"}, method)
+	if !again && len(s.origin) > 0 { // it has a connection of its own
+		add(&s.origin, "accept", "")
 	}
 	add(&s.client, "send", request)
 	add(&s.origin, "receive", sent)

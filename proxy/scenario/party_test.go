@@ -389,6 +389,7 @@ func (p *party) relay() error {
 	if err := p.want.skip(e.text); err != nil {
 		return err
 	}
+	p.queue = nil // the end of the message
 	var d net.Dialer
 	c, err := d.DialContext(p.run.ctx, "tcp", p.run.rig.listener.Addr().String())
 	if err != nil {

@@ -249,14 +249,14 @@ func (w *worker) scarce(fd int32) bool {
 func (w *worker) ask(fd int32, from netip.AddrPort, g Gate, b []byte) {
 	h, ok := w.parse(b)
 	if !ok || string(h.Method) != "CONNECT" || w.scarce(fd) {
-		w.handOver(fd, g, b, nil)
+		w.handOver(fd, g, b, HandedOn{})
 		return
 	}
 	p := w.takePending()
 	r, ok := g.Route(from, h, p.route.Addrs)
 	if !ok {
 		w.putPending(p)
-		w.handOver(fd, g, b, nil)
+		w.handOver(fd, g, b, HandedOn{Owner: r.Owner})
 		return
 	}
 	p.route = r
@@ -285,7 +285,8 @@ func (w *worker) parse(b []byte) (r head.Request, ok bool) {
 			ok = false
 		}
 	}()
-	return head.ParseRequest(b)
+	r, err := head.ParseRequest(b)
+	return r, err == nil
 }
 
 // drop ends a slot that is no tunnel yet.
@@ -304,11 +305,11 @@ func (w *worker) drop(i uint32) {
 	w.engine.cfg.tell(owner, stats)
 }
 
-// handOver gives a client to the gate, with the bytes b that it has sent, and
-// where its Route came to nothing with what is left of that. fd is in no epoll
-// set: the registration would outlive it in the duplicate. Where descriptors have
-// run out the client finds its connection closed, and the Owner is told.
-func (w *worker) handOver(fd int32, g Gate, b []byte, failure *Failure) {
+// handOver gives a client to the gate, with the bytes b that it has sent, and h. fd
+// is in no epoll set: the registration would outlive it in the duplicate. If
+// descriptors have run out, the client finds its connection closed, and the Owner is
+// told.
+func (w *worker) handOver(fd int32, g Gate, b []byte, h HandedOn) {
 	f := os.NewFile(uintptr(fd), "client")
 	c, err := net.FileConn(f)
 	f.Close()
@@ -317,16 +318,12 @@ func (w *worker) handOver(fd int32, g Gate, b []byte, failure *Failure) {
 		err = unix.ENOTCONN // the client has reset the connection meanwhile
 	}
 	if err != nil {
-		if failure != nil {
-			w.engine.cfg.tell(failure.Owner, Stats{Connect: failure.Connect, Unopened: true, Err: fmt.Errorf("hand over the client: %w", err)})
+		if h.Owner != nil {
+			w.engine.cfg.tell(h.Owner, Stats{Connect: h.Connect, Unopened: true, Err: fmt.Errorf("hand over the client: %w", err)})
 		}
 		return
 	}
 	tcp := c.(*net.TCPConn)
 	_ = tcp.SetKeepAliveConfig(keepAlive) // net.FileConn sets its own, 15 s apart
-	if b = slices.Clone(b); failure != nil {
-		g.Unreached(tcp, b, *failure)
-	} else {
-		g.Serve(tcp, b)
-	}
+	g.Serve(tcp, slices.Clone(b), h)
 }

@@ -233,7 +233,7 @@ func (w *worker) connected(i uint32, k int) {
 		if err == nil {
 			err = unix.EAGAIN // a new socket takes more than these bytes
 		}
-		w.fail(i, client, "write to", err)
+		w.fail(i, client, writeTo, err)
 		return
 	}
 	w.begin(i)
@@ -270,8 +270,8 @@ func (w *worker) unconnected(i uint32) {
 	if s.watched[client] {
 		_ = epollCtl(w.epoll, unix.EPOLL_CTL_DEL, fd, nil)
 	}
-	failure := Failure{Owner: p.route.Owner, Connect: time.Duration(w.engine.cfg.clock() - s.since), Err: p.err}
-	w.handOver(fd, p.gate, p.sent, &failure)
+	failure := HandedOn{Owner: p.route.Owner, Connect: time.Duration(w.engine.cfg.clock() - s.since), Err: p.err}
+	w.handOver(fd, p.gate, p.sent, failure)
 	w.release(i)
 }
 

@@ -43,7 +43,7 @@ type door struct {
 	refuse    bool
 	ends      owner
 	served    chan net.Conn
-	unreached chan Failure
+	unreached chan HandedOn
 	reach     reach
 }
 
@@ -69,11 +69,11 @@ func (d *door) Route(client netip.AddrPort, r head.Request, room []netip.AddrPor
 // locate sends what is routed to the stage.
 func (d *door) locate() { d.to = []netip.AddrPort{netip.MustParseAddrPort(d.ln.Addr().String())} }
 
-func (d *door) Serve(c *net.TCPConn, unread []byte) { d.served <- Replay(c, unread) }
-
-func (d *door) Unreached(c *net.TCPConn, unread []byte, f Failure) {
-	d.unreached <- f
-	d.Serve(c, unread)
+func (d *door) Serve(c *net.TCPConn, unread []byte, h HandedOn) {
+	if h.Err != nil {
+		d.unreached <- h
+	}
+	d.served <- Replay(c, unread)
 }
 
 // newDoor returns a gate that an engine accepts for, and its address. set changes
@@ -85,7 +85,7 @@ func newDoor(t *testing.T, set ...func(*door)) (d *door, addr string, stop func(
 	if err != nil {
 		t.Fatal(err)
 	}
-	d = &door{stage: s, ends: make(owner, 100), served: make(chan net.Conn, 100), unreached: make(chan Failure, 100), reach: make(reach, 2000)}
+	d = &door{stage: s, ends: make(owner, 100), served: make(chan net.Conn, 100), unreached: make(chan HandedOn, 100), reach: make(reach, 2000)}
 	d.locate()
 	for _, f := range set {
 		f(d)

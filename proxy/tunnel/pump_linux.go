@@ -14,8 +14,6 @@ const turnBudget = 16
 // minChunk is what a direction splices at once when it turns to splicing.
 const minChunk = 64 << 10
 
-var sideName = [2]string{"client", "upstream"}
-
 // pump moves bytes in direction d until the source is drained, the destination
 // is full, the direction ends or its budget is spent. It may end the tunnel.
 //
@@ -80,7 +78,7 @@ func (w *worker) message(i uint32, s *slot, m *meta, d int) bool {
 		w.drained(i, s, d)
 		return false
 	case err != nil:
-		w.fail(i, d, "read from", err)
+		w.fail(i, d, readFrom, err)
 		return false
 	case n == 0:
 		x.eof = true
@@ -113,7 +111,7 @@ func (w *worker) message(i uint32, s *slot, m *meta, d int) bool {
 // again.
 func (w *worker) drained(i uint32, s *slot, d int) {
 	if s.errno[d] != 0 {
-		w.fail(i, d, "write to", syscall.Errno(s.errno[d]))
+		w.fail(i, d, writeTo, syscall.Errno(s.errno[d]))
 		return
 	}
 	x := &s.dir[d]
@@ -146,7 +144,7 @@ func (w *worker) fill(i uint32, s *slot, d int) bool {
 		w.pipes.put(x)
 		return true
 	case err != nil:
-		w.fail(i, d, "read from", err)
+		w.fail(i, d, readFrom, err)
 		return false
 	case n == 0:
 		x.eof = true
@@ -221,7 +219,7 @@ func (w *worker) block(i uint32, s *slot, d int) {
 // passed on. The tunnel ends when both directions have.
 func (w *worker) pass(i uint32, s *slot, d int) {
 	if s.errno[d] != 0 {
-		w.fail(i, d, "write to", syscall.Errno(s.errno[d]))
+		w.fail(i, d, writeTo, syscall.Errno(s.errno[d]))
 		return
 	}
 	w.pipes.put(&s.dir[d])
@@ -251,7 +249,7 @@ func (w *worker) deaf(i uint32, side int, err error) {
 		w.end(i, nil)
 		return
 	case !ok || x.done:
-		w.fail(i, side, "write to", err)
+		w.fail(i, side, writeTo, err)
 		return
 	}
 	s.errno[side] = int32(errno)
@@ -271,5 +269,5 @@ func (w *worker) fail(i uint32, side int, what string, err error) {
 			_ = unix.SetsockoptLinger(other, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		}
 	}
-	w.end(i, fmt.Errorf("%s %s: %w", what, sideName[side], err))
+	w.end(i, &Error{Client: side == client, Op: what, Err: err})
 }

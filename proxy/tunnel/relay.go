@@ -135,7 +135,7 @@ func (p *pair) copy(dst, src net.Conn, head []byte, from, to string, ended, dstE
 			if err != nil {
 				// What dst has sent before still goes to src, as it would without a
 				// proxy. The direction that reads it ends the tunnel.
-				err = fmt.Errorf("write to %s: %w", to, err)
+				err = &Error{Client: to == sideName(true), Op: writeTo, Err: err}
 				p.cause.CompareAndSwap(nil, &err)
 				p.half.Store(true)
 				return
@@ -155,7 +155,7 @@ func (p *pair) copy(dst, src net.Conn, head []byte, from, to string, ended, dstE
 			continue
 		}
 		if !errors.Is(err, io.EOF) {
-			p.cut(fmt.Errorf("read from %s: %w", from, err))
+			p.cut(&Error{Client: from == sideName(true), Op: readFrom, Err: err})
 			return
 		}
 		ended.Store(true)
@@ -170,9 +170,16 @@ func (p *pair) copy(dst, src net.Conn, head []byte, from, to string, ended, dstE
 }
 
 // cut ends the tunnel. The first cause counts; what fails after it is only the
-// consequence.
+// consequence. A reset is passed on as one.
 func (p *pair) cut(cause error) {
 	p.cause.CompareAndSwap(nil, &cause)
+	if e, ok := errors.AsType[*Error](cause); ok && e.Left() {
+		for _, c := range []net.Conn{p.Client, p.Upstream} {
+			if tcp := tcpOf(c); tcp != nil {
+				_ = tcp.SetLinger(0)
+			}
+		}
+	}
 	p.Client.Close()
 	p.Upstream.Close()
 }
@@ -239,6 +246,20 @@ func (e *relay) Shutdown(ctx context.Context) (cut int) {
 		select {
 		case <-empty: // another may have been started meanwhile
 		case <-done:
+		}
+	}
+}
+
+// tcpOf returns the TCP connection that carries c; nil if there is none.
+func tcpOf(c net.Conn) *net.TCPConn {
+	for {
+		switch x := c.(type) {
+		case *net.TCPConn:
+			return x
+		case interface{ NetConn() net.Conn }:
+			c = x.NetConn()
+		default:
+			return nil
 		}
 	}
 }

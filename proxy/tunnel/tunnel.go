@@ -69,15 +69,13 @@ type Engine interface {
 // not block. What they are given as a connection and bytes read from it is theirs;
 // Replay puts both together.
 type Gate interface {
-	// Route is asked about a CONNECT of the strict common form. It must not keep
-	// r. It may append to room, which is empty, for Route.Addrs. Where it returns
-	// false, the client goes to Serve.
+	// Route is asked about a valid CONNECT. It must not keep r. It may append to room,
+	// which is empty, for Route.Addrs. If it returns false, the client goes to Serve,
+	// with the Owner of the Route.
 	Route(client netip.AddrPort, r head.Request, room []netip.AddrPort) (Route, bool)
-	// Serve takes over a connection that is not for Route.
-	Serve(c *net.TCPConn, unread []byte)
-	// Unreached takes over a connection whose Route came to nothing, to answer the
-	// CONNECT at the start of unread. The Owner is told nothing more.
-	Unreached(c *net.TCPConn, unread []byte, f Failure)
+	// Serve takes over a connection that is not for Route, or whose Route came to
+	// nothing.
+	Serve(c *net.TCPConn, unread []byte, h HandedOn)
 }
 
 // A Route is where a client's tunnel goes.
@@ -100,11 +98,12 @@ type Reach interface {
 	Reached(to netip.AddrPort)
 }
 
-// A Failure is what is left of a Route none of whose addresses was reached.
-type Failure struct {
-	Owner   Owner
-	Connect time.Duration // spent on it
-	Err     error         // of the most telling attempt; a timeout where none ended
+// HandedOn is what a Gate has begun for a client that goes to Serve. The zero value
+// is nothing. The Owner is told nothing more.
+type HandedOn struct {
+	Owner   Owner         // of the Route; nil: there was none
+	Connect time.Duration // spent on connecting
+	Err     error         // why no address was reached; nil: none was tried
 }
 
 // An Acceptor is an Engine that can accept clients by itself, connect and relay
@@ -122,6 +121,32 @@ var (
 	ErrHalfOpen = errors.New("one side closed, and no byte the other way for the half-closed timeout")
 	ErrShutdown = errors.New("cut by the shutdown")
 )
+
+// Values of Error.Op.
+const (
+	readFrom = "read from"
+	writeTo  = "write to"
+)
+
+// An Error is one of a side of a tunnel.
+type Error struct {
+	Client bool   // the side of the client
+	Op     string // readFrom or writeTo
+	Err    error
+}
+
+func (e *Error) Error() string { return e.Op + " " + sideName(e.Client) + ": " + e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+func sideName(client bool) string {
+	if client {
+		return "client"
+	}
+	return "upstream"
+}
+
+// Left reports whether the side has closed or reset the connection.
+func (e *Error) Left() bool { return isGone(e.Err) }
 
 // Config holds the limits of an Engine.
 type Config struct {

@@ -1,4 +1,4 @@
-package proxy
+package mitm
 
 import (
 	"time"
@@ -12,7 +12,7 @@ func (ses *session) accepted() {
 	if ses.asked.Swap(true) || ses.cert == nil {
 		return
 	}
-	ses.st.Exceptions.Succeeded(ses.host(), ses.x.rec.Client)
+	ses.State.Exceptions.Succeeded(ses.Host(), ses.Client())
 }
 
 // doubt looks at a session that has ended without a request: the client has
@@ -20,34 +20,34 @@ func (ses *session) accepted() {
 // TLS is not HTTP. Browsers close connections that they have opened in advance,
 // too, but not at once.
 func (ses *session) doubt() {
-	if ses.d.Page || ses.since.IsZero() || ses.asked.Load() || ses.i.s.Draining() {
+	if ses.Page || ses.since.IsZero() || ses.asked.Load() || ses.i.cfg.Draining() {
 		return
 	}
 	switch soon := time.Since(ses.since) < certificateDoubt; {
 	case soon:
-		ses.x.rec.Error = "the client closed without a request after it had seen the certificate"
+		ses.Record.Error = "the client closed without a request after it had seen the certificate"
 	case len(ses.hello.Protocols) == 0:
-		ses.x.rec.Error = "no HTTP request within TLS"
+		ses.Record.Error = "no HTTP request within TLS"
 	default:
 		return
 	}
-	ses.refused(ses.x.rec.Error, false)
+	ses.refused(ses.Record.Error, false)
 }
 
 // refused notes that the client does not take the certificate.
 func (ses *session) refused(reason string, sure bool) {
-	if ses.d.Page {
+	if ses.Page {
 		return // nothing is tunnelled that is denied
 	}
-	v := ses.st.Exceptions.Refused(ses.host(), ses.x.rec.Client, reason, sure)
+	v := ses.State.Exceptions.Refused(ses.Host(), ses.Client(), reason, sure)
 	if !v.Exempt {
 		return
 	}
-	fields := []zap.Field{zap.String("host", ses.host()), zap.String("reason", reason), zap.Time("until", v.Until)}
+	fields := []zap.Field{zap.String("host", ses.Host()), zap.String("reason", reason), zap.Time("until", v.Until)}
 	if v.Everybody {
-		ses.i.s.ops.Warn("several clients refuse interception of a host: it is tunnelled for everybody (see `espalier inspect exceptions`)", fields...)
+		ses.i.cfg.Ops.Warn("several clients refuse interception of a host: it is tunnelled for everybody (see `espalier inspect exceptions`)", fields...)
 		return
 	}
-	ses.i.s.ops.Warn("a client refuses interception of a host: it is tunnelled for that client (see `espalier inspect exceptions`)",
-		append(fields, zap.Stringer("client", ses.x.rec.Client))...)
+	ses.i.cfg.Ops.Warn("a client refuses interception of a host: it is tunnelled for that client (see `espalier inspect exceptions`)",
+		append(fields, zap.Stringer("client", ses.Client()))...)
 }

@@ -1,10 +1,8 @@
-package proxy
+package limits
 
 import (
 	"fmt"
 	"math"
-	"net"
-	"net/http"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -12,9 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
-
-	"espalier/proxy/waiting"
 )
 
 // While the proxy is overloaded, new requests for what is not Apple's are turned
@@ -54,37 +51,38 @@ const (
 func high(limit int64) int64 { return limit - limit/10 }
 func low(limit int64) int64  { return limit - limit/5 }
 
-// because says why the proxy is overloaded, "" where it is not.
-func (o *overload) because() string {
-	if s := o.now.Load(); s != nil {
+// Overloaded says why new requests that are not Apple's are refused; "" if they
+// are not.
+func (m *Limits) Overloaded() string {
+	if s := m.overload.now.Load(); s != nil {
 		return *s
 	}
 	return ""
 }
 
-// ranShort notes that descriptors have come to the reserve.
-func (m *limits) ranShort() {
+// RanShort notes that descriptors have come to the reserve.
+func (m *Limits) RanShort() {
 	o := &m.overload
 	o.short.Store(max(int64(time.Since(o.start)), 1))
 	o.relieve()
-	if o.because() == "" {
-		m.look()
+	if m.Overloaded() == "" {
+		m.Look()
 	}
 }
 
-// look enters and leaves the overload.
-func (m *limits) look() {
+// Look enters and leaves the overload. Watch calls it every second.
+func (m *Limits) Look() {
 	o := &m.overload
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	before := o.because()
+	before := m.Overloaded()
 	bound := high
 	if before != "" {
 		bound = low
 	}
 	tunnels, requests := m.tunnels.Load(), m.requests.Load()
 	busy := m.busy()
-	if before == "" && busy+int64(o.idle()) >= high(int64(m.descriptors)) {
+	if before == "" && busy+int64(o.idle()) >= high(int64(m.Descriptors)) {
 		o.relieve()
 	}
 	short := o.short.Load()
@@ -106,7 +104,7 @@ func (m *limits) look() {
 		why = fmt.Sprintf("open tunnels come near proxy.max_tunnels, %d", m.maxTunnels)
 	case requests > bound(m.maxRequests):
 		why = fmt.Sprintf("plain requests come near their limit, %d", m.maxRequests)
-	case busy > bound(int64(m.descriptors)):
+	case busy > bound(int64(m.Descriptors)):
 		why = "open files come near their limit (LimitNOFILE=, ulimit -n)"
 	case used > bound(allowed):
 		why = fmt.Sprintf("memory comes near its limit, %d MB (GOMEMLIMIT, or nine tenths of the control group's)", allowed>>20)
@@ -122,14 +120,14 @@ func (m *limits) look() {
 	}
 }
 
-// watch looks for overload until stop is closed.
-func (m *limits) watch(stop <-chan struct{}) {
+// Watch looks for overload until stop is closed.
+func (m *Limits) Watch(stop <-chan struct{}) {
 	tick := time.NewTicker(overloadInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			m.look()
+			m.Look()
 		case <-stop:
 			return
 		}
@@ -163,36 +161,28 @@ func (r *memory) read() (used, limit int64) {
 	return value(0) + max(rest, 0), limit
 }
 
-// relieve closes connections that are kept for later only, as many as help soon.
-// It does not block.
-func (s *Server) relieve() {
-	if !s.relieving.CompareAndSwap(false, true) {
-		return
+var (
+	overloadedDesc = prometheus.NewDesc("espalier_overloaded",
+		"1 while new requests that are not Apple's are refused because a limit is near.", nil, nil)
+	shedDesc = prometheus.NewDesc("espalier_shed_total",
+		"Requests, and for the reason waiting connections without one, that were turned away because of a limit.",
+		[]string{"reason"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (m *Limits) Describe(ch chan<- *prometheus.Desc) {
+	ch <- overloadedDesc
+	ch <- shedDesc
+}
+
+// Collect implements prometheus.Collector.
+func (m *Limits) Collect(ch chan<- prometheus.Metric) {
+	on := 0.0
+	if m.Overloaded() != "" {
+		on = 1
 	}
-	go func() {
-		defer s.relieving.Store(false)
-		s.room.Shed(s.room.Len()/2 + 1)
-		s.quick.pool.closeIdle()
-		if st := s.state.Load(); st != nil {
-			st.transport.CloseIdleConnections()
-		}
-	}()
+	ch <- prometheus.MustNewConstMetric(overloadedDesc, prometheus.GaugeValue, on)
+	for i, reason := range reasons {
+		ch <- prometheus.MustNewConstMetric(shedDesc, prometheus.CounterValue, float64(m.shed[i].Load()), reason)
+	}
 }
-
-// idle is the number of connections that relieve could close, but for those of
-// the general way to destinations.
-func (s *Server) idle() int { return s.room.Len() + s.quick.pool.len() }
-
-// connState is http.Server.ConnState.
-func (s *Server) connState(c net.Conn, state http.ConnState) {
-	nextRequest(c, state)
-	s.room.ConnState(c, state)
-}
-
-// Overloaded says why new requests for what is not Apple's are turned away, ""
-// where they are not.
-func (s *Server) Overloaded() string { return s.limits.overload.because() }
-
-// Room is where connections wait that have not asked for anything. What else the
-// process serves should wait there too: the longest wait is the first to end.
-func (s *Server) Room() *waiting.Room { return s.room }

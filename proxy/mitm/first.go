@@ -1,12 +1,14 @@
-package proxy
+package mitm
 
 import (
-	"fmt"
+	"errors"
 	"net"
+	"os"
 	"syscall"
 	"time"
 
 	"espalier/policy"
+	"espalier/proxy/exchange"
 	"espalier/proxy/tunnel"
 )
 
@@ -20,21 +22,21 @@ func (ses *session) first() (bool, error) {
 	if n > 0 {
 		return true, nil
 	}
-	d := ses.st.Policy.Unknown(ses.d)
+	d := ses.State.Policy.Unknown(ses.Decision)
 	switch {
-	case !isTimeout(err):
-		return false, fmt.Errorf("the client closed before it sent anything: %w", err)
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		return false, exchange.ErrClientClosed
 	case d.Action != policy.Tunnel: // whatever the destination says
 		_ = ses.SetDeadline(time.Now().Add(helloTimeout))
-		if n, err = ses.more(); n > 0 || isTimeout(err) {
+		if n, err = ses.more(); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 			return n > 0, nil
 		}
-		return false, fmt.Errorf("the client closed before it sent anything: %w", err)
+		return false, exchange.ErrClientClosed
 	}
 	if err := ses.dial(d.Dial); err != nil {
 		return false, err
 	}
-	_ = ses.SetDeadline(time.Now().Add(ses.i.s.cfg.IdleTimeout))
+	_ = ses.SetDeadline(time.Now().Add(ses.i.cfg.Idle))
 	spoke := make(chan bool, 1)
 	go func() {
 		has := readable(ses.upstream)
@@ -52,10 +54,10 @@ func (ses *session) first() (bool, error) {
 		return false, nil
 	case n > 0:
 		return true, nil
-	case isTimeout(err):
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		return false, tunnel.ErrIdle
 	}
-	return false, fmt.Errorf("the client closed before it sent anything: %w", err)
+	return false, exchange.ErrClientClosed
 }
 
 // readable waits until c, a TCP connection, has something to read or has ended.

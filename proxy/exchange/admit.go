@@ -1,0 +1,273 @@
+package exchange
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"espalier/policy"
+	"espalier/policy/auth"
+	"espalier/proxy/egress"
+	"espalier/proxy/limits"
+	"espalier/proxy/refusal"
+)
+
+// A Request is what an entry has read of a request, before anything is decided.
+type Request struct {
+	// Scheme is that of the URL, in lower case; empty for a CONNECT.
+	Scheme string
+	// Authority is the host and port, as sent. The port may be missing but in a
+	// CONNECT.
+	Authority string
+	// Path is that of the URL without the query, as sent.
+	Path string
+	// Invalid says what makes the URL no destination; nil: it may be one.
+	Invalid error
+	Header  Header
+	// Session is the intercepted connection that the request came on; nil: the proxy
+	// was asked.
+	Session *Session
+	// InLoop is set in an event loop, which must not wait.
+	InLoop bool
+}
+
+// A Refused says how a request is refused.
+type Refused struct {
+	refusal.Refusal
+	// Field is one more header field of the answer; zero: none.
+	Field struct{ Name, Value string }
+}
+
+// ErrWait is what Admit returns to an event loop that would have to wait. Nothing is
+// counted then, and Admit may be asked again.
+var ErrWait = errors.New("the decision may take time")
+
+// Error implements error.
+func (r *Refused) Error() string { return r.Text }
+
+func refuse(r refusal.Refusal) error { return &Refused{Refusal: r} }
+
+// refuseWith is refuse with a header field.
+func refuseWith(r refusal.Refusal, name, value string) error {
+	refused := &Refused{Refusal: r}
+	refused.Field.Name, refused.Field.Value = name, value
+	return refused
+}
+
+// Admit decides about a request: its destination, the policy, sign-in, and limits.
+// Without an error x.Decision says what to do with it, and its place is counted
+// until Finish. A *Refused is what to tell the client. A second call returns what the
+// first did, so that an event loop may hand x on.
+func (x *Exchange) Admit(ctx context.Context, r *Request) error {
+	if !x.asked {
+		x.outcome = x.admit(ctx, r)
+		x.asked = x.outcome != ErrWait
+	}
+	return x.outcome
+}
+
+func (x *Exchange) admit(ctx context.Context, r *Request) error {
+	if x.Record.Method != http.MethodConnect { // no person reads the answer to a CONNECT
+		x.header = r.Header
+	}
+	x.State = x.p.State()
+	if r.Scheme != "" {
+		x.Record.URL = recordURL(r.Scheme, r.Authority, r.Path)
+	}
+	if err := x.locate(r); err != nil {
+		return err
+	}
+	if d := x.State.Dialer; d.HasParent() {
+		d.OwnQuestion(x.Target.Host) // that came back
+		if via := r.Header.Get("via"); via != "" && d.IsLoop([]string{via}) {
+			err := fmt.Errorf("the parent proxy sends the request back: %w", egress.ErrLoop)
+			x.Fail(err)
+			return refuse(refusal.For(err))
+		}
+	}
+	kind := limits.Request
+	var err error
+	if r.Session != nil {
+		err = x.decideInside(r)
+	} else {
+		if x.Record.Method == http.MethodConnect {
+			kind = limits.Tunnel
+		}
+		err = x.decide(ctx, r)
+	}
+	if err != nil && !x.Decision.Page {
+		return err
+	}
+	if full := x.enter(kind, r); full != nil {
+		if err != nil { // a CONNECT that is denied: without the page
+			return err
+		}
+		x.Fail(full)
+		return refuse(refusal.For(full))
+	}
+	return nil
+}
+
+// locate finds the destination.
+func (x *Exchange) locate(r *Request) error {
+	scheme, port := "http", uint16(80)
+	switch {
+	case r.Session != nil:
+		scheme, port = r.Session.Scheme(), r.Session.Target.Port
+	case x.Record.Method == http.MethodConnect:
+		scheme, port = "", 0
+	}
+	if r.Scheme != scheme {
+		x.Record.Host = r.Authority
+		x.Deny(RuleScheme, "scheme "+r.Scheme)
+		return refuse(refusal.Scheme)
+	}
+	target, err := policy.ParseTarget(r.Authority, port)
+	if err == nil {
+		x.SetTarget(target)
+		err = r.Invalid
+	} else {
+		x.Record.Host = r.Authority
+	}
+	if err != nil {
+		x.Deny(RuleTarget, err.Error())
+		return refuse(refusal.Name)
+	}
+	return nil
+}
+
+// decide asks the policy, and a second time if the first answer is that the user
+// must sign in and the request has credentials. Credentials are not looked at
+// otherwise: Apple's hosts see and cost none.
+func (x *Exchange) decide(ctx context.Context, r *Request) error {
+	st := x.State
+	ask := policy.Request{Target: x.Target, Client: x.Record.Client, Connect: x.Record.Method == http.MethodConnect}
+	d := st.Policy.Decide(&ask)
+	if d.Action != policy.Challenge {
+		x.SetDecision(d)
+		return refusedBy(d)
+	}
+	name, password, ok := parseBasic(r.Header.Get("proxy-authorization"))
+	if !ok {
+		x.SetDecision(d)
+		return refuseWith(refusal.SignIn, "Proxy-Authenticate", st.Auth.Challenge())
+	}
+	if r.InLoop {
+		return ErrWait
+	}
+	user, err := st.Auth.SignIn(ctx, ask.Client, name, password)
+	throttled := (*auth.DampedError)(nil)
+	switch {
+	case err == nil:
+		ask.User, ask.Groups = user.Name, user.Groups
+		x.Record.User, x.Groups = user.Name, user.Groups
+		d = st.Policy.Decide(&ask)
+		x.SetDecision(d)
+		return refusedBy(d)
+	case errors.Is(err, auth.ErrWrong):
+		x.SetDecision(d)
+		x.Record.Error = err.Error()
+		return refuseWith(refusal.SignIn, "Proxy-Authenticate", st.Auth.Challenge())
+	// A 407 would make the device ask its user for a password that does not help now.
+	case errors.As(err, &throttled):
+		d.Action = policy.Deny
+		x.SetDecision(d)
+		x.Record.Error = err.Error()
+		return refuseWith(refusal.Throttled, "Retry-After", strconv.Itoa(int(math.Ceil(throttled.Wait.Seconds()))))
+	}
+	d.Action = policy.Error
+	x.SetDecision(d)
+	x.Record.Error = err.Error()
+	return refuseWith(refusal.NoSignIn, "Retry-After", "5")
+}
+
+// decideInside decides about a request in a session. The policy is asked for each,
+// since its host may be another than the connection's.
+func (x *Exchange) decideInside(r *Request) error {
+	ses := r.Session
+	x.Record.User, x.Groups = ses.Record.User, ses.Groups
+	d := ses.Decision
+	if !ses.Page {
+		d = x.State.Policy.Decide(ses.Ask(x.Target))
+	}
+	x.SetDecision(d)
+	x.Decision.Page = false
+	switch {
+	case x.Target != ses.Target && x.Target != ses.Name:
+		if d.Action != policy.Deny {
+			x.Deny(RuleMisdirected, fmt.Sprintf("the connection is for %s", ses.Host()))
+		}
+		return refuse(refusal.Misdirected)
+	case x.Record.Method == http.MethodConnect:
+		x.Deny(RuleScheme, "a CONNECT inside an intercepted connection")
+		return refuse(refusal.Scheme)
+	case d.Action == policy.Deny:
+		return refusedBy(d)
+	case d.Action == policy.Challenge:
+		// Users sign in for the CONNECT: the client knows of no proxy here.
+		x.Deny(d.Rule, "no user has signed in")
+		return refuse(refusal.Denied)
+	}
+	x.Record.Action = policy.Inspect // also if a reload has exempted the host meanwhile
+	if x.Target != ses.Target && d.Dial == x.Target {
+		x.Decision.Dial = ses.Decision.Dial // the client has looked its server up by itself
+	}
+	return nil
+}
+
+// enter counts x as one of kind until it is finished.
+func (x *Exchange) enter(kind limits.Kind, r *Request) error {
+	apple := x.Decision.Match.OK() && r.Session == nil && !x.Decision.Page
+	if err := x.p.Limits.Enter(kind, x.Record.Client, apple); err != nil {
+		return err
+	}
+	x.counted = kind
+	if kind == limits.Tunnel && !r.InLoop {
+		if err := x.p.Limits.Scarce(); err != nil {
+			x.release()
+			return err
+		}
+	}
+	return nil
+}
+
+// refusedBy is the refusal that d is; nil if it lets the request pass.
+func refusedBy(d policy.Decision) error {
+	switch {
+	case d.Action != policy.Deny:
+		return nil
+	case d.Rule == policy.RuleClients:
+		return refuse(refusal.Client)
+	}
+	return refuse(refusal.Denied)
+}
+
+// parseBasic parses the credentials of a Proxy-Authorization header (RFC 7617).
+func parseBasic(header string) (name, password string, ok bool) {
+	scheme, encoded, _ := strings.Cut(header, " ")
+	if !strings.EqualFold(scheme, "Basic") {
+		return "", "", false
+	}
+	decoded, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
+	if err != nil {
+		return "", "", false
+	}
+	return strings.Cut(string(decoded), ":")
+}
+
+// recordURL is what a record keeps of a URL: no query, no fragment, no credentials,
+// since these are private.
+func recordURL(scheme, authority, path string) string {
+	if path == "" {
+		path = "/"
+	}
+	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
+		authority = authority[i+1:]
+	}
+	return scheme + "://" + authority + path
+}

@@ -1,0 +1,204 @@
+package exchange
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"espalier/policy"
+	"espalier/policy/catalog"
+	"espalier/proxy/accesslog"
+	"espalier/proxy/egress"
+	"espalier/proxy/limits"
+	"espalier/proxy/refusal"
+	"espalier/proxy/traffic"
+	"espalier/proxy/tunnel"
+)
+
+// Rules in records of requests that no rule of the policy refused.
+const (
+	RuleTarget      = "invalid-target"    // the destination is not valid
+	RuleMalformed   = "malformed-request" // not valid HTTP
+	RuleMethod      = "method"            // TRACE
+	RuleScheme      = "scheme"            // of another URL than http
+	RuleMisdirected = "misdirected"       // inside TLS, for another host than the connection
+	RuleGuard       = "address-guard"     // the destination's address is not for clients
+)
+
+// ErrClientClosed is the error in records of requests that the client gave up.
+var ErrClientClosed = errors.New("client_closed")
+
+// An Exchange is the account of one request, from its first byte to its record. It
+// is begun, admitted or refused, and finished exactly once, whoever hands it on.
+// One goroutine has it at a time, but for AddUp and AddDown.
+type Exchange struct {
+	Record   accesslog.Record // of which Up, Down and Duration are set at the end
+	Target   policy.Target
+	State    *State          // that decided
+	Decision policy.Decision // set once it is admitted
+	Groups   []string        // of the user
+
+	p        *Pipeline
+	start    time.Time
+	header   Header // of the request, for pages; nil: none
+	service  *traffic.Service
+	counted  limits.Kind
+	asked    bool  // Admit was, and
+	outcome  error // this is its answer
+	finished bool
+	up, down atomic.Int64
+}
+
+// Header is the header of a request. Get returns the values of a field, by its name
+// in lower case, joined by commas; "" if there is none.
+type Header interface{ Get(name string) string }
+
+// SetTarget notes where the request wants to go.
+func (x *Exchange) SetTarget(t policy.Target) {
+	x.Target = t
+	x.Record.Host, x.Record.Port = t.Host, t.Port
+}
+
+// SetHeader notes the request's header, from which a refusal takes what the client
+// reads. It is used until Finish.
+func (x *Exchange) SetHeader(h Header) { x.header = h }
+
+// SetDecision notes what the policy said.
+func (x *Exchange) SetDecision(d policy.Decision) {
+	x.Decision = d
+	x.Record.Service, x.Record.Action, x.Record.Rule = d.Service(), d.Action, d.Rule
+	x.service = x.p.traffic.Service(x.Record.Service)
+}
+
+// Deny notes a refusal that the proxy itself made, beside the policy.
+func (x *Exchange) Deny(rule, why string) {
+	x.Record.Action, x.Record.Rule, x.Record.Error = policy.Deny, rule, why
+}
+
+// Fail notes that a permitted request did not succeed: the address guard refused it,
+// or something went wrong on the way.
+func (x *Exchange) Fail(err error) {
+	if errors.Is(err, ErrClientClosed) {
+		x.Record.Error = ErrClientClosed.Error() // which is nobody's fault
+		return
+	}
+	if forbidden := (*egress.ForbiddenError)(nil); errors.As(err, &forbidden) {
+		x.Deny(RuleGuard, err.Error())
+		return
+	}
+	if p, ok := errors.AsType[*egress.PanicError](err); ok {
+		x.p.panics.Add(1)
+		x.p.ops.Error("panic on the way to an origin", zap.Any("panic", p.Fault), zap.ByteString("stack", p.Stack))
+	}
+	if e := limits.AsError(err); e != nil {
+		x.p.Limits.TurnedAway(e.Reason)
+	}
+	x.Record.Action, x.Record.Error = policy.Error, err.Error()
+}
+
+// Render returns what a client is told that is refused by r, and counts that.
+func (x *Exchange) Render(r refusal.Refusal) (http.Header, string) {
+	x.p.refused(r)
+	n := refusal.Notice{Host: x.Target.Host, Reference: x.Record.ID.String()}
+	if st := x.p.State(); st != nil {
+		n.Contact = st.Contact
+	}
+	if x.Record.Action == policy.Deny {
+		n.Rule = x.Record.Rule
+	}
+	if x.header != nil {
+		n.Accept, n.AcceptLanguage = x.header.Get("accept"), x.header.Get("accept-language")
+	}
+	return r.Render(n)
+}
+
+// Service is what bytes are counted for. It is nil before there is a decision.
+func (x *Exchange) Service() *traffic.Service { return x.service }
+
+// AddUp counts n bytes of payload from the client, AddDown to it. They may be called
+// from any goroutine, until Finish.
+func (x *Exchange) AddUp(n int64)   { x.up.Add(n); x.service.AddUp(n) }
+func (x *Exchange) AddDown(n int64) { x.down.Add(n); x.service.AddDown(n) }
+
+// Finished reports whether the record is written.
+func (x *Exchange) Finished() bool { return x.finished }
+
+// release gives back the place that Admit took.
+func (x *Exchange) release() {
+	if x.counted != limits.None {
+		x.p.Limits.Leave(x.counted, x.Record.Client)
+		x.counted = limits.None
+	}
+}
+
+// Finish writes the record, with the status that the client was told, 0 for none,
+// and counts the request. Further calls do nothing.
+func (x *Exchange) Finish(status int) {
+	if x.finished {
+		return
+	}
+	x.finished = true
+	x.release()
+	rec := &x.Record
+	rec.Up, rec.Down = x.up.Load(), x.down.Load()
+	rec.Time = time.Now()
+	rec.Duration = rec.Time.Sub(x.start)
+	rec.Status = status
+	if rec.Service == "" {
+		rec.Service = catalog.Other
+	}
+	if x.Decision.HideURL {
+		rec.URL = ""
+	}
+	service := x.p.traffic.Service(rec.Service)
+	service.Request(rec.Action)
+	service.Recorded(rec.Up, rec.Down)
+	if rec.Connect > 0 {
+		x.p.traffic.Connected(rec.Connect)
+	}
+	x.p.log.Write(rec)
+}
+
+// Drop ends the account without a record: nothing was asked of a destination.
+func (x *Exchange) Drop() {
+	x.finished = true
+	x.release()
+}
+
+func (x *Exchange) panicked(fault any) {
+	if !x.finished {
+		x.Fail(fmt.Errorf("panic: %v", fault))
+		x.Finish(0)
+	}
+}
+
+// TunnelDone implements tunnel.Owner. The engine has counted the bytes for the
+// service.
+func (x *Exchange) TunnelDone(stats tunnel.Stats) {
+	x.up.Add(stats.Up)
+	x.down.Add(stats.Down)
+	if stats.Connect != 0 {
+		x.Record.Connect = stats.Connect
+	}
+	if stats.Upstream.IsValid() {
+		x.Record.Upstream = stats.Upstream
+	}
+	if e, ok := errors.AsType[*tunnel.Error](stats.Err); ok && e.Client && e.Left() {
+		x.Record.Error = ErrClientClosed.Error()
+	} else if stats.Err != nil {
+		x.Record.Error = stats.Err.Error()
+	}
+	if stats.Unopened {
+		x.Finish(0)
+		return
+	}
+	status := http.StatusOK
+	if x.Record.Method != http.MethodConnect {
+		status = http.StatusSwitchingProtocols
+	}
+	x.Finish(status)
+}

@@ -1,0 +1,91 @@
+// Package exchange is the way of every request through the proxy, whatever it came
+// by: Admit decides about it, in one place, and the Exchange is its account until
+// its access record is written.
+package exchange
+
+import (
+	"crypto/tls"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"espalier/proxy/accesslog"
+	"espalier/proxy/limits"
+	"espalier/proxy/refusal"
+	"espalier/proxy/traffic"
+)
+
+// A Pipeline has what requests need: the State in force, limits, counters and the
+// access log. It is safe for concurrent use. It is a prometheus.Collector.
+type Pipeline struct {
+	Limits *limits.Limits
+
+	log      *accesslog.Log
+	ops      *zap.Logger
+	traffic  *traffic.Counters
+	state    atomic.Pointer[State]
+	panics   atomic.Uint64
+	refusals *prometheus.CounterVec
+}
+
+// New returns a Pipeline. Apply must be called before the first request.
+func New(m *limits.Limits, log *accesslog.Log, ops *zap.Logger, counters *traffic.Counters) *Pipeline {
+	return &Pipeline{Limits: m, log: log, ops: ops, traffic: counters, refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "espalier_refusals_total", Help: "Refused and failed requests, by the error type of RFC 9209.",
+	}, []string{"error"})}
+}
+
+// Apply makes st the state of requests that come from now on, and returns the one
+// before, nil at first. st must not have been applied before.
+func (p *Pipeline) Apply(st *State) *State {
+	st.originTLS = &tls.Config{
+		RootCAs: st.Roots, ClientSessionCache: tls.NewLRUClientSessionCache(1024), DynamicRecordSizingDisabled: true,
+	}
+	return p.state.Swap(st)
+}
+
+// State returns the state in force.
+func (p *Pipeline) State() *State { return p.state.Load() }
+
+// Begin starts the account of a request of client. Finish must follow.
+func (p *Pipeline) Begin(client netip.Addr, method, agent string) *Exchange {
+	return &Exchange{p: p, start: time.Now(), Record: accesslog.Record{
+		ID: accesslog.NextID(), Client: client.Unmap(), Method: method, Agent: agent,
+	}}
+}
+
+// Panicked notes a panic that cost one request or connection; x is its Exchange, nil
+// if it has none, and is finished.
+func (p *Pipeline) Panicked(x *Exchange, fault any) {
+	p.panics.Add(1)
+	p.ops.Error("panic in a request", zap.Any("panic", fault), zap.Stack("stack"))
+	if x != nil {
+		x.panicked(fault)
+	}
+}
+
+// Panics is how many panics were noted.
+func (p *Pipeline) Panics() uint64 { return p.panics.Load() }
+
+var panicsDesc = prometheus.NewDesc("espalier_panics_total",
+	"Panics in requests, each a bug in Espalier; the log has their stacks.", nil, nil)
+
+// Describe implements prometheus.Collector.
+func (p *Pipeline) Describe(ch chan<- *prometheus.Desc) {
+	p.Limits.Describe(ch)
+	p.refusals.Describe(ch)
+	ch <- panicsDesc
+}
+
+// Collect implements prometheus.Collector.
+func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
+	p.Limits.Collect(ch)
+	p.refusals.Collect(ch)
+	ch <- prometheus.MustNewConstMetric(panicsDesc, prometheus.CounterValue, float64(p.panics.Load()))
+}
+
+// refused counts a refusal.
+func (p *Pipeline) refused(r refusal.Refusal) { p.refusals.WithLabelValues(r.Type).Inc() }

@@ -1,0 +1,43 @@
+package exchange
+
+import (
+	"net/netip"
+
+	"espalier/policy"
+)
+
+// A Session is an intercepted CONNECT, and what the requests inside it have from
+// it: the client, the user and the destination.
+type Session struct {
+	*Exchange               // of the CONNECT
+	Page      bool          // it is denied, and the requests inside are shown why
+	Name      policy.Target // that TLS named in place of Target; zero: nothing else
+	Secure    bool          // TLS was answered
+	// Accepted is called when a request comes, since the client has accepted the
+	// certificate then.
+	Accepted func()
+}
+
+// Ask is the question whether the client may reach t.
+func (s *Session) Ask(t policy.Target) *policy.Request {
+	return &policy.Request{Target: t, Client: s.Record.Client, User: s.Record.User, Groups: s.Groups, Connect: true}
+}
+
+// Host is the host that the client believes to speak to.
+func (s *Session) Host() string {
+	if s.Name != (policy.Target{}) {
+		return s.Name.Host
+	}
+	return s.Target.Host
+}
+
+// Client is the client's address.
+func (s *Session) Client() netip.Addr { return s.Record.Client }
+
+// Scheme is that of the requests inside.
+func (s *Session) Scheme() string {
+	if s.Secure {
+		return "https"
+	}
+	return "http"
+}

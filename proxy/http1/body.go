@@ -1,0 +1,219 @@
+package http1
+
+import (
+	"errors"
+	"io"
+	"net/textproto"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+
+	"espalier/proxy/head"
+	"espalier/proxy/wire"
+)
+
+// A body is passed on as it is framed, from one connection to the other.
+type body struct {
+	dst, src   *wire.Conn
+	length     int64 // still to come, or head.UntilClose, head.Chunked
+	unchunk    bool  // pass the payload of chunks alone, to a client of HTTP/1.0
+	take, send time.Duration
+	count      func(payload int64)
+	drained    func() // called when the last byte has been read, before it is sent; nil: not
+}
+
+// A sideError is an error of one side of a body.
+type sideError struct {
+	sender bool // of the one that the body comes from
+	error
+}
+
+func (e *sideError) Unwrap() error { return e.error }
+
+// sentBy reports whether err is of the side that sends a body.
+func sentBy(err error) bool {
+	e, ok := errors.AsType[*sideError](err)
+	return ok && e.sender
+}
+
+// Portions in which a body is spliced. A portion is counted when it has passed, so a
+// body that is slow goes without splice.
+const (
+	firstPortion = 256 << 10
+	largePortion = 1 << 20
+)
+
+// pass sends prefix, and behind it the body. The error is a *sideError.
+func (b *body) pass(prefix []byte) error {
+	if b.length == head.Chunked {
+		return b.passChunked(prefix)
+	}
+	u := b.src.Unread()
+	if b.length >= 0 && int64(len(u)) >= b.length {
+		u = u[:b.length]
+		b.drain()
+	}
+	if len(prefix) > 0 || len(u) > 0 {
+		if err := b.write(append(prefix, u...), int64(len(u))); err != nil {
+			return err
+		}
+		b.src.Use(len(u))
+	}
+	if b.took(int64(len(u))) {
+		return nil
+	}
+	buf := wire.Buffers.Get().(*[32 << 10]byte)
+	defer wire.Buffers.Put(buf)
+	splice, part := false, int64(firstPortion)
+	for {
+		var n int64
+		var err error
+		if splice && b.length != 1 {
+			began := time.Now()
+			want := part
+			if b.length >= 0 {
+				want = min(part, b.length)
+			}
+			if want == b.length && b.drained != nil {
+				want-- // so that the last byte is known to be read before it is sent
+			}
+			var sender bool
+			if n, sender, err = b.dst.Splice(b.src, want, b.take); err != nil && err != io.EOF {
+				err = &sideError{sender, err}
+			}
+			b.count(n)
+			switch took := time.Since(began); {
+			case took < 100*time.Millisecond:
+				part = min(2*part, largePortion)
+			case took > time.Second:
+				splice, part = false, firstPortion
+			}
+		} else {
+			want := buf[:]
+			if b.length >= 0 {
+				want = buf[:min(b.length, int64(len(buf)))]
+			}
+			var m int
+			if m, err = b.src.Take(want, b.take); err == nil {
+				if int64(m) == b.length {
+					b.drain()
+				}
+				err = b.write(want[:m], int64(m))
+			} else if err != io.EOF {
+				err = &sideError{true, err}
+			}
+			n = int64(m)
+			splice = m == len(buf) && b.dst.CanSplice(b.src)
+		}
+		if done := b.took(n); done || err == io.EOF && b.length == head.UntilClose {
+			return nil
+		}
+		if err == io.EOF {
+			return &sideError{true, io.ErrUnexpectedEOF}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (b *body) drain() {
+	if b.drained != nil {
+		b.drained()
+	}
+}
+
+// took notes that n bytes have passed, and reports whether they were the last.
+func (b *body) took(n int64) bool {
+	if b.length > 0 {
+		b.length -= n
+	}
+	return b.length == 0
+}
+
+func (b *body) write(p []byte, payload int64) error {
+	if err := b.dst.Send(p, b.send); err != nil {
+		return &sideError{false, err}
+	}
+	b.count(payload)
+	return nil
+}
+
+// passChunked is pass for chunks.
+func (b *body) passChunked(prefix []byte) error {
+	var chunks head.Chunks
+	buf := wire.Buffers.Get().(*[32 << 10]byte)
+	defer wire.Buffers.Put(buf)
+	var pieces []byte
+	each := func(piece []byte) { pieces = append(pieces, piece...) }
+	if !b.unchunk {
+		each = nil
+	}
+	if len(prefix) > 0 && len(b.src.Unread()) == 0 { // the client may wait for the head
+		if err := b.write(prefix, 0); err != nil {
+			return err
+		}
+		prefix = nil
+	}
+	for !chunks.Done {
+		n, err := b.src.Take(buf[:], b.take)
+		if err != nil {
+			return b.ended(err)
+		}
+		used, payload, err := chunks.Scan(buf[:n], each)
+		if err != nil {
+			return &sideError{true, err}
+		}
+		out := buf[:used]
+		if b.unchunk {
+			out = pieces
+		}
+		if len(prefix) > 0 {
+			out = append(prefix, out...)
+		}
+		if err := b.write(out, payload); err != nil {
+			return err
+		}
+		prefix, pieces = nil, pieces[:0]
+		b.src.PutBack(buf[used:n])
+	}
+	return b.passTrailers()
+}
+
+// passTrailers passes the trailer section on, but for fields that may not stand in
+// one, since a recipient might take them for header fields (RFC 9110, 6.5.1).
+func (b *body) passTrailers() error {
+	for {
+		fields, n, err := head.ParseTrailers(b.src.Unread())
+		if err == head.ErrIncomplete {
+			if err := b.src.More(b.take); err != nil {
+				return b.ended(err)
+			}
+			continue
+		}
+		if err != nil {
+			return &sideError{true, err}
+		}
+		var out []byte
+		for f, rest, ok := fields.Next(); ok; f, rest, ok = rest.Next() {
+			if !f.HopByHop() && httpguts.ValidTrailerHeader(textproto.CanonicalMIMEHeaderKey(string(f.Name))) {
+				out = append(out, f.Line...)
+			}
+		}
+		b.src.Use(n)
+		b.length = 0
+		b.drain()
+		if b.unchunk {
+			return nil
+		}
+		return b.write(append(out, "\r\n"...), 0)
+	}
+}
+
+// ended is the error of a body that ended too early.
+func (b *body) ended(err error) error {
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return &sideError{true, err}
+}

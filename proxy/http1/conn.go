@@ -1,0 +1,370 @@
+package http1
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"time"
+
+	"espalier/policy"
+	"espalier/proxy/egress"
+	"espalier/proxy/exchange"
+	"espalier/proxy/head"
+	"espalier/proxy/refusal"
+	"espalier/proxy/tunnel"
+	"espalier/proxy/wire"
+)
+
+// A phase is what a client's connection waits for.
+type phase uint8
+
+const (
+	fresh   phase = iota // its first request
+	idle                 // another one
+	asking               // the answer to one
+	leaving              // the client to read the last answer
+)
+
+// A conn is a client's connection. A single goroutine answers its requests in turn;
+// another, in reader.go, reads the client meanwhile.
+type conn struct {
+	*Server
+	*wire.Conn
+	session *exchange.Session // that it is inside of; nil: the proxy is asked
+	client  netip.Addr
+
+	handed    *exchange.Exchange // of the first request, which an event loop has admitted
+	handedErr error              // why that could not connect
+
+	head   []byte // of the request, copied
+	out    []byte // to send
+	x      *exchange.Exchange
+	own    *egress.Origin // that the client has signed in to; nil: none
+	served bool           // a request was
+
+	// Guarded by Server.mu.
+	phase  phase
+	origin *egress.Origin // during a request
+}
+
+// run answers requests until the connection has to end, and closes it or hands it on.
+func (c *conn) run() {
+	defer func() {
+		if c.own != nil {
+			c.own.Close()
+		}
+	}()
+	for {
+		r, err := c.next()
+		if err != nil {
+			c.Close()
+			return
+		}
+		switch c.answer(r) {
+		case closing:
+			c.Close()
+			return
+		case lingering:
+			c.setPhase(leaving)
+			c.enterRoom() // so that it ends if there is no room
+			c.Linger()
+			c.leaveRoom()
+			return
+		case cutting:
+			c.Cut()
+			return
+		case gone:
+			return
+		}
+		c.served = true
+	}
+}
+
+// An outcome says what becomes of the client's connection behind a request.
+type outcome uint8
+
+const (
+	staying   outcome = iota // the next request may come
+	closing                  // it is closed
+	lingering                // it is closed once the client has read the answer
+	cutting                  // it is reset, so that the answer does not look whole
+	gone                     // it was handed on
+)
+
+var errEnd = errors.New("the connection has ended")
+
+// next waits for a request and reads its head. After errEnd the connection is to be
+// closed without an answer.
+func (c *conn) next() (*request, error) {
+	r := &request{}
+	if err := c.wait(); err != nil {
+		return nil, err
+	}
+	defer c.leaveRoom()
+	until := time.Now().Add(c.cfg.Times.Head)
+	for scanned, line := 0, false; ; {
+		b := c.Unread()
+		if !line {
+			if i := bytes.IndexByte(b[scanned:], '\n'); i >= 0 {
+				line = true
+				// The rest of something else than a request is not waited for.
+				if method, err := head.CheckRequestLine(bytes.TrimSuffix(b[:scanned+i], []byte("\r"))); err != nil {
+					r.head, _ = head.ParseRequest(b)
+					r.head.Method, r.err = method, err
+					r.noise = !c.served && string(method) != http.MethodConnect && !bytes.Contains(b[:scanned+i], []byte(" HTTP/"))
+					return r, nil
+				}
+			}
+		}
+		end := head.End(b, scanned)
+		scanned = len(b)
+		if end > head.MaxBytes || end == 0 && len(b) > head.MaxBytes {
+			r.head, _ = head.ParseRequest(b)
+			r.err = errLongHead
+			return r, nil
+		}
+		if end > 0 {
+			c.head = append(c.head[:0], b[:end]...)
+			c.Use(end)
+			r.head, r.err = head.ParseRequest(c.head)
+			break
+		}
+		_ = c.SetReadDeadline(until)
+		c.enterRoom()
+		if c.More(0) != nil {
+			return nil, errEnd // half a head is worth no answer
+		}
+	}
+	_ = c.SetReadDeadline(time.Time{})
+	c.setPhase(asking)
+	return r, nil
+}
+
+var errLongHead = &head.Error{Status: http.StatusRequestHeaderFieldsTooLarge, Why: "it is longer than 65536 bytes"}
+
+// wait waits for the first byte of a request. Empty lines before it are dropped
+// (RFC 9112, section 2.2).
+func (c *conn) wait() error {
+	for first := true; ; first = false {
+		if u := c.Unread(); len(u) > 0 {
+			n := len(u) - len(bytes.TrimLeft(u, "\r\n"))
+			if c.Use(n); n < len(u) {
+				break
+			}
+		}
+		if first {
+			c.Free()
+		}
+		if err := c.waitMore(); err != nil {
+			return err
+		}
+	}
+	if !c.served && c.session == nil && !c.Secure() && c.Unread()[0] == 22 {
+		c.cfg.RefuseTLS(c.Conn.Conn)
+		return errEnd
+	}
+	return nil
+}
+
+func (c *conn) waitMore() error {
+	limit := c.cfg.Times.KeepAlive
+	c.mu.Lock()
+	c.phase = idle
+	switch {
+	case c.closing && c.served:
+		c.mu.Unlock()
+		return errEnd
+	case c.closing:
+		c.phase, limit = fresh, askGrace
+	case !c.served:
+		c.phase, limit = fresh, c.cfg.Times.Head
+	}
+	_ = c.SetReadDeadline(time.Now().Add(limit))
+	c.mu.Unlock()
+	c.enterRoom()
+	if c.More(0) != nil {
+		c.leaveRoom()
+		return errEnd
+	}
+	return nil
+}
+
+// enterRoom notes that nothing is asked. A session is counted as a tunnel.
+func (c *conn) enterRoom() {
+	if c.session == nil {
+		c.cfg.Room.Enter(c.Conn.Conn)
+	}
+}
+
+func (c *conn) leaveRoom() {
+	if c.session == nil {
+		c.cfg.Room.Leave(c.Conn.Conn)
+	}
+}
+
+func (c *conn) setPhase(p phase) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.phase = p
+}
+
+// A request is what was asked, and how far its answer is.
+type request struct {
+	head   head.Request
+	err    error // what is wrong with the head
+	noise  bool  // it is not HTTP at all, on a new connection
+	target target
+	// Set by the answer.
+	sent       bool             // the head of an answer was
+	read       int64            // bytes of the body
+	broken     bool             // the body did not come as announced
+	not        []*egress.Parent // that left the request unanswered
+	unanswered error            // by the last of them
+}
+
+// answer answers a request, once.
+func (c *conn) answer(r *request) outcome {
+	x := c.handed
+	if c.handed = nil; x == nil {
+		x = c.cfg.Pipeline.Begin(c.client, string(r.head.Method), string(r.head.Agent))
+	}
+	c.x = x
+	if r.err != nil {
+		return c.malformed(r)
+	}
+	if c.session != nil {
+		c.session.Accepted()
+	}
+	ask, own := c.question(r)
+	if own {
+		return c.answerItself(r)
+	}
+	if err := x.Admit(c.alive, ask); err != nil {
+		return c.refuse(r, err)
+	}
+	if c.handedErr != nil {
+		return c.fail(r, c.handedErr)
+	}
+	switch {
+	case string(r.head.Method) == http.MethodConnect && (x.Decision.Action == policy.Inspect || x.Decision.Page):
+		return c.inspect(r)
+	case string(r.head.Method) == http.MethodConnect:
+		return c.connect(r)
+	case string(r.head.Method) == http.MethodTrace:
+		// It would show a script what cookies and passwords its browser sends.
+		x.Deny(exchange.RuleMethod, http.MethodTrace)
+		return c.refuse(r, &exchange.Refused{Refusal: refusal.Method, Field: allowed})
+	case string(r.head.Method) == http.MethodOptions && r.head.Fields.Get("max-forwards") == "0":
+		c.x.Finish(http.StatusOK)
+		return c.empty(r, http.StatusOK)
+	}
+	return c.forward(r)
+}
+
+var allowed = struct{ Name, Value string }{"Allow", "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, CONNECT"}
+
+// question makes of a request what Admit is asked. own is set if it is about the
+// proxy itself.
+func (c *conn) question(r *request) (ask *exchange.Request, own bool) {
+	raw := r.head.Target
+	ask = &exchange.Request{Header: r.head.Fields, Session: c.session}
+	if string(r.head.Method) == http.MethodConnect {
+		ask.Authority = string(raw)
+		return ask, false
+	}
+	t, absolute := parseTarget(raw)
+	switch {
+	case absolute:
+	case c.session == nil:
+		return nil, true
+	default: // origin form
+		t = target{scheme: c.session.Scheme(), authority: string(r.head.Host), path: string(raw)}
+		if r.head.Hosts == 0 { // HTTP/1.0
+			t.authority = c.session.Host()
+		}
+		if raw[0] != '/' && string(raw) != "*" {
+			t.invalid = errors.New("the request target is not a path")
+		}
+	}
+	if string(r.head.Method) == http.MethodOptions && absolute && bytes.HasSuffix(raw, []byte(t.authority)) {
+		t.path = "*" // RFC 9112, 3.2.4
+	}
+	r.target = t
+	ask.Scheme, ask.Authority, ask.Path, ask.Invalid = t.scheme, t.authority, t.withoutQuery(), t.invalid
+	return ask, false
+}
+
+// answerItself answers what is asked of the proxy and no destination. It makes no
+// record.
+func (c *conn) answerItself(r *request) outcome {
+	c.x.Drop()
+	if string(r.head.Target) == "*" && string(r.head.Method) == http.MethodOptions {
+		// So other proxies, and this one, learn to name it last (pac/health).
+		status := http.StatusOK
+		if c.cfg.Pipeline.Limits.Overloaded() != "" {
+			status = http.StatusServiceUnavailable
+		}
+		return c.empty(r, status)
+	}
+	// A browser that was pointed here, or a scanner.
+	const text = "This is a proxy. Devices use it by its PAC file.\n"
+	h := http.Header{"Content-Type": {"text/plain; charset=utf-8"}, "X-Content-Type-Options": {"nosniff"}}
+	return c.send(r, http.StatusNotFound, h, text, false)
+}
+
+// connect opens a tunnel.
+func (c *conn) connect(r *request) outcome {
+	x := c.x
+	began := time.Now()
+	upstream, err := x.State.Dialer.Dial(egress.WithVia(c.alive, via(r)), x.Decision.Dial)
+	x.Record.Connect = time.Since(began)
+	if err != nil {
+		return c.fail(r, err)
+	}
+	x.Record.Upstream = addrPort(upstream)
+	if err := c.Send(established, c.cfg.Times.Stall); err != nil {
+		upstream.Close()
+		x.Fail(exchange.ErrClientClosed)
+		x.Finish(http.StatusOK)
+		return closing
+	}
+	c.handOn(upstream)
+	return gone
+}
+
+// via are the values of Via.
+func via(r *request) []string {
+	if v := r.head.Fields.Get("via"); v != "" {
+		return []string{v}
+	}
+	return nil
+}
+
+var established = []byte("HTTP/1.1 200 Connection established\r\n\r\n")
+
+// inspect hands a CONNECT on that is to be intercepted.
+func (c *conn) inspect(r *request) outcome {
+	x := c.x
+	if x.Target.Addr.IsValid() && !x.Decision.Page { // where a name leads is asked for the requests inside
+		if _, err := x.State.Dialer.Lookup(c.alive, x.Target); err != nil {
+			return c.fail(r, err)
+		}
+	}
+	c.cfg.Inspect(x, tunnel.Replay(c.Conn.Conn, bytes.Clone(c.Unread())))
+	return gone
+}
+
+// handOn gives both connections, and the rest of the account, to the tunnel engine.
+func (c *conn) handOn(upstream net.Conn) {
+	t := tunnel.Tunnel{Client: c.Conn.Conn, Upstream: upstream, Head: bytes.Clone(c.Unread()), Service: c.x.Service(), Owner: c.x}
+	_ = c.SetReadDeadline(time.Time{})
+	_ = t.Client.SetWriteDeadline(time.Time{})
+	_ = t.Upstream.SetDeadline(time.Time{})
+	c.cfg.Tunnels.Start(t)
+}
+
+// isTimeout reports whether err is that of a deadline.
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

@@ -1,0 +1,135 @@
+package http1
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"espalier/proxy/egress"
+	"espalier/proxy/head"
+	"espalier/proxy/refusal"
+)
+
+// A reader reads the client while its request is answered: the rest of the body,
+// which goes to the origin, and after that what shows that the client has left, or
+// the next request. It begins at once if there is a body, else only where an answer
+// takes its time.
+type reader struct {
+	c *conn
+	o *egress.Origin
+
+	body  *body // nil: the request has none left
+	timer *time.Timer
+	done  chan struct{}
+
+	moved      atomic.Int64 // when the client last sent something or ended; Unix time, ns
+	halfClosed atomic.Bool  // the client has ended its direction
+	left       atomic.Bool  // the client has gone
+
+	drained atomic.Bool  // all of the body was read
+	sent    atomic.Bool  // and sent
+	passed  atomic.Int64 // bytes of it
+	stopped atomic.Bool
+
+	err error // of the body; to be read after stop
+}
+
+// read starts a reader. rest is the length of what is left of the body.
+func (c *conn) read(o *egress.Origin, rest int64) *reader {
+	r := &reader{c: c, o: o, done: make(chan struct{})}
+	r.moved.Store(time.Now().UnixNano())
+	if rest == 0 {
+		r.drained.Store(true)
+		r.sent.Store(true)
+		r.timer = time.AfterFunc(c.cfg.Times.Watch, r.run)
+		return r
+	}
+	r.body = &body{dst: o.Conn, src: c.Conn, length: rest, take: c.cfg.Times.Stall, send: c.cfg.Times.Stall, count: func(n int64) {
+		c.x.AddUp(n)
+		r.passed.Add(n)
+		r.moved.Store(time.Now().UnixNano())
+	}, drained: func() { r.drained.Store(true) }}
+	go r.run()
+	return r
+}
+
+func (r *reader) run() {
+	defer close(r.done)
+	defer func() {
+		if fault := recover(); fault != nil {
+			r.c.cfg.Pipeline.Panicked(nil, fault)
+			r.err = fmt.Errorf("panic: %v", fault)
+			r.o.Interrupt()
+		}
+	}()
+	if r.body != nil {
+		if err := r.body.pass(nil); err != nil {
+			r.failed(err)
+			return
+		}
+		r.sent.Store(true)
+	}
+	r.c.WaitLong()
+	if len(r.c.Unread()) > 0 {
+		return // the next request
+	}
+	switch err := r.c.More(0); {
+	case err == nil, isTimeout(err): // the next request, or stop
+	case err == io.EOF:
+		r.moved.Store(time.Now().UnixNano())
+		r.halfClosed.Store(true)
+		_ = r.o.SetReadDeadline(time.Now().Add(r.c.cfg.Times.HalfClosed))
+	default:
+		r.left.Store(true)
+		r.o.Interrupt()
+	}
+}
+
+// failed notes that the body did not pass.
+func (r *reader) failed(err error) {
+	if r.stopped.Load() && !errors.Is(err, head.ErrChunks) {
+		return // which made it fail
+	}
+	if !sentBy(err) {
+		r.err = fmt.Errorf("send the request body: %w", err)
+		if stalled(err) { // else its answer may say why
+			r.o.Interrupt()
+		}
+		return
+	}
+	r.err = &uploadError{err}
+	r.left.Store(errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ETIMEDOUT))
+	r.o.Interrupt()
+}
+
+// stop ends the reader. Nothing reads the client then. If the body has not passed, the
+// connection to the origin is of no more use.
+func (r *reader) stop() {
+	if r.timer != nil && r.timer.Stop() {
+		return
+	}
+	r.stopped.Store(true)
+	r.c.Halt()
+	if r.body != nil && !r.sent.Load() {
+		r.o.Interrupt()
+	}
+	<-r.done
+	r.c.Resume()
+}
+
+// An uploadError is an error of a request's body on its way from the client.
+type uploadError struct{ error }
+
+func (e *uploadError) Error() string { return "read the request body: " + e.error.Error() }
+func (e *uploadError) Unwrap() error { return e.error }
+
+// Refusal implements refusal.Refuser.
+func (e *uploadError) Refusal() refusal.Refusal {
+	if refusal.IsTimeout(e.error) {
+		return refusal.SlowBody
+	}
+	return refusal.Body
+}

@@ -1,0 +1,192 @@
+// Package http1 answers requests by HTTP/1: of every method, with or without a body,
+// asked of the proxy or inside an intercepted connection. Bytes pass as they came,
+// but for fields that concern one connection only.
+package http1
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"espalier/proxy/egress"
+	"espalier/proxy/exchange"
+	"espalier/proxy/tunnel"
+	"espalier/proxy/waiting"
+	"espalier/proxy/wire"
+)
+
+// Times bound the phases of a request. Each begins anew whenever a byte moves, but
+// for Head.
+type Times struct {
+	Head       time.Duration // for a request's head to arrive, from its first byte
+	KeepAlive  time.Duration // between two requests of a client
+	Reply      time.Duration // for an origin to begin its answer; some long-poll for minutes
+	Stall      time.Duration // for a body to go on, in either direction
+	HalfClosed time.Duration // for an answer to go on whose client has ended its direction
+	Watch      time.Duration // for an answer, before the client is watched
+}
+
+// A Config has what a Server works with. All fields must be set.
+type Config struct {
+	Pipeline *exchange.Pipeline
+	Origins  *egress.Origins
+	Tunnels  tunnel.Engine
+	// Inspect takes over a CONNECT that was admitted and is to be intercepted, or
+	// denied by a page: client has what came behind its head. It says to the client
+	// that the CONNECT is established, and must not block.
+	Inspect func(x *exchange.Exchange, client net.Conn)
+	Room    *waiting.Room
+	// RefuseTLS answers a client that begins with TLS on a plain port, and closes.
+	RefuseTLS func(net.Conn)
+	Times     Times
+	Ops       *zap.Logger
+}
+
+// A Server answers clients by HTTP/1. It is safe for concurrent use.
+type Server struct {
+	cfg Config
+
+	alive context.Context // ends when what is left is cut
+	cut   context.CancelFunc
+
+	mu       sync.Mutex
+	conns    map[*conn]struct{}
+	draining bool          // answers end their connections
+	closing  bool          // and those without a request are closed
+	empty    chan struct{} // closed when the last connection ends, while Shutdown waits
+}
+
+// New returns a Server.
+func New(cfg Config) *Server {
+	s := &Server{cfg: cfg, conns: map[*conn]struct{}{}}
+	s.alive, s.cut = context.WithCancel(context.Background())
+	return s
+}
+
+// Serve answers requests on c, from which unread was read, until it ends. x is what an
+// event loop has admitted of the first request, and err why it could not connect; nil:
+// nothing.
+func (s *Server) Serve(c net.Conn, client netip.Addr, unread []byte, x *exchange.Exchange, err error) {
+	s.serve(&conn{Server: s, Conn: wire.New(c, unread), client: client, handed: x, handedErr: err})
+}
+
+// ServeSession answers the requests inside an intercepted connection, c, until it
+// ends, and closes it.
+func (s *Server) ServeSession(c net.Conn, ses *exchange.Session) {
+	s.serve(&conn{Server: s, Conn: wire.New(c, nil), client: ses.Client(), session: ses})
+}
+
+func (s *Server) serve(c *conn) {
+	if !s.enter(c) {
+		if c.handed != nil {
+			c.handed.Fail(tunnel.ErrShutdown)
+			c.handed.Finish(0)
+		}
+		c.Close()
+		return
+	}
+	defer s.leave(c)
+	defer func() {
+		if fault := recover(); fault != nil {
+			s.cfg.Pipeline.Panicked(c.x, fault)
+			c.Cut()
+		}
+	}()
+	c.run()
+}
+
+// enter notes a connection. It reports false if that would be closed anyway.
+func (s *Server) enter(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.alive.Err() != nil || s.closing && c.session == nil && len(c.Unread()) == 0 {
+		return false
+	}
+	s.conns[c] = struct{}{}
+	return true
+}
+
+func (s *Server) leave(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	if len(s.conns) == 0 && s.empty != nil {
+		close(s.empty)
+		s.empty = nil
+	}
+}
+
+// Len is the number of connections.
+func (s *Server) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
+// isDraining reports whether answers end their connections.
+func (s *Server) isDraining() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draining
+}
+
+// askGrace is how long a client that has not asked anything may take to during
+// Shutdown: it has just connected, or got its answer to a CONNECT.
+const askGrace = 5 * time.Second
+
+// Drain tells clients to open another connection: answers from now on end theirs.
+func (s *Server) Drain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draining = true
+}
+
+// Shutdown closes connections that wait for another request, lets the others finish
+// theirs, and cuts what is left when ctx ends. It returns when all have ended. Sessions
+// may begin until then, and may be waited for by another call.
+func (s *Server) Shutdown(ctx context.Context) {
+	s.mu.Lock()
+	s.draining, s.closing = true, true
+	for c := range s.conns {
+		switch c.phase {
+		case fresh:
+			_ = c.SetReadDeadline(time.Now().Add(askGrace))
+		case idle:
+			_ = c.SetReadDeadline(time.Unix(1, 0)) // so run closes it, which may take time
+		case leaving:
+			c.Halt()
+		}
+	}
+	s.mu.Unlock()
+	s.cfg.Origins.Close()
+	for done := ctx.Done(); ; {
+		s.mu.Lock()
+		if len(s.conns) == 0 {
+			s.mu.Unlock()
+			return
+		}
+		if ctx.Err() != nil && done != nil {
+			done = nil
+			s.cut()
+			for c := range s.conns {
+				c.Interrupt()
+				if c.origin != nil {
+					c.origin.Interrupt()
+				}
+			}
+		}
+		if s.empty == nil {
+			s.empty = make(chan struct{})
+		}
+		empty := s.empty
+		s.mu.Unlock()
+		select {
+		case <-empty: // another may have come meanwhile
+		case <-done:
+		}
+	}
+}

@@ -1,0 +1,154 @@
+// Package mitm takes over the CONNECTs that policy wants to inspect. It finds out
+// what the client speaks, answers TLS with a certificate of the CA, and has the
+// requests inside served. A CONNECT that holds neither TLS nor HTTP is tunnelled or
+// ended, as the policy says.
+package mitm
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"espalier/proxy/exchange"
+	"espalier/proxy/inspect"
+	"espalier/proxy/tunnel"
+	"espalier/proxy/wire"
+)
+
+// Deadlines of a connection that is to be intercepted.
+const (
+	// firstByteTimeout is how long a client may be silent behind its CONNECT before it
+	// may be one that waits for the server to speak first.
+	firstByteTimeout = time.Second
+	// helloTimeout is for the rest of what the client begins with, and for the TLS
+	// handshake.
+	helloTimeout = 10 * time.Second
+	// certificateDoubt is how soon after the handshake a client closes that does not
+	// like the certificate.
+	certificateDoubt = 5 * time.Second
+)
+
+// A Config has what an Interceptor works with. All fields must be set.
+type Config struct {
+	Pipeline *exchange.Pipeline
+	Tunnels  tunnel.Engine
+	// HTTP1 and HTTP2 serve the requests inside a session until c ends, and close it.
+	HTTP1 func(c net.Conn, ses *exchange.Session)
+	HTTP2 func(c *tls.Conn, ses *exchange.Session)
+	// Idle is how long a tunnel may be silent.
+	Idle time.Duration
+	// Stall is how long a client may take nothing of an answer.
+	Stall time.Duration
+	// Draining reports whether the proxy is about to end.
+	Draining func() bool
+	Ops      *zap.Logger
+}
+
+// An Interceptor has the sessions. It is safe for concurrent use.
+type Interceptor struct {
+	cfg   Config
+	alive context.Context // until what is opening is cut
+	cut   context.CancelFunc
+
+	mu      sync.Mutex
+	tls     *tls.Config // towards clients
+	tlsOf   *exchange.State
+	opening map[*session]struct{}
+	begun   sync.WaitGroup // those
+	open    sync.WaitGroup // sessions whose record is not written, until they are tunnels
+}
+
+// New returns an Interceptor.
+func New(cfg Config) *Interceptor {
+	i := &Interceptor{cfg: cfg, opening: map[*session]struct{}{}}
+	i.alive, i.cut = context.WithCancel(context.Background())
+	return i
+}
+
+// tlsFor returns what clients are answered by. Sessions resume within a State. Small
+// records spare a client that is far away a round trip, and cost a dozen times the
+// system calls; clients of this proxy are near.
+func (i *Interceptor) tlsFor(st *exchange.State) *tls.Config {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.tls == nil || i.tlsOf != st {
+		i.tlsOf, i.tls = st, &tls.Config{
+			MinVersion:                  tls.VersionTLS12,
+			NextProtos:                  inspect.HTTPProtocols,
+			DynamicRecordSizingDisabled: true,
+			GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+				return h.Conn.(*wire.Steady).Conn.(*session).cert, nil
+			},
+		}
+	}
+	return i.tls
+}
+
+// Take answers a CONNECT that was admitted, x, and sees to what comes of it. It does
+// not block. established is set if the client was told already.
+func (i *Interceptor) Take(x *exchange.Exchange, client net.Conn, established bool) {
+	ses := &session{Conn: client, i: i, established: established, Session: exchange.Session{Exchange: x, Page: x.Decision.Page}}
+	ses.Accepted = ses.accepted
+	i.open.Add(1)
+	i.begun.Add(1)
+	i.mu.Lock()
+	i.opening[ses] = struct{}{}
+	i.mu.Unlock()
+	go i.run(ses)
+}
+
+func (i *Interceptor) run(ses *session) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			i.cfg.Pipeline.Panicked(ses.Exchange, fault)
+			ses.Close()
+		}
+	}()
+	serve, err := i.begin(ses)
+	if err != nil {
+		if ses.Page {
+			ses.Record.Error = err.Error() // it is denied all the same
+		} else {
+			ses.Fail(err)
+		}
+		ses.Close()
+		return
+	}
+	if serve != nil {
+		serve()
+	}
+}
+
+func (i *Interceptor) begin(ses *session) (serve func(), err error) {
+	defer i.begun.Done()
+	defer func() {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		delete(i.opening, ses)
+	}()
+	return ses.begin()
+}
+
+// Shutdown waits until no session is opening, and closes what is when ctx ends. No
+// session may be taken after it. The requests inside are HTTP1's and HTTP2's to end;
+// Wait waits for the records.
+func (i *Interceptor) Shutdown(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() {
+		i.cut()
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		for ses := range i.opening {
+			ses.Conn.Close()
+		}
+	})
+	i.begun.Wait()
+	stop()
+	i.cut()
+}
+
+// Wait returns when every session has its record, or is a tunnel.
+func (i *Interceptor) Wait() { i.open.Wait() }
