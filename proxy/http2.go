@@ -241,7 +241,7 @@ func (h *http2Server) connect(w http.ResponseWriter, r *http.Request, x *exchang
 		x.Finish(http.StatusOK)
 		return
 	}
-	s.tunnels.Start(tunnel.Tunnel{Client: c, Upstream: upstream, Service: x.Service(), Owner: x})
+	s.tunnels.Start(tunnel.Tunnel{Client: c, Upstream: upstream, Service: x.Service(), Owner: x.HandOn()})
 	s.await(c)
 }
 

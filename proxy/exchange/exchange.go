@@ -36,21 +36,40 @@ var ErrClientClosed = errors.New("client_closed")
 // is begun, admitted or refused, and finished exactly once, whoever hands it on.
 // One goroutine has it at a time, but for AddUp and AddDown.
 type Exchange struct {
-	Record   accesslog.Record // of which Up, Down and Duration are set at the end
-	Target   policy.Target
-	State    *State          // that decided
-	Decision policy.Decision // set once it is admitted
-	Groups   []string        // of the user
+	Record accesslog.Record // of which Up, Down and Duration are set at the end
+	Target policy.Target
+	*decided
 
 	p        *Pipeline
 	start    time.Time
-	header   Header // of the request, for pages; nil: none
 	service  *traffic.Service
 	counted  limits.Kind
 	asked    bool  // Admit was, and
 	outcome  error // this is its answer
 	finished bool
 	up, down atomic.Int64
+}
+
+// decided is what an Exchange needs until it is finished, or is a tunnel.
+type decided struct {
+	State    *State          // that decided
+	Decision policy.Decision // set once it is admitted
+	Groups   []string        // of the user
+
+	header Header // of the request, for pages; nil: none
+}
+
+// forgotten takes the place of what tunnels do not need. It is not modified.
+var forgotten decided
+
+// HandOn returns the owner of a tunnel that x becomes. Tunnels are open for days: what
+// decided about them, lists of millions of names maybe, is not kept for so long.
+func (x *Exchange) HandOn() tunnel.Owner {
+	if x.Decision.HideURL {
+		x.Record.URL = ""
+	}
+	x.decided = &forgotten
+	return x
 }
 
 // Header is the header of a request. Get returns the values of a field, by its name

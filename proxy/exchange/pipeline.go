@@ -52,7 +52,7 @@ func (p *Pipeline) State() *State { return p.state.Load() }
 
 // Begin starts the account of a request of client. Finish must follow.
 func (p *Pipeline) Begin(client netip.Addr, method, agent string) *Exchange {
-	return &Exchange{p: p, start: time.Now(), Record: accesslog.Record{
+	return &Exchange{p: p, start: time.Now(), decided: &decided{}, Record: accesslog.Record{
 		ID: accesslog.NextID(), Client: client.Unmap(), Method: method, Agent: agent,
 	}}
 }

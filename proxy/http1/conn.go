@@ -359,7 +359,7 @@ func (c *conn) inspect(r *request) outcome {
 
 // handOn gives both connections, and the rest of the account, to the tunnel engine.
 func (c *conn) handOn(upstream net.Conn) {
-	t := tunnel.Tunnel{Client: c.Conn.Conn, Upstream: upstream, Head: bytes.Clone(c.Unread()), Service: c.x.Service(), Owner: c.x}
+	t := tunnel.Tunnel{Client: c.Conn.Conn, Upstream: upstream, Head: bytes.Clone(c.Unread()), Service: c.x.Service(), Owner: c.x.HandOn()}
 	_ = c.SetReadDeadline(time.Time{})
 	_ = t.Client.SetWriteDeadline(time.Time{})
 	_ = t.Upstream.SetDeadline(time.Time{})

@@ -178,7 +178,7 @@ func (ses *session) tunnel(d policy.Decision) error {
 	_ = ses.SetDeadline(time.Time{})
 	ses.once.Do(ses.i.open.Done) // the record is the tunnel's
 	ses.i.cfg.Tunnels.Start(tunnel.Tunnel{
-		Client: ses.Conn, Upstream: ses.upstream, Head: ses.unread, Service: ses.Service(), Owner: ses.Exchange,
+		Client: ses.Conn, Upstream: ses.upstream, Head: ses.unread, Service: ses.Service(), Owner: ses.HandOn(),
 	})
 	return nil
 }
