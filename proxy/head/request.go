@@ -45,83 +45,105 @@ func ParseRequest(b []byte) (r Request, err error) {
 	if err := r.line(line); err != nil {
 		return r, err
 	}
-	f, keep, upgrade := framing{}, false, false
-	fields := 0
-	for {
+	var seen requestFields
+	for fields := 0; ; fields++ {
 		if line, rest, err = cutLine(rest); err != nil {
 			return r, err
 		}
 		if len(line) == 0 {
 			break
 		}
-		if fields++; fields > MaxFields {
+		if fields == MaxFields {
 			return r, errFields
 		}
 		name, value, err := field(line)
+		if err == nil {
+			err = seen.framing.see(name, value)
+		}
+		if err == nil {
+			err = r.see(name, value, &seen)
+		}
 		if err != nil {
 			return r, err
 		}
-		if err := f.see(name, value); err != nil {
-			return r, err
-		}
-		switch len(name) {
-		case len("host"):
-			if !equalFold(name, "host") {
-				continue
-			}
-			if r.Hosts++; r.Hosts > 1 {
-				return r, bad("it has two Host headers")
-			}
-			if !isHost(value) {
-				return r, bad("its Host header is invalid")
-			}
-			r.Host = value
-		case len("expect"):
-			if !equalFold(name, "expect") {
-				continue
-			}
-			if !equalFold(value, "100-continue") {
-				return r, &Error{417, "its Expect header is unknown to this proxy"}
-			}
-			r.Expect = true
-		case len("upgrade"):
-			upgrade = upgrade || equalFold(name, "upgrade") && equalFold(value, "websocket")
-		case len("user-agent"): // and connection
-			if equalFold(name, "user-agent") {
-				r.Agent = value
-			} else if equalFold(name, "connection") {
-				o := readOptions(value)
-				r.Close, keep = r.Close || o.close, keep || o.keep
-				r.WebSocket, r.Nominates = r.WebSocket || o.upgrade, r.Nominates || o.others
-			}
-		case len("authorization"):
-			r.SignsIn = r.SignsIn || equalFold(name, "authorization") && SignsInConnection(string(value[:min(len(value), len("Negotiate "))]))
-		case len("proxy-connection"):
-			if equalFold(name, "proxy-connection") {
-				o := readOptions(value)
-				r.Close, keep = r.Close || o.close, keep || o.keep
-			}
-		}
 	}
-	isConnect := string(r.Method) == "CONNECT"
-	switch {
-	case f.encodings > 0 && r.Minor == 0:
-		return r, bad("it has a Transfer-Encoding in HTTP/1.0")
-	case r.Minor == 1 && r.Hosts == 0 && !isConnect:
-		return r, bad("it has no Host header")
-	case isConnect && (f.length > 0 || f.encodings > 0):
-		return r, bad("a CONNECT has a body")
+	if err := r.frame(&seen); err != nil {
+		return r, err
 	}
-	if r.Length = f.length; f.encodings > 0 {
-		r.Length = Chunked
-	}
-	r.WebSocket = r.WebSocket && upgrade && string(r.Method) == "GET" && r.Minor == 1 && r.Length == 0
-	r.Close = r.Close || r.Minor == 0 && !keep
-	r.Expect = r.Expect && r.Minor == 1 && r.Length != 0 // RFC 9110, 10.1.1
 	r.Len = len(b) - len(rest)
 	first := bytes.IndexByte(b, '\n') + 1
 	r.Fields = Fields(b[first : r.Len-2])
 	return r, nil
+}
+
+// requestFields is what the fields of a request say together.
+type requestFields struct {
+	framing       framing
+	keep, upgrade bool
+}
+
+// see notes what a field says.
+func (r *Request) see(name, value []byte, seen *requestFields) error {
+	switch len(name) {
+	case len("host"):
+		if !equalFold(name, "host") {
+			return nil
+		}
+		if r.Hosts++; r.Hosts > 1 {
+			return bad("it has two Host headers")
+		}
+		if !isHost(value) {
+			return bad("its Host header is invalid")
+		}
+		r.Host = value
+	case len("expect"):
+		if !equalFold(name, "expect") {
+			return nil
+		}
+		if !equalFold(value, "100-continue") {
+			return &Error{417, "its Expect header is unknown to this proxy"}
+		}
+		r.Expect = true
+	case len("upgrade"):
+		seen.upgrade = seen.upgrade || equalFold(name, "upgrade") && equalFold(value, "websocket")
+	case len("user-agent"): // and connection
+		if equalFold(name, "user-agent") {
+			r.Agent = value
+		} else if equalFold(name, "connection") {
+			o := readOptions(value)
+			r.Close, seen.keep = r.Close || o.close, seen.keep || o.keep
+			r.WebSocket, r.Nominates = r.WebSocket || o.upgrade, r.Nominates || o.others
+		}
+	case len("authorization"):
+		r.SignsIn = r.SignsIn || equalFold(name, "authorization") && SignsInConnection(string(value[:min(len(value), len("Negotiate "))]))
+	case len("proxy-connection"):
+		if equalFold(name, "proxy-connection") {
+			o := readOptions(value)
+			r.Close, seen.keep = r.Close || o.close, seen.keep || o.keep
+		}
+	}
+	return nil
+}
+
+// frame finds out what the fields say of the body and the connection.
+func (r *Request) frame(seen *requestFields) error {
+	f := &seen.framing
+	isConnect := string(r.Method) == "CONNECT"
+	switch {
+	case f.encodings > 0 && r.Minor == 0:
+		return bad("it has a Transfer-Encoding in HTTP/1.0")
+	case r.Minor == 1 && r.Hosts == 0 && !isConnect:
+		return bad("it has no Host header")
+	case isConnect && (f.length > 0 || f.encodings > 0):
+		return bad("a CONNECT has a body")
+	}
+	if r.Length = f.length; f.encodings > 0 {
+		r.Length = Chunked
+	}
+	r.WebSocket = r.WebSocket && seen.upgrade && string(r.Method) == "GET" && r.Minor == 1 && r.Length == 0
+	r.Close = r.Close || r.Minor == 0 && !seen.keep
+	r.Expect = r.Expect && r.Minor == 1 && r.Length != 0 // RFC 9110, 10.1.1
+	return nil
 }
 
 // line reads the request line (RFC 9112, section 3).
