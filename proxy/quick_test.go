@@ -500,17 +500,6 @@ func (c *telling) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// deaf is a connection whose Close waits.
-type deaf struct {
-	net.Conn
-	until chan struct{}
-}
-
-func (c *deaf) Close() error {
-	<-c.until
-	return c.Conn.Close()
-}
-
 // Requests that come together are answered in turn, over the same connections,
 // whatever comes behind them.
 func TestQuickPipelining(t *testing.T) { eachLane(t, quickPipelining) }

@@ -7,13 +7,10 @@ import (
 	"strconv"
 	"testing"
 
-	wire "golang.org/x/net/http2"
-
 	"espalier/proxy/http2"
 )
 
-// Download through a tunnel, as the relay writes it, beside golang.org/x/net's
-// server.
+// Download through a tunnel, as the relay writes it, beside net/http's server.
 func BenchmarkTunnelDown(b *testing.B) {
 	chunk := make([]byte, 32<<10)
 	count := func(target string) int { n, _ := strconv.Atoi(target); return n }
@@ -34,10 +31,22 @@ func BenchmarkTunnelDown(b *testing.B) {
 	})
 	for _, bb := range []struct {
 		name  string
-		serve func(net.Conn)
+		serve func(net.Listener)
 	}{
-		{"espalier", func(c net.Conn) { _ = http2.New(c, http2.Config{}, ours).Serve() }},
-		{"x-net", func(c net.Conn) { new(wire.Server).ServeConn(c, &wire.ServeConnOpts{Handler: theirs}) }},
+		{"espalier", func(l net.Listener) {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() { _ = http2.New(c, http2.Config{}, ours).Serve() }()
+			}
+		}},
+		{"net-http", func(l net.Listener) {
+			srv := &http.Server{Handler: theirs, Protocols: new(http.Protocols)}
+			srv.Protocols.SetUnencryptedHTTP2(true)
+			_ = srv.Serve(l)
+		}},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -45,17 +54,8 @@ func BenchmarkTunnelDown(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer l.Close()
-			go func() {
-				for {
-					c, err := l.Accept()
-					if err != nil {
-						return
-					}
-					go bb.serve(c)
-				}
-			}()
-			tr := &wire.Transport{AllowHTTP: true, DialTLSContext: dialPlain}
-			defer tr.CloseIdleConnections()
+			go bb.serve(l)
+			tr := newTransport(b)
 			in, out := io.Pipe()
 			req, _ := http.NewRequest(http.MethodConnect, "http://"+l.Addr().String(), in)
 			req.Host = strconv.Itoa(b.N)

@@ -20,19 +20,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	wire "golang.org/x/net/http2"
-
 	"espalier/proxy/http2"
 )
-
-// clients are net/http's and golang.org/x/net's.
-func clients(t *testing.T) map[string]http.RoundTripper {
-	std := &http.Transport{Protocols: new(http.Protocols), ExpectContinueTimeout: time.Hour}
-	std.Protocols.SetUnencryptedHTTP2(true)
-	x := &wire.Transport{AllowHTTP: true, DialTLSContext: dialPlain}
-	t.Cleanup(func() { std.CloseIdleConnections(); x.CloseIdleConnections() })
-	return map[string]http.RoundTripper{"net/http": std, "x/net": x}
-}
 
 func TestHTTP(t *testing.T) {
 	addr := listen(t, nil, http2.Config{}, http2.HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -85,114 +74,111 @@ func TestHTTP(t *testing.T) {
 		}
 	})))
 	base := "http://" + addr.String()
-	for name, tr := range clients(t) {
-		do := func(t *testing.T, method, path string, body io.Reader, change func(*http.Request)) (*http.Response, string, error) {
-			t.Helper()
-			req, err := http.NewRequest(method, base+path, body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if change != nil {
-				change(req)
-			}
-			resp, err := tr.RoundTrip(req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer resp.Body.Close()
-			b, err := io.ReadAll(resp.Body)
-			return resp, string(b), err
+	tr := newTransport(t)
+	do := func(t *testing.T, method, path string, body io.Reader, change func(*http.Request)) (*http.Response, string, error) {
+		t.Helper()
+		req, err := http.NewRequest(method, base+path, body)
+		if err != nil {
+			t.Fatal(err)
 		}
-		t.Run(name, func(t *testing.T) {
-			t.Run("short answer has a length", func(t *testing.T) {
-				resp, body, err := do(t, "GET", "/", nil, nil)
-				if body != "hello" || resp.ContentLength != 5 || err != nil || len(resp.Header) != 1 {
-					t.Errorf("got %q, %+v, %v", body, resp, err)
-				}
-			})
-			t.Run("head", func(t *testing.T) {
-				if resp, body, err := do(t, "HEAD", "/", nil, nil); body != "" || resp.StatusCode != 200 || err != nil {
-					t.Errorf("got %q, %v", body, err)
-				}
-			})
-			t.Run("post with trailers", func(t *testing.T) {
-				sent := strings.Repeat("0123456789", 100_000)
-				resp, body, err := do(t, "POST", "/echo", io.MultiReader(strings.NewReader(sent)), func(r *http.Request) {
-					r.Trailer = http.Header{"Up": {"yes"}}
-				})
-				if body != sent || err != nil {
-					t.Errorf("got %d bytes, %v", len(body), err)
-				}
-				if resp.Trailer.Get("Sum") != "1000000" || resp.Trailer.Get("More") != "yes" {
-					t.Errorf("trailers %v", resp.Trailer)
-				}
-				if got := resp.Header; !reflect.DeepEqual(got["X-Two"], []string{"2", "1"}) || got.Get("Keep-Alive") != "" {
-					t.Errorf("header %v", got)
-				}
-			})
-			t.Run("interim", func(t *testing.T) {
-				var link string
-				resp, _, err := do(t, "GET", "/early", nil, func(r *http.Request) {
-					*r = *r.WithContext(httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
-						Got1xxResponse: func(code int, h textproto.MIMEHeader) error { link = fmt.Sprint(code, h.Get("Link")); return nil },
-					}))
-				})
-				if link != "103</a>" || resp.StatusCode != 201 || resp.Header.Get("Link")+resp.Header.Get("Late") != "" || err != nil {
-					t.Errorf("got %q, %+v, %v", link, resp, err)
-				}
-			})
-			t.Run("expect", func(t *testing.T) {
-				_, body, err := do(t, "POST", "/echo", strings.NewReader("abc"), func(r *http.Request) { r.Header.Set("Expect", "100-continue") })
-				if body != "abc" || err != nil {
-					t.Errorf("got %q, %v", body, err)
-				}
-			})
-			t.Run("not modified", func(t *testing.T) {
-				// Go's clients miss a body, by the length of what was not modified.
-				if resp, _, _ := do(t, "GET", "/none", nil, nil); resp.StatusCode != 304 || resp.Header.Get("Content-Length") != "17" {
-					t.Errorf("got %+v", resp)
-				}
-			})
-			t.Run("shorter than announced", func(t *testing.T) {
-				if _, body, err := do(t, "GET", "/short", nil, nil); err == nil {
-					t.Errorf("got %q for the whole", body)
-				}
-			})
-			t.Run("longer than announced", func(t *testing.T) {
-				req, _ := http.NewRequest("GET", base+"/long", nil)
-				if resp, err := tr.RoundTrip(req); err == nil {
-					if b, err := io.ReadAll(resp.Body); err == nil {
-						t.Errorf("got %q for the whole", b)
-					}
-					resp.Body.Close()
-				}
-			})
-			t.Run("answered early", func(t *testing.T) {
-				resp, _, err := do(t, "POST", "/refused", bytes.NewReader(make([]byte, 10<<20)), nil)
-				if resp.StatusCode != 403 || err != nil {
-					t.Errorf("got %+v, %v", resp, err)
-				}
-			})
-			t.Run("full duplex", func(t *testing.T) {
-				in, out := io.Pipe()
-				req, _ := http.NewRequest("POST", base+"/duplex", in)
-				go func() { fmt.Fprintln(out, "first") }()
-				resp, err := tr.RoundTrip(req)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer resp.Body.Close()
-				lines := bufio.NewReader(resp.Body)
-				for _, want := range []string{"FIRST\n", "SECOND\n", "THIRD\n"} {
-					if got, err := lines.ReadString('\n'); got != want || err != nil {
-						t.Fatalf("got %q, %v", got, err)
-					}
-					go fmt.Fprintln(out, map[string]string{"FIRST\n": "second", "SECOND\n": "third"}[want])
-				}
-				out.Close()
-			})
-		})
+		if change != nil {
+			change(req)
+		}
+		resp, err := tr.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		return resp, string(b), err
 	}
+	t.Run("short answer has a length", func(t *testing.T) {
+		resp, body, err := do(t, "GET", "/", nil, nil)
+		if body != "hello" || resp.ContentLength != 5 || err != nil || len(resp.Header) != 1 {
+			t.Errorf("got %q, %+v, %v", body, resp, err)
+		}
+	})
+	t.Run("head", func(t *testing.T) {
+		if resp, body, err := do(t, "HEAD", "/", nil, nil); body != "" || resp.StatusCode != 200 || err != nil {
+			t.Errorf("got %q, %v", body, err)
+		}
+	})
+	t.Run("post with trailers", func(t *testing.T) {
+		sent := strings.Repeat("0123456789", 100_000)
+		resp, body, err := do(t, "POST", "/echo", io.MultiReader(strings.NewReader(sent)), func(r *http.Request) {
+			r.Trailer = http.Header{"Up": {"yes"}}
+		})
+		if body != sent || err != nil {
+			t.Errorf("got %d bytes, %v", len(body), err)
+		}
+		if resp.Trailer.Get("Sum") != "1000000" || resp.Trailer.Get("More") != "yes" {
+			t.Errorf("trailers %v", resp.Trailer)
+		}
+		if got := resp.Header; !reflect.DeepEqual(got["X-Two"], []string{"2", "1"}) || got.Get("Keep-Alive") != "" {
+			t.Errorf("header %v", got)
+		}
+	})
+	t.Run("interim", func(t *testing.T) {
+		var link string
+		resp, _, err := do(t, "GET", "/early", nil, func(r *http.Request) {
+			*r = *r.WithContext(httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
+				Got1xxResponse: func(code int, h textproto.MIMEHeader) error { link = fmt.Sprint(code, h.Get("Link")); return nil },
+			}))
+		})
+		if link != "103</a>" || resp.StatusCode != 201 || resp.Header.Get("Link")+resp.Header.Get("Late") != "" || err != nil {
+			t.Errorf("got %q, %+v, %v", link, resp, err)
+		}
+	})
+	t.Run("expect", func(t *testing.T) {
+		_, body, err := do(t, "POST", "/echo", strings.NewReader("abc"), func(r *http.Request) { r.Header.Set("Expect", "100-continue") })
+		if body != "abc" || err != nil {
+			t.Errorf("got %q, %v", body, err)
+		}
+	})
+	t.Run("not modified", func(t *testing.T) {
+		// Go's clients miss a body, by the length of what was not modified.
+		if resp, _, _ := do(t, "GET", "/none", nil, nil); resp.StatusCode != 304 || resp.Header.Get("Content-Length") != "17" {
+			t.Errorf("got %+v", resp)
+		}
+	})
+	t.Run("shorter than announced", func(t *testing.T) {
+		if _, body, err := do(t, "GET", "/short", nil, nil); err == nil {
+			t.Errorf("got %q for the whole", body)
+		}
+	})
+	t.Run("longer than announced", func(t *testing.T) {
+		req, _ := http.NewRequest("GET", base+"/long", nil)
+		if resp, err := tr.RoundTrip(req); err == nil {
+			if b, err := io.ReadAll(resp.Body); err == nil {
+				t.Errorf("got %q for the whole", b)
+			}
+			resp.Body.Close()
+		}
+	})
+	t.Run("answered early", func(t *testing.T) {
+		resp, _, err := do(t, "POST", "/refused", bytes.NewReader(make([]byte, 10<<20)), nil)
+		if resp.StatusCode != 403 || err != nil {
+			t.Errorf("got %+v, %v", resp, err)
+		}
+	})
+	t.Run("full duplex", func(t *testing.T) {
+		in, out := io.Pipe()
+		req, _ := http.NewRequest("POST", base+"/duplex", in)
+		go func() { fmt.Fprintln(out, "first") }()
+		resp, err := tr.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		lines := bufio.NewReader(resp.Body)
+		for _, want := range []string{"FIRST\n", "SECOND\n", "THIRD\n"} {
+			if got, err := lines.ReadString('\n'); got != want || err != nil {
+				t.Fatalf("got %q, %v", got, err)
+			}
+			go fmt.Fprintln(out, map[string]string{"FIRST\n": "second", "SECOND\n": "third"}[want])
+		}
+		out.Close()
+	})
 }
 
 // What a handler gets is what the client sent.

@@ -2,14 +2,14 @@ package http2_test
 
 import (
 	"bytes"
-	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	wire "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -202,7 +202,10 @@ func newDeafPipe(t *testing.T) (client, server net.Conn) {
 	return client, server
 }
 
-// dialPlain dials for a client of HTTP/2 without TLS.
-func dialPlain(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, network, addr)
+// newTransport returns net/http's client of HTTP/2 without TLS.
+func newTransport(t testing.TB) *http.Transport {
+	tr := &http.Transport{Protocols: new(http.Protocols), ExpectContinueTimeout: time.Hour}
+	tr.Protocols.SetUnencryptedHTTP2(true)
+	t.Cleanup(tr.CloseIdleConnections)
+	return tr
 }

@@ -428,8 +428,8 @@ func TestTunnelBytes(t *testing.T) {
 			}()
 		}).Serve()
 	}()
-	tr := &wire.Transport{AllowHTTP: true, DialTLSContext: dialPlain}
-	defer tr.CloseIdleConnections()
+	tr := newTransport(t)
+	tr.MaxConnsPerHost = 1
 	var wg sync.WaitGroup
 	for range 5 {
 		wg.Go(func() {
@@ -495,8 +495,7 @@ func TestLongAnswerHead(t *testing.T) {
 	addr := listen(t, nil, http2.Config{}, func(s *http2.Stream, r *http2.Request) {
 		_ = s.WriteHeaders(200, fields("a", value, "b", value, "c", value, "d", value, "e", value), true)
 	})
-	tr := &wire.Transport{AllowHTTP: true, DialTLSContext: dialPlain}
-	defer tr.CloseIdleConnections()
+	tr := newTransport(t)
 	resp, err := (&http.Client{Transport: tr}).Get("http://" + addr.String())
 	if err != nil {
 		t.Fatal(err)

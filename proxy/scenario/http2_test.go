@@ -134,7 +134,7 @@ func (l *h2link) take(f http2.Frame) {
 		}
 	case *http2.GoAwayFrame:
 		if f.ErrCode != http2.ErrCodeNo {
-			l.err = http2.GoAwayError{LastStreamID: f.LastStreamID, ErrCode: f.ErrCode}
+			l.err = fmt.Errorf("GOAWAY after stream %d: %w", f.LastStreamID, http2.ConnectionError(f.ErrCode))
 		}
 	case *http2.MetaHeadersFrame:
 		var b strings.Builder
