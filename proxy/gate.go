@@ -9,6 +9,7 @@ import (
 	"espalier/proxy/exchange"
 	"espalier/proxy/head"
 	"espalier/proxy/tunnel"
+	"espalier/proxy/wire"
 )
 
 // A gate admits the CONNECTs that the event loop accepts. It routes those that need no
@@ -53,15 +54,5 @@ func (g gate) Serve(c *net.TCPConn, unread []byte, h tunnel.HandedOn) {
 			h.Err = g.s.pipeline.Limits.ScarceFor(c)
 		}
 	}
-	go g.s.http1.Serve(c, addrPort(c).Addr(), unread, x, h.Err)
-}
-
-// addrPort is the remote address of a TCP connection; zero for others.
-func addrPort(c net.Conn) netip.AddrPort {
-	a, ok := c.RemoteAddr().(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}
-	}
-	ap := a.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	go g.s.http1.Serve(c, wire.AddrPort(c).Addr(), unread, x, h.Err)
 }

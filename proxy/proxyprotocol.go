@@ -15,6 +15,7 @@ import (
 
 	"espalier/policy"
 	"espalier/proxy/tunnel"
+	"espalier/proxy/wire"
 )
 
 // balancers are the load balancers of proxy.proxy_protocol, which say with the
@@ -49,7 +50,7 @@ func (l balancedListener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	tcp, ok := c.(*net.TCPConn)
-	if !ok || !l.trusted.Contains(addrPort(tcp).Addr()) {
+	if !ok || !l.trusted.Contains(wire.AddrPort(tcp).Addr()) {
 		return c, nil
 	}
 	return &balancedConn{Conn: tcp, balancers: l.balancers}, nil

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -922,30 +921,5 @@ func TestQuickDrainsIntercepted(t *testing.T) {
 	<-done
 	if _, inner := byMethod(r.stop()); len(inner) != 3 {
 		t.Errorf("%d records", len(inner))
-	}
-}
-
-// What was handed to a listener before it closed is accepted, and what comes
-// later is closed.
-func TestHandedListener(t *testing.T) {
-	l := newHandedListener(nil)
-	a, b := net.Pipe()
-	defer b.Close()
-	if !l.hand(a) {
-		t.Fatal("not taken")
-	}
-	l.Close()
-	if c, err := l.Accept(); err != nil || c != a {
-		t.Errorf("accepted %v, %v", c, err)
-	}
-	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("accepted after the end: %v", err)
-	}
-	if l.hand(a) {
-		t.Error("taken after the end")
-	}
-	_ = b.SetDeadline(time.Now().Add(limit))
-	if _, err := b.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("not closed: %v", err)
 	}
 }

@@ -12,6 +12,8 @@
 //	an origin's answer to begin, and its head     5 min*, 64 KB, 200 lines, 10 interim answers
 //	… if the client has ended its direction       1 min*
 //	a body, sent or received                      5 min*, on either side
+//	… an answer of an origin by HTTP/2            as long as the client waits; pings tell that it is gone
+//	… of a request by HTTP/2, its answer begun    as long as that takes
 //	what surrounds chunks                         1 KB of an extension, 16 KB of trailers
 //	a tunnel or WebSocket without a byte          proxy.idle_timeout*
 //	a tunnel of which one side has closed         5 min*
@@ -39,10 +41,12 @@ import (
 	"espalier/proxy/accesslog"
 	"espalier/proxy/egress"
 	"espalier/proxy/exchange"
+	"espalier/proxy/forward"
 	"espalier/proxy/hello"
 	"espalier/proxy/http1"
 	"espalier/proxy/limits"
 	"espalier/proxy/mitm"
+	"espalier/proxy/streams"
 	"espalier/proxy/traffic"
 	"espalier/proxy/tunnel"
 	"espalier/proxy/waiting"
@@ -67,8 +71,9 @@ type Server struct {
 	times    Timeouts
 	lbs      *balancers // nil: none
 
-	http2    *http2Server
-	handlers handlers
+	forward *forward.Forwarder
+	streams *streams.Server
+	taken   sync.WaitGroup // clients, on goroutines of their own
 
 	draining  atomic.Bool
 	relieving atomic.Bool
@@ -109,10 +114,17 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 			Stall: s.times.Stall, HalfClosed: min(s.times.HalfClosed, halfClosedRequest), Watch: s.times.Watch,
 		},
 	})
-	s.http2 = newHTTP2Server(s)
+	s.forward = forward.New(forward.Config{
+		Pipeline: s.pipeline, Origins: &s.origins, Reply: s.times.Reply, Stall: s.times.Stall, Ops: ops,
+	})
+	s.streams = streams.New(streams.Config{
+		Pipeline: s.pipeline, Forward: s.forward, Tunnels: s.tunnels, Room: s.room,
+		KeepAlive: s.times.KeepAlive, Stall: s.times.Stall, Ops: ops,
+		Inspect: func(x *exchange.Exchange, client net.Conn) { s.mitm.Take(x, client, true) },
+	})
 	s.mitm = mitm.New(mitm.Config{
 		Pipeline: s.pipeline, Tunnels: s.tunnels, Idle: cfg.IdleTimeout, Stall: s.times.Stall, Draining: s.Draining, Ops: ops,
-		HTTP1: s.http1.ServeSession, HTTP2: s.http2.serveSession,
+		HTTP1: s.http1.ServeSession, HTTP2: s.streams.ServeSession,
 	})
 	return s
 }
@@ -124,8 +136,7 @@ const halfClosedRequest = time.Minute
 // Apply makes st, which must be new, the state for requests that come from now on.
 func (s *Server) Apply(st *State) {
 	st.Dialer.KeepBelow(s.pipeline.Limits.Descriptors)
-	old := s.pipeline.Apply(st)
-	s.http2.apply(st, old)
+	s.pipeline.Apply(st)
 	s.origins.CloseIdle() // they were dialed by the old rules
 }
 
@@ -153,7 +164,6 @@ func (s *Server) relieve() {
 		defer s.relieving.Store(false)
 		s.room.Shed(s.room.Len()/2 + 1)
 		s.origins.CloseIdle()
-		s.http2.closeIdle()
 	}()
 }
 
@@ -226,15 +236,23 @@ func (s *Server) serve(l net.Listener, shared bool) error {
 	return nil
 }
 
-// serveHTTP1 answers a client that speaks HTTP/1.
-func (s *Server) serveHTTP1(c net.Conn) {
-	client, err := netip.ParseAddrPort(c.RemoteAddr().String()) // reads a PROXY header
+// clientOf is the client's address, which a PROXY header may tell. It reports false
+// after it has closed c, which has none.
+func (s *Server) clientOf(c net.Conn) (netip.Addr, bool) {
+	client, err := netip.ParseAddrPort(c.RemoteAddr().String())
 	if err != nil {
 		s.ops.Error("client without an address", zap.Stringer("remote", c.RemoteAddr()))
 		c.Close()
-		return
+		return netip.Addr{}, false
 	}
-	s.http1.Serve(c, client.Addr().Unmap(), nil, nil, nil)
+	return client.Addr().Unmap(), true
+}
+
+// serveHTTP1 answers a client that speaks HTTP/1.
+func (s *Server) serveHTTP1(c net.Conn) {
+	if client, ok := s.clientOf(c); ok {
+		s.http1.Serve(c, client, nil, nil, nil)
+	}
 }
 
 // acceptAll accepts clients from l, and has each taken on a goroutine of its own, until
@@ -259,9 +277,7 @@ func (s *Server) acceptAll(l net.Listener, shared bool, take func(context.Contex
 		switch {
 		case err == nil:
 			wait = 0
-			s.handlers.enter()
-			go func() {
-				defer s.handlers.leave()
+			s.taken.Go(func() {
 				defer func() {
 					if fault := recover(); fault != nil {
 						s.pipeline.Panicked(nil, fault)
@@ -269,7 +285,7 @@ func (s *Server) acceptAll(l net.Listener, shared bool, take func(context.Contex
 					}
 				}()
 				take(ctx, c)
-			}()
+			})
 		case s.Draining():
 			<-ctx.Done() // clients that have connected before may have some time left
 			return nil
@@ -290,10 +306,6 @@ func (s *Server) acceptAll(l net.Listener, shared bool, take func(context.Contex
 
 // helloTimeout bounds the TLS handshake of a client of the proxy.
 const helloTimeout = 10 * time.Second
-
-// maxStreams is how many tunnels and requests a client may have in a connection by
-// HTTP/2; proxy.max_tunnels_per_client counts those of all.
-const maxStreams = 1000
 
 // ServeTLS is Serve for clients that speak to the proxy inside TLS, by HTTP/1.1 or
 // HTTP/2 (RFC 9113). config must have certificates; which protocols are spoken is up to
@@ -330,7 +342,9 @@ func (s *Server) shake(ctx context.Context, c net.Conn, config *tls.Config) {
 	s.ops.Debug("client connected by TLS", zap.Stringer("client", c.RemoteAddr()), zap.String("protocol", protocol))
 	switch protocol {
 	case "h2":
-		s.http2.serveProxy(secure)
+		if client, ok := s.clientOf(secure); ok {
+			s.streams.Serve(secure, client)
+		}
 	case "", "http/1.1":
 		s.serveHTTP1(secure)
 	default: // an authority has looked for its challenge
@@ -355,6 +369,7 @@ func (s *Server) Shutdown(ctx context.Context) (cut int) {
 	list, shared := s.stops, s.shared
 	s.mu.Unlock()
 	s.http1.Drain()
+	s.streams.Drain()
 	for _, l := range list {
 		l.pause()
 	}
@@ -372,16 +387,14 @@ func (s *Server) Shutdown(ctx context.Context) (cut int) {
 	var requests sync.WaitGroup
 	var cutInside int
 	requests.Go(func() { s.http1.Shutdown(ctx) })
-	requests.Go(func() { cutInside = s.http2.shutdown(ctx) })
+	requests.Go(func() { cutInside = s.streams.Shutdown(ctx) })
 	requests.Wait()
 	s.mitm.Shutdown(ctx)
 	s.http1.Shutdown(ctx) // sessions that have begun meanwhile
-	s.http2.shutdown(ctx)
-	s.handlers.shutdown(ctx)
+	s.streams.Shutdown(ctx)
 	s.mitm.Wait()
 	cut = s.tunnels.Shutdown(ctx) + cutBefore() + cutInside
-	s.handlers.shutdown(ctx)
+	s.taken.Wait()
 	s.ended()
-	s.http2.closeIdle()
 	return cut
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
@@ -26,6 +27,9 @@ type Endpoint struct {
 	Target policy.Target // in Host, and in the certificate of TLS
 	Dial   policy.Target // connected to; usually Target
 	Secure bool          // by TLS
+	// HTTP2 is set if the client speaks HTTP/2, so that an origin that is asked by TLS
+	// may choose it.
+	HTTP2 bool
 }
 
 // A Route says how origins are reached: the rules of one configuration.
@@ -38,6 +42,10 @@ type Route struct {
 // request at a time.
 type Origin struct {
 	*wire.Conn
+	// HTTP2 is set if the origin speaks HTTP/2, and the place of one request is reserved
+	// on it. Others use the connection at the same time: Conn is not to be read, written
+	// or closed, nor the Origin to be kept.
+	HTTP2 *http.ClientConn
 	Endpoint
 	Parent *Parent // that the connection leads to; nil: the origin itself
 	Reused bool    // it has answered before
@@ -59,7 +67,8 @@ type Origins struct {
 	mu     sync.Mutex
 	idle   map[Endpoint][]*Origin
 	total  int
-	sweeps *time.Timer // nil: none are kept
+	shared map[Endpoint]*shared // that speak HTTP/2
+	sweeps *time.Timer          // nil: none are kept
 	closed bool
 }
 
@@ -73,6 +82,14 @@ func (p *Origins) Connect(ctx context.Context, r Route, to Endpoint, fresh bool,
 		}
 		o.Close()
 	}
+	if to.HTTP2 && to.Secure { // by HTTP/2 origins say what they have not seen of requests
+		return p.connectHTTP2(ctx, r, to)
+	}
+	return p.dial(ctx, r, to, not)
+}
+
+// dial makes a connection.
+func (p *Origins) dial(ctx context.Context, r Route, to Endpoint, not []*Parent) (*Origin, error) {
 	began := time.Now()
 	o := &Origin{Endpoint: to, route: r}
 	var conn net.Conn
@@ -88,26 +105,40 @@ func (p *Origins) Connect(ctx context.Context, r Route, to Endpoint, fresh bool,
 	}
 	if !to.Secure {
 		o.Conn = wire.New(conn, nil)
-	} else if o.Conn, err = p.handshake(ctx, conn, r.TLS, to.Target.Host); err != nil {
+		o.Connect = time.Since(began)
+		return o, nil
+	}
+	secure, err := p.handshake(ctx, conn, r.TLS, to)
+	if err != nil {
 		return nil, err
 	}
-	o.Connect = time.Since(began)
+	o.Conn, o.Connect = wire.New(secure, nil), time.Since(began)
+	if secure.ConnectionState().NegotiatedProtocol != "h2" {
+		return o, nil
+	}
+	if o.HTTP2, err = p.newClientConn(ctx, secure); err != nil {
+		secure.Close()
+		return nil, err
+	}
 	return o, nil
 }
 
-// handshake begins TLS with the origin host on c. It closes c if that fails.
-func (p *Origins) handshake(ctx context.Context, c net.Conn, config *tls.Config, host string) (*wire.Conn, error) {
+// handshake begins TLS with the origin to on c. It closes c if that fails.
+func (p *Origins) handshake(ctx context.Context, c net.Conn, config *tls.Config, to Endpoint) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	cfg := config.Clone()
-	cfg.ServerName = host
+	cfg.ServerName = to.Target.Host
 	cfg.NextProtos = []string{"http/1.1"} // as the client speaks
+	if to.HTTP2 {
+		cfg.NextProtos = []string{"h2", "http/1.1"}
+	}
 	conn := tls.Client(wire.NewSteady(c, p.Stall), cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		c.Close()
 		return nil, err
 	}
-	return wire.New(conn, nil), nil
+	return conn, nil
 }
 
 // take returns a kept connection that is open; nil if there is none.
@@ -160,7 +191,7 @@ func (p *Origins) Keep(o *Origin) {
 func (p *Origins) Len() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.total
+	return p.total + p.idleShared()
 }
 
 func (p *Origins) keep(to Endpoint, list []*Origin) {
@@ -200,6 +231,14 @@ func (p *Origins) CloseIdle() {
 		}
 	}
 	p.idle, p.total = nil, 0
+	for to, m := range p.shared {
+		select {
+		case <-m.ready:
+			p.forget(to, m)
+		default: // it has a request
+			delete(p.shared, to)
+		}
+	}
 	if p.sweeps != nil {
 		p.sweeps.Stop()
 		p.sweeps = nil

@@ -36,28 +36,9 @@ type Request struct {
 	InLoop bool
 }
 
-// A Refused says how a request is refused.
-type Refused struct {
-	refusal.Refusal
-	// Field is one more header field of the answer; zero: none.
-	Field struct{ Name, Value string }
-}
-
 // ErrWait is what Admit returns to an event loop that would have to wait. Nothing is
 // counted then, and Admit may be asked again.
 var ErrWait = errors.New("the decision may take time")
-
-// Error implements error.
-func (r *Refused) Error() string { return r.Text }
-
-func refuse(r refusal.Refusal) error { return &Refused{Refusal: r} }
-
-// refuseWith is refuse with a header field.
-func refuseWith(r refusal.Refusal, name, value string) error {
-	refused := &Refused{Refusal: r}
-	refused.Field.Name, refused.Field.Value = name, value
-	return refused
-}
 
 // Admit decides about a request: its destination, the policy, sign-in, and limits.
 // Without an error x.Decision says what to do with it, and its place is counted
@@ -109,6 +90,11 @@ func (x *Exchange) admit(ctx context.Context, r *Request) error {
 		}
 		x.Fail(full)
 		return refuse(refusal.For(full))
+	}
+	if x.Record.Method == http.MethodTrace {
+		// It would show a script what cookies and passwords its browser sends.
+		x.Deny(RuleMethod, http.MethodTrace)
+		return refuseWith(refusal.Method, "Allow", "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, CONNECT")
 	}
 	return nil
 }

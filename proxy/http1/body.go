@@ -3,12 +3,10 @@ package http1
 import (
 	"errors"
 	"io"
-	"net/textproto"
 	"time"
 
-	"golang.org/x/net/http/httpguts"
-
 	"espalier/proxy/head"
+	"espalier/proxy/upstream"
 	"espalier/proxy/wire"
 )
 
@@ -181,7 +179,7 @@ func (b *body) passChunked(prefix []byte) error {
 }
 
 // passTrailers passes the trailer section on, but for fields that may not stand in
-// one, since a recipient might take them for header fields (RFC 9110, 6.5.1).
+// one.
 func (b *body) passTrailers() error {
 	for {
 		fields, n, err := head.ParseTrailers(b.src.Unread())
@@ -196,7 +194,7 @@ func (b *body) passTrailers() error {
 		}
 		var out []byte
 		for f, rest, ok := fields.Next(); ok; f, rest, ok = rest.Next() {
-			if !f.HopByHop() && httpguts.ValidTrailerHeader(textproto.CanonicalMIMEHeaderKey(string(f.Name))) {
+			if upstream.InTrailer(f) {
 				out = append(out, f.Line...)
 			}
 		}

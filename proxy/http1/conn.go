@@ -13,8 +13,8 @@ import (
 	"espalier/proxy/egress"
 	"espalier/proxy/exchange"
 	"espalier/proxy/head"
-	"espalier/proxy/refusal"
 	"espalier/proxy/tunnel"
+	"espalier/proxy/upstream"
 	"espalier/proxy/wire"
 )
 
@@ -218,11 +218,10 @@ type request struct {
 	noise  bool  // it is not HTTP at all, on a new connection
 	target target
 	// Set by the answer.
-	sent       bool             // the head of an answer was
-	read       int64            // bytes of the body
-	broken     bool             // the body did not come as announced
-	not        []*egress.Parent // that left the request unanswered
-	unanswered error            // by the last of them
+	up     upstream.Request
+	sent   bool  // the head of an answer was
+	read   int64 // bytes of the body
+	broken bool  // the body did not come as announced
 }
 
 // answer answers a request, once.
@@ -253,18 +252,12 @@ func (c *conn) answer(r *request) outcome {
 		return c.inspect(r)
 	case string(r.head.Method) == http.MethodConnect:
 		return c.connect(r)
-	case string(r.head.Method) == http.MethodTrace:
-		// It would show a script what cookies and passwords its browser sends.
-		x.Deny(exchange.RuleMethod, http.MethodTrace)
-		return c.refuse(r, &exchange.Refused{Refusal: refusal.Method, Field: allowed})
 	case string(r.head.Method) == http.MethodOptions && r.head.Fields.Get("max-forwards") == "0":
 		c.x.Finish(http.StatusOK)
 		return c.empty(r, http.StatusOK)
 	}
 	return c.forward(r)
 }
-
-var allowed = struct{ Name, Value string }{"Allow", "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, CONNECT"}
 
 // question makes of a request what Admit is asked. own is set if it is about the
 // proxy itself.
@@ -324,7 +317,7 @@ func (c *conn) connect(r *request) outcome {
 	if err != nil {
 		return c.fail(r, err)
 	}
-	x.Record.Upstream = addrPort(upstream)
+	x.Record.Upstream = wire.AddrPort(upstream)
 	if err := c.Send(established, c.cfg.Times.Stall); err != nil {
 		upstream.Close()
 		x.Fail(exchange.ErrClientClosed)

@@ -10,7 +10,7 @@ import (
 
 	"espalier/proxy/egress"
 	"espalier/proxy/head"
-	"espalier/proxy/refusal"
+	"espalier/proxy/upstream"
 )
 
 // A reader reads the client while its request is answered: the rest of the body,
@@ -37,10 +37,12 @@ type reader struct {
 	err error // of the body; to be read after stop
 }
 
+func (r *reader) movedNow() { r.moved.Store(time.Now().UnixNano()) }
+
 // read starts a reader. rest is the length of what is left of the body.
 func (c *conn) read(o *egress.Origin, rest int64) *reader {
 	r := &reader{c: c, o: o, done: make(chan struct{})}
-	r.moved.Store(time.Now().UnixNano())
+	r.movedNow()
 	if rest == 0 {
 		r.drained.Store(true)
 		r.sent.Store(true)
@@ -50,7 +52,7 @@ func (c *conn) read(o *egress.Origin, rest int64) *reader {
 	r.body = &body{dst: o.Conn, src: c.Conn, length: rest, take: c.cfg.Times.Stall, send: c.cfg.Times.Stall, count: func(n int64) {
 		c.x.AddUp(n)
 		r.passed.Add(n)
-		r.moved.Store(time.Now().UnixNano())
+		r.movedNow()
 	}, drained: func() { r.drained.Store(true) }}
 	go r.run()
 	return r
@@ -79,7 +81,7 @@ func (r *reader) run() {
 	switch err := r.c.More(0); {
 	case err == nil, isTimeout(err): // the next request, or stop
 	case err == io.EOF:
-		r.moved.Store(time.Now().UnixNano())
+		r.movedNow()
 		r.halfClosed.Store(true)
 		_ = r.o.SetReadDeadline(time.Now().Add(r.c.cfg.Times.HalfClosed))
 	default:
@@ -100,7 +102,7 @@ func (r *reader) failed(err error) {
 		}
 		return
 	}
-	r.err = &uploadError{err}
+	r.err = &upstream.UploadError{Err: err}
 	r.left.Store(errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ETIMEDOUT))
 	r.o.Interrupt()
 }
@@ -118,18 +120,4 @@ func (r *reader) stop() {
 	}
 	<-r.done
 	r.c.Resume()
-}
-
-// An uploadError is an error of a request's body on its way from the client.
-type uploadError struct{ error }
-
-func (e *uploadError) Error() string { return "read the request body: " + e.error.Error() }
-func (e *uploadError) Unwrap() error { return e.error }
-
-// Refusal implements refusal.Refuser.
-func (e *uploadError) Refusal() refusal.Refusal {
-	if refusal.IsTimeout(e.error) {
-		return refusal.SlowBody
-	}
-	return refusal.Body
 }

@@ -3,29 +3,22 @@ package http1
 import (
 	"bytes"
 	"errors"
-	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
 
-	"espalier/policy"
 	"espalier/proxy/exchange"
 	"espalier/proxy/head"
-	"espalier/proxy/refusal"
 )
 
 // fail refuses a request that was admitted and failed on the way.
 func (c *conn) fail(r *request, err error) outcome {
 	c.x.Fail(err)
-	return c.refuse(r, &exchange.Refused{Refusal: refusal.For(err)})
+	return c.refuse(r, err)
 }
 
 // refuse tells the client that its request is refused, and finishes it.
 func (c *conn) refuse(r *request, err error) outcome {
-	refused, ok := errors.AsType[*exchange.Refused](err)
-	if !ok {
-		refused = &exchange.Refused{Refusal: refusal.For(err)}
-	}
+	refused := exchange.AsRefused(err)
 	h, body := c.x.Render(refused.Refusal)
 	if refused.Field.Name != "" {
 		h.Set(refused.Field.Name, refused.Field.Value)
@@ -103,46 +96,25 @@ func (c *conn) send(r *request, status int, h http.Header, body string, keep boo
 // it is noise on a new connection.
 func (c *conn) malformed(r *request) outcome {
 	x := c.x
-	refused, rule := refusal.Malformed, exchange.RuleMalformed
-	if e, ok := errors.AsType[*head.Error](r.err); ok {
-		refused.Status = e.Status
-	}
-	authority := string(r.head.Host)
+	ask := &exchange.Request{Authority: string(r.head.Host), Header: r.head.Fields, Session: c.session}
 	switch t, absolute := parseTarget(r.head.Target); {
 	case string(r.head.Method) == http.MethodConnect:
-		// iOS would go without the proxy after a 400.
-		refused, rule = refusal.Name, exchange.RuleTarget
-		authority = string(r.head.Target)
+		ask.Authority = string(r.head.Target)
 	case absolute:
-		authority = t.authority
+		ask.Authority = t.authority
 	}
 	if ses := c.session; ses != nil {
 		ses.Accepted()
-		x.SetTarget(ses.Target)
-		x.Record.User = ses.Record.User
-	} else if target, err := policy.ParseTarget(authority, 80); err == nil {
-		x.SetTarget(target)
-	} else {
-		x.Record.Host = authority
 	}
-	if rule == exchange.RuleMalformed {
-		x.SetHeader(r.head.Fields)
+	status := http.StatusBadRequest
+	if e, ok := errors.AsType[*head.Error](r.err); ok {
+		status = e.Status
 	}
-	x.Deny(rule, "malformed request: "+r.err.Error())
+	refused := x.Malformed(ask, status, r.err)
 	if r.noise {
-		h, body := x.Render(refused)
+		h, body := x.Render(refused.Refusal)
 		x.Drop()
 		return c.send(r, refused.Status, h, body, false)
 	}
-	return c.refuse(r, &exchange.Refused{Refusal: refused})
-}
-
-// addrPort is the remote address of a TCP connection; zero for others.
-func addrPort(c interface{ RemoteAddr() net.Addr }) netip.AddrPort {
-	a, ok := c.RemoteAddr().(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}
-	}
-	ap := a.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	return c.refuse(r, refused)
 }

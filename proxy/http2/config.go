@@ -43,9 +43,13 @@ type Config struct {
 	// stays silent for PingTimeout after it is cut. Each ping wakes a sleeping device.
 	// Default: 5 minutes and 1 minute.
 	PingInterval, PingTimeout time.Duration
+	// Idle is told whether the connection has no stream, when that changes, and at the
+	// beginning. It must not block, nor call the Conn. Default: nobody is told.
+	Idle func(idle bool)
 	// Malformed gets each request that breaks RFC 9113, section 8, or is too large
 	// (ErrHeadTooLarge), in place of the Handler. The Request holds what could be read.
-	// Malformed may answer; the stream is reset with PROTOCOL_ERROR when it returns.
+	// Malformed may answer; the stream is reset with PROTOCOL_ERROR when it returns, but
+	// for one that was too large and has its whole answer.
 	// Default: the stream is reset at once, or answered with 431.
 	Malformed func(*Stream, *Request, error)
 	// Panicked gets the value of a handler's panic, http.ErrAbortHandler excepted, on

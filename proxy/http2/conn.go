@@ -81,6 +81,8 @@ type Conn struct {
 
 	mu      sync.Mutex
 	phase   phase
+	begins  bool  // SETTINGS are written, which come first
+	ends    bool  // Shutdown was called
 	cause   error // of closing
 	streams map[uint32]*Stream
 	recent  recent
@@ -144,6 +146,7 @@ func (c *Conn) Serve() error {
 	c.mu.Lock()
 	c.timer = time.AfterFunc(c.cfg.IdleTimeout, c.late)
 	c.setTimer(0, 0)
+	c.tellIdle(true)
 	settings := []wire.Setting{
 		{ID: wire.SettingMaxConcurrentStreams, Val: uint32(c.cfg.MaxStreams)},
 		{ID: wire.SettingInitialWindowSize, Val: uint32(c.cfg.StreamWindow)},
@@ -156,6 +159,10 @@ func (c *Conn) Serve() error {
 	if more := c.cfg.ConnWindow - initialWindow; more > 0 {
 		_ = c.framer.WriteWindowUpdate(0, uint32(more))
 		c.recvWindow += more
+	}
+	c.begins = true
+	if c.ends {
+		c.drain()
 	}
 	c.mu.Unlock()
 	go c.write()
@@ -189,9 +196,13 @@ func (c *Conn) linger(err error) {
 func (c *Conn) Shutdown() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.phase != serving {
-		return
+	if c.ends = true; c.begins && c.phase == serving {
+		c.drain()
 	}
+}
+
+// drain is the first step of Shutdown.
+func (c *Conn) drain() {
 	c.phase = draining
 	_ = c.framer.WriteGoAway(maxStreamID, wire.ErrCodeNo, nil)
 	_ = c.framer.WritePing(false, pingDrain)
@@ -252,6 +263,10 @@ func (c *Conn) endLocked(err error) {
 		err = ErrShutdown // for those that write after all has ended
 	}
 	for _, s := range c.streams {
+		if s.connect && s.side == localClosed && errors.Is(err, io.EOF) {
+			s.endRemote() // the client has got all, and leaves, as by TCP
+			continue
+		}
 		s.fail(fmt.Errorf("connection ended: %w", lost(err)))
 	}
 	c.wake.Broadcast()
@@ -309,12 +324,19 @@ func (c *Conn) setTimer(now, heard time.Duration) {
 	c.timer.Reset(max(at-now, time.Millisecond))
 }
 
+func (c *Conn) tellIdle(idle bool) {
+	if c.cfg.Idle != nil {
+		c.cfg.Idle(idle)
+	}
+}
+
 // quiet is called when the last stream has ended.
 func (c *Conn) quiet() {
 	switch c.phase {
 	case refusing:
 		c.endLocked(nil)
 	case serving, draining:
+		c.tellIdle(true)
 		c.quietSince = c.age()
 		c.setTimer(c.quietSince, time.Duration(c.lastRead.Load()))
 	}

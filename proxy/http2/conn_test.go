@@ -175,7 +175,7 @@ func TestMalformedIsTold(t *testing.T) {
 	p.request(1, false, with(get, "connection", "close"))
 	p.expect("HEADERS 1 400 end", "RST_STREAM 1 PROTOCOL_ERROR")
 	p.request(3, true, with(get, "connection", "close"))
-	p.expect("HEADERS 3 400 end")
+	p.expect("HEADERS 3 400 end", "RST_STREAM 3 PROTOCOL_ERROR")
 	p.request(5, true, with(get, strings.Split(strings.Repeat("a,b,", 300), ",")[:600]...))
 	p.expect("HEADERS 5 431 end")
 }

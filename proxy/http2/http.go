@@ -19,7 +19,8 @@ import (
 // net/http's does for HTTP/2: interim answers, Flush, deadlines, trailers
 // (http.TrailerPrefix), full duplex; a Connection: close in the answer shuts the
 // connection down. It adds no fields of its own but Content-Length, where an
-// answer is short and complete.
+// answer is short and complete. 100 Continue is sent when the body is first read,
+// unless h has deleted Expect before, whose matter it is then.
 func HTTP(h http.Handler) Handler {
 	return func(s *Stream, r *Request) {
 		w := &responseWriter{s: s, header: http.Header{}, head: r.Method == http.MethodHead, length: -1}
@@ -60,10 +61,7 @@ func newHTTPRequest(s *Stream, r *Request) *http.Request {
 	}
 	if r.Length != 0 {
 		b := &body{s: s, req: req}
-		if strings.EqualFold(req.Header.Get("Expect"), "100-continue") {
-			req.Header.Del("Expect")
-			b.expected = true
-		}
+		b.expected = strings.EqualFold(req.Header.Get("Expect"), "100-continue")
 		req.Body = b
 	}
 	return req
@@ -108,7 +106,7 @@ func (b *body) Read(p []byte) (int, error) {
 	if closed {
 		return 0, http.ErrBodyReadAfterClose
 	}
-	if expected {
+	if expected && b.req.Header.Get("Expect") != "" {
 		_ = b.s.WriteHeaders(http.StatusContinue, nil, false) // not after the answer has begun
 	}
 	n, err := b.s.Read(p)

@@ -419,7 +419,7 @@ func (c *Conn) readHeaders(f *wire.HeadersFrame) error {
 		} else {
 			_ = s.WriteHeaders(http.StatusRequestHeaderFieldsTooLarge, nil, true)
 		}
-		s.Reset(wire.ErrCodeProtocol)
+		s.accuse(b.tooLarge)
 	})
 	return c.spend()
 }

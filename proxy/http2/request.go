@@ -88,7 +88,7 @@ func (r *Request) takePseudo(fields []hpack.HeaderField) (n int, err error) {
 			return n, fmt.Errorf("two %s fields", f.Name)
 		case f.Value == "":
 			return n, fmt.Errorf("empty %s", f.Name)
-		case strings.ContainsFunc(f.Value, func(c rune) bool { return c <= ' ' || c == 0x7f }):
+		case f.Name != ":authority" && strings.Contains(f.Value, " "), strings.ContainsFunc(f.Value, func(c rune) bool { return c < ' ' || c == 0x7f }):
 			return n, fmt.Errorf("invalid %s: white space or control character", f.Name)
 		}
 		*to = f.Value
@@ -97,12 +97,12 @@ func (r *Request) takePseudo(fields []hpack.HeaderField) (n int, err error) {
 }
 
 // checkTarget checks that the pseudo-header fields fit together. The handler
-// judges the authority of a CONNECT.
+// judges the authority of a CONNECT, and spaces in others. OPTIONS * may have none.
 func (r *Request) checkTarget(extended bool) error {
 	switch {
 	case !isToken(r.Method):
 		return errors.New("missing or invalid :method")
-	case r.Authority == "":
+	case r.Authority == "" && (r.Method != "OPTIONS" || r.Path != "*"):
 		return errors.New("missing :authority")
 	case r.Protocol != "" && (r.Method != "CONNECT" || !extended):
 		return errors.New("unexpected :protocol")

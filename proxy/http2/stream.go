@@ -121,7 +121,9 @@ func (c *Conn) newStream(id uint32, r *Request) *Stream {
 	}
 	s.reading.L, s.writing.L = &c.mu, &c.mu
 	c.streams[id] = s
-	c.active++
+	if c.active++; c.active == 1 {
+		c.tellIdle(false)
+	}
 	return s
 }
 
@@ -186,7 +188,8 @@ func (s *Stream) LocalAddr() net.Addr  { return s.c.conn.LocalAddr() }
 func (s *Stream) RemoteAddr() net.Addr { return s.c.conn.RemoteAddr() }
 
 // Read reads what the client sends: the body of a request, or its side of a
-// tunnel. It returns io.EOF at the end.
+// tunnel. It returns io.EOF at the end, and ErrStalled if the client sends nothing of a
+// body for Config.Stall; it can be answered then.
 func (s *Stream) Read(p []byte) (int, error) {
 	c := s.c
 	c.mu.Lock()
@@ -207,7 +210,6 @@ func (s *Stream) Read(p []byte) (int, error) {
 			return 0, s.err
 		case !s.connect && s.answer == unanswered:
 			if stalls = begun.Add(c.cfg.Stall); !time.Now().Before(stalls) {
-				s.reset(wire.ErrCodeCancel, ErrStalled)
 				return 0, ErrStalled
 			}
 		}
@@ -389,6 +391,18 @@ func (s *Stream) Reset(code wire.ErrCode) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	s.reset(code, nil)
+}
+
+// accuse resets the stream of a malformed request, also behind an answer that has ended
+// it in order: RFC 9113, section 8.1.1 allows the answer and requires the reset. One that
+// is tooLarge is not malformed.
+func (s *Stream) accuse(tooLarge bool) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.side == closed && s.err == nil && !tooLarge {
+		_ = s.c.framer.WriteRSTStream(s.id, wire.ErrCodeProtocol)
+	}
+	s.reset(wire.ErrCodeProtocol, nil)
 }
 
 // Close ends both sides. A tunnel whose proxy's side was not ended in order before

@@ -37,8 +37,7 @@ type Config struct {
 	Pipeline *exchange.Pipeline
 	Tunnels  tunnel.Engine
 	// HTTP1 and HTTP2 serve the requests inside a session until c ends, and close it.
-	HTTP1 func(c net.Conn, ses *exchange.Session)
-	HTTP2 func(c *tls.Conn, ses *exchange.Session)
+	HTTP1, HTTP2 func(c net.Conn, ses *exchange.Session)
 	// Idle is how long a tunnel may be silent.
 	Idle time.Duration
 	// Stall is how long a client may take nothing of an answer.

@@ -240,8 +240,10 @@ func (ses *session) CloseWrite() error {
 	return net.ErrClosed
 }
 
-// Close ends the session and writes the record of the CONNECT.
+// Close ends the session, in order if nothing has cut its connection, and writes the
+// record of the CONNECT.
 func (ses *session) Close() error {
+	_ = ses.CloseWrite() // a stream of HTTP/2 would be reset
 	err := ses.Conn.Close()
 	ses.once.Do(func() {
 		defer ses.i.open.Done()

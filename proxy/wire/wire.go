@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -57,6 +58,27 @@ func beneath(c net.Conn) (tcp *net.TCPConn, secure bool) {
 			return nil, secure
 		}
 	}
+}
+
+// carrier returns the connection that carries c, and all that wraps it.
+func carrier(c net.Conn) net.Conn {
+	for {
+		w, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return c
+		}
+		c = w.NetConn()
+	}
+}
+
+// AddrPort is the remote address of a TCP connection; zero for others.
+func AddrPort(c interface{ RemoteAddr() net.Addr }) netip.AddrPort {
+	a, ok := c.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := a.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
 // Secure reports whether the connection is TLS.
@@ -234,8 +256,8 @@ func (s *Steady) CloseWrite() error {
 func (c *Conn) Cut() {
 	if c.tcp != nil {
 		_ = c.tcp.SetLinger(0)
-		c.tcp.Close()
 	}
+	c.Interrupt()
 	c.Conn.Close() // for whoever wraps it
 }
 
@@ -245,7 +267,7 @@ func (c *Conn) Interrupt() {
 	if c.tcp != nil {
 		c.tcp.Close()
 	} else {
-		c.Conn.Close()
+		carrier(c.Conn).Close()
 	}
 }
 

@@ -1,0 +1,162 @@
+package egress
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"time"
+)
+
+// Pings find out within minutes that an origin is gone, whose answers may pause for
+// as long as their clients wait.
+const (
+	pingInterval = time.Minute
+	pingTimeout  = 15 * time.Second
+)
+
+// maxHead bounds the head of an answer by HTTP/2.
+const maxHead = 64 << 10
+
+// A shared is the connection to an origin that speaks HTTP/2.
+type shared struct {
+	route Route
+	ready chan struct{} // closed once it is known whether there is one
+	// To be read after ready.
+	conn   *http.ClientConn // nil: there is none
+	origin Origin           // as it was connected
+}
+
+// usable reports whether the connection is open, or may come to be.
+func (m *shared) usable() bool {
+	select {
+	case <-m.ready:
+		return m.conn != nil && m.conn.Err() == nil
+	default:
+		return true
+	}
+}
+
+// connectHTTP2 is Connect for an Endpoint with HTTP2. Of requests that come at once one
+// connects, and the others wait for what protocol the origin speaks.
+func (p *Origins) connectHTTP2(ctx context.Context, r Route, to Endpoint) (*Origin, error) {
+	for waited := false; ; waited = true {
+		p.mu.Lock()
+		m := p.shared[to]
+		if m == nil || m.route != r || !m.usable() {
+			if m = nil; !waited {
+				m = p.share(r, to)
+			}
+			p.mu.Unlock()
+			return p.open(ctx, r, to, m)
+		}
+		p.mu.Unlock()
+		select {
+		case <-m.ready:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		switch {
+		case m.conn == nil:
+		case m.conn.Reserve() == nil:
+			o := m.origin
+			o.HTTP2, o.Reused, o.Connect = m.conn, true, 0
+			return &o, nil
+		default: // it is full, or has ended
+			p.mu.Lock()
+			p.forget(to, m)
+			p.mu.Unlock()
+		}
+	}
+}
+
+// share promises a connection to those who ask meanwhile. p.mu is held.
+func (p *Origins) share(r Route, to Endpoint) *shared {
+	if p.shared == nil {
+		p.shared = map[Endpoint]*shared{}
+	}
+	m := &shared{route: r, ready: make(chan struct{})}
+	p.shared[to] = m
+	return m
+}
+
+// open connects, and keeps the promise of m; nil: none was given.
+func (p *Origins) open(ctx context.Context, r Route, to Endpoint, m *shared) (*Origin, error) {
+	o, err := p.dial(ctx, r, to, nil)
+	if m == nil {
+		m = &shared{route: r, ready: make(chan struct{})}
+	}
+	defer close(m.ready)
+	if err == nil && o.HTTP2 != nil {
+		if err = o.HTTP2.Reserve(); err == nil {
+			m.conn, m.origin = o.HTTP2, *o
+			m.conn.SetStateHook(func(c *http.ClientConn) {
+				if c.Err() != nil {
+					p.mu.Lock()
+					defer p.mu.Unlock()
+					p.forget(to, m)
+				}
+			})
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch other := p.shared[to]; {
+	case m.conn == nil, p.closed, other != nil && other != m:
+		p.forget(to, m)
+	case other == nil:
+		if p.shared == nil {
+			p.shared = map[Endpoint]*shared{}
+		}
+		p.shared[to] = m
+	}
+	return o, err
+}
+
+// forget lets m end after its requests. p.mu is held.
+func (p *Origins) forget(to Endpoint, m *shared) {
+	if p.shared[to] == m {
+		delete(p.shared, to)
+	}
+	if m.conn != nil {
+		go closeIdle(m.conn) // the hook that it runs may be another's
+	}
+}
+
+// closeIdle closes c when it has no request any more.
+func closeIdle(c *http.ClientConn) {
+	c.SetStateHook(func(c *http.ClientConn) {
+		if c.InFlight() == 0 {
+			c.Close()
+		}
+	})
+	if c.InFlight() == 0 {
+		c.Close()
+	}
+}
+
+// idleShared is the number of connections by HTTP/2 without a request. p.mu is held.
+func (p *Origins) idleShared() (n int) {
+	for _, m := range p.shared {
+		select {
+		case <-m.ready:
+			if m.conn != nil && m.conn.InFlight() == 0 {
+				n++
+			}
+		default:
+		}
+	}
+	return n
+}
+
+// newClientConn speaks HTTP/2 on c, a TLS connection that has negotiated it.
+func (p *Origins) newClientConn(ctx context.Context, c net.Conn) (*http.ClientConn, error) {
+	t := &http.Transport{
+		DialTLSContext:         func(context.Context, string, string) (net.Conn, error) { return c, nil },
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true, // who asked for an encoding gets it
+		IdleConnTimeout:        keepIdle,
+		MaxResponseHeaderBytes: maxHead,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingInterval, PingTimeout: pingTimeout, WriteByteTimeout: p.Stall},
+	}
+	return t.NewClientConn(ctx, "https", "origin.invalid:443") // which nothing looks up
+}

@@ -1,0 +1,202 @@
+package streams
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+
+	"espalier/policy"
+	"espalier/proxy/egress"
+	"espalier/proxy/exchange"
+	"espalier/proxy/http2"
+	"espalier/proxy/refusal"
+	"espalier/proxy/tunnel"
+	"espalier/proxy/wire"
+)
+
+// header is the header of a request, as exchange.Header.
+type header []hpack.HeaderField
+
+// values are those of the fields with a name in lower case.
+func (h header) values(lower string) (list []string) {
+	for _, f := range h {
+		if f.Name == lower {
+			list = append(list, f.Value)
+		}
+	}
+	return list
+}
+
+// Get implements exchange.Header.
+func (h header) Get(lower string) string { return strings.Join(h.values(lower), ", ") }
+
+// begin starts the account of a request, and makes of it what Admit is asked.
+func (k *conn) begin(r *http2.Request) (*exchange.Exchange, *exchange.Request) {
+	h := header(r.Fields)
+	x := k.cfg.Pipeline.Begin(k.client, r.Method, h.Get("user-agent"))
+	ask := &exchange.Request{Header: h, Session: k.session, Authority: r.Authority}
+	if r.Method != http.MethodConnect {
+		ask.Scheme = r.Scheme
+		ask.Path, _, _ = strings.Cut(r.Path, "?")
+		ask.Path, _, _ = strings.Cut(ask.Path, "#")
+	} else if n := h.Get("content-length"); n != "" && n != "0" {
+		ask.Invalid = errors.New("a CONNECT has a body")
+	}
+	if k.session != nil {
+		k.session.Accepted()
+		ask.Scheme = k.session.Scheme()
+	}
+	return x, ask
+}
+
+// answer answers a request.
+func (k *conn) answer(s *http2.Stream, r *http2.Request) {
+	x, ask := k.begin(r)
+	defer func() {
+		if fault := recover(); fault != nil {
+			if fault != http.ErrAbortHandler {
+				k.cfg.Pipeline.Panicked(x, fault)
+			}
+			panic(http.ErrAbortHandler) // resets the stream
+		}
+	}()
+	if r.Authority == "" { // OPTIONS *, of the proxy itself
+		x.Drop()
+		status := http.StatusOK
+		if k.cfg.Pipeline.Limits.Overloaded() != "" {
+			status = http.StatusServiceUnavailable
+		}
+		_ = s.WriteHeaders(status, nil, true)
+		return
+	}
+	if err := x.Admit(s.Context(), ask); err != nil {
+		k.refuse(s, r, x, err)
+		return
+	}
+	switch {
+	case r.Method == http.MethodConnect && x.Decision.Action == policy.Tunnel:
+		k.connect(s, r, x)
+	case r.Method == http.MethodConnect:
+		k.inspect(s, r, x)
+	case r.Method == http.MethodOptions && ask.Header.Get("max-forwards") == "0":
+		_ = s.WriteHeaders(http.StatusOK, nil, true)
+		x.Finish(http.StatusOK)
+	default:
+		http2.HTTP(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			req.URL.Scheme = ask.Scheme
+			k.cfg.Forward.Serve(w, req, x, k.session != nil)
+		}))(s, r)
+	}
+}
+
+// connect opens a tunnel in a stream.
+func (k *conn) connect(s *http2.Stream, r *http2.Request, x *exchange.Exchange) {
+	began := time.Now()
+	upstream, err := x.State.Dialer.Dial(egress.WithVia(s.Context(), header(r.Fields).values("via")), x.Decision.Dial)
+	x.Record.Connect = time.Since(began)
+	if err != nil {
+		k.fail(s, r, x, err)
+		return
+	}
+	x.Record.Upstream = wire.AddrPort(upstream)
+	if err := s.Tunnel(); err != nil {
+		upstream.Close()
+		x.Fail(given(s, err))
+		x.Finish(http.StatusOK)
+		return
+	}
+	k.cfg.Tunnels.Start(tunnel.Tunnel{Client: s, Upstream: upstream, Service: x.Service(), Owner: x.HandOn()})
+}
+
+// inspect hands a CONNECT on that is to be intercepted.
+func (k *conn) inspect(s *http2.Stream, r *http2.Request, x *exchange.Exchange) {
+	if x.Target.Addr.IsValid() && !x.Decision.Page { // where a name leads is asked for the requests inside
+		if _, err := x.State.Dialer.Lookup(s.Context(), x.Target); err != nil {
+			k.fail(s, r, x, err)
+			return
+		}
+	}
+	if err := s.Tunnel(); err != nil {
+		x.Fail(given(s, err))
+		x.Finish(http.StatusOK)
+		return
+	}
+	k.cfg.Inspect(x, s)
+}
+
+// given says why a request whose stream has failed with err was given up.
+func given(s *http2.Stream, err error) error {
+	switch cause := context.Cause(s.Context()); {
+	case cause == nil:
+		return err
+	case errors.Is(cause, tunnel.ErrShutdown):
+		return tunnel.ErrShutdown
+	case errors.Is(cause, os.ErrDeadlineExceeded):
+		return cause
+	}
+	return exchange.ErrClientClosed
+}
+
+// fail refuses a request that was admitted and failed on the way.
+func (k *conn) fail(s *http2.Stream, r *http2.Request, x *exchange.Exchange, err error) {
+	if s.Context().Err() != nil {
+		x.Fail(given(s, err))
+		x.Finish(0)
+		return
+	}
+	x.Fail(err)
+	k.refuse(s, r, x, err)
+}
+
+// refuse tells the client that its request is refused, and finishes it.
+func (k *conn) refuse(s *http2.Stream, r *http2.Request, x *exchange.Exchange, err error) {
+	refused := exchange.AsRefused(err)
+	fields, body := render(x, refused)
+	bodiless := r.Method == http.MethodHead
+	if s.WriteHeaders(refused.Status, fields, bodiless) == nil && !bodiless { // a client that has left needs no answer
+		_, _ = s.Write([]byte(body))
+		_ = s.CloseWrite()
+	}
+	x.Finish(refused.Status)
+	if r.Method != http.MethodConnect {
+		_ = s.SetReadDeadline(time.Now().Add(discardTime))
+		_, _ = io.CopyN(io.Discard, s, maxDiscard)
+	}
+}
+
+// Bounds on the body of a refused request that is read, so that its client need not
+// learn amid it that it is not wanted.
+const (
+	maxDiscard  = 64 << 10
+	discardTime = 2 * time.Second
+)
+
+// render is what a client is told that is refused.
+func render(x *exchange.Exchange, refused *exchange.Refused) (fields []hpack.HeaderField, body string) {
+	h, body := x.Render(refused.Refusal)
+	if refused.Field.Name != "" {
+		h.Set(refused.Field.Name, refused.Field.Value)
+	}
+	for name, values := range h {
+		for _, v := range values {
+			fields = append(fields, hpack.HeaderField{Name: name, Value: v})
+		}
+	}
+	return fields, body
+}
+
+// malformed refuses a request that is not valid.
+func (k *conn) malformed(s *http2.Stream, r *http2.Request, err error) {
+	x, ask := k.begin(r)
+	status := refusal.Malformed.Status
+	if errors.Is(err, http2.ErrHeadTooLarge) {
+		status = http.StatusRequestHeaderFieldsTooLarge
+	}
+	k.refuse(s, r, x, x.Malformed(ask, status, err))
+}

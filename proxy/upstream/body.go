@@ -1,0 +1,144 @@
+package upstream
+
+import (
+	"io"
+	"net/http"
+	"net/textproto"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+
+	"espalier/proxy/egress"
+	"espalier/proxy/head"
+)
+
+// A Body is the body of an answer, without its framing.
+type Body struct {
+	// Trailer is filled with the fields behind a chunked body when Read returns
+	// io.EOF; it must be set.
+	Trailer http.Header
+
+	o      *egress.Origin
+	length int64 // still to come, or head.UntilClose, head.Chunked
+	stall  time.Duration
+
+	chunks head.Chunks
+	left   [][]byte // pieces of payload in buf, of a chunked body
+	buf    []byte
+	err    error
+}
+
+// NewBody returns the body of the answer a, which was read from o. The origin may
+// pause for stall.
+func (r *Request) NewBody(o *egress.Origin, a head.Response, stall time.Duration) *Body {
+	b := &Body{o: o, length: a.Length, stall: stall, Trailer: http.Header{}}
+	if !a.HasBody(r.Head.Method) {
+		b.length = 0
+	}
+	o.Use(a.Len)
+	return b
+}
+
+// Length is how long the body is; -1: as long as it takes.
+func (b *Body) Length() int64 { return max(b.length, -1) }
+
+// Whole reports whether the origin can be asked again behind the body: it was read,
+// and its end is not that of the connection.
+func (b *Body) Whole() bool { return b.length == 0 }
+
+// Read implements io.Reader. Behind an error it returns that error.
+func (b *Body) Read(p []byte) (n int, err error) {
+	switch {
+	case b.err != nil:
+		return 0, b.err
+	case b.length == 0:
+		return 0, io.EOF
+	case len(p) == 0:
+		return 0, nil
+	case b.length == head.Chunked:
+		n, err = b.readChunked(p)
+	default:
+		if b.length > 0 {
+			p = p[:min(int64(len(p)), b.length)]
+		}
+		if n, err = b.o.Take(p, b.stall); b.length > 0 {
+			b.length -= int64(n)
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+		}
+	}
+	b.err = err
+	return n, err
+}
+
+// chunkBuffer is how much is read of a chunked body at a time.
+const chunkBuffer = 16 << 10
+
+func (b *Body) readChunked(p []byte) (n int, err error) {
+	for {
+		for len(b.left) > 0 && n < len(p) {
+			k := copy(p[n:], b.left[0])
+			n += k
+			if b.left[0] = b.left[0][k:]; len(b.left[0]) == 0 {
+				b.left = b.left[1:]
+			}
+		}
+		switch {
+		case n > 0:
+			return n, nil
+		case b.chunks.Done:
+			return 0, b.readTrailer()
+		}
+		if b.buf == nil {
+			b.buf = make([]byte, chunkBuffer)
+		}
+		m, err := b.o.Take(b.buf, b.stall)
+		if err != nil {
+			return 0, unexpected(err)
+		}
+		used, _, err := b.chunks.Scan(b.buf[:m], func(piece []byte) { b.left = append(b.left, piece) })
+		if err != nil {
+			return 0, err
+		}
+		b.o.PutBack(b.buf[used:m])
+	}
+}
+
+// readTrailer reads what is behind the last chunk, and returns io.EOF.
+func (b *Body) readTrailer() error {
+	for {
+		fields, n, err := head.ParseTrailers(b.o.Unread())
+		if err == head.ErrIncomplete {
+			if err := b.o.More(b.stall); err != nil {
+				return unexpected(err)
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for f, rest, ok := fields.Next(); ok; f, rest, ok = rest.Next() {
+			if InTrailer(f) {
+				b.Trailer.Add(string(f.Name), string(f.Value))
+			}
+		}
+		b.o.Use(n)
+		b.length = 0
+		return io.EOF
+	}
+}
+
+// InTrailer reports whether f may be passed on behind a body: a recipient might take it
+// for a header field (RFC 9110, 6.5.1).
+func InTrailer(f head.Field) bool {
+	return !f.HopByHop() && httpguts.ValidTrailerHeader(textproto.CanonicalMIMEHeaderKey(string(f.Name)))
+}
+
+// unexpected is the error of a body that ended too early.
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
