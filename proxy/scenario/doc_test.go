@@ -85,4 +85,6 @@
 // testdata/red.txt lists what is known to fail, and nothing else may fail. A
 // scenario that passes must be removed from it. "go test -v -args -red" prints the
 // failures.
+//
+// The scenarios run on Linux only: they use sock_diag(7) and TCP_CORK.
 package scenario

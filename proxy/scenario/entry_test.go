@@ -1,3 +1,5 @@
+//go:build linux
+
 package scenario
 
 import (
@@ -160,16 +162,12 @@ func newDeadAddress(at *net.TCPAddr) (*deadAddress, error) {
 		return nil, err
 	}
 	for range 3 {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
 			d.close()
 			return nil, err
 		}
 		d.fds = append(d.fds, fd)
-		if err := unix.SetNonblock(fd, true); err != nil {
-			d.close()
-			return nil, err
-		}
 		_ = unix.Connect(fd, addr) // what does not get in waits for ever
 	}
 	return d, nil
