@@ -3,6 +3,7 @@ package pac
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -15,10 +16,24 @@ type Change struct {
 	Engine Engine `json:"engine,omitempty"`
 }
 
+// A SlowError says that a comparison stopped before it had asked about all URLs.
+type SlowError struct {
+	Old         bool // the old script is too slow, else the new one
+	Asked, URLs int
+}
+
+func (e *SlowError) Error() string {
+	which := "new"
+	if e.Old {
+		which = "old"
+	}
+	return fmt.Sprintf("the %s script is too slow (over %s for a URL): only the first %d of %d URLs were compared", which, evalLimit, e.Asked, e.URLs)
+}
+
 // Compare asks two scripts about each URL, once, and returns those for which they
 // differ, and how many it has asked about. old and new each are evaluators of one
-// script, of the same engines in the same order. The error names an invalid URL, or
-// says that ctx has ended.
+// script, of the same engines in the same order. The error names an invalid URL, says
+// that ctx has ended, or is a *SlowError; beside that the changes found are returned.
 func Compare(ctx context.Context, old, new []*Evaluator, urls []string) (changes []Change, asked int, err error) {
 	changes = []Change{} // never null in JSON
 	seen := map[string]bool{}
@@ -33,6 +48,9 @@ func Compare(ctx context.Context, old, new []*Evaluator, urls []string) (changes
 		}
 		if seen[url] {
 			continue
+		}
+		if slow := slices.ContainsFunc(old, (*Evaluator).TooSlow); slow || slices.ContainsFunc(new, (*Evaluator).TooSlow) {
+			return changes, asked, &SlowError{Old: slow, Asked: asked, URLs: len(urls)}
 		}
 		seen[url] = true
 		asked++

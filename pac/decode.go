@@ -16,6 +16,8 @@ const (
 	UTF16LE   Encoding = "UTF-16 (little-endian)"
 	UTF16BE   Encoding = "UTF-16 (big-endian)"
 	UTF16None Encoding = "UTF-16 without a byte order mark"
+	UTF32LE   Encoding = "UTF-32 (little-endian)"
+	UTF32BE   Encoding = "UTF-32 (big-endian)"
 	Latin1    Encoding = "Latin-1"
 )
 
@@ -26,6 +28,10 @@ func Decode(script []byte) (string, Encoding) {
 	switch {
 	case bytes.HasPrefix(script, []byte("\ufeff")):
 		return string(script[3:]), UTF8Mark
+	case bytes.HasPrefix(script, []byte("\xff\xfe\x00\x00")): // UTF-16 of a script has no zero there
+		return fromUTF32(script[4:], binary.LittleEndian), UTF32LE
+	case bytes.HasPrefix(script, []byte("\x00\x00\xfe\xff")):
+		return fromUTF32(script[4:], binary.BigEndian), UTF32BE
 	case bytes.HasPrefix(script, []byte("\xff\xfe")):
 		return fromUTF16(script[2:], binary.LittleEndian), UTF16LE
 	case bytes.HasPrefix(script, []byte("\xfe\xff")):
@@ -63,4 +69,13 @@ func fromUTF16(b []byte, order binary.ByteOrder) string {
 		units[i] = order.Uint16(b[2*i:])
 	}
 	return string(utf16.Decode(units))
+}
+
+// fromUTF32 ignores part of a unit at the end.
+func fromUTF32(b []byte, order binary.ByteOrder) string {
+	runes := make([]rune, len(b)/4)
+	for i := range runes {
+		runes[i] = rune(order.Uint32(b[4*i:]))
+	}
+	return string(runes)
 }

@@ -23,6 +23,10 @@ import (
 // elsewhere may not end.
 const evalLimit = time.Second
 
+// maxInterrupts is how many runs of a script may exceed the limit before it counts
+// as too slow.
+const maxInterrupts = 4
+
 // A regular expression that backtracks cannot be interrupted: it gives up without a
 // match, once the interrupt is sure to end the script.
 func init() { regexp2.DefaultMatchTimeout = 2 * evalLimit }
@@ -38,6 +42,8 @@ type Evaluator struct {
 	host      *host
 	mayDiffer bool
 	usesURL   bool // the answer may depend on the URL beside the host
+	// interrupts counts the runs that exceeded the limit.
+	interrupts int
 }
 
 // NewEvaluator runs the outer level of a script, for a second at most. The
@@ -248,6 +254,10 @@ func (e *Evaluator) FindProxy(url, host string) (string, error) {
 	return answer, nil
 }
 
+// TooSlow reports whether the script exceeded the limit so often that to ask it about
+// many URLs would take minutes.
+func (e *Evaluator) TooSlow() bool { return e.interrupts >= maxInterrupts }
+
 // limited runs run and interrupts it after the limit.
 func (e *Evaluator) limited(run func() error) error {
 	fired := make(chan struct{})
@@ -256,8 +266,12 @@ func (e *Evaluator) limited(run func() error) error {
 		close(fired)
 	})
 	err := guarded(run)
+	if late, ok := errors.AsType[*goja.InterruptedError](err); ok {
+		err = fmt.Errorf("%v", late.Value()) // where that was is chance
+	}
 	if !timer.Stop() {
 		<-fired // or the interrupt would hit the next run
+		e.interrupts++
 		e.vm.ClearInterrupt()
 	}
 	return err

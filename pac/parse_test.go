@@ -171,6 +171,8 @@ func TestDecode(t *testing.T) {
 		"UTF-8 with a mark":   {"\ufeffvar a;", "var a;", UTF8Mark},
 		"little-endian":       {"\xff\xfea\x00\xe9\x00", "aé", UTF16LE},
 		"big-endian":          {"\xfe\xff\x00a\x00\xe9", "aé", UTF16BE},
+		"UTF-32 LE":           {"\xff\xfe\x00\x00a\x00\x00\x00\xe9\x00\x00\x00", "aé", UTF32LE},
+		"UTF-32 BE":           {"\x00\x00\xfe\xff\x00\x00\x00a\x00\x00", "a", UTF32BE},
 		"half a unit":         {"\xff\xfea\x00b", "a", UTF16LE},
 		"little, unmarked":    {"v\x00a\x00r\x00 \x00", "var ", UTF16None},
 		"big, unmarked":       {"\x00v\x00a\x00r\x00 ", "var ", UTF16None},
@@ -224,6 +226,21 @@ func TestCompare(t *testing.T) {
 				t.Errorf("%s, %v; want %s", got, err, c.want)
 			}
 		})
+	}
+	endless := panelOf(t, `for (;;) {}`)
+	for _, e := range endless {
+		e.limit = time.Millisecond
+	}
+	var many []string
+	for i := range 100 {
+		many = append(many, fmt.Sprintf("h%d.example", i))
+	}
+	changes, asked, err := Compare(t.Context(), panelOf(t, `return "DIRECT";`), endless, many)
+	if slow, ok := errors.AsType[*SlowError](err); !ok || slow.Old || asked >= len(many) || slow.Asked != asked || slow.URLs != len(many) {
+		t.Errorf("with a script that does not end: %d asked, %v", asked, err)
+	}
+	if len(changes) == 0 || changes[0].New != "error: script: ran longer than 1ms" {
+		t.Errorf("with a script that does not end: %v", changes)
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()

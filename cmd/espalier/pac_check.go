@@ -64,7 +64,7 @@ at 0. Kinds for --allow:
 			return nil
 		},
 	}
-	cmd.Flags().StringArrayVar(&allow, "allow", nil, "leave out findings of this `KIND`; repeatable")
+	cmd.Flags().StringSliceVar(&allow, "allow", nil, "leave out findings of this `KIND`; repeatable")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
 	return cmd
 }

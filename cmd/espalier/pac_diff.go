@@ -33,7 +33,8 @@ and of the arguments, with the functions of each engine that Espalier knows
 (` + engineNames() + `): a change that only some of them see names the engine.
 
 Scripts run here without network: names resolve as --resolve says, and localhost.
-The exit status is 1 if an answer differs. --allow engine leaves it at 0 if only
+The exit status is 1 if an answer differs, and 2 if a script is too slow to be asked
+about all URLs. --allow engine leaves it at 0 if only
 changes differ that not all engines see.`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -69,11 +70,19 @@ changes differ that not all engines see.`,
 				}
 			}
 			changes, asked, err := pac.Compare(cmd.Context(), scripts[0], scripts[1], slices.Concat(urls, samples))
-			if err != nil {
+			slow, stopped := errors.AsType[*pac.SlowError](err)
+			if err != nil && !stopped {
 				return usage(err)
 			}
 			if err := writePACChanges(cmd, changes, asked, asJSON); err != nil {
 				return err
+			}
+			if stopped {
+				file := args[1]
+				if slow.Old {
+					file = args[0]
+				}
+				return usage(fmt.Errorf("%s: %w", file, slow))
 			}
 			if slices.ContainsFunc(changes, func(c pac.Change) bool { return c.Engine == "" || len(allow) == 0 }) {
 				return &exitError{code: exitNo}
@@ -83,7 +92,7 @@ changes differ that not all engines see.`,
 	}
 	who.addFlags(cmd)
 	browser.addFlags(cmd)
-	cmd.Flags().StringArrayVar(&allow, "allow", nil, "ignore changes of this `KIND` for the exit status: engine")
+	cmd.Flags().StringSliceVar(&allow, "allow", nil, "ignore changes of this `KIND` for the exit status: engine")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
 	return cmd
 }

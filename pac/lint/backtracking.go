@@ -41,7 +41,7 @@ func (w *walker) pattern(idx file.Idx, text, pattern string) {
 
 func (w *walker) backtracking(idx file.Idx, text, pattern string) {
 	if backtracks(pattern) {
-		w.at("backtracking", idx, Error, "%s can take exponential time: a repetition within a repetition matches the same text in many ways", shortened(text))
+		w.at("backtracking", idx, Error, "%s can take exponential time: a repetition repeats what matches the same text in many ways", shortened(text))
 	}
 }
 
@@ -60,15 +60,73 @@ var goSyntax = strings.NewReplacer(`\\`, `\\`, "(?=", "(?:", "(?!", "(?:", "(?<=
 // backtracks reports whether an engine that backtracks can take exponential time: a
 // repetition without a bound repeats what can match one text in several ways.
 func backtracks(pattern string) bool {
-	re, err := syntax.Parse(goSyntax.Replace(pattern), syntax.Perl)
-	return err == nil && exponential(re)
-}
-
-func exponential(re *syntax.Regexp) bool {
-	if unbounded(re) && ambiguous(re.Sub[0]) {
+	pattern = goSyntax.Replace(pattern)
+	re, err := syntax.Parse(pattern, syntax.Perl)
+	if err == nil && repeats(re, ambiguous) {
 		return true
 	}
-	return slices.ContainsFunc(re.Sub, exponential)
+	// Groups keep Go from merging alternatives, as it does with \w|\d.
+	re, err = syntax.Parse(strings.ReplaceAll(pattern, "|", "|()"), syntax.Perl)
+	return err == nil && repeats(re, alike)
+}
+
+// repeats reports whether a repetition without a bound has such a body.
+func repeats(re *syntax.Regexp, such func(body *syntax.Regexp) bool) bool {
+	if unbounded(re) && such(re.Sub[0]) {
+		return true
+	}
+	return slices.ContainsFunc(re.Sub, func(sub *syntax.Regexp) bool { return repeats(sub, such) })
+}
+
+// alike reports whether two alternatives of the body match one text.
+func alike(body *syntax.Regexp) bool {
+	for body.Op == syntax.OpCapture {
+		body = body.Sub[0]
+	}
+	if body.Op != syntax.OpAlternate {
+		return false
+	}
+	for i, a := range body.Sub {
+		for _, b := range body.Sub[:i] {
+			if sameText(positions(a), positions(b)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// positions are the ranges of characters at each place of what re matches; nil if the
+// length varies.
+func positions(re *syntax.Regexp) (list [][]rune) {
+	switch re.Op {
+	case syntax.OpLiteral:
+		for _, r := range re.Rune {
+			list = append(list, []rune{r, r})
+		}
+	case syntax.OpCharClass, syntax.OpAnyChar, syntax.OpAnyCharNotNL:
+		list = [][]rune{characters(re)}
+	case syntax.OpConcat, syntax.OpCapture:
+		for _, sub := range re.Sub {
+			if varies(sub) || sub.Op == syntax.OpAlternate {
+				return nil
+			}
+			list = append(list, positions(sub)...)
+		}
+	}
+	return list
+}
+
+func sameText(a, b [][]rune) bool {
+	if len(a) == 0 || len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if !overlap(a[i], b[i]) {
+			return false
+		}
+	}
+	return true
 }
 
 func unbounded(re *syntax.Regexp) bool {
@@ -158,7 +216,10 @@ func characters(re *syntax.Regexp) (ranges []rune) {
 	case syntax.OpCharClass:
 		ranges = append(ranges, re.Rune...)
 	case syntax.OpAnyChar, syntax.OpAnyCharNotNL:
-		ranges = append(ranges, 0, 0x10ffff)
+		ranges = append(ranges, 0, '\n'-1, '\n'+1, 0x10ffff) // "(.|\n)*" is in common use
+		if re.Op == syntax.OpAnyChar {
+			ranges = append(ranges, '\n', '\n')
+		}
 	}
 	for _, sub := range re.Sub {
 		ranges = append(ranges, characters(sub)...)

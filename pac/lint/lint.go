@@ -65,7 +65,7 @@ func (c *checker) decode(script []byte) {
 		c.add("encoding", 1, 1, Error, "the script is %s, which some engines take for a syntax error: save it as ASCII", c.encoding)
 	case pac.UTF16LE, pac.UTF16BE:
 		c.add("encoding", 1, 1, Error, "the script is %s, which only some engines read: save it as ASCII", c.encoding)
-	case pac.UTF16None:
+	case pac.UTF16None, pac.UTF32LE, pac.UTF32BE:
 		c.add("encoding", 1, 1, Error, "the script is %s, which no engine reads: save it as ASCII", c.encoding)
 	case pac.Latin1:
 		line, column := 1, 1
@@ -98,7 +98,7 @@ func (c *checker) bytes() {
 				odd = true
 				c.add("non-ascii", line, i+1, Warning, "a character that is not ASCII: how it is read depends on the engine")
 			case b < ' ' && b != '\t' && b != '\f', b == 0x7f:
-				c.add("control", line, i+1, Error, "the control character %#x", b)
+				c.add("control", line, i+1, Error, "a control character")
 			}
 		}
 	}
@@ -175,8 +175,8 @@ func (c *checker) answers(tree *ast.Program, samples []string) {
 	begun := time.Now()
 	for i := range samples {
 		sample := samples[spread(i, len(samples))]
-		if time.Since(begun) > answersTime {
-			c.add("slow", 0, 0, Warning, "only %d of %d URLs were tried in %s, since the script is slow", i, len(samples), answersTime)
+		if took := time.Since(begun); took > answersTime || js.TooSlow() {
+			c.add("slow", 0, 0, Warning, "only %d of %d URLs were tried in %s, since the script is slow", i, len(samples), took.Round(time.Second))
 			break
 		}
 		url, host, _, err := pac.DeviceURL(sample)
@@ -219,8 +219,10 @@ func (c *checker) answers(tree *ast.Program, samples []string) {
 			c.add(key[0], 0, 0, f.severity, "%s", f.message)
 		}
 	}
-	c.tables(js, tree)
-	c.paths(js)
+	if !js.TooSlow() {
+		c.tables(js, tree)
+		c.paths(js)
+	}
 }
 
 // KindNames are the names of Kinds, in order.

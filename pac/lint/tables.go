@@ -61,6 +61,9 @@ func (c *checker) tables(js *pac.Evaluator, tree *ast.Program) {
 	for _, pair := range inherited {
 		odd, plain := "https://"+pair[0]+"/", "https://"+pair[1]+"/"
 		a, b := js.Meaning(odd, pair[0]), js.Meaning(plain, pair[1])
+		if js.TooSlow() {
+			return
+		}
 		property := inProperty.FindString(pair[0])
 		if a == b || strings.Contains(c.src, property) { // the script may mean the host
 			continue
