@@ -43,6 +43,13 @@ func (d *Dialer) dialThrough(ctx context.Context, t policy.Target) (net.Conn, er
 	return nil, last
 }
 
+// Forbidden returns the guard's error about t as far as it is known without a look-up:
+// of an address, a name in egress.hosts, localhost and Espalier's own names.
+func (d *Dialer) Forbidden(t policy.Target) error {
+	_, err := d.fixed(t)
+	return err
+}
+
 // fixed returns the checked addresses of t where no look-up tells them: those of
 // a literal and of egress.hosts. With neither an address nor an error the parent
 // looks the name up.

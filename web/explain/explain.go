@@ -3,7 +3,6 @@
 package explain
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -122,6 +121,9 @@ func (e *Explainer) Explain(q Question) (*Explanation, error) {
 			return nil, errors.New("only http, https, ws and wss URLs reach a proxy")
 		}
 	}
+	if a, err := netip.ParseAddr(authority); err == nil && a.Is6() {
+		authority = "[" + authority + "]" // as pac.DeviceURL takes it
+	}
 	t, err := policy.ParseTarget(authority, port)
 	if err != nil {
 		return nil, err
@@ -156,7 +158,7 @@ func (e *Explainer) Explain(q Question) (*Explanation, error) {
 	if !d.Match.OK() {
 		e.askLists(x, t)
 	}
-	if err := e.forbidden(t); err != nil && d.Action != policy.Deny && d.Action != policy.Challenge {
+	if err := e.Dialer.Forbidden(t); err != nil && d.Action != policy.Deny && d.Action != policy.Challenge {
 		d.Action, x.Action, x.Rule, x.Why = policy.Deny, string(policy.Deny), ruleGuard, err.Error()
 	}
 	if note := beyondTheProxy(x.Rows); note != "" && d.Action != policy.Deny {
@@ -239,16 +241,6 @@ func (e *Explainer) askLists(x *Explanation, t policy.Target) {
 
 // ruleGuard is what the proxy's records name where the address guard refuses.
 const ruleGuard = "address-guard"
-
-// forbidden is the address guard's objection to an IP literal. What a name
-// resolves to is only known when it is asked for.
-func (e *Explainer) forbidden(t policy.Target) error {
-	if !t.Addr.IsValid() {
-		return nil
-	}
-	_, err := e.Dialer.Lookup(context.Background(), t)
-	return err
-}
 
 // otherPorts are the ports that the catalogue has t's host for where it does not
 // have it for t's.
