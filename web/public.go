@@ -54,7 +54,7 @@ type PublicSource struct {
 	// catalog.Formats, nil where web.export is false.
 	Export func(format string) []byte
 	// URL is where devices reach these listeners, "http://HOST:PORT"; empty if that
-	// is unknown.
+	// is unknown, where the page at / names the address that the request arrived at.
 	URL func() string
 	// About returns whose proxy this is, and whom to ask for help; either may be
 	// empty. The page at / shows both.
@@ -142,8 +142,12 @@ const plainPAC = "/proxy.pac"
 func (p *Public) serveWelcome(w http.ResponseWriter, r *http.Request) {
 	welcome := page.Welcome{Language: page.Language(strings.Join(r.Header.Values("Accept-Language"), ","))}
 	welcome.Organization, welcome.Contact = p.source.About()
+	base := p.source.URL()
+	if at := localAddr(r); base == "" && at.IsValid() {
+		base = "http://" + at.String()
+	}
 	// A path with a token (pac.token) is a secret, which this page must not tell.
-	if base := p.source.URL(); base != "" && p.source.PAC().Path("") == plainPAC {
+	if base != "" && p.source.PAC().Path("") == plainPAC {
 		welcome.PACURL = base + plainPAC
 	}
 	if root := p.source.Root(); root != nil {
@@ -205,7 +209,7 @@ func (p *Public) serveScript(w http.ResponseWriter, r *http.Request, from *pac.P
 	p.fetches.add(label, r.UserAgent(), time.Now())
 	proxies := from.Proxies(site, "")
 	if proxies == nil {
-		fetched, err := pac.Fetched(local(r), p.source.Proxy)
+		fetched, err := pac.Fetched(localAddr(r).Addr(), p.source.Proxy)
 		if err != nil {
 			plain(w, http.StatusServiceUnavailable, err.Error())
 			return
@@ -253,14 +257,15 @@ func peer(r *http.Request) netip.Addr {
 	return ap.Addr()
 }
 
-// local is the address that the request arrived at, the zero Addr where that is
-// not known.
-func local(r *http.Request) netip.Addr {
+// localAddr is the address that the request arrived at, the zero AddrPort where
+// that is not known.
+func localAddr(r *http.Request) netip.AddrPort {
 	a, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	if tcp, ok := a.(*net.TCPAddr); ok {
-		return tcp.AddrPort().Addr()
+		at := tcp.AddrPort()
+		return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 	}
-	return netip.Addr{}
+	return netip.AddrPort{}
 }
 
 // notModified evaluates If-None-Match and, where that is missing and byDate is

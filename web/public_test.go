@@ -626,6 +626,17 @@ func TestPublicWelcome(t *testing.T) {
 	}
 }
 
+// Without a URL that devices reach the machine by, the page names the address that the
+// request arrived at.
+func TestPublicWelcomeWithoutURL(t *testing.T) {
+	s := newPublicStage(t, pac.Config{}, anyAddress, "127.0.0.1:0")
+	s.source.URL = func() string { return "" }
+	_, body := s.do(t, "GET / HTTP/1.1\nHost: evil.example")
+	if want := "<code>http://" + s.addr + "/proxy.pac</code>"; !strings.Contains(body, want) || strings.Contains(body, "evil") {
+		t.Errorf("no %q in\n%s", want, body)
+	}
+}
+
 func BenchmarkPublicScript(b *testing.B) {
 	compiled := publicPAC(b, pac.Config{Proxies: []string{"192.0.2.1:3128"}})
 	p := NewPublic(PublicSource{PAC: func() *pac.PAC { return compiled }, Log: zap.NewNop()})
