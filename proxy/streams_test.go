@@ -25,7 +25,7 @@ import (
 	"espalier/proxy/exchange"
 )
 
-// Every request by HTTP/2 that is no CONNECT passes through goproxy, once: plain ones
+// Every request by HTTP/2 but CONNECT passes through goproxy, once: plain ones
 // and those inside TLS, to origins of both protocols.
 func TestHTTP2PassesGoproxy(t *testing.T) {
 	say := func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.ProtoMajor, r.Header.Get("X-Hook")) }
@@ -93,8 +93,8 @@ func (m *multiplexer) inside(r *rig, target string) *http.ClientConn {
 	return conn
 }
 
-// What gRPC needs: both directions at the same time, trailers that nobody announced, and
-// TE, over one connection to the origin for all.
+// What gRPC needs: both directions at the same time, trailers that were not announced,
+// and TE, over one connection to the origin for all.
 func TestHTTP2Calls(t *testing.T) {
 	var mu sync.Mutex
 	conns := map[string]bool{}

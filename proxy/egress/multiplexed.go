@@ -153,10 +153,10 @@ func (p *Origins) newClientConn(ctx context.Context, c net.Conn) (*http.ClientCo
 	t := &http.Transport{
 		DialTLSContext:         func(context.Context, string, string) (net.Conn, error) { return c, nil },
 		ForceAttemptHTTP2:      true,
-		DisableCompression:     true, // who asked for an encoding gets it
+		DisableCompression:     true, // clients get the encoding that they asked for
 		IdleConnTimeout:        keepIdle,
 		MaxResponseHeaderBytes: maxHead,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingInterval, PingTimeout: pingTimeout, WriteByteTimeout: p.Stall},
 	}
-	return t.NewClientConn(ctx, "https", "origin.invalid:443") // which nothing looks up
+	return t.NewClientConn(ctx, "https", "origin.invalid:443") // no resolver is asked for it
 }

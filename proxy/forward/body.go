@@ -111,7 +111,7 @@ type writer struct {
 func (w *writer) WriteHeader(status int) {
 	w.status = status
 	w.ResponseWriter.WriteHeader(status)
-	if w.stream { // somebody may wait for the head alone
+	if w.stream { // the client may wait for the head alone
 		w.Flush()
 	}
 }

@@ -2,8 +2,8 @@
 // goproxy, by its hooks for requests and answers, and from there to its origin by the
 // connections of package egress, in the protocol that the origin speaks.
 //
-// It stands apart from package streams, which answers clients, since it needs no more
-// of them than net/http tells.
+// Package streams answers the clients. This package is apart from it since it needs no
+// more of a request than net/http tells.
 package forward
 
 import (

@@ -44,7 +44,7 @@ type Config struct {
 	// Default: 5 minutes and 1 minute.
 	PingInterval, PingTimeout time.Duration
 	// Idle is told whether the connection has no stream, when that changes, and at the
-	// beginning. It must not block, nor call the Conn. Default: nobody is told.
+	// beginning. It must not block, nor call the Conn. Default: it is not told.
 	Idle func(idle bool)
 	// Malformed gets each request that breaks RFC 9113, section 8, or is too large
 	// (ErrHeadTooLarge), in place of the Handler. The Request holds what could be read.

@@ -20,7 +20,7 @@ import (
 // (http.TrailerPrefix), full duplex; a Connection: close in the answer shuts the
 // connection down. It adds no fields of its own but Content-Length, where an
 // answer is short and complete. 100 Continue is sent when the body is first read,
-// unless h has deleted Expect before, whose matter it is then.
+// unless h has deleted Expect before and answers it itself.
 func HTTP(h http.Handler) Handler {
 	return func(s *Stream, r *Request) {
 		w := &responseWriter{s: s, header: http.Header{}, head: r.Method == http.MethodHead, length: -1}

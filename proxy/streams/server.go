@@ -2,8 +2,7 @@
 // sessions in CONNECTs by itself, everything else by package forward. It answers the
 // clients of a listener inside TLS and those inside intercepted connections alike.
 //
-// It stands between package http2, which speaks the protocol and decides nothing, and
-// package exchange, which decides.
+// It wires package http2, which speaks the protocol, to package exchange, which decides.
 package streams
 
 import (
