@@ -192,6 +192,7 @@ func TestParseRequest(t *testing.T) {
 		size       int64
 		seed       uint32
 		keep       bool
+		upload     int
 		fails      bool
 	}{
 		{name: "origin form", head: "GET /1024/7 HTTP/1.1\r\nHost: a\r\n\r\n", size: 1024, seed: 7, keep: true},
@@ -199,16 +200,17 @@ func TestParseRequest(t *testing.T) {
 		{name: "close", head: "GET /1/2 HTTP/1.1\r\nConnection: Close\r\n\r\n", size: 1, seed: 2},
 		{name: "HTTP/1.0", head: "GET /1/2 HTTP/1.0\r\n\r\n", size: 1, seed: 2},
 		{name: "HTTP/1.0 kept", head: "GET /1/2 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", size: 1, seed: 2, keep: true},
-		{name: "another method", head: "POST /1/2 HTTP/1.1\r\n\r\n", fails: true},
+		{name: "POST", head: "POST /1/2 HTTP/1.1\r\nContent-Length: 7\r\n\r\n", size: 1, seed: 2, upload: 7, keep: true},
+		{name: "another method", head: "PUT /1/2 HTTP/1.1\r\n\r\n", fails: true},
 		{name: "another path", head: "GET /favicon.ico HTTP/1.1\r\n\r\n", fails: true},
 		{name: "negative", head: "GET /-1/2 HTTP/1.1\r\n\r\n", fails: true},
 		{name: "no version", head: "GET /1/2\r\n\r\n", fails: true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			size, seed, keep, err := parseRequest(tt.head)
-			if (err != nil) != tt.fails || size != tt.size || seed != tt.seed || keep != tt.keep {
-				t.Errorf("got %d, %d, %v, %v", size, seed, keep, err)
+			size, seed, upload, keep, err := parseRequest(tt.head)
+			if (err != nil) != tt.fails || size != tt.size || seed != tt.seed || upload != tt.upload || keep != tt.keep {
+				t.Errorf("got %d, %d, %d, %v, %v", size, seed, upload, keep, err)
 			}
 		})
 	}

@@ -128,11 +128,12 @@ func exchange(c net.Conn, seed uint32, buf []byte) error {
 // A getter fetches plain HTTP through the proxy over one connection for as long
 // as the proxy keeps it.
 type getter struct {
-	bed  *bed
-	i    int
-	conn *client
-	br   *bufio.Reader
-	buf  []byte
+	bed    *bed
+	i      int
+	upload int // bytes of a body to send by POST; 0: GET
+	conn   *client
+	br     *bufio.Reader
+	buf    []byte
 }
 
 func (g *getter) Close() {
@@ -196,12 +197,50 @@ func (g *getter) ask(ctx context.Context, size int64, seed uint32) (*http.Respon
 		}
 		g.br.Reset(c)
 	}
-	head := "GET http://" + g.bed.origin.addr + "/" + strconv.FormatInt(size, 10) + "/" + strconv.FormatUint(uint64(seed), 10) +
-		" HTTP/1.1\r\nHost: " + g.bed.origin.addr + "\r\nUser-Agent: espalier-bench\r\nAccept: */*\r\n\r\n"
-	if _, err := io.WriteString(g.conn, head); err != nil {
+	method, fields, body := "GET", "", []byte(nil)
+	if g.upload > 0 {
+		method, body = "POST", pattern(seed, 0, g.upload)
+		fields = "Content-Length: " + strconv.Itoa(g.upload) + "\r\n"
+	}
+	head := method + " http://" + g.bed.origin.addr + "/" + strconv.FormatInt(size, 10) + "/" + strconv.FormatUint(uint64(seed), 10) +
+		" HTTP/1.1\r\nHost: " + g.bed.origin.addr + "\r\nUser-Agent: espalier-bench\r\nAccept: */*\r\n" + fields + "\r\n"
+	if _, err := g.conn.Write(append([]byte(head), body...)); err != nil {
 		return nil, err
 	}
 	return http.ReadResponse(g.br, nil)
+}
+
+// webSocketRequest asks for a WebSocket whose messages come back.
+const webSocketRequest = "GET http://%[1]s/websocket HTTP/1.1\r\nHost: %[1]s\r\nUser-Agent: espalier-bench\r\n" +
+	"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+
+// webSocket opens a WebSocket, sends a message, and waits until it has come back.
+func (b *bed) webSocket(ctx context.Context, i int) error {
+	c, err := b.dial(ctx, i)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := fmt.Fprintf(c, webSocketRequest, b.origin.addr); err != nil {
+		return err
+	}
+	br := bufio.NewReaderSize(c, 1<<10)
+	resp, err := http.ReadResponse(br, nil)
+	if err != nil {
+		return fmt.Errorf("WebSocket: no answer: %w", err)
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		return fmt.Errorf("WebSocket: answered %q", resp.Status)
+	}
+	message := pattern(uint32(i), 0, 64)
+	if _, err := c.Write(message); err != nil {
+		return err
+	}
+	got := make([]byte, len(message))
+	if _, err := io.ReadFull(br, got); err != nil {
+		return fmt.Errorf("WebSocket: %w", err)
+	}
+	return checkPattern(uint32(i), 0, got)
 }
 
 // A group runs the load's goroutines and keeps the first error, which cancels

@@ -70,7 +70,7 @@ func parseFlags(b *bench, args []string, stderr io.Writer) (*options, error) {
 		fmt.Fprint(stderr, "espalier-bench compares forward proxies side by side on loopback.\n\n")
 		fs.PrintDefaults()
 	}
-	peerList := fs.String("peers", strings.Join(peerNames(), ","), "proxies to start, separated by commas; none where only targets count")
+	peerList := fs.String("peers", strings.Join(peerNames(false), ","), "proxies to start, separated by commas; none where only targets count")
 	scenarioList := fs.String("scenarios", strings.Join(scenarioNames(), ","), "what to measure")
 	fs.Func("target", "a running proxy, name=ADDR:PORT,pid=PID[,mode=tcp]; may be given several times", func(s string) error {
 		p, err := parseTarget(s)
@@ -90,6 +90,7 @@ func parseFlags(b *bench, args []string, stderr io.Writer) (*options, error) {
 	fs.StringVar(&b.user, "user", "", "run every proxy as this user, for example nobody (needs root)")
 	fs.IntVar(&b.nofile, "nofile", 20000, "limit of descriptors for each proxy")
 	espalier := fs.String("espalier", "", "a built espalier, in place of building this checkout")
+	before := fs.String("before", "", "a built espalier of before a change, for the peer before")
 	goproxy := fs.String("goproxy", "", "a built goproxy peer, in place of building it")
 	fs.StringVar(&o.subject, "subject", "espalier", "whose ratios to the others are shown")
 	fs.StringVar(&o.markdown, "markdown", "", "write the tables to this file as markdown")
@@ -117,7 +118,7 @@ func parseFlags(b *bench, args []string, stderr io.Writer) (*options, error) {
 	if b.user != "" && os.Geteuid() != 0 {
 		return nil, errors.New("-user: only root may run the proxies as somebody else")
 	}
-	for name, bin := range map[string]string{"espalier": *espalier, "goproxy": *goproxy} {
+	for name, bin := range map[string]string{"espalier": *espalier, "espalier-no-store": *espalier, "before": *before, "goproxy": *goproxy} {
 		if bin == "" {
 			continue
 		}
@@ -136,8 +137,11 @@ func parseFlags(b *bench, args []string, stderr io.Writer) (*options, error) {
 		b.scenarios = append(b.scenarios, scenarios[i])
 	}
 	for _, name := range o.peers {
-		if !slices.Contains(peerNames(), name) {
-			return nil, fmt.Errorf("-peers: %q is unknown (allowed: %s)", name, strings.Join(peerNames(), ", "))
+		if !slices.Contains(peerNames(true), name) {
+			return nil, fmt.Errorf("-peers: unknown peer %q (allowed: %s)", name, strings.Join(peerNames(true), ", "))
+		}
+		if name == "before" && *before == "" {
+			return nil, errors.New("-before: missing, and -peers names before")
 		}
 	}
 	return o, nil
@@ -147,10 +151,12 @@ func split(list string) []string {
 	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
-func peerNames() []string {
+func peerNames(optional bool) []string {
 	var names []string
 	for _, p := range peers {
-		names = append(names, p.name)
+		if optional || !p.optional {
+			names = append(names, p.name)
+		}
 	}
 	return names
 }

@@ -164,7 +164,7 @@ func (o *origin) serve(c net.Conn) {
 	if err != nil {
 		return // closed before it said anything: a probe
 	}
-	if string(buf[:4]) == "GET " {
+	if method := string(buf[:4]); method == "GET " || method == "POST" {
 		err = o.serveHTTP(c, buf, have)
 	} else {
 		err = o.serveTunnel(c, buf, have)
@@ -277,11 +277,25 @@ func (o *origin) serveHTTP(c net.Conn, buf []byte, have int) error {
 				return nil
 			}
 		}
-		size, seed, keep, err := parseRequest(string(buf[:end]))
+		head := string(buf[:end])
+		have = copy(buf, buf[end:have])
+		if strings.Contains(head, "\r\nUpgrade: websocket\r\n") {
+			return o.serveWebSocket(c, buf, have)
+		}
+		size, seed, upload, keep, err := parseRequest(head)
 		if err != nil {
 			return err
 		}
-		have = copy(buf, buf[end:have])
+		if upload > len(buf) {
+			return fmt.Errorf("request body of %d bytes is larger than 4 KB", upload)
+		}
+		if have, err = fill(c, buf, have, upload); err != nil {
+			return nil
+		}
+		if err := checkPattern(seed, 0, buf[:upload]); err != nil {
+			return err
+		}
+		have = copy(buf, buf[upload:have])
 
 		out = append(out[:0], "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nCache-Control: no-store\r\n"...)
 		if !keep {
@@ -308,13 +322,30 @@ func (o *origin) serveHTTP(c net.Conn, buf []byte, have int) error {
 	}
 }
 
-// parseRequest reads the head of a GET for /SIZE/SEED, in origin or absolute
-// form, and whether the connection is to be kept.
-func parseRequest(head string) (size int64, seed uint32, keep bool, err error) {
+// serveWebSocket switches, and sends back what comes.
+func (o *origin) serveWebSocket(c net.Conn, buf []byte, have int) error {
+	if _, err := io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"); err != nil {
+		return nil
+	}
+	for {
+		if _, err := c.Write(buf[:have]); err != nil {
+			return nil
+		}
+		var err error
+		if have, err = c.Read(buf); err != nil {
+			return nil
+		}
+	}
+}
+
+// parseRequest reads the head of a GET or POST for /SIZE/SEED, in origin or absolute
+// form, the length of its body, and whether the connection is to be kept.
+func parseRequest(head string) (size int64, seed uint32, upload int, keep bool, err error) {
 	line, fields, _ := strings.Cut(head, "\r\n")
-	target, version, ok := strings.Cut(strings.TrimPrefix(line, "GET "), " ")
-	if !ok || !strings.HasPrefix(line, "GET ") {
-		return 0, 0, false, fmt.Errorf("%q is no GET request", line)
+	method, rest, _ := strings.Cut(line, " ")
+	target, version, ok := strings.Cut(rest, " ")
+	if !ok || method != "GET" && method != "POST" {
+		return 0, 0, 0, false, fmt.Errorf("invalid request %q: GET or POST is expected", line)
 	}
 	path := target
 	if rest, ok := strings.CutPrefix(target, "http://"); ok {
@@ -324,10 +355,16 @@ func parseRequest(head string) (size int64, seed uint32, keep bool, err error) {
 	size, err1 := strconv.ParseInt(sizeText, 10, 64)
 	n, err2 := strconv.ParseUint(seedText, 10, 32)
 	if err1 != nil || err2 != nil || size < 0 {
-		return 0, 0, false, fmt.Errorf("%q does not ask for /SIZE/SEED", target)
+		return 0, 0, 0, false, fmt.Errorf("%q does not ask for /SIZE/SEED", target)
 	}
 	fields = strings.ToLower(fields)
+	if _, length, ok := strings.Cut(fields, "content-length: "); ok {
+		length, _, _ = strings.Cut(length, "\r\n")
+		if upload, err = strconv.Atoi(length); err != nil {
+			return 0, 0, 0, false, fmt.Errorf("request body: %w", err)
+		}
+	}
 	keep = version == "HTTP/1.1" && !strings.Contains(fields, "connection: close") ||
 		version == "HTTP/1.0" && strings.Contains(fields, "connection: keep-alive")
-	return size, uint32(n), keep, nil
+	return size, uint32(n), upload, keep, nil
 }

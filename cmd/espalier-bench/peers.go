@@ -24,6 +24,8 @@ type peer struct {
 	direct bool   // plain TCP: no CONNECT
 	fds    int    // descriptors it needs for an idle tunnel
 	user   string // whom it runs as where the bench is root and no -user is given
+	// optional peers are started only if -peers names them.
+	optional bool
 
 	// pkg is the Debian package of a peer that is installed, with a program of
 	// that name or program, source the Go package of one that is built. A running
@@ -57,12 +59,26 @@ type where struct {
 	name   string   // letters and digits, of this process alone
 	bin    string   // of the peer
 	lab    *lab
+	more   string // configuration of espalier besides that of all
 }
 
 var peers = []peer{
 	{
 		name: "espalier", fds: 2, source: "./cmd/espalier",
-		note:   "policy, access log (JSON) and counters on; no searchable store, which the others do not have",
+		note:   "as shipped: policy, access log (JSON), the store that makes it searchable, and counters",
+		config: espalierConfig, inspect: espalierInspect,
+	},
+	{
+		name: "espalier-no-store", fds: 2, source: "./cmd/espalier", optional: true,
+		note: "the same without the store, which the others do not have",
+		config: func(w where) ([]string, error) {
+			w.more = "log: {store: {path: \"\"}}\n"
+			return espalierConfig(w)
+		},
+	},
+	{
+		name: "before", fds: 2, source: "./cmd/espalier", optional: true,
+		note:   "the espalier of -before, as shipped",
 		config: espalierConfig, inspect: espalierInspect,
 	},
 	{
@@ -100,8 +116,7 @@ var peers = []peer{
 
 func espalierConfig(w where) ([]string, error) {
 	file, err := w.write("espalier.yaml", fmt.Sprintf(`data: %q
-log: {store: {path: ""}}
-proxy:
+%sproxy:
   listen: [%q]
   clients: [loopback]
   max_tunnels_per_client: 1000000
@@ -110,7 +125,7 @@ egress:
 web:
   public: [%q]
   admin: [%q]
-`, filepath.Join(w.dir, "data"), w.listen, w.spare[0], w.spare[1]))
+`, filepath.Join(w.dir, "data"), w.more, w.listen, w.spare[0], w.spare[1]))
 	return []string{"run", "-c", file}, err
 }
 
