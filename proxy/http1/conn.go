@@ -56,6 +56,7 @@ func (c *conn) run() {
 		if c.own != nil {
 			c.own.Close()
 		}
+		c.Free()
 	}()
 	for {
 		r, err := c.next()

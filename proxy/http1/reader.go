@@ -107,6 +107,9 @@ func (r *reader) failed(err error) {
 	r.o.Interrupt()
 }
 
+// lastBytes is how long an origin that has answered may take for a body's last bytes.
+const lastBytes = 100 * time.Millisecond
+
 // stop ends the reader. Nothing reads the client then. If the body has not passed, the
 // connection to the origin is of no more use.
 func (r *reader) stop() {
@@ -116,7 +119,12 @@ func (r *reader) stop() {
 	r.stopped.Store(true)
 	r.c.Halt()
 	if r.body != nil && !r.sent.Load() {
-		r.o.Interrupt()
+		if r.drained.Load() { // and its last bytes are being sent
+			interrupt := time.AfterFunc(lastBytes, r.o.Interrupt)
+			defer interrupt.Stop()
+		} else {
+			r.o.Interrupt()
+		}
 	}
 	<-r.done
 	r.c.Resume()

@@ -31,7 +31,7 @@ func (c *Conn) CanSplice(src *Conn) bool {
 func (c *Conn) Splice(src *Conn, n int64, limit time.Duration) (moved int64, sender bool, err error) {
 	src.expect(time.Now().Add(limit))
 	_ = c.SetWriteDeadline(time.Time{})
-	w := watch{c: c, limit: limit, acked: acked(c.tcp)}
+	w := watch{c: c, limit: limit}
 	w.timer = time.AfterFunc(limit, w.look)
 	moved, err = io.CopyN(c.tcp, src.Conn, n)
 	stalled := w.stop()
@@ -57,7 +57,7 @@ type watch struct {
 
 	mu      sync.Mutex
 	timer   *time.Timer
-	acked   uint64
+	acked   uint64 // when it was looked at last; 0: not yet
 	stopped bool
 	stalled bool
 }

@@ -97,17 +97,13 @@ func (c *Conn) Use(n int) {
 // firstBuffer is what most heads fit in.
 const firstBuffer = 4 << 10
 
+var firstBuffers = sync.Pool{New: func() any { return new([firstBuffer]byte) }}
+
 // More reads once, behind Unread. It fails if nothing comes within limit; 0 leaves
 // the deadline as it is. An end without a byte is io.EOF.
 func (c *Conn) More(limit time.Duration) error {
 	if len(c.buf) == cap(c.buf) {
-		if c.from > 0 && c.from >= cap(c.buf)/2 {
-			c.buf, c.from = c.buf[:copy(c.buf, c.buf[c.from:])], 0
-		} else {
-			grown := make([]byte, len(c.buf)-c.from, max(firstBuffer, 2*cap(c.buf)))
-			copy(grown, c.buf[c.from:])
-			c.buf, c.from = grown, 0
-		}
+		c.grow()
 	}
 	if limit > 0 {
 		c.expect(time.Now().Add(limit))
@@ -121,6 +117,25 @@ func (c *Conn) More(limit time.Duration) error {
 		err = io.ErrNoProgress
 	}
 	return err
+}
+
+// grow makes room behind what is unread.
+func (c *Conn) grow() {
+	unread := c.Unread()
+	var grown []byte
+	switch {
+	case cap(c.buf) == firstBuffer && len(unread) <= firstBuffer/2:
+		grown = c.buf[:0] // in place
+	case len(unread) < firstBuffer:
+		grown = firstBuffers.Get().(*[firstBuffer]byte)[:0]
+	default:
+		grown = make([]byte, 0, max(2*firstBuffer, 2*cap(c.buf)))
+	}
+	old := c.buf
+	c.buf, c.from = append(grown, unread...), 0
+	if cap(old) == firstBuffer && cap(c.buf) != firstBuffer {
+		firstBuffers.Put((*[firstBuffer]byte)(old[:firstBuffer]))
+	}
 }
 
 // expect sets the time by which something must come, unless reading is halted.
@@ -156,12 +171,16 @@ func (c *Conn) PutBack(p []byte) {
 	}
 }
 
-// Free gives back the buffer, if nothing in it is unused: a connection may wait for
-// long.
+// Free gives back the buffer, if nothing in it is unused. What Unread has returned is not
+// valid any more.
 func (c *Conn) Free() {
-	if len(c.Unread()) == 0 {
-		c.buf, c.from = nil, 0
+	if len(c.Unread()) > 0 {
+		return
 	}
+	if cap(c.buf) == firstBuffer {
+		firstBuffers.Put((*[firstBuffer]byte)(c.buf[:firstBuffer]))
+	}
+	c.buf, c.from = nil, 0
 }
 
 // Take reads once into p, or hands out what is unread. It fails if nothing comes
