@@ -355,6 +355,10 @@ func (s *Server) shake(ctx context.Context, c net.Conn, config *tls.Config) {
 // Tunnels is the number of open tunnels.
 func (s *Server) Tunnels() int { return s.tunnels.Len() }
 
+// ReportTunnels has the access log's journal told, soon, of the tunnels that have
+// carried bytes since the call before.
+func (s *Server) ReportTunnels() { s.tunnels.Report() }
+
 // Draining reports whether Shutdown has begun.
 func (s *Server) Draining() bool { return s.draining.Load() }
 

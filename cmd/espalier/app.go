@@ -65,7 +65,9 @@ type app struct {
 	admin      *http.Server
 	control    *http.Server
 
-	reloading sync.Mutex // one at a time
+	stopping  atomic.Bool // the drain has begun
+	reloading sync.Mutex  // one at a time
+	closed    bool        // nothing is reloaded any more; guarded by reloading
 	current   atomic.Pointer[configs.Loaded]
 	script    atomic.Pointer[pac.PAC]
 	made      atomic.Pointer[compiled] // what is in force
@@ -155,6 +157,9 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	if _, err = a.takeControl(); err != nil && !(a.handover() && errors.Is(err, web.ErrRunning)) {
 		return nil, fmt.Errorf("data: %w", err)
 	}
+	a.access.KeepJournal(a.data, a.server.ReportTunnels, func(r *accesslog.Record) {
+		a.traffic.Service(r.Service).Request(r.Action) // the process before has counted the bytes
+	})
 	return a, nil
 }
 
@@ -193,10 +198,14 @@ func (a *app) apply(l *configs.Loaded, made *compiled) {
 }
 
 // reloadConfig reads the configuration again. Where anything is wrong with it,
-// the one in force stays, and the error says all that is wrong.
+// the one in force stays, and the error says all that is wrong. It works while
+// draining too, until everything is closed.
 func (a *app) reloadConfig() error {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
+	if a.closed {
+		return errors.New("the process is stopping")
+	}
 	a.notifyReloading()
 	defer a.notify(daemon.SdNotifyReady)
 	l, err := configs.Load(a.options)
@@ -285,6 +294,7 @@ func serveHTTP(s *http.Server, l net.Listener) error {
 // that devices find the other proxies, unless the next process serves it.
 func (a *app) drain() {
 	a.notify(daemon.SdNotifyStopping)
+	a.stopping.Store(true)
 	timeout := a.current.Load().Config.Proxy.DrainTimeout
 	a.log.Info("draining: no new connections", zap.Int("tunnels", a.server.Tunnels()), zap.Duration("timeout", timeout))
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
@@ -315,6 +325,9 @@ func (a *app) openStore(cfg *configs.Config) (err error) {
 
 // closeAll closes what is open, the access log and then its store last.
 func (a *app) closeAll() {
+	a.reloading.Lock()
+	a.closed = true
+	a.reloading.Unlock()
 	for _, s := range []*http.Server{a.public, a.admin, a.control} {
 		if s != nil {
 			s.Close()

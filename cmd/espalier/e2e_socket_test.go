@@ -193,10 +193,11 @@ func TestPassedSocketForNothing(t *testing.T) {
 // A service manager is told when the process is ready, reloads, stops and lives.
 func TestNotify(t *testing.T) {
 	m := newManager(t)
-	p := prepare(t, "")
+	p := prepare(t, loopbackAllowed)
 	cmd := p.command("run", "-c", p.config, "--set", "proxy.listen=127.0.0.1:0")
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+m.path, fmt.Sprintf("WATCHDOG_USEC=%d", 40*time.Millisecond/time.Microsecond))
 	p.spawn(cmd)
+	p.locate()
 	hears := func(want string) {
 		t.Helper()
 		p.await(want, func() bool { got, _ := m.heard(); return got == want })
@@ -207,9 +208,32 @@ func TestNotify(t *testing.T) {
 	hears("READY=1 RELOADING=1 READY=1")
 	p.write("nonsense: true\n") // which it watches
 	p.await("the second reload", func() bool { return strings.Contains(p.stderr.String(), "not reloaded") })
+	p.await("the second reload to end", func() bool { got, _ := m.heard(); return strings.HasSuffix(got, "READY=1") })
+	before, _ := m.heard()
+	_, _, tunnel := p.connect(listen(t, "127.0.0.1:0", echo).String())
 	p.signal(syscall.SIGTERM)
+	hears(before + " STOPPING=1")
+	// Reloads go on while it drains, and the manager is not told that it is ready.
+	p.reloaded("the file changed", func() { p.write(loopbackAllowed) })
+	for range 2 {
+		p.reloaded("SIGHUP", func() { p.signal(syscall.SIGHUP) })
+		p.reloaded("espalier reload", func() { p.run("reload") })
+	}
+	if err := pingPong(tunnel, "still here"); err != nil {
+		t.Errorf("the tunnel that was open all the time: %v", err)
+	}
+	tunnel.Close()
 	p.exits(0)
-	if got, _ := m.heard(); !strings.HasPrefix(got, "READY=1 RELOADING=1 READY=1 RELOADING=1 READY=1 ") || !strings.HasSuffix(got, " STOPPING=1") {
+	if got, _ := m.heard(); got != before+" STOPPING=1" {
 		t.Errorf("the service manager was told %s", got)
 	}
+}
+
+// reloaded does what makes the process reload, and waits until it has.
+func (p *process) reloaded(what string, do func()) {
+	p.t.Helper()
+	loaded := func() int { return strings.Count(p.stderr.String(), `"msg":"the configuration was reloaded"`) }
+	before := loaded()
+	do()
+	p.await(what, func() bool { return loaded() > before })
 }

@@ -100,7 +100,8 @@ func TestSecondSignal(t *testing.T) {
 	p.await("draining", func() bool { st, err := p.status(); return err == nil && st.Draining })
 	p.signal(syscall.SIGTERM)
 	p.exits(1)
-	if list, _ := p.records(); len(list) != 1 || list[0].Host != "10.0.0.1" {
+	list, _ := p.records()
+	if len(list) != 2 || list[0].Host != "10.0.0.1" || list[1].Host != "127.0.0.1" || list[1].Error != "interrupted" {
 		t.Errorf("records %+v", list)
 	}
 }

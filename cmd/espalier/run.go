@@ -57,31 +57,42 @@ func run(cmd *cobra.Command) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(signals)
-	go a.obey(signals)
+	go a.handleSignals(signals)
+	living, dying := context.WithCancel(cmd.Context()) // while draining too
+	defer dying()
 	watching := make(chan struct{})
 	go func() {
 		defer close(watching)
-		a.watch(ctx, watcher)
+		a.watch(living, watcher)
 	}()
 	if err := a.summary().write(newScreen(cmd.OutOrStdout())); err != nil {
 		a.log.Warn("the summary could not be written", zap.Error(err))
 	}
 	err = a.serve(ctx)
-	cancel()
+	dying()
 	<-watching
 	return err
 }
 
-// obey acts on signals until the process ends.
-func (a *app) obey(signals <-chan os.Signal) {
+// handleSignals acts on signals until the process ends.
+func (a *app) handleSignals(signals <-chan os.Signal) {
+	reloads := make(chan struct{}, 1)
+	go func() { // a reload that takes long does not hold up the end
+		for range reloads {
+			_ = a.reloadConfig() // it has logged what is wrong
+		}
+	}()
 	stopping := false
 	for s := range signals {
 		switch {
 		case s == syscall.SIGHUP:
-			_ = a.reloadConfig() // it has logged what is wrong
+			select {
+			case reloads <- struct{}{}:
+			default: // one that has not begun will do
+			}
 		case stopping:
 			a.log.Warn("stopped at once, by a second signal")
-			_ = a.access.Flush()
+			_ = a.access.Interrupt()
 			os.Exit(1)
 		default:
 			stopping = true

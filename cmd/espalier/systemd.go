@@ -11,8 +11,12 @@ import (
 )
 
 // notify tells the service manager of a change (sd_notify(3)), where there is
-// one.
+// one. After STOPPING=1 it only feeds the watchdog: READY=1 behind a reload would say
+// that the process goes on.
 func (a *app) notify(state string) {
+	if a.stopping.Load() && state != daemon.SdNotifyWatchdog {
+		return
+	}
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		a.log.Warn("the service manager could not be told", zap.String("state", state), zap.Error(err))
 	}

@@ -23,6 +23,7 @@ type Log struct {
 	log       *zap.Logger
 	lines     sync.Pool // *[]byte
 	sinks     []sink
+	journal   *journal // nil: none is kept
 
 	total atomic.Uint64
 }
@@ -106,13 +107,18 @@ func (l *Log) Write(r *Record) {
 	if len(l.sinks) == 0 {
 		return
 	}
-	line := l.lines.Get().(*[]byte)
-	l.total.Add(1)
 	if l.anonymize != nil {
 		anonymous := *r
 		l.anonymize(&anonymous)
 		r = &anonymous
 	}
+	l.write(r)
+}
+
+// write is Write for a record that hides already what it is to hide.
+func (l *Log) write(r *Record) {
+	line := l.lines.Get().(*[]byte)
+	l.total.Add(1)
 	for _, s := range l.sinks {
 		*line = s.enc.append((*line)[:0], r)
 		s.out.add(*line)
@@ -131,11 +137,19 @@ func (l *Log) Flush() error {
 
 // Close flushes and closes the file. Records written later are lost.
 func (l *Log) Close() error {
+	if j := l.journal; j != nil {
+		j.once.Do(func() { close(j.stop) })
+		<-j.done
+	}
 	var errs []error
 	for _, s := range l.sinks {
 		errs = append(errs, s.out.close())
 	}
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	if l.journal != nil {
+		l.journal.close(err == nil)
+	}
+	return err
 }
 
 // Health is how it goes with writing.

@@ -48,10 +48,10 @@ type writer struct {
 
 	writing sync.Mutex // taken before mu
 	out     io.WriteCloser
-	pending []byte // taken from waiting; what of it is still to be written
-	failing bool   // the last write failed
-	told    uint64 // lost records that the operational log knows of
-	written func() // called when lines have been written; nil: nobody wants to know
+	pending []byte   // taken from waiting; what of it is still to be written
+	failing bool     // the last write failed
+	told    uint64   // lost records that the operational log knows of
+	written []func() // called when lines have been written
 
 	some, full chan struct{} // there is something to write; do it now
 	stop, done chan struct{}
@@ -182,8 +182,10 @@ func (w *writer) flush() error {
 		err = w.writePending()
 	}
 	w.report(err)
-	if err == nil && w.written != nil {
-		w.written()
+	for _, f := range w.written {
+		if err == nil {
+			f()
+		}
 	}
 	return err
 }
@@ -192,7 +194,7 @@ func (w *writer) flush() error {
 func (w *writer) tell(f func()) {
 	w.writing.Lock()
 	defer w.writing.Unlock()
-	w.written = f
+	w.written = append(w.written, f)
 }
 
 func (w *writer) health() Health {

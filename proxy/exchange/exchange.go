@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -48,6 +49,7 @@ type Exchange struct {
 	outcome  error // this is its answer
 	finished bool
 	up, down atomic.Int64
+	tunnel   *accesslog.Tunnel // in the journal, once it is open; nil: there is none
 }
 
 // decided is what an Exchange needs until it is finished, or is a tunnel.
@@ -162,6 +164,7 @@ func (x *Exchange) Finish(status int) {
 	}
 	x.finished = true
 	x.release()
+	x.tunnel.Settle()
 	rec := &x.Record
 	rec.Up, rec.Down = x.up.Load(), x.down.Load()
 	rec.Time = time.Now()
@@ -170,16 +173,62 @@ func (x *Exchange) Finish(status int) {
 	if rec.Service == "" {
 		rec.Service = catalog.Other
 	}
-	if x.Decision.HideURL {
-		rec.URL = ""
-	}
+	x.hideURL()
 	service := x.p.traffic.Service(rec.Service)
 	service.Request(rec.Action)
 	service.Recorded(rec.Up, rec.Down)
 	if rec.Connect > 0 {
 		x.p.traffic.Connected(rec.Connect)
 	}
-	x.p.log.Write(rec)
+	x.p.log.WriteTunnel(x.tunnel, rec)
+}
+
+func (x *Exchange) hideURL() {
+	if x.Decision.HideURL {
+		x.Record.URL = ""
+	}
+}
+
+// Opened notes that x is an open tunnel or intercepted connection. Record must not be
+// modified from then until Settle: if the process is killed, the next one writes it.
+func (x *Exchange) Opened() {
+	if x.tunnel != nil {
+		return
+	}
+	x.hideURL()
+	rec := &x.Record
+	rec.Time, rec.Status, rec.Up, rec.Down = x.start, x.openStatus(), x.up.Load(), x.down.Load()
+	x.tunnel = x.p.log.OpenTunnel(rec)
+}
+
+// Settle gives back Record after Opened. Finish must follow; it settles by itself.
+func (x *Exchange) Settle() { x.tunnel.Settle() }
+
+// openStatus is what the client of a tunnel is told that is open.
+func (x *Exchange) openStatus() int {
+	if x.Record.Method != http.MethodConnect {
+		return http.StatusSwitchingProtocols
+	}
+	return http.StatusOK
+}
+
+// TunnelOpened implements tunnel.Follower.
+func (x *Exchange) TunnelOpened(connect time.Duration, to netip.AddrPort) {
+	x.reached(connect, to)
+	x.Opened()
+}
+
+// TunnelMoved implements tunnel.Follower.
+func (x *Exchange) TunnelMoved(up, down int64) { x.tunnel.Moved(x.up.Load()+up, x.down.Load()+down) }
+
+// reached notes where an engine has connected to, if it has.
+func (x *Exchange) reached(connect time.Duration, to netip.AddrPort) {
+	if connect != 0 {
+		x.Record.Connect = connect
+	}
+	if to.IsValid() {
+		x.Record.Upstream = to
+	}
 }
 
 // Drop ends the account without a record: nothing was asked of a destination.
@@ -198,14 +247,10 @@ func (x *Exchange) panicked(fault any) {
 // TunnelDone implements tunnel.Owner. The engine has counted the bytes for the
 // service.
 func (x *Exchange) TunnelDone(stats tunnel.Stats) {
+	x.tunnel.Settle()
 	x.up.Add(stats.Up)
 	x.down.Add(stats.Down)
-	if stats.Connect != 0 {
-		x.Record.Connect = stats.Connect
-	}
-	if stats.Upstream.IsValid() {
-		x.Record.Upstream = stats.Upstream
-	}
+	x.reached(stats.Connect, stats.Upstream)
 	if e, ok := errors.AsType[*tunnel.Error](stats.Err); ok && e.Client && e.Left() {
 		x.Record.Error = ErrClientClosed.Error()
 	} else if stats.Err != nil {
@@ -215,9 +260,5 @@ func (x *Exchange) TunnelDone(stats tunnel.Stats) {
 		x.Finish(0)
 		return
 	}
-	status := http.StatusOK
-	if x.Record.Method != http.MethodConnect {
-		status = http.StatusSwitchingProtocols
-	}
-	x.Finish(status)
+	x.Finish(x.openStatus())
 }

@@ -74,6 +74,7 @@ func (ses *session) begin() (serve func(), err error) {
 func (ses *session) ready() {
 	ses.hangUp()
 	_ = ses.SetDeadline(time.Time{})
+	ses.Opened()
 }
 
 // sniff reads until it is known what the client speaks.
@@ -248,6 +249,7 @@ func (ses *session) Close() error {
 	ses.once.Do(func() {
 		defer ses.i.open.Done()
 		ses.hangUp()
+		ses.Settle()
 		ses.doubt()
 		ses.Finish(http.StatusOK)
 	})

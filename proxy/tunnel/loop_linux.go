@@ -175,6 +175,13 @@ func (e *loop) Cut(pick func(*traffic.Service) bool) {
 	e.portable.Cut(pick)
 }
 
+func (e *loop) Report() {
+	if e.open.Load() > 0 {
+		e.postAll(msgReport)
+	}
+	e.portable.Report()
+}
+
 // headTimeout is how long a client may take to ask.
 const headTimeout = 20 * time.Second
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +32,7 @@ type pair struct {
 	caught   func(fault any) bool
 	up, down atomic.Int64
 	last     atomic.Int64 // when a byte last moved, in nanoseconds since start
+	told     int64        // bytes that a Follower knows of; guarded by relay.mu
 	half     atomic.Bool  // one side has closed
 
 	clientEnded, upstreamEnded atomic.Bool // in order
@@ -52,6 +54,7 @@ var largeBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 func (e *relay) Start(t Tunnel) {
 	p := &pair{Tunnel: t, clock: e.cfg.clock, caught: e.cfg.caught}
 	p.last.Store(p.clock())
+	opened(t.Owner, 0, netip.AddrPort{})
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
@@ -208,6 +211,17 @@ func (e *relay) expire() {
 		return
 	}
 	e.scan.Reset(e.cfg.scanInterval())
+}
+
+func (e *relay) Report() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for p := range e.open {
+		if up, down := p.up.Load(), p.down.Load(); up+down != p.told {
+			p.told = up + down
+			moved(p.Owner, up, down)
+		}
+	}
 }
 
 func (e *relay) Cut(pick func(*traffic.Service) bool) {

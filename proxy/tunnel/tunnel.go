@@ -32,6 +32,31 @@ type Owner interface {
 	TunnelDone(Stats)
 }
 
+// A Follower is an Owner that is also told how its tunnel goes. Its methods must not
+// block either.
+type Follower interface {
+	Owner
+	// TunnelOpened is told before a byte is relayed. connect and to are those of Stats.
+	TunnelOpened(connect time.Duration, to netip.AddrPort)
+	// TunnelMoved is told what was relayed so far, by Engine.Report. It may be called by
+	// another goroutine, after TunnelDone too.
+	TunnelMoved(up, down int64)
+}
+
+// opened tells o that its tunnel is open.
+func opened(o Owner, connect time.Duration, to netip.AddrPort) {
+	if f, ok := o.(Follower); ok {
+		f.TunnelOpened(connect, to)
+	}
+}
+
+// moved tells o what its tunnel has relayed.
+func moved(o Owner, up, down int64) {
+	if f, ok := o.(Follower); ok {
+		f.TunnelMoved(up, down)
+	}
+}
+
 // Stats tell how a tunnel went.
 type Stats struct {
 	Up, Down int64 // bytes relayed from and to the client
@@ -63,6 +88,9 @@ type Engine interface {
 	// service. It does not wait for that. pick may be called by several goroutines
 	// at once.
 	Cut(pick func(*traffic.Service) bool)
+	// Report tells the Followers whose tunnels have carried bytes since the call before.
+	// It does not wait for that.
+	Report()
 }
 
 // A Gate decides about clients that an engine accepts by itself. Its methods must

@@ -34,7 +34,8 @@ type worker struct {
 	delays    []delayed   // attempts to come, the first first
 	timer     *time.Timer // for the first of them; nil: none yet
 	now       int64
-	again     bool // there may be events that raise no further news
+	reported  int64 // when Followers were told what was relayed; ns
+	again     bool  // there may be events that raise no further news
 	stopped   bool
 	events    [128]unix.EpollEvent
 	buf       [16 << 10]byte
@@ -62,6 +63,7 @@ const (
 	msgTick    // look for timeouts, and give back what is not needed
 	msgHurry   // look for timeouts, and accept again
 	msgCut     // end the tunnels that pick names
+	msgReport  // tell Followers what was relayed
 	msgStop    // end the worker and what it has
 )
 
@@ -333,6 +335,8 @@ func (w *worker) drainInbox() {
 					w.end(i, ErrShutdown)
 				}
 			})
+		case msgReport:
+			w.report()
 		case msgStop:
 			w.stopped = true
 		}
@@ -371,6 +375,7 @@ func (w *worker) watch(i uint32, side int, op int) error {
 func (w *worker) begin(i uint32) {
 	s, m := w.slots.at(i)
 	s.phase, s.since, s.last = relaying, w.now, w.now
+	opened(m.owner, time.Duration(s.connect), m.upstream)
 	for side := range s.fd {
 		if s.watched[side] {
 			continue // since it was connecting
@@ -407,6 +412,17 @@ func (w *worker) expire() {
 			}
 		}
 	})
+}
+
+// report tells the Followers of tunnels that have moved since the last report.
+func (w *worker) report() {
+	w.each(func(i uint32, s *slot) {
+		if s.phase == relaying && s.last >= w.reported {
+			_, m := w.slots.at(i)
+			moved(m.owner, s.bytes[up], s.bytes[down])
+		}
+	})
+	w.reported = w.now
 }
 
 // end closes a tunnel and tells its owner.

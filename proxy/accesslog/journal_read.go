@@ -1,0 +1,184 @@
+package accesslog
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// takeOver writes the records that other processes have left to be written. It reports
+// whether it is to be called again: there are others that live, or records on their way.
+func (j *journal) takeOver(recovered func(*Record)) (others bool) {
+	paths, _ := filepath.Glob(filepath.Join(filepath.Dir(j.path), journalNames))
+	for _, path := range paths {
+		if path == j.path {
+			continue
+		}
+		f, err := os.Open(path)
+		if err == nil {
+			if err = lock(f); err == nil {
+				err = j.adopt(f, recovered)
+			} else {
+				f.Close()
+			}
+		}
+		switch {
+		case errors.Is(err, syscall.EWOULDBLOCK), errors.Is(err, os.ErrNotExist):
+			others = true
+		case err != nil:
+			j.log.log.Error("tunnels that were open when the last process ended may have no record", zap.String("file", path), zap.Error(err))
+		}
+	}
+	return others
+}
+
+// adopt writes the records of a file whose process is gone. f is closed, now or when
+// they have reached the disk.
+func (j *journal) adopt(f *os.File, recovered func(*Record)) error {
+	path := f.Name()
+	info, err := f.Stat()
+	if err == nil {
+		var now os.FileInfo
+		if now, err = os.Stat(path); err == nil && !os.SameFile(info, now) {
+			err = os.ErrNotExist // its process has written it anew
+		}
+	}
+	if err != nil {
+		f.Close()
+		return err
+	}
+	os.Remove(path + ".tmp")
+	open, bad, err := readJournal(f)
+	if err != nil || bad > 0 {
+		aside := path + ".damaged"
+		j.log.log.Warn("the journal of open tunnels is damaged and moved aside; some tunnels may have no record",
+			zap.String("file", aside), zap.Int("lines", bad), zap.Error(err))
+		if err := os.Rename(path, aside); err != nil {
+			f.Close()
+			return err
+		}
+	}
+	if len(open) > 0 {
+		j.log.forget(open, info.ModTime())
+	}
+	for _, id := range slices.Sorted(maps.Keys(open)) {
+		r := open[id]
+		r.interrupt(info.ModTime())
+		j.log.write(r)
+		recovered(r)
+	}
+	if len(open) > 0 {
+		j.log.log.Warn("tunnels were open when the last process ended; their records say that they were interrupted", zap.Int("tunnels", len(open)))
+	}
+	j.writing.Lock()
+	j.left = append(j.left, f)
+	j.writing.Unlock()
+	return nil
+}
+
+// forget removes from open what the access log has. Nothing was written to the journal
+// after the time last.
+func (l *Log) forget(open map[ID]*Record, last time.Time) {
+	if l.file == "" {
+		return
+	}
+	paths, err := logFiles(l.file)
+	for _, path := range paths {
+		info, serr := os.Stat(path)
+		if serr != nil || info.ModTime().Before(last.Add(-time.Minute)) {
+			continue
+		}
+		in, oerr := OpenFile(path)
+		if oerr == nil {
+			_, oerr = Read(in, func(r *Record) error { delete(open, r.ID); return nil })
+			in.Close()
+		}
+		err = errors.Join(err, oerr)
+	}
+	if err != nil {
+		l.log.Warn("the access log cannot be read; tunnels that were interrupted may have two records", zap.Error(err))
+	}
+}
+
+// readJournal returns the tunnels that are open at the end of a journal. A last line
+// without its end is passed over, as a crash leaves it; lines that are not valid are
+// too, and counted in bad. The error is one of r, or says that nothing could be read.
+func readJournal(r io.Reader) (open map[ID]*Record, bad int, err error) {
+	in := bufio.NewReaderSize(r, maxLine)
+	header, err := in.ReadSlice('\n')
+	if err != nil && err != io.EOF && err != bufio.ErrBufferFull {
+		return nil, 0, err
+	}
+	if string(header) != journalHeader {
+		return nil, 0, fmt.Errorf("unknown version %.40q", header)
+	}
+	open = map[ID]*Record{}
+	long := false
+	for {
+		line, err := in.ReadSlice('\n')
+		switch {
+		case err == bufio.ErrBufferFull:
+			long = true
+			continue
+		case err == io.EOF:
+			return open, bad, nil
+		case err != nil:
+			return open, bad, err
+		case long || !readLine(open, bytes.TrimSuffix(line, []byte("\n"))):
+			bad++
+		}
+		long = false
+	}
+}
+
+// readLine applies a line to open. It reports whether it is valid.
+func readLine(open map[ID]*Record, line []byte) bool {
+	if len(line) == 0 {
+		return false
+	}
+	kind, rest := line[0], line[1:]
+	if kind == '+' {
+		r := new(Record)
+		if r.UnmarshalJSON(rest) != nil {
+			return false
+		}
+		open[r.ID] = r
+		return true
+	}
+	name, counts, _ := bytes.Cut(rest, []byte(" "))
+	var id ID
+	if id.UnmarshalText(name) != nil {
+		return false
+	}
+	switch kind {
+	case '-':
+		if len(counts) > 0 {
+			return false
+		}
+		delete(open, id)
+		return true
+	case '=':
+		up, down, _ := bytes.Cut(counts, []byte(" "))
+		u, uerr := strconv.ParseInt(string(up), 10, 64)
+		d, derr := strconv.ParseInt(string(down), 10, 64)
+		if uerr != nil || derr != nil || u < 0 || d < 0 {
+			return false
+		}
+		if r := open[id]; r != nil {
+			r.Up, r.Down = u, d
+		}
+		return true
+	}
+	return false
+}
