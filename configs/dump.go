@@ -64,7 +64,7 @@ func (d *dumper) entry(v reflect.Value, n *node, name, key, indent string) {
 		d.fields(v, n, key, indent+"  ")
 	case kind == reflect.Struct:
 		fmt.Fprintf(d.w, "%s {}  # %s\n", start, n.origin())
-	case kind == reflect.Slice && v.Len() > 0 && t.Elem().Kind() == reflect.Struct:
+	case kind == reflect.Slice && v.Len() > 0 && kindOf(t.Elem()) == reflect.Struct:
 		fmt.Fprintln(d.w, start)
 		for i := range v.Len() {
 			d.fields(v.Index(i), n.items[i], fmt.Sprintf("%s[%d]", key, i), indent+"  - ")

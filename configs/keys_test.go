@@ -14,7 +14,7 @@ func TestRestartKeys(t *testing.T) {
 		set  []string
 		want []string
 	}{
-		{[]string{"proxy.tls_listen=", "log.level=debug", "proxy.clients=private", "apple.wide=false"}, nil},
+		{[]string{"proxy.tls_listen=", "log.level=debug", "proxy.clients=private", "proxy.ports=443", "apple.wide=false"}, nil},
 		{[]string{"data=/other"}, []string{"data", "log.access.file", "log.store.path"}},
 		{[]string{"web.admin=127.0.0.1:1", "proxy.listen=:3129,:3130", "log.access.rotate=1GB"}, []string{"proxy.listen", "log.access.rotate", "web.admin"}},
 	} {
@@ -40,7 +40,7 @@ func TestKnownKeys(t *testing.T) {
 	var check func(t reflect.Type, path string)
 	check = func(typ reflect.Type, path string) {
 		switch {
-		case typ.Kind() == reflect.Struct:
+		case kindOf(typ) == reflect.Struct:
 			for i := range typ.NumField() {
 				switch tag := typ.Field(i).Tag.Get("koanf"); tag {
 				case "-":

@@ -167,7 +167,7 @@ func (w *walker) text(t reflect.Type, key, text string) *node {
 		return n
 	case t.Kind() == reflect.Slice && trimmed == "":
 		return w.node(list, 0, 0)
-	case t.Kind() == reflect.Slice && t.Elem().Kind() != reflect.Struct && !flow:
+	case t.Kind() == reflect.Slice && kindOf(t.Elem()) != reflect.Struct && !flow:
 		out := w.node(list, 0, 0)
 		for i, item := range strings.Split(trimmed, ",") {
 			child := w.text(t.Elem(), fmt.Sprintf("%s[%d]", key, i), strings.TrimSpace(item))

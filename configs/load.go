@@ -248,7 +248,7 @@ func leaves(v reflect.Value, key string, visit func(key string, v reflect.Value)
 		for _, name := range sortedKeys(v) {
 			leaves(v.MapIndex(reflect.ValueOf(name)), join(key, name), visit)
 		}
-	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
+	case t.Kind() == reflect.Slice && kindOf(t.Elem()) == reflect.Struct:
 		for i := range v.Len() {
 			leaves(v.Index(i), fmt.Sprintf("%s[%d]", key, i), visit)
 		}

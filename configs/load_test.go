@@ -124,7 +124,7 @@ func TestDefault(t *testing.T) {
 	want := &Config{
 		Data: data,
 		Proxy: proxy.Config{
-			Listen: []string{":3128"}, TLSListen: []string{}, Clients: []string{"loopback", "private"},
+			Listen: []string{":3128"}, TLSListen: []string{}, Clients: []string{"loopback", "private"}, Ports: policy.DefaultPorts(),
 			ProxyProtocol: []string{}, IdleTimeout: 24 * time.Hour, DrainTimeout: 30 * time.Second,
 		},
 		Egress: egress.Config{Hosts: map[string]string{}, DNS: []string{}, Allow: []string{}, NAT64: []string{}, ConnectTimeout: 10 * time.Second},
@@ -192,7 +192,7 @@ log: {level: warn}
 		Environ: []string{
 			"PATH=/bin", "ESPALIER_PROXY_MAX_TUNNELS=2", "ESPALIER_PROXY_CLIENTS=10.0.0.0/8, loopback",
 			"ESPALIER_EGRESS_HOSTS={b.example: 192.0.2.2, c.example: 192.0.2.2}",
-			"ESPALIER_LOG_LEVEL=error", "ESPALIER_APPLE_WIDE=false",
+			"ESPALIER_LOG_LEVEL=error", "ESPALIER_APPLE_WIDE=false", "ESPALIER_PROXY_PORTS=443, 8000-9000",
 			"ESPALIER_LOG_ACCESS={keep: 1d, format: squid}", "ESPALIER_LOG_ACCESS_KEEP=2d",
 			"ESPALIER_APPLE_EXTRA=[\"x.example:443,80\"]", "ESPALIER_EGRESS_PARENT=",
 			"ESPALIER_SERVICE_HOST=10.0.0.1", "ESPALIER_PORT=tcp://10.0.0.1:3128",
@@ -220,6 +220,7 @@ log: {level: warn}
 		{"proxy.idle_timeout", c.Proxy.IdleTimeout, time.Hour, file + ":6"},
 		{"proxy.drain_timeout", c.Proxy.DrainTimeout, 30 * time.Second, "default"},
 		{"proxy.clients", c.Proxy.Clients, []string{"10.0.0.0/8", "loopback"}, "environment ESPALIER_PROXY_CLIENTS"},
+		{"proxy.ports", c.Proxy.Ports, []policy.PortRange{{First: 443, Last: 443}, {First: 8000, Last: 9000}}, "environment ESPALIER_PROXY_PORTS"},
 		{"egress.hosts.a.example", c.Egress.Hosts["a.example"], "192.0.2.1", file + ":8"},
 		{"egress.hosts.b.example", c.Egress.Hosts["b.example"], "192.0.2.2", "environment ESPALIER_EGRESS_HOSTS"},
 		{"egress.hosts.c.example", c.Egress.Hosts["c.example"], "192.0.2.3", "flag --set egress.hosts.c.example"},
@@ -250,7 +251,7 @@ func TestEnvironmentAndFlagsBad(t *testing.T) {
 		{name: "unknown variable", env: "ESPALIER_PROXY_LISTNE=:1",
 			want: "environment ESPALIER_PROXY_LISTNE: unknown variable; did you mean ESPALIER_PROXY_LISTEN? (allowed: ESPALIER_ and the key in capitals, with _ for each dot)"},
 		{name: "a port is no service link", env: "ESPALIER_PROXY_PORT=3128",
-			want: "environment ESPALIER_PROXY_PORT: unknown variable; did you mean ESPALIER_PROXY? (allowed: ESPALIER_ and the key in capitals, with _ for each dot)"},
+			want: "environment ESPALIER_PROXY_PORT: unknown variable; did you mean ESPALIER_PROXY_PORTS? (allowed: ESPALIER_ and the key in capitals, with _ for each dot)"},
 		{name: "element", env: "ESPALIER_PROXY_LISTEN=:1,two",
 			want: `environment ESPALIER_PROXY_LISTEN: proxy.listen[1]: "two" is no listen address (allowed: ":3128", "192.0.2.1:3128", "[2001:db8::1]:3128")`},
 		{name: "number", env: "ESPALIER_PROXY_MAX_TUNNELS=many",

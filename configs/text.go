@@ -112,7 +112,7 @@ func wanted(t reflect.Type) string {
 	case reflect.String:
 		return "a text"
 	case reflect.Slice:
-		if t.Elem().Kind() == reflect.Struct {
+		if kindOf(t.Elem()) == reflect.Struct {
 			return "a list of sections with " + strings.Join(fieldNames(t.Elem()), ", ")
 		}
 		return "a list"
@@ -138,7 +138,7 @@ func suggestion(key string, n ast.Node, t reflect.Type) string {
 	}
 	switch t.Kind() {
 	case reflect.Slice:
-		if t.Elem().Kind() == reflect.Struct || text == "" {
+		if kindOf(t.Elem()) == reflect.Struct || text == "" {
 			return ""
 		}
 		if t.Elem().Kind() == reflect.String {

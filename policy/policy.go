@@ -21,14 +21,18 @@
 //     decides. A deny needs no password; with inspect.deny_page it may be told
 //     inside TLS. Where a rule with users or groups
 //     might let somebody through, whoever is not known is asked to sign in.
-//  6. Whoever is not known is asked, where somebody can sign in.
-//  7. A CONNECT is intercepted where its rule says inspect. Where its rule does
+//     If proxy.ports does not have the port, only deny rules and rules that name
+//     the port by when.ports match.
+//  6. A port that proxy.ports does not have, and no rule has let through, is
+//     refused. No password helps, so none is asked for.
+//  7. Whoever is not known is asked, where somebody can sign in.
+//  8. A CONNECT is intercepted where its rule says inspect. Where its rule does
 //     not say tunnel, it is intercepted too if a preset has to set a header there,
 //     or if inspect.mode is all and inspect.exempt does not exempt it. Where it
 //     turned out that the client cannot be intercepted, it is not.
-//  8. Everything else passes.
+//  9. Everything else passes.
 //
-// What passes by 7 or 8 may be connected to another host's address, by presets,
+// What passes by 8 or 9 may be connected to another host's address, by presets,
 // and have headers set, by presets and its rule.
 package policy
 
@@ -60,6 +64,7 @@ const (
 	RuleClients = "clients"       // the client is outside proxy.clients
 	RuleApple   = "apple"         // the catalogue matched
 	RuleRelay   = "private-relay" // apple.private_relay: block
+	RulePorts   = "proxy-ports"   // proxy.ports does not have the port
 	RuleAuth    = "auth"          // nobody has signed in
 	RulePresets = "presets"       // a preset sets a header, so it is intercepted
 	RuleInspect = "inspect"       // inspect.mode: all
@@ -110,6 +115,8 @@ func (d Decision) Service() string { return d.Match.Service() }
 // Config is what a Policy is compiled from. The zero value denies every client.
 type Config struct {
 	Clients []string // proxy.clients
+	// Ports are proxy.ports; empty means DefaultPorts.
+	Ports   []PortRange
 	Apple   Apple
 	Auth    bool // somebody can sign in, so whoever is not known is asked
 	Rules   []Rule
@@ -132,6 +139,7 @@ type Exceptions interface {
 type Policy struct {
 	apple   *catalog.Set
 	clients Networks
+	ports   []PortRange
 	relay   bool // block Private Relay
 	auth    bool
 	rules   []rule
@@ -149,6 +157,7 @@ type Policy struct {
 // then.
 func New(cfg Config) (*Policy, error) {
 	p := &Policy{
+		ports:   slices.Clone(cfg.Ports),
 		relay:   cfg.Apple.PrivateRelay == RelayBlock,
 		auth:    cfg.Auth,
 		inspect: cfg.Inspect.Mode == InspectAll,
@@ -156,6 +165,9 @@ func New(cfg Config) (*Policy, error) {
 	}
 	if cfg.Inspect.Unknown == UnknownDeny {
 		p.unknown = Deny
+	}
+	if len(p.ports) == 0 {
+		p.ports = DefaultPorts()
 	}
 	var errs []error
 	fail := func(err error) {
@@ -220,6 +232,9 @@ func (p *Policy) Decide(r *Request) Decision {
 		d.Action, d.Rule = Deny, rule.name
 		d.Page = p.page && r.Connect && !p.exempt.match(r.Target) && !p.excepted(r)
 		return d
+	case rule == nil && !p.opens(r.Target.Port):
+		d.Action, d.Rule = Deny, RulePorts
+		return d
 	case p.auth && r.User == "":
 		d.Action, d.Rule = Challenge, RuleAuth
 		return d
@@ -259,7 +274,8 @@ func (p *Policy) Decide(r *Request) Decision {
 }
 
 // MayDeny reports whether the rules or apple.private_relay deny t to a client, a
-// user or at a time. The lists of rules count as matching nothing, since a PAC
+// user or at a time. proxy.ports plays no part: it is about what is reached in the
+// proxy's name, and devices may go directly to any port. The lists of rules count as matching nothing, since a PAC
 // script cannot carry them. If named is set, only rules that name t count: by hosts,
 // or as a service of Apple's.
 func (p *Policy) MayDeny(t Target, named bool) bool {
@@ -326,12 +342,15 @@ func (p *Policy) firstNaming(r *Request, d *Decision) *rule {
 	return nil
 }
 
-// first returns the first rule that matches a target which is not Apple's. ask
-// is set where a rule before it might let a user through who is not known yet.
+// first returns the first rule that matches a target which is not Apple's. If the
+// target's port needs a rule that names it, rules that let it through without
+// naming it do not match. ask is set where a rule before it might let a user through
+// who is not known yet.
 func (p *Policy) first(r *Request, d *Decision) (_ *rule, ask bool) {
+	open := p.opens(r.Target.Port)
 	for i := range p.rules {
 		rule := &p.rules[i]
-		if !rule.match(r, d) {
+		if !rule.match(r, d) || !open && rule.then != thenDeny && len(rule.ports) == 0 {
 			continue
 		}
 		if rule.isFor(r) {

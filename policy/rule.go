@@ -42,7 +42,7 @@ type When struct {
 	Clients  []string `koanf:"clients"`  // CIDR blocks, addresses, loopback, private
 	Users    []string `koanf:"users"`    // user names; on Apple's hosts nobody is asked for one
 	Groups   []string `koanf:"groups"`   // names of groups that a user is in, in any case
-	Ports    []uint16 `koanf:"ports"`    // destination ports
+	Ports    []uint16 `koanf:"ports"`    // destination ports; a rule that does not deny opens them
 	Hours    []string `koanf:"hours"`    // "[mon-fri] 08:00-16:00 [Europe/Stockholm]"
 	Services []string `koanf:"services"` // service ids of the catalogue
 }
@@ -146,7 +146,7 @@ func (c *rule) hasGroup(groups []string) bool {
 // so that a record never leaves open who decided. Those in the last line are
 // the proxy's.
 var builtinRules = []string{
-	RuleClients, RuleApple, RuleRelay, RuleAuth, RulePresets, RuleInspect, RuleDefault,
+	RuleClients, RuleApple, RuleRelay, RulePorts, RuleAuth, RulePresets, RuleInspect, RuleDefault,
 	RuleException, RuleUnknown,
 	"address-guard", "invalid-target", "malformed-request", "method", "scheme", "misdirected",
 }

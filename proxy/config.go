@@ -21,6 +21,10 @@ type Config struct {
 	TLSListen []string `koanf:"tls_listen"`
 	// Clients may use the proxy: CIDR blocks, addresses, loopback, private.
 	Clients []string `koanf:"clients"`
+	// Ports are the destination ports that requests may reach: "443" or
+	// "1024-65535". The catalogue's hosts, and rules that name a port, are exempt.
+	// Empty means policy.DefaultPorts.
+	Ports []policy.PortRange `koanf:"ports"`
 	// Contact is whom people may ask who are refused, in a line or a few; empty
 	// means that nobody is named.
 	Contact string `koanf:"contact"`

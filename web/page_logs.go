@@ -84,7 +84,7 @@ func (c Control) complete(ctx context.Context, now time.Time, view *console.Logs
 	for _, rule := range c.Explainer().Rules {
 		view.Rules = append(view.Rules, rule.Name)
 	}
-	view.Rules = append(view.Rules, policy.RuleApple, policy.RuleDefault, policy.RuleAuth, policy.RuleInspect, policy.RuleException, policy.RuleClients)
+	view.Rules = append(view.Rules, policy.RuleApple, policy.RuleDefault, policy.RuleAuth, policy.RuleInspect, policy.RuleException, policy.RuleClients, policy.RulePorts)
 }
 
 // recordPage is GET /logs/{id}: a record, and what the policy in force says about

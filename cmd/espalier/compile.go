@@ -49,7 +49,7 @@ func compile(cfg *configs.Config, self []netip.AddrPort, before kept, log *zap.L
 	errs = append(errs, err)
 	version := before.lists.Prepare(cfg.Lists)
 	pol, err := policy.New(policy.Config{
-		Clients: cfg.Proxy.Clients, Apple: cfg.Apple, Auth: users != nil && users.Enabled(),
+		Clients: cfg.Proxy.Clients, Ports: cfg.Proxy.Ports, Apple: cfg.Apple, Auth: users != nil && users.Enabled(),
 		Rules: cfg.Rules, Lists: version.HostLists(), Inspect: cfg.Inspect, Presets: cfg.Presets,
 		Exceptions: before.exceptions,
 	})

@@ -229,6 +229,8 @@ func refusedBy(d policy.Decision) error {
 		return nil
 	case d.Rule == policy.RuleClients:
 		return refuse(refusal.Client)
+	case d.Rule == policy.RulePorts:
+		return refuse(refusal.Port)
 	}
 	return refuse(refusal.Denied)
 }

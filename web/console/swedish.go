@@ -164,6 +164,7 @@ var swedish = map[string]string{
 	"The destination is one of Apple’s. Its bytes pass untouched, and nobody is asked to sign in.": "Målet är ett av Apples. Trafiken går orörd igenom, och ingen ombeds logga in.",
 	"The client’s address is outside `proxy.clients`.":                                             "Klientens adress är utanför `proxy.clients`.",
 	"Private Relay is blocked by `apple.private_relay`.":                                           "Private Relay är blockerat av `apple.private_relay`.",
+	"The destination’s port is not in `proxy.ports`, and no rule allows it.":                       "Målets port finns inte i `proxy.ports`, och ingen regel tillåter den.",
 	"The request was to sign in first.":                                                            "Den som frågade skulle logga in först.",
 	"A header is set there by `presets`.":                                                          "Ett huvud sätts där av `presets`.",
 	"Everything that is not Apple’s or exempt is inspected: `inspect.mode` is all.":                "Allt som inte är Apples eller undantaget inspekteras: `inspect.mode` är all.",

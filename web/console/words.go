@@ -23,6 +23,7 @@ var ruleMeanings = map[string]string{
 	policy.RuleApple:     "The destination is one of Apple’s. Its bytes pass untouched, and nobody is asked to sign in.",
 	policy.RuleClients:   "The client’s address is outside `proxy.clients`.",
 	policy.RuleRelay:     "Private Relay is blocked by `apple.private_relay`.",
+	policy.RulePorts:     "The destination’s port is not in `proxy.ports`, and no rule allows it.",
 	policy.RuleAuth:      "The request was to sign in first.",
 	policy.RulePresets:   "A header is set there by `presets`.",
 	policy.RuleInspect:   "Everything that is not Apple’s or exempt is inspected: `inspect.mode` is all.",

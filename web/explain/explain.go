@@ -273,6 +273,8 @@ func why(d policy.Decision) string {
 		return "the client is outside proxy.clients"
 	case policy.RuleRelay:
 		return "apple.private_relay is block"
+	case policy.RulePorts:
+		return fmt.Sprintf("proxy.ports does not have port %d, and no allow, inspect or tunnel rule that names it in when.ports matches", d.Dial.Port)
 	case policy.RuleAuth:
 		return "nobody has signed in, and auth says who can"
 	case policy.RulePresets:
