@@ -16,7 +16,7 @@ func TestTell(t *testing.T) {
 			hosts: map[string]string{"gone.example": "127.0.0.1"}, contact: "Help <desk>", users: map[string]string{"alice": "x"},
 			rules: []policy.Rule{
 				{Name: "no <games>", Then: "deny", When: policy.When{Hosts: []string{"game.example"}}},
-				{Name: "known", Then: "allow", When: policy.When{Hosts: []string{"gone.example"}}},
+				{Name: "known", Then: "allow", When: policy.When{Hosts: []string{"gone.example"}, Ports: []uint16{1}}},
 			},
 		})
 		known := "Proxy-Authorization: Basic YWxpY2U6eA==\r\n"
@@ -73,9 +73,9 @@ func TestTell(t *testing.T) {
 func TestTellOnBothWays(t *testing.T) {
 	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
 		r := start(t, setup{})
-		c := r.dial()
+		c, refusing := r.dial(), refusingPort(t)
 		for _, accept := range []string{"text/html", "text/plain"} {
-			c.send("GET http://127.0.0.1:1/ HTTP/1.1\r\nHost: 127.0.0.1:1\r\nAccept: " + accept + "\r\nAccept-Language: sv\r\n\r\n")
+			c.send("GET http://" + refusing + "/ HTTP/1.1\r\nHost: " + refusing + "\r\nAccept: " + accept + "\r\nAccept-Language: sv\r\n\r\n")
 			if a := c.answer("GET"); a.StatusCode != 502 || a.Header.Get("Content-Type") != accept+"; charset=utf-8" || strings.Contains(a.body, "Webbplatsen") != (accept == "text/html") {
 				t.Errorf("%s: %d %v\n%s", accept, a.StatusCode, a.Header, a.body)
 			}
