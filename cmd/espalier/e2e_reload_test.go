@@ -15,7 +15,7 @@ func denying(host string) string {
 
 // denies reports whether the configuration in force denies host.
 func (p *process) denies(host string) bool {
-	_, why, c := p.connect(host + ":1")
+	_, why, c := p.connect(host + ":443")
 	c.Close()
 	return why == "espalier; error=http_request_denied"
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -15,6 +16,9 @@ func validateCommand() *cobra.Command {
 		Use:   "validate",
 		Short: "Check the configuration and say all that is wrong with it",
 		Long: `Checks the configuration without starting anything.
+
+If there is a store of access records, its last 30 days are checked, too: a
+warning names each port that requests had and that proxy.ports refuses.
 
 Exit status 0: it is valid; warnings may stand on standard error.
 Exit status 1: every mistake stands on a line of its own, as
@@ -37,6 +41,13 @@ file:line:column: key: what is wrong.`,
 			}
 			for _, w := range listWarnings(l.Config, made.lists.Status()) {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", l.Problem(w))
+			}
+			ports, note := portWarnings(cmd.Context(), l.Config, made, time.Now())
+			for _, w := range ports {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", l.Problem(w))
+			}
+			if note != "" {
+				fmt.Fprintln(cmd.ErrOrStderr(), "note:", note)
 			}
 			name := o.File
 			if name == "" {

@@ -313,3 +313,55 @@ func TestPagesHaveEveryRecordOnce(t *testing.T) {
 		}
 	}
 }
+
+// Requests to other ports than those of a configuration are counted by client,
+// user and destination.
+func TestPortsBeyond(t *testing.T) {
+	b := openBoth(t, Config{File: "access.log", Format: "json"})
+	now := time.Now().Truncate(time.Millisecond)
+	for i, r := range []Record{
+		{Host: "mail.example", Port: 25, User: "eve"},
+		{Host: "mail.example", Port: 25, User: "eve"},
+		{Host: "mail.example", Port: 25},
+		{Host: "192.0.2.1", Port: 1023},
+		{Host: "www.example", Port: 443},
+		{Host: "www.example", Port: 1024},
+		{Host: "www.example", Port: 65535},
+		{Host: "stranger.example", Port: 25, Rule: policy.RuleClients},
+		{Host: "no port"},
+	} {
+		r.ID, r.Time, r.Client, r.Method = NextID(), now.Add(time.Duration(i)*time.Second), netip.MustParseAddr("10.1.2.3"), "CONNECT"
+		b.log.Write(&r)
+	}
+	await(t, "the records", func() bool {
+		page, err := b.store.Search(t.Context(), Filter{}, Range{})
+		return err == nil && len(page.Records) == 9
+	})
+	client := netip.MustParseAddr("10.1.2.3")
+	for _, tt := range []struct {
+		name     string
+		from, to time.Duration
+		ports    []policy.PortRange
+		want     []PortUse
+	}{
+		{"default ports", 0, time.Minute, policy.DefaultPorts(), []PortUse{
+			{client, "", "192.0.2.1", 1023, 1, now.Add(3 * time.Second).UTC()},
+			{client, "", "mail.example", 25, 1, now.Add(2 * time.Second).UTC()},
+			{client, "eve", "mail.example", 25, 2, now.Add(time.Second).UTC()},
+		}},
+		{"a part of the time", time.Second, 2 * time.Second, policy.DefaultPorts(), []PortUse{
+			{client, "eve", "mail.example", 25, 1, now.Add(time.Second).UTC()},
+		}},
+		{"other ports", 0, time.Minute, []policy.PortRange{{First: 1, Last: 1024}}, []PortUse{
+			{client, "", "www.example", 65535, 1, now.Add(6 * time.Second).UTC()},
+		}},
+		{"every port", 0, time.Minute, []policy.PortRange{{First: 1, Last: 65535}}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := b.store.PortsBeyond(t.Context(), now.Add(tt.from), now.Add(tt.to), tt.ports)
+			if err != nil || !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("%+v, %v; want %+v", got, err, tt.want)
+			}
+		})
+	}
+}
