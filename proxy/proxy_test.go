@@ -118,6 +118,7 @@ func start(t testing.TB, c setup, netHTTP bool) *rig {
 	}
 	cfg := Config{IdleTimeout: cmp.Or(c.idle, time.Hour), MaxTunnels: c.maxTunnels, MaxTunnelsPerClient: c.perClient, ProxyProtocol: c.balancers, Timeouts: c.timeouts}
 	r.server = New(cfg, r.log, logger, r.counters)
+	r.log.KeepJournal(dir, r.server.ReportTunnels, func(*accesslog.Record) {})
 	if c.prepare != nil {
 		c.prepare(r.server)
 	}

@@ -67,9 +67,7 @@ var forgotten decided
 // HandOn returns the owner of a tunnel that x becomes. Tunnels are open for days: what
 // decided about them, lists of millions of names maybe, is not kept for so long.
 func (x *Exchange) HandOn() tunnel.Owner {
-	if x.Decision.HideURL {
-		x.Record.URL = ""
-	}
+	x.hideURL()
 	x.decided = &forgotten
 	return x
 }

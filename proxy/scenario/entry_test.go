@@ -276,6 +276,7 @@ func startRig(dir string, s *scenario, e entry, scale float64, parent string) (r
 		return nil, err
 	}
 	r.server = proxy.New(cfg, r.log, nop, r.counters)
+	r.log.KeepJournal(dir, r.server.ReportTunnels, func(*accesslog.Record) {})
 	r.server.Apply(st)
 	serve := r.server.Serve
 	if e.tls {
