@@ -24,15 +24,7 @@ import (
 // which nil is silence, and that there is no IPv6. overTCP tells the two apart.
 func nameServer(t *testing.T, answer func(q *dns.Msg, overTCP bool) *dns.Msg) (addr string) {
 	t.Helper()
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	tcp, err := net.Listen("tcp", udp.LocalAddr().String())
-	if err != nil {
-		udp.Close()
-		t.Skip(err) // the port is somebody else's
-	}
+	udp, tcp := samePort(t)
 	handle := func(overTCP bool) dns.HandlerFunc {
 		return func(w dns.ResponseWriter, q *dns.Msg) {
 			m := new(dns.Msg).SetReply(q)
@@ -52,6 +44,25 @@ func nameServer(t *testing.T, answer func(q *dns.Msg, overTCP bool) *dns.Msg) (a
 		t.Cleanup(func() { _ = s.Shutdown(); <-done })
 	}
 	return udp.LocalAddr().String()
+}
+
+// samePort listens on a port that is free for both UDP and TCP.
+func samePort(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for try := 1; ; try++ {
+		udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		tcp, err := net.Listen("tcp", udp.LocalAddr().String())
+		if err == nil {
+			return udp, tcp
+		}
+		udp.Close()
+		if try == 100 {
+			t.Fatal(err)
+		}
+	}
 }
 
 // addresses is an answer to q.

@@ -128,10 +128,11 @@ func (p *pair) copy(dst, src net.Conn, head []byte, from, to string, ended, dstE
 	}()
 	for {
 		if len(chunk) > 0 {
+			closed := dstEnded.Load() // not later: a write takes a reset, and a read then finds an end
 			n, err := dst.Write(chunk)
 			count(int64(n))
 			p.last.Store(p.clock())
-			if err != nil && isGone(err) && dstEnded.Load() {
+			if err != nil && isGone(err) && closed {
 				p.cut(nil) // it closed in order, and wants no more
 				return
 			}

@@ -597,6 +597,34 @@ func TestLastWordsAfterAClose(t *testing.T) {
 	})
 }
 
+// A reset that a write takes, after which a read finds an end, is a reset.
+func TestResetTakenByAWrite(t *testing.T) {
+	taken, ended := make(chan struct{}), make(chan struct{})
+	end := make(owner, 1)
+	newRelay(patient).Start(Tunnel{
+		Client: fakeConn{closeWrite: func() { close(ended) }},
+		Upstream: fakeConn{
+			read:  func() (int, error) { <-taken; return 0, io.EOF },
+			write: func() (int, error) { close(taken); <-ended; return 0, syscall.ECONNRESET },
+		},
+		Head: []byte("hello"), Service: new(traffic.Service), Owner: end,
+	})
+	if st := end.wait(t); !errors.Is(st.Err, syscall.ECONNRESET) {
+		t.Errorf("got %+v", st)
+	}
+}
+
+type fakeConn struct {
+	net.Conn
+	read, write func() (int, error)
+	closeWrite  func()
+}
+
+func (c fakeConn) Read([]byte) (int, error)  { return c.read() }
+func (c fakeConn) Write([]byte) (int, error) { return c.write() }
+func (c fakeConn) CloseWrite() error         { c.closeWrite(); return nil }
+func (c fakeConn) Close() error              { return nil }
+
 func random(r *rand.Rand) []byte {
 	b := make([]byte, r.IntN(1<<r.IntN(22)))
 	fill(b, r)
