@@ -32,7 +32,9 @@ func (c *Conn) Splice(src *Conn, n int64, limit time.Duration) (moved int64, sen
 	src.expect(time.Now().Add(limit))
 	_ = c.SetWriteDeadline(time.Time{})
 	w := watch{c: c, limit: limit}
+	w.mu.Lock()
 	w.timer = time.AfterFunc(limit, w.look)
+	w.mu.Unlock()
 	moved, err = io.CopyN(c.tcp, src.Conn, n)
 	stalled := w.stop()
 	switch {

@@ -164,9 +164,11 @@ func (c *Conn) Resume() {
 	_ = c.SetReadDeadline(time.Time{})
 }
 
-// PutBack makes p, which Take has returned, unread again. Nothing else may be.
+// PutBack makes p, the end of what the last Take has returned, unread again.
 func (c *Conn) PutBack(p []byte) {
-	if len(p) > 0 {
+	if c.from >= len(p) { // the rest is still there, and so is p before it
+		c.from -= len(p)
+	} else {
 		c.buf, c.from = append(c.buf[:0], p...), 0
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -226,5 +227,20 @@ func TestQuiet(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatal("the end is not seen")
 		}
+	}
+}
+
+// What was put back comes before the rest, wherever it was held.
+func TestPutBackBeforeRest(t *testing.T) {
+	all := strings.Repeat("0123456789", 10)
+	c := New(nil, []byte(all))
+	var p [30]byte
+	n, err := c.Take(p[:], time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.PutBack(p[10:n])
+	if got := string(c.Unread()); got != all[10:] {
+		t.Errorf("unread %q, want %q", got, all[10:])
 	}
 }
