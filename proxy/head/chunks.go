@@ -27,7 +27,8 @@ type Chunks struct {
 type chunkState uint8
 
 const (
-	inSize chunkState = iota
+	inSize  chunkState = iota
+	inSpace            // behind the size
 	inExtension
 	inSizeLF
 	inData
@@ -69,14 +70,21 @@ func (c *Chunks) step(x byte) bool {
 			c.left, c.digits = c.left<<4|digit, c.digits+1
 		case c.digits == 0 || ok:
 			return false
-		case x == ';', x == ' ', x == '\t':
+		case x == ';':
 			c.state = inExtension
+		case x == ' ', x == '\t':
+			c.state = inSpace
 		case x == '\r':
 			c.state = inSizeLF
 		default:
 			return false
 		}
-	case inExtension:
+	case inSpace, inExtension:
+		if c.state == inSpace && x == ';' {
+			c.state = inExtension
+		} else if c.state == inSpace && x != ' ' && x != '\t' && x != '\r' {
+			return false // it might be taken for more of the size
+		}
 		if c.extra++; c.extra > maxExtension || x != '\t' && x != '\r' && (x < ' ' || x == 0x7f) {
 			return false
 		}

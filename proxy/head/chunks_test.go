@@ -26,6 +26,8 @@ func TestChunks(t *testing.T) {
 		{"no digit", "x\r\n", -1, 0, false},
 		{"bare line feed after the size", "1\na\r\n", -1, 0, false},
 		{"no end of data", "1\r\nab\r\n", -1, 0, false},
+		{"white space behind the size", "1 \t;a\r\nx\r\n0 \r\n\r\n", 16, 1, true},
+		{"white space in the size", "1 0\r\n", -1, 0, false},
 		{"negative", "-1\r\n", -1, 0, false},
 		{"too large", "1000000000000000\r\n", -1, 0, false},
 		{"bare line feed in trailers", "0\r\nX: 1\n\r\n", -1, 0, false},
