@@ -174,18 +174,20 @@ func (p *pair) copy(dst, src net.Conn, head []byte, from, to string, ended, dstE
 }
 
 // cut ends the tunnel. The first cause counts; what fails after it is only the
-// consequence. A reset is passed on as one.
+// consequence. A reset is passed on as one. With a cause it does not block: the goodbye of
+// TLS, which may wait for the peer, is left out.
 func (p *pair) cut(cause error) {
 	p.cause.CompareAndSwap(nil, &cause)
-	if e, ok := errors.AsType[*Error](cause); ok && e.Left() {
-		for _, c := range []net.Conn{p.Client, p.Upstream} {
-			if tcp := tcpOf(c); tcp != nil {
+	e, ok := errors.AsType[*Error](cause)
+	for _, c := range []net.Conn{p.Client, p.Upstream} {
+		if tcp := tcpOf(c); tcp != nil && cause != nil {
+			if ok && e.Left() {
 				_ = tcp.SetLinger(0)
 			}
+			tcp.Close()
 		}
+		c.Close()
 	}
-	p.Client.Close()
-	p.Upstream.Close()
 }
 
 // shutDown reports whether p was cut by the shutdown, though it may still be open.
