@@ -54,5 +54,5 @@ func (g gate) Serve(c *net.TCPConn, unread []byte, h tunnel.HandedOn) {
 			h.Err = g.s.pipeline.Limits.ScarceFor(c)
 		}
 	}
-	go g.s.http1.Serve(c, wire.AddrPort(c).Addr(), unread, x, h.Err)
+	g.s.http1.Start(c, wire.AddrPort(c).Addr(), unread, x, h.Err)
 }

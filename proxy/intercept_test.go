@@ -22,6 +22,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/websocket"
+
 	"espalier/policy"
 	"espalier/policy/catalog"
 	"espalier/proxy/accesslog"
@@ -724,4 +726,38 @@ func TestInterceptDrains(t *testing.T) {
 		t.Errorf("%+v", x)
 	}
 	<-done
+}
+
+// A WebSocket without TLS inside an intercepted CONNECT ends that too, and loses nothing of
+// what came with it.
+func TestInterceptPlainWebSocket(t *testing.T) {
+	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
+		at := httpOrigin(t, websocket.Handler(func(c *websocket.Conn) { _, _ = io.Copy(c, c) }).ServeHTTP)
+		r := start(t, setup{inspect: policy.InspectAll})
+		c := r.dial()
+		frame := "\x82\xfe\x20\x00\x00\x00\x00\x00" + strings.Repeat("x", 8192) // its mask is zero
+		c.send(connectTo(at))
+		c.expect(established)
+		c.send("GET /ws HTTP/1.1\r\nHost: " + at + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nOrigin: http://" + at +
+			"\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" + frame)
+		if resp := c.head("GET"); resp.StatusCode != 101 {
+			t.Fatal(resp.Status)
+		}
+		for n := 0; n < 8192; { // it comes back in frames
+			b, err := c.in.ReadByte()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b == 'x' {
+				n++
+			}
+		}
+		c.finish()
+		for _, err := c.in.ReadByte(); err == nil; _, err = c.in.ReadByte() {
+		}
+		recs := r.stop()
+		if len(recs) != 2 || recs[0].Status != 101 || recs[1].Method != "CONNECT" || recs[0].Up < 8192 {
+			t.Errorf("records %+v", recs)
+		}
+	})
 }

@@ -80,6 +80,7 @@ func TestTunnelsPerClient(t *testing.T) {
 		}
 		free.Close()
 		second.end()
+		await(t, "its place", func() bool { tunnels, _, _ := r.server.pipeline.Limits.Open(); return tunnels == 1 })
 		failing := r.dial()
 		failing.send(connectTo(free.Addr().String()))
 		if a := failing.answer("GET"); a.StatusCode != 502 {

@@ -251,7 +251,7 @@ func (s *Server) clientOf(c net.Conn) (netip.Addr, bool) {
 // serveHTTP1 answers a client that speaks HTTP/1.
 func (s *Server) serveHTTP1(c net.Conn) {
 	if client, ok := s.clientOf(c); ok {
-		s.http1.Serve(c, client, nil, nil, nil)
+		s.http1.Serve(c, client)
 	}
 }
 

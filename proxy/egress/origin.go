@@ -155,13 +155,19 @@ func (p *Origins) take(to Endpoint, r Route, fresh bool) *Origin {
 		p.keep(to, list[:len(list)-1])
 		p.total--
 		p.mu.Unlock()
-		if o.route == r && o.Quiet() {
-			o.Reused, o.Connect = true, 0
+		if o.Reuse(to, r) {
 			return o
 		}
 		o.Close()
 	}
 	return nil
+}
+
+// Reuse reports whether o, which has answered, can take a request for to by r: it is open,
+// and nothing has come on it.
+func (o *Origin) Reuse(to Endpoint, r Route) bool {
+	o.Reused, o.Connect = true, 0
+	return o.Endpoint == to && o.route == r && o.Quiet()
 }
 
 // Keep takes a connection back whose last answer has been read to its end, or closes

@@ -61,6 +61,7 @@ func (x *Exchange) admit(ctx context.Context, r *Request) error {
 		x.Record.URL = recordURL(r.Scheme, r.Authority, r.Path)
 	}
 	if err := x.locate(r); err != nil {
+		x.conceal(r)
 		return err
 	}
 	if d := x.State.Dialer; d.HasParent() {
@@ -68,6 +69,7 @@ func (x *Exchange) admit(ctx context.Context, r *Request) error {
 		if via := r.Header.Get("via"); via != "" && d.IsLoop([]string{via}) {
 			err := fmt.Errorf("the parent proxy sends the request back: %w", egress.ErrLoop)
 			x.Fail(err)
+			x.conceal(r)
 			return refuse(refusal.For(err))
 		}
 	}
@@ -109,7 +111,7 @@ func (x *Exchange) locate(r *Request) error {
 		scheme, port = "", 0
 	}
 	if r.Scheme != scheme {
-		x.Record.Host = r.Authority
+		x.SetAuthority(r.Authority)
 		x.Deny(RuleScheme, "scheme "+r.Scheme)
 		return refuse(refusal.Scheme)
 	}
@@ -118,13 +120,21 @@ func (x *Exchange) locate(r *Request) error {
 		x.SetTarget(target)
 		err = r.Invalid
 	} else {
-		x.Record.Host = r.Authority
+		x.SetAuthority(r.Authority)
 	}
 	if err != nil {
 		x.Deny(RuleTarget, err.Error())
 		return refuse(refusal.Name)
 	}
 	return nil
+}
+
+// conceal leaves the URL of a request that the policy is not asked about out of its record,
+// if the policy would.
+func (x *Exchange) conceal(r *Request) {
+	if t, err := policy.ParseTarget(withoutUser(r.Authority), 80); err == nil {
+		x.Decision.HideURL = x.State.Policy.Decide(&policy.Request{Target: t, Client: x.Record.Client}).HideURL
+	}
 }
 
 // decide asks the policy, and a second time if the first answer is that the user
@@ -254,8 +264,9 @@ func recordURL(scheme, authority, path string) string {
 	if path == "" {
 		path = "/"
 	}
-	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
-		authority = authority[i+1:]
-	}
-	return scheme + "://" + authority + path
+	return scheme + "://" + withoutUser(authority) + path
+}
+
+func withoutUser(authority string) string {
+	return authority[strings.LastIndexByte(authority, '@')+1:]
 }

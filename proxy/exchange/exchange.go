@@ -82,6 +82,10 @@ func (x *Exchange) SetTarget(t policy.Target) {
 	x.Record.Host, x.Record.Port = t.Host, t.Port
 }
 
+// SetAuthority notes where the request wants to go, if that is no valid Target. The record
+// keeps no credentials.
+func (x *Exchange) SetAuthority(a string) { x.Record.Host = withoutUser(a) }
+
 // SetHeader notes the request's header, from which a refusal takes what the client
 // reads. It is used until Finish.
 func (x *Exchange) SetHeader(h Header) { x.header = h }

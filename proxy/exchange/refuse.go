@@ -52,7 +52,7 @@ func (x *Exchange) Malformed(r *Request, status int, err error) *Refused {
 	} else if t, err := policy.ParseTarget(r.Authority, 80); err == nil {
 		x.SetTarget(t)
 	} else {
-		x.Record.Host = r.Authority
+		x.SetAuthority(r.Authority)
 	}
 	x.Deny(rule, "malformed request: "+err.Error())
 	return refused

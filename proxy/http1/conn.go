@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"espalier/policy"
@@ -43,6 +44,7 @@ type conn struct {
 	out    []byte // to send
 	x      *exchange.Exchange
 	own    *egress.Origin // that the client has signed in to; nil: none
+	owner  string         // the user then
 	served bool           // a request was
 
 	// Guarded by Server.mu.
@@ -56,7 +58,6 @@ func (c *conn) run() {
 		if c.own != nil {
 			c.own.Close()
 		}
-		c.Free()
 	}()
 	for {
 		r, err := c.next()
@@ -66,13 +67,14 @@ func (c *conn) run() {
 		}
 		switch c.answer(r) {
 		case closing:
-			c.Close()
+			if n, _ := c.Peek(); n > 0 || len(c.Unread()) > 0 {
+				c.linger() // requests behind the last would reset the connection
+			} else {
+				c.Close()
+			}
 			return
 		case lingering:
-			c.setPhase(leaving)
-			c.enterRoom() // so that it ends if there is no room
-			c.Linger()
-			c.leaveRoom()
+			c.linger()
 			return
 		case cutting:
 			c.Cut()
@@ -80,8 +82,16 @@ func (c *conn) run() {
 		case gone:
 			return
 		}
-		c.served = true
+		c.served, c.x = true, nil
 	}
+}
+
+// linger lets the client read the last answer.
+func (c *conn) linger() {
+	c.setPhase(leaving)
+	c.enterRoom() // so that it ends if there is no room
+	c.Linger()
+	c.leaveRoom()
 }
 
 // An outcome says what becomes of the client's connection behind a request.
@@ -146,6 +156,9 @@ func (c *conn) next() (*request, error) {
 
 var errLongHead = &head.Error{Status: http.StatusRequestHeaderFieldsTooLarge, Why: "it is longer than 65536 bytes"}
 
+// idleBuffers is the memory for heads that a connection keeps while nothing is asked.
+const idleBuffers = 8 << 10
+
 // wait waits for the first byte of a request. Empty lines before it are dropped
 // (RFC 9112, section 2.2).
 func (c *conn) wait() error {
@@ -158,12 +171,16 @@ func (c *conn) wait() error {
 		}
 		if first {
 			c.Free()
+			if cap(c.head)+cap(c.out) > idleBuffers {
+				c.head, c.out = nil, nil
+			}
 		}
 		if err := c.waitMore(); err != nil {
 			return err
 		}
 	}
 	if !c.served && c.session == nil && !c.Secure() && c.Unread()[0] == 22 {
+		c.leaveRoom()
 		c.cfg.RefuseTLS(c.Conn.Conn)
 		return errEnd
 	}
@@ -220,9 +237,8 @@ type request struct {
 	target target
 	// Set by the answer.
 	up     upstream.Request
-	sent   bool  // the head of an answer was
 	read   int64 // bytes of the body
-	broken bool  // the body did not come as announced
+	broken bool  // it is not known where the body ends
 }
 
 // answer answers a request, once.
@@ -253,12 +269,15 @@ func (c *conn) answer(r *request) outcome {
 		return c.inspect(r)
 	case string(r.head.Method) == http.MethodConnect:
 		return c.connect(r)
-	case string(r.head.Method) == http.MethodOptions && r.head.Fields.Get("max-forwards") == "0":
+	case string(r.head.Method) == http.MethodOptions && isZero(r.head.Fields.Get("max-forwards")):
 		c.x.Finish(http.StatusOK)
 		return c.empty(r, http.StatusOK)
 	}
 	return c.forward(r)
 }
+
+// isZero reports whether s is a number without a digit but 0.
+func isZero(s string) bool { return s != "" && strings.Trim(s, "0") == "" }
 
 // question makes of a request what Admit is asked. own is set if it is about the
 // proxy itself.
@@ -283,7 +302,7 @@ func (c *conn) question(r *request) (ask *exchange.Request, own bool) {
 			t.invalid = errors.New("the request target is not a path")
 		}
 	}
-	if string(r.head.Method) == http.MethodOptions && absolute && bytes.HasSuffix(raw, []byte(t.authority)) {
+	if string(r.head.Method) == http.MethodOptions && absolute && t.path == "/" && raw[len(raw)-1] != '/' {
 		t.path = "*" // RFC 9112, 3.2.4
 	}
 	r.target = t
@@ -347,6 +366,7 @@ func (c *conn) inspect(r *request) outcome {
 			return c.fail(r, err)
 		}
 	}
+	_ = c.SetDeadline(time.Time{})
 	c.cfg.Inspect(x, tunnel.Replay(c.Conn.Conn, bytes.Clone(c.Unread())))
 	return gone
 }
@@ -354,10 +374,24 @@ func (c *conn) inspect(r *request) outcome {
 // handOn gives both connections, and the rest of the account, to the tunnel engine.
 func (c *conn) handOn(upstream net.Conn) {
 	t := tunnel.Tunnel{Client: c.Conn.Conn, Upstream: upstream, Head: bytes.Clone(c.Unread()), Service: c.x.Service(), Owner: c.x.HandOn()}
-	_ = c.SetReadDeadline(time.Time{})
-	_ = t.Client.SetWriteDeadline(time.Time{})
+	if c.session != nil {
+		t.Owner = inSession{c.x, c.Conn.Conn}
+	}
+	_ = t.Client.SetDeadline(time.Time{})
 	_ = t.Upstream.SetDeadline(time.Time{})
 	c.cfg.Tunnels.Start(t)
+}
+
+// inSession owns a tunnel inside a session, which ends with it. The engine may close only
+// the connection that carries the session.
+type inSession struct {
+	*exchange.Exchange
+	session net.Conn
+}
+
+func (o inSession) TunnelDone(s tunnel.Stats) {
+	o.Exchange.TunnelDone(s)
+	o.session.Close()
 }
 
 // isTimeout reports whether err is that of a deadline.

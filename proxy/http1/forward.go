@@ -36,8 +36,8 @@ func (c *conn) forward(r *request) outcome {
 // connectOrigin returns a connection for r: the one that the client has signed in to,
 // or any.
 func (c *conn) connectOrigin(to egress.Endpoint, r *request) (*egress.Origin, error) {
-	o := c.own
-	if c.own = nil; o != nil && (o.Endpoint != to || !o.Quiet()) {
+	o, route := c.own, c.x.State.Route()
+	if c.own = nil; o != nil && (c.owner != c.x.Record.User || !o.Reuse(to, route)) {
 		o.Close()
 		o = nil
 	}
@@ -69,7 +69,7 @@ func (c *conn) letGo() {
 func (c *conn) ask(r *request, o *egress.Origin) (again bool, end outcome) {
 	x, times := c.x, c.cfg.Times
 	rest := c.writeRequest(r, o)
-	if err := o.Send(c.out, times.Stall); err != nil && r.head.Length == 0 {
+	if err := o.Send(c.out, times.Stall); err != nil && (r.head.Length == 0 || stalled(err)) { // else the answer may say why
 		return c.unanswered(r, o, nil, err)
 	}
 	up := c.read(o, rest)
@@ -89,6 +89,8 @@ func (c *conn) ask(r *request, o *egress.Origin) (again bool, end outcome) {
 	switch {
 	case err != nil && c.alive.Err() != nil:
 		x.Fail(tunnel.ErrShutdown)
+	case err != nil && !up.left.Load() && isUpload(up.err):
+		x.Fail(up.err)
 	case err != nil && (up.left.Load() || !sentBy(err)):
 		x.Fail(clientError(err))
 	case err != nil:
@@ -100,6 +102,7 @@ func (c *conn) ask(r *request, o *egress.Origin) (again bool, end outcome) {
 		o.Close()
 		return false, cutting
 	}
+	c.owner = x.Record.User
 	c.own = r.up.Release(c.cfg.Pipeline, c.cfg.Origins, o, keepOrigin && up.sent.Load())
 	switch {
 	case keep && up.drained.Load():
@@ -129,21 +132,19 @@ func (c *conn) unanswered(r *request, o *egress.Origin, up *reader, err error) (
 	o.Close()
 	if up != nil {
 		up.stop()
-		switch {
-		case up.left.Load():
-			x.Fail(exchange.ErrClientClosed)
-			x.Finish(0)
-			return false, closing
-		case up.err != nil:
-			if _, ok := up.err.(*upstream.UploadError); ok || stalled(up.err) {
-				err = up.err // whatever the origin made of it
-				r.broken = ok
-			}
+		if r.broken = !up.drained.Load(); !r.broken {
+			r.read = r.head.Length
+		}
+		if isUpload(up.err) || stalled(up.err) {
+			err = up.err // whatever the origin made of it
 		}
 	}
 	switch {
-	case c.alive.Err() != nil:
-		err = tunnel.ErrShutdown
+	case c.alive.Err() != nil: // that has ended everything
+	case up != nil && up.left.Load():
+		x.Fail(exchange.ErrClientClosed)
+		x.Finish(0)
+		return false, closing
 	case isTimeout(err) && up != nil && up.halfClosed.Load():
 		x.Fail(exchange.ErrClientClosed)
 		x.Finish(0)
@@ -154,14 +155,10 @@ func (c *conn) unanswered(r *request, o *egress.Origin, up *reader, err error) (
 		x.Fail(clientError(err))
 		x.Finish(0)
 		return false, cutting
-	case !r.sent && (up == nil || !up.left.Load()):
-		again, err = r.up.Again(o, err)
-		if again {
+	default:
+		if again, err = r.up.Again(o, err); again {
 			return true, staying
 		}
-	}
-	if up != nil {
-		r.read += up.passed.Load()
 	}
 	return false, c.fail(r, err)
 }
@@ -200,7 +197,6 @@ func (c *conn) passInterim(r *request, a head.Response) error {
 		return nil
 	}
 	c.writeAnswer(a, "", false)
-	r.sent = true
 	if err := c.Send(c.out, c.cfg.Times.Stall); err != nil {
 		return &interimError{err}
 	}
@@ -216,8 +212,8 @@ func (c *conn) relay(r *request, o *egress.Origin, up *reader, a head.Response, 
 	if !a.HasBody(r.head.Method) {
 		b.length = 0
 	}
-	if b.length == head.UntilClose {
-		*keepOrigin = false
+	if b.length == head.UntilClose || a.Status == http.StatusNoContent && a.Length != head.UntilClose && a.Length != 0 {
+		*keepOrigin = false // a 204 with a length may be followed by what is no answer
 	}
 	b.unchunk = b.length == head.Chunked && r.head.Minor == 0
 	keep = !r.head.Close && b.length != head.UntilClose && !b.unchunk && up.drained.Load() && !c.isDraining()
@@ -229,7 +225,6 @@ func (c *conn) relay(r *request, o *egress.Origin, up *reader, a head.Response, 
 	}
 	c.writeAnswer(a, connection, b.unchunk)
 	o.Use(a.Len)
-	r.sent = true
 	return keep, b.pass(c.out)
 }
 

@@ -29,9 +29,8 @@ type reader struct {
 	halfClosed atomic.Bool  // the client has ended its direction
 	left       atomic.Bool  // the client has gone
 
-	drained atomic.Bool  // all of the body was read
-	sent    atomic.Bool  // and sent
-	passed  atomic.Int64 // bytes of it
+	drained atomic.Bool // all of the body was read
+	sent    atomic.Bool // and sent
 	stopped atomic.Bool
 
 	err error // of the body; to be read after stop
@@ -51,7 +50,6 @@ func (c *conn) read(o *egress.Origin, rest int64) *reader {
 	}
 	r.body = &body{dst: o.Conn, src: c.Conn, length: rest, take: c.cfg.Times.Stall, send: c.cfg.Times.Stall, count: func(n int64) {
 		c.x.AddUp(n)
-		r.passed.Add(n)
 		r.movedNow()
 	}, drained: func() { r.drained.Store(true) }}
 	go r.run()
@@ -105,6 +103,11 @@ func (r *reader) failed(err error) {
 	r.err = &upstream.UploadError{Err: err}
 	r.left.Store(errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ETIMEDOUT))
 	r.o.Interrupt()
+}
+
+func isUpload(err error) bool {
+	_, ok := err.(*upstream.UploadError)
+	return ok
 }
 
 // lastBytes is how long an origin that has answered may take for a body's last bytes.

@@ -8,10 +8,14 @@ import (
 
 	"espalier/proxy/exchange"
 	"espalier/proxy/head"
+	"espalier/proxy/tunnel"
 )
 
 // fail refuses a request that was admitted and failed on the way.
 func (c *conn) fail(r *request, err error) outcome {
+	if c.alive.Err() != nil {
+		err = tunnel.ErrShutdown
+	}
 	c.x.Fail(err)
 	return c.refuse(r, err)
 }
@@ -27,8 +31,8 @@ func (c *conn) refuse(r *request, err error) outcome {
 	// no request. A limit wants room.
 	keep := r.err == nil && !r.broken && c.mayDiscard(r) && string(r.head.Method) != http.MethodConnect && !refused.IsLimit() &&
 		refused.Status != http.StatusMisdirectedRequest && c.x.Record.Rule != exchange.RuleTarget && !(c.session != nil && c.session.Page)
+	c.x.Finish(refused.Status) // its place is free when the client knows
 	end := c.send(r, refused.Status, h, body, keep)
-	c.x.Finish(refused.Status)
 	if end == staying && !c.discard(r) {
 		return closing
 	}
@@ -48,6 +52,8 @@ func (c *conn) mayDiscard(r *request) bool {
 // discard reads the body of a refused request. What an attempt has sent of it was read
 // already.
 func (c *conn) discard(r *request) bool {
+	c.enterRoom()
+	defer c.leaveRoom()
 	for left := r.head.Length - r.read; left > 0; {
 		if len(c.Unread()) == 0 && c.More(c.cfg.Times.Stall) != nil {
 			return false

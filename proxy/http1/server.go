@@ -67,28 +67,31 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// Serve answers requests on c, from which unread was read, until it ends. x is what an
-// event loop has admitted of the first request, and err why it could not connect; nil:
-// nothing.
-func (s *Server) Serve(c net.Conn, client netip.Addr, unread []byte, x *exchange.Exchange, err error) {
-	s.serve(&conn{Server: s, Conn: wire.New(c, unread), client: client, handed: x, handedErr: err})
+// Serve answers requests on c until it ends.
+func (s *Server) Serve(c net.Conn, client netip.Addr) {
+	if c := (&conn{Server: s, Conn: wire.New(c, nil), client: client}); s.enter(c) {
+		s.serve(c)
+	}
+}
+
+// Start answers requests on c, from which unread was read, on a goroutine of its own. x is
+// what an event loop has admitted of the first request, and err why it could not connect;
+// nil: nothing.
+func (s *Server) Start(c net.Conn, client netip.Addr, unread []byte, x *exchange.Exchange, err error) {
+	if c := (&conn{Server: s, Conn: wire.New(c, unread), client: client, x: x, handed: x, handedErr: err}); s.enter(c) {
+		go s.serve(c)
+	}
 }
 
 // ServeSession answers the requests inside an intercepted connection, c, until it
 // ends, and closes it.
 func (s *Server) ServeSession(c net.Conn, ses *exchange.Session) {
-	s.serve(&conn{Server: s, Conn: wire.New(c, nil), client: ses.Client(), session: ses})
+	if c := (&conn{Server: s, Conn: wire.New(c, nil), client: ses.Client(), session: ses}); s.enter(c) {
+		s.serve(c)
+	}
 }
 
 func (s *Server) serve(c *conn) {
-	if !s.enter(c) {
-		if c.handed != nil {
-			c.handed.Fail(tunnel.ErrShutdown)
-			c.handed.Finish(0)
-		}
-		c.Close()
-		return
-	}
 	defer s.leave(c)
 	defer func() {
 		if fault := recover(); fault != nil {
@@ -97,22 +100,31 @@ func (s *Server) serve(c *conn) {
 		}
 	}()
 	c.run()
+	c.Free() // not after a panic, when a reader may still use it
 }
 
-// enter notes a connection. It reports false if that would be closed anyway.
+// enter notes a connection. It reports false, and closes it, if that would end anyway.
 func (s *Server) enter(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.alive.Err() != nil || s.closing && c.session == nil && len(c.Unread()) == 0 {
-		return false
+	if s.alive.Err() == nil && (!s.closing || c.session != nil || len(c.Unread()) > 0) {
+		s.conns[c] = struct{}{}
+		return true
 	}
-	s.conns[c] = struct{}{}
-	return true
+	if c.handed != nil {
+		c.handed.Fail(tunnel.ErrShutdown)
+		c.handed.Finish(0)
+	}
+	c.Close()
+	return false
 }
 
 func (s *Server) leave(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if c.origin != nil { // after a panic
+		c.origin.Interrupt()
+	}
 	delete(s.conns, c)
 	if len(s.conns) == 0 && s.empty != nil {
 		close(s.empty)
@@ -146,8 +158,8 @@ func (s *Server) Drain() {
 }
 
 // Shutdown closes connections that wait for another request, lets the others finish
-// theirs, and cuts what is left when ctx ends. It returns when all have ended. Sessions
-// may begin until then, and may be waited for by another call.
+// theirs, and cuts what is left when ctx ends, then or later. It returns when all have
+// ended. Sessions may begin until ctx ends, and may be waited for by another call.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.mu.Lock()
 	s.draining, s.closing = true, true
@@ -163,30 +175,31 @@ func (s *Server) Shutdown(ctx context.Context) {
 	}
 	s.mu.Unlock()
 	s.cfg.Origins.Close()
-	for done := ctx.Done(); ; {
+	context.AfterFunc(ctx, s.cutAll)
+	for {
 		s.mu.Lock()
 		if len(s.conns) == 0 {
 			s.mu.Unlock()
 			return
-		}
-		if ctx.Err() != nil && done != nil {
-			done = nil
-			s.cut()
-			for c := range s.conns {
-				c.Interrupt()
-				if c.origin != nil {
-					c.origin.Interrupt()
-				}
-			}
 		}
 		if s.empty == nil {
 			s.empty = make(chan struct{})
 		}
 		empty := s.empty
 		s.mu.Unlock()
-		select {
-		case <-empty: // another may have come meanwhile
-		case <-done:
+		<-empty // another may have come meanwhile
+	}
+}
+
+// cutAll ends what is left, and what comes.
+func (s *Server) cutAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cut()
+	for c := range s.conns {
+		c.Interrupt()
+		if c.origin != nil {
+			c.origin.Interrupt()
 		}
 	}
 }

@@ -65,6 +65,7 @@ func (ses *session) begin() (serve func(), err error) {
 		return ses.answerTLS()
 	case inspect.HTTP:
 		ses.ready()
+		ses.replay()
 		return func() { ses.i.cfg.HTTP1(ses, &ses.Session) }, nil
 	}
 	return nil, ses.unknown("neither TLS nor HTTP")
@@ -75,6 +76,13 @@ func (ses *session) ready() {
 	ses.hangUp()
 	_ = ses.SetDeadline(time.Time{})
 	ses.Opened()
+}
+
+// replay lets Read hand out again what was read.
+func (ses *session) replay() {
+	ses.i.mu.Lock() // Shutdown may be closing it
+	defer ses.i.mu.Unlock()
+	ses.Conn, ses.unread = tunnel.Replay(ses.Conn, ses.unread), nil
 }
 
 // sniff reads until it is known what the client speaks.
@@ -140,6 +148,7 @@ func (ses *session) answerTLS() (serve func(), err error) {
 		}
 		return nil, err
 	}
+	ses.replay()
 	conn := tls.Server(wire.NewSteady(ses, ses.i.cfg.Stall), ses.i.tlsFor(x.State))
 	_ = ses.SetDeadline(time.Now().Add(helloTimeout))
 	if err := conn.Handshake(); err != nil {
@@ -211,26 +220,18 @@ func (ses *session) hangUp() {
 	}
 }
 
-// Read reads what was read before, and then from the client.
+// Read reads from the client, after replay.
 func (ses *session) Read(p []byte) (int, error) {
-	if len(ses.unread) == 0 {
-		n, err := ses.Conn.Read(p)
-		if ses.since.IsZero() { // in the handshake
-			if alert, ok := inspect.PlainAlert(p[:n]); ok {
-				ses.alert = alert
-			}
+	n, err := ses.Conn.Read(p)
+	if ses.since.IsZero() { // in the handshake
+		if alert, ok := inspect.PlainAlert(p[:n]); ok {
+			ses.alert = alert
 		}
-		return n, err
 	}
-	n := copy(p, ses.unread)
-	if ses.unread = ses.unread[n:]; len(ses.unread) == 0 {
-		ses.unread = nil
-	}
-	return n, nil
+	return n, err
 }
 
-// NetConn returns the wrapped connection. What Read has returned is not read again from
-// it.
+// NetConn returns the wrapped connection.
 func (ses *session) NetConn() net.Conn { return ses.Conn }
 
 // CloseWrite ends the sending direction.

@@ -88,10 +88,10 @@ func (r *Request) ReadAnswer(o *egress.Origin, more func() error, interim func(h
 		if interims++; interims > maxInterim {
 			return a, &BadAnswer{errManyInterim}
 		}
+		r.answered = true
 		if err := interim(a); err != nil {
 			return a, err
 		}
-		r.answered = true
 		o.Use(end)
 		scanned = 0
 	}

@@ -28,6 +28,7 @@ type Request struct {
 	Inside    bool          // it came on an intercepted connection
 
 	answered   bool             // something of an answer has come
+	retried    bool             // it was sent a second time
 	not        []*egress.Parent // that left it unanswered
 	unanswered error            // by the last of them
 }
@@ -46,9 +47,9 @@ func (r *Request) Repeatable() bool {
 }
 
 // Connect returns a connection for r. Only what can be sent again goes on a kept one,
-// which the origin may be about to close. After Again it is another connection.
+// which the origin may be about to close, and that only once (RFC 9110, section 9.2.2).
 func (r *Request) Connect(ctx context.Context, pool *egress.Origins, to egress.Endpoint) (*egress.Origin, error) {
-	o, err := pool.Connect(ctx, r.State.Route(), to, !r.Repeatable(), r.not)
+	o, err := pool.Connect(ctx, r.State.Route(), to, r.retried || !r.Repeatable(), r.not)
 	if errors.Is(err, egress.ErrNoOtherParent) {
 		err = r.unanswered
 	}
@@ -71,6 +72,7 @@ func (r *Request) Again(o *egress.Origin, err error) (bool, error) {
 	}
 	switch {
 	case o.Reused && r.Repeatable():
+		r.retried = true
 		return true, err
 	case o.Parent != nil: // it may be a load balancer without a server
 		err = r.State.Dialer.Unanswered(o.Parent.String(), err)
