@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"net/netip"
 	"os"
@@ -10,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
+	"espalier/configs"
 	"espalier/policy"
 	"espalier/proxy/accesslog"
 )
@@ -123,6 +127,20 @@ warning: FILE:1:1: proxy.ports: port 110 is refused; the last 30 days have 1 req
 	}
 	if got := validate("--set", "log.store.path="); got != "" {
 		t.Errorf("no store is kept: %s", got)
+	}
+	// Without time for it, what is not known is said.
+	loaded, err := configs.Load(configs.Options{File: p.config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := compile(loaded.Config, nil, kept{lists: newLists(loaded.Config, zap.NewNop())}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if list, note := portWarnings(ctx, loaded.Config, made, now); len(list) > 0 || note != "recent records were not checked against proxy.ports: reading them takes too long" {
+		t.Errorf("no time: %q, %q", list, note)
 	}
 	write(filepath.Join(p.data, "espalier.db"), "no database, but longer than a hundred bytes so that it is read: "+lines.String())
 	if got := validate(); !strings.HasPrefix(got, "note: recent records were not checked against proxy.ports: store ") || strings.Count(got, "\n") != 1 {

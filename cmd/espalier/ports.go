@@ -53,8 +53,12 @@ func portWarnings(ctx context.Context, cfg *configs.Config, made *compiled, now 
 		}
 		list, err := store.PortsBeyond(ctx, from, to, decide.ports)
 		if err != nil {
-			note = "recent records were not checked against proxy.ports: " + err.Error()
-			if ctx.Err() != nil {
+			switch {
+			case ctx.Err() == nil:
+				note = "recent records were not checked against proxy.ports: " + err.Error()
+			case to.After(now):
+				note = "recent records were not checked against proxy.ports: reading them takes too long"
+			default:
 				note = fmt.Sprintf("only records since %s were checked against proxy.ports: reading all of the last 30 days takes too long", to.Format(time.DateTime))
 			}
 			break

@@ -189,3 +189,13 @@ func BenchmarkStoreSearch(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkStorePorts(b *testing.B) {
+	s := fleetStore(b)
+	now := time.Now()
+	for b.Loop() {
+		if _, err := s.PortsBeyond(b.Context(), now.Add(-30*24*time.Hour), now, policy.DefaultPorts()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
