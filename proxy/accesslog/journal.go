@@ -1,6 +1,7 @@
 package accesslog
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -42,7 +43,7 @@ type journal struct {
 	fresh   int64      // size when it was written anew
 	wrote   time.Time
 	failing bool
-	left    []*os.File // of other processes: their records are written, and on their way to the disk
+	left    []leftover // their records are written, and on their way to the disk
 
 	opened     chan struct{} // there is a tunnel that is not in the file
 	flushed    chan struct{} // records have reached the disk
@@ -66,7 +67,8 @@ const none = -1
 
 const (
 	journalHeader = "espalier tunnels 1\n"
-	journalNames  = "tunnels-*.journal"
+	journalPrefix = "tunnels-"
+	journalSuffix = ".journal"
 	// journalInterval is how often lines are written. Bytes are told an interval later.
 	journalInterval = 500 * time.Millisecond
 	// journalBurst is how many times in an interval a tunnel that opens is written at
@@ -103,7 +105,7 @@ func (l *Log) KeepJournal(dir string, progress func(), recovered func(*Record)) 
 
 func (l *Log) newJournal(dir string) *journal {
 	l.journal = &journal{
-		log: l, path: filepath.Join(dir, "tunnels-"+NextID().String()+".journal"),
+		log: l, path: filepath.Join(dir, journalPrefix+NextID().String()+journalSuffix),
 		opened: make(chan struct{}, 1), flushed: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	_ = l.journal.flush() // makes the file
@@ -254,7 +256,7 @@ func (l *Log) Interrupt() error {
 		j.ended = append(j.ended, records[i].ID)
 	}
 	j.mu.Unlock()
-	return j.flush()
+	return errors.Join(l.Flush(), j.flush())
 }
 
 // interrupt makes what the journal has of a tunnel its record.
@@ -280,6 +282,7 @@ func (j *journal) flush() error {
 			j.wrote = time.Now()
 			_ = os.Chtimes(j.path, j.wrote, j.wrote)
 		}
+		j.spare = changed
 		return nil
 	}
 	if len(ended)+len(j.left) > 0 {
@@ -289,11 +292,7 @@ func (j *journal) flush() error {
 			j.mu.Unlock()
 			return err
 		}
-		for _, f := range j.left {
-			os.Remove(f.Name())
-			f.Close()
-		}
-		j.left = nil
+		j.clearLeft(true)
 	}
 	var lines []byte
 	for _, t := range changed {
@@ -404,17 +403,12 @@ func (j *journal) close(good bool) {
 	j.mu.Lock()
 	good = good && len(j.open) == 0
 	j.mu.Unlock()
-	for _, f := range append(j.left, j.file) {
-		if f == nil {
-			continue
-		}
+	j.clearLeft(good)
+	if j.file != nil {
 		if good {
-			os.Remove(f.Name())
+			os.Remove(j.path)
 		}
-		f.Close()
-	}
-	if good {
-		os.Remove(j.path)
+		j.file.Close()
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -20,9 +21,14 @@ import (
 // takeOver writes the records that other processes have left to be written. It reports
 // whether it is to be called again: there are others that live, or records on their way.
 func (j *journal) takeOver(recovered func(*Record)) (others bool) {
-	paths, _ := filepath.Glob(filepath.Join(filepath.Dir(j.path), journalNames))
-	for _, path := range paths {
-		if path == j.path {
+	dir := filepath.Dir(j.path)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		j.log.log.Error("tunnels that were open when the last process ended may have no record", zap.Error(err))
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if !strings.HasPrefix(e.Name(), journalPrefix) || !strings.HasSuffix(e.Name(), journalSuffix) || path == j.path {
 			continue
 		}
 		f, err := os.Open(path)
@@ -60,14 +66,11 @@ func (j *journal) adopt(f *os.File, recovered func(*Record)) error {
 	}
 	os.Remove(path + ".tmp")
 	open, bad, err := readJournal(f)
+	l := leftover{File: f}
 	if err != nil || bad > 0 {
-		aside := path + ".damaged"
+		l.aside = path + ".damaged"
 		j.log.log.Warn("the journal of open tunnels is damaged and moved aside; some tunnels may have no record",
-			zap.String("file", aside), zap.Int("lines", bad), zap.Error(err))
-		if err := os.Rename(path, aside); err != nil {
-			f.Close()
-			return err
-		}
+			zap.String("file", l.aside), zap.Int("lines", bad), zap.Error(err))
 	}
 	if len(open) > 0 {
 		j.log.forget(open, info.ModTime())
@@ -82,9 +85,31 @@ func (j *journal) adopt(f *os.File, recovered func(*Record)) error {
 		j.log.log.Warn("tunnels were open when the last process ended; their records say that they were interrupted", zap.Int("tunnels", len(open)))
 	}
 	j.writing.Lock()
-	j.left = append(j.left, f)
+	j.left = append(j.left, l)
 	j.writing.Unlock()
 	return nil
+}
+
+// A leftover is the open file of a process that is gone.
+type leftover struct {
+	*os.File
+	aside string // where it is moved to; empty: it is removed
+}
+
+// clearLeft closes the files of others. If good is set, their records are on the disk,
+// and they are removed. writing is held.
+func (j *journal) clearLeft(good bool) {
+	for _, l := range j.left {
+		switch {
+		case !good:
+		case l.aside == "":
+			os.Remove(l.Name())
+		default:
+			_ = os.Rename(l.Name(), l.aside) // read again at the next start otherwise
+		}
+		l.Close()
+	}
+	j.left = nil
 }
 
 // forget removes from open what the access log has. Nothing was written to the journal

@@ -142,6 +142,28 @@ func TestJournalOfShortTunnels(t *testing.T) {
 	}
 }
 
+// Interrupt keeps the records of other requests, too.
+func TestInterruptFlushes(t *testing.T) {
+	for _, keep := range []bool{false, true} {
+		dir := t.TempDir()
+		l, err := Open(Config{File: "access.log", Format: "json"}, dir, "n", nop)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if keep {
+			close(l.newJournal(dir).done)
+		}
+		l.Write(tunnelRecord())
+		if err := l.Interrupt(); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(restarted(t, killed(t, dir))); n != 1 {
+			t.Errorf("journal %t: %d records", keep, n)
+		}
+		l.Close()
+	}
+}
+
 // The journal of a process that lives is its own, until it has ended.
 func TestJournalOfTwoProcesses(t *testing.T) {
 	dir := t.TempDir()
