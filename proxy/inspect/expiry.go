@@ -53,7 +53,7 @@ func (ca *CA) remedy(until time.Time) string {
 	if ca.Offline() && ca.root.NotAfter.After(until) {
 		return "run `espalier ca renew --root-key FILE`; devices need nothing new"
 	}
-	return "run `espalier ca init --force` and bring the new root to the devices"
+	return "replace the root, and let devices trust both for a while (docs/inspection.md, Replace the root); `espalier ca init --force` replaces it at once"
 }
 
 var expiryDesc = prometheus.NewDesc("espalier_ca_expiry_timestamp_seconds",
