@@ -109,8 +109,8 @@ func invalidUTF8(data []byte) int {
 	return -1
 }
 
-// clean folds white space, no-break spaces included, and drops what does not
-// show.
+// clean folds white space, no-break spaces included, and full-width letters and
+// digits, and drops what does not show.
 func clean(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch {
@@ -118,6 +118,8 @@ func clean(s string) string {
 			return -1
 		case isControl(r):
 			return ' '
+		case '０' <= r && r <= '９' || 'Ａ' <= r && r <= 'Ｚ' || 'ａ' <= r && r <= 'ｚ' || r == '．' || r == '＊':
+			return r - '！' + '!'
 		}
 		return r
 	}, s)

@@ -54,6 +54,8 @@ func TestImportText(t *testing.T) {
 			"Apps and additional content\n" + head + lines("b.example.com", "443", "TCP") +
 			"Apple Account\n" + head + lines("c.example.com", "443", "TCP", "visionOS only"),
 			`a.example.com siri [] "" unmarked; b.example.com additional-content [] "" unmarked; c.example.com apple-account [visionos] "" unmarked`},
+		{"full-width letters and digits", "iCloud\nホスト\tポート\tプロトコル\tOS\t説明\tプロキシ\n＊．a.example.com\t４４３、８０\tＴＣＰ\tｉＯＳ\t\tＹｅｓ\n",
+			`*.a.example.com icloud [ios] "" yes`},
 		{"letters with combining marks", "iCloud\nServrar\nPortar\nProtokoll\nOS\nBeskrivning\nSto\u0308d fo\u0308r proxyservrar\na.example.com\n443\nTCP\nJa\n",
 			`a.example.com icloud [] "" yes`},
 	} {
