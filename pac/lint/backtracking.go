@@ -1,9 +1,13 @@
 package lint
 
 import (
+	"fmt"
+	"regexp"
 	"regexp/syntax"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/dop251/goja/ast"
 	"github.com/dop251/goja/file"
@@ -40,7 +44,7 @@ func (w *walker) pattern(idx file.Idx, text, pattern string) {
 }
 
 func (w *walker) backtracking(idx file.Idx, text, pattern string) {
-	if backtracks(pattern) {
+	if w.backtracks(pattern) {
 		w.at("backtracking", idx, Error, "%s can take exponential time: a repetition repeats what matches the same text in many ways", shortened(text))
 	}
 }
@@ -58,173 +62,187 @@ var goSyntax = strings.NewReplacer(`\\`, `\\`, "(?=", "(?:", "(?!", "(?:", "(?<=
 	`\1`, "", `\2`, "", `\3`, "", `\4`, "", `\5`, "", `\6`, "", `\7`, "", `\8`, "", `\9`, "", `\/`, "/")
 
 // backtracks reports whether an engine that backtracks can take exponential time: a
-// repetition without a bound repeats what can match one text in several ways.
-func backtracks(pattern string) bool {
-	pattern = goSyntax.Replace(pattern)
-	re, err := syntax.Parse(pattern, syntax.Perl)
-	if err == nil && repeats(re, ambiguous) {
-		return true
-	}
+// loop in the automaton of the pattern reads one text in several ways.
+func (c *checker) backtracks(pattern string) bool {
+	pattern = bounds.ReplaceAllStringFunc(goSyntax.Replace(pattern), unbound)
 	// Groups keep Go from merging alternatives, as it does with \w|\d.
-	re, err = syntax.Parse(strings.ReplaceAll(pattern, "|", "|()"), syntax.Perl)
-	return err == nil && repeats(re, alike)
-}
-
-// repeats reports whether a repetition without a bound has such a body.
-func repeats(re *syntax.Regexp, such func(body *syntax.Regexp) bool) bool {
-	if unbounded(re) && such(re.Sub[0]) {
-		return true
-	}
-	return slices.ContainsFunc(re.Sub, func(sub *syntax.Regexp) bool { return repeats(sub, such) })
-}
-
-// alike reports whether two alternatives of the body match one text.
-func alike(body *syntax.Regexp) bool {
-	for body.Op == syntax.OpCapture {
-		body = body.Sub[0]
-	}
-	if body.Op != syntax.OpAlternate {
+	re, err := syntax.Parse(strings.ReplaceAll(pattern, "|", "|()"), syntax.Perl)
+	if err != nil || c.searched > maxSteps {
 		return false
 	}
-	for i, a := range body.Sub {
-		for _, b := range body.Sub[:i] {
-			if sameText(positions(a), positions(b)) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// positions are the ranges of characters at each place of what re matches; nil if the
-// length varies.
-func positions(re *syntax.Regexp) (list [][]rune) {
-	switch re.Op {
-	case syntax.OpLiteral:
-		for _, r := range re.Rune {
-			list = append(list, []rune{r, r})
-		}
-	case syntax.OpCharClass, syntax.OpAnyChar, syntax.OpAnyCharNotNL:
-		list = [][]rune{characters(re)}
-	case syntax.OpConcat, syntax.OpCapture:
-		for _, sub := range re.Sub {
-			if varies(sub) || sub.Op == syntax.OpAlternate {
-				return nil
-			}
-			list = append(list, positions(sub)...)
-		}
-	}
-	return list
-}
-
-func sameText(a, b [][]rune) bool {
-	if len(a) == 0 || len(a) != len(b) {
+	greedy(re)
+	prog, err := syntax.Compile(re.Simplify())
+	if err != nil {
 		return false
 	}
-	for i := range a {
-		if !overlap(a[i], b[i]) {
-			return false
-		}
-	}
-	return true
+	a := newAutomaton(prog, &c.searched)
+	return a.ambiguous(&c.searched)
 }
 
-func unbounded(re *syntax.Regexp) bool {
-	return re.Op == syntax.OpStar || re.Op == syntax.OpPlus || re.Op == syntax.OpRepeat && (re.Max < 0 || re.Max > 20)
+// maxBound is the largest number of repetitions that is counted. Go's limit is for
+// nested ones together.
+const maxBound = 20
+
+var bounds = regexp.MustCompile(`\{\d+(,\d*)?\}`)
+
+// unbound reduces the numbers of "{2,63}".
+func unbound(s string) string {
+	least, most, isRange := strings.Cut(s[1:len(s)-1], ",")
+	number := func(s string) int {
+		if n, err := strconv.Atoi(s); err == nil && n < maxBound {
+			return n
+		}
+		return maxBound
+	}
+	switch {
+	case !isRange:
+		return fmt.Sprintf("{%d}", number(least))
+	case most == "" || number(most) == maxBound:
+		return fmt.Sprintf("{%d,}", min(number(least), 1))
+	}
+	return fmt.Sprintf("{%d,%d}", min(number(least), number(most)), number(most))
 }
 
-// ambiguous reports whether repetitions of the body can split a text in several ways:
-// a part of it varies in length, and no part that it must have is of other characters.
-func ambiguous(body *syntax.Regexp) bool {
-	for body.Op == syntax.OpCapture {
-		body = body.Sub[0]
-	}
-	switch body.Op {
-	case syntax.OpAlternate:
-		return slices.ContainsFunc(body.Sub, ambiguous)
-	case syntax.OpStar, syntax.OpPlus, syntax.OpQuest, syntax.OpRepeat:
-		return varies(body) && body.Op != syntax.OpQuest || ambiguous(body.Sub[0])
-	case syntax.OpConcat:
-	default:
-		return false
-	}
-	for i, part := range body.Sub {
-		if !varies(part) {
-			continue
-		}
-		apart := false
-		for j, other := range body.Sub {
-			apart = apart || i != j && shortest(other) > 0 && !overlap(characters(part), characters(other))
-		}
-		if !apart {
-			return true
-		}
-	}
-	return false
-}
-
-// varies reports whether re matches texts of different lengths.
-func varies(re *syntax.Regexp) bool {
-	switch re.Op {
-	case syntax.OpStar, syntax.OpPlus, syntax.OpQuest:
-		return true
-	case syntax.OpRepeat:
-		return re.Min != re.Max || varies(re.Sub[0])
-	case syntax.OpAlternate:
-		for _, sub := range re.Sub {
-			if varies(sub) || shortest(sub) != shortest(re.Sub[0]) {
-				return true
-			}
-		}
-		return false
-	}
-	return slices.ContainsFunc(re.Sub, varies)
-}
-
-// shortest is the length of the shortest text that re matches.
-func shortest(re *syntax.Regexp) int {
-	switch re.Op {
-	case syntax.OpLiteral:
-		return len(re.Rune)
-	case syntax.OpCharClass, syntax.OpAnyChar, syntax.OpAnyCharNotNL:
-		return 1
-	case syntax.OpStar, syntax.OpQuest:
-		return 0
-	case syntax.OpRepeat:
-		return re.Min * shortest(re.Sub[0])
-	case syntax.OpAlternate:
-		n := shortest(re.Sub[0])
-		for _, sub := range re.Sub {
-			n = min(n, shortest(sub))
-		}
-		return n
-	}
-	n := 0
+// greedy makes loops greedy, which does not change what they read.
+func greedy(re *syntax.Regexp) {
+	re.Flags &^= syntax.NonGreedy
 	for _, sub := range re.Sub {
-		n += shortest(sub)
+		greedy(sub)
 	}
-	return n
 }
 
-// characters are the ranges of characters in what re matches.
-func characters(re *syntax.Regexp) (ranges []rune) {
-	switch re.Op {
-	case syntax.OpLiteral:
-		for _, r := range re.Rune {
-			ranges = append(ranges, r, r)
-		}
-	case syntax.OpCharClass:
-		ranges = append(ranges, re.Rune...)
-	case syntax.OpAnyChar, syntax.OpAnyCharNotNL:
-		ranges = append(ranges, 0, '\n'-1, '\n'+1, 0x10ffff) // "(.|\n)*" is in common use
-		if re.Op == syntax.OpAnyChar {
-			ranges = append(ranges, '\n', '\n')
+// An automaton has a state for each instruction that reads a character.
+type automaton struct {
+	reads [][]rune // ranges of characters, by state
+	next  [][]int  // the states that read the next character, by state
+	// twice are pairs of a state and one of its next states that it reaches in two ways.
+	twice map[[2]int]bool
+}
+
+// newAutomaton leaves states without next ones once steps exceed maxSteps.
+func newAutomaton(prog *syntax.Prog, steps *int) *automaton {
+	a := &automaton{twice: map[[2]int]bool{}}
+	states := map[uint32]int{}
+	var insts []*syntax.Inst
+	for pc := range prog.Inst {
+		if ranges := readBy(&prog.Inst[pc]); ranges != nil {
+			states[uint32(pc)] = len(insts)
+			insts = append(insts, &prog.Inst[pc])
+			a.reads = append(a.reads, ranges)
 		}
 	}
-	for _, sub := range re.Sub {
-		ranges = append(ranges, characters(sub)...)
+	for state, inst := range insts {
+		ways, within := map[uint32]int{}, map[uint32]bool{}
+		var follow func(pc uint32)
+		follow = func(pc uint32) {
+			if *steps++; within[pc] || ways[pc] >= maxWays || *steps > maxSteps {
+				return // JavaScript has no empty rounds of a loop
+			}
+			ways[pc]++
+			inst := &prog.Inst[pc]
+			if readBy(inst) != nil {
+				return
+			}
+			switch inst.Op {
+			case syntax.InstAlt, syntax.InstAltMatch:
+				within[pc] = true // Out is the body of a greedy loop
+				follow(inst.Out)
+				within[pc] = false
+				follow(inst.Arg)
+			case syntax.InstCapture, syntax.InstNop, syntax.InstEmptyWidth:
+				follow(inst.Out)
+			}
+		}
+		follow(inst.Out)
+		var next []int
+		for pc, n := range ways {
+			if to, ok := states[pc]; ok {
+				next = append(next, to)
+				if n > 1 {
+					a.twice[[2]int{state, to}] = true
+				}
+			}
+		}
+		a.next = append(a.next, next)
 	}
-	return ranges
+	return a
+}
+
+// readBy are the ranges of characters that an instruction reads, nil if it reads none.
+func readBy(inst *syntax.Inst) []rune {
+	switch inst.Op {
+	case syntax.InstRune, syntax.InstRune1:
+		if len(inst.Rune) == 1 {
+			return []rune{inst.Rune[0], inst.Rune[0]}
+		}
+		return inst.Rune
+	case syntax.InstRuneAny:
+		return []rune{0, unicode.MaxRune}
+	case syntax.InstRuneAnyNotNL:
+		return []rune{0, '\n' - 1, '\n' + 1, unicode.MaxRune}
+	}
+	return nil
+}
+
+// maxWays bounds how often an instruction is passed on the way to the next character.
+const maxWays = 8
+
+// maxSteps bounds the search in all automata of a script. What it does not find is not
+// reported.
+const maxSteps = 2_000_000
+
+// ambiguous reports whether a cycle reads one text in two ways. For that it walks
+// pairs of states that read the same text, and looks for strongly connected pairs
+// (Tarjan) of which one is a state twice and another two states.
+func (a *automaton) ambiguous(steps *int) bool {
+	n := len(a.next)
+	order, low, onStack := map[int]int{}, map[int]int{}, map[int]bool{}
+	var stack []int
+	found := false
+	var visit func(pair int)
+	visit = func(pair int) {
+		order[pair] = len(order) + 1
+		low[pair], onStack[pair] = order[pair], true
+		stack = append(stack, pair)
+		for _, i := range a.next[pair/n] {
+			for _, j := range a.next[pair%n] {
+				if *steps++; found || *steps > maxSteps {
+					return
+				}
+				if to := i*n + j; !overlap(a.reads[i], a.reads[j]) {
+					continue
+				} else if order[to] == 0 {
+					visit(to)
+					low[pair] = min(low[pair], low[to])
+				} else if onStack[to] {
+					low[pair] = min(low[pair], order[to])
+				}
+			}
+		}
+		if low[pair] < order[pair] {
+			return
+		}
+		at := slices.Index(stack, pair)
+		var members [2]bool // of one state twice, of two states
+		connected := map[int]bool{}
+		for _, m := range stack[at:] {
+			onStack[m] = false
+			connected[m] = true
+			members[0] = members[0] || m/n == m%n
+			members[1] = members[1] || m/n != m%n
+		}
+		stack = stack[:at]
+		found = found || members[0] && members[1]
+		for edge := range a.twice {
+			found = found || connected[edge[0]*n+edge[0]] && connected[edge[1]*n+edge[1]]
+		}
+	}
+	for i := range n {
+		if pair := i*n + i; order[pair] == 0 && !found && *steps <= maxSteps {
+			visit(pair)
+		}
+	}
+	return found
 }
 
 func overlap(a, b []rune) bool {

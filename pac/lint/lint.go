@@ -51,6 +51,8 @@ type checker struct {
 	// undeclared are names that are reported for being assigned to.
 	undeclared map[string]bool
 	texts      []text // literals that may hold a path
+	words      []text // literals that may be a part of one
+	searched   int    // steps of ambiguous
 }
 
 func (c *checker) add(kind string, line, column int, severity, format string, args ...any) {

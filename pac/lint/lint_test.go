@@ -144,6 +144,8 @@ func TestCheckKinds(t *testing.T) {
 		{"path and host in an expression", "https-path", `if (/^https:\/\/a\.example\/secret/i.test(url)) return ` + proxy + ";", "2:5", 1},
 		{"end of a path", "https-path", `if (shExpMatch(url, "*.mp4")) return ` + proxy + ";", "2:21", 1},
 		{"query", "https-path", `if (url.indexOf("?via=") > 0) return ` + proxy + ";", "2:17", 1},
+		{"segment of a path", "https-path", `if (url.split("/")[3] == "admin") return ` + proxy + ";", "2:26", 1},
+		{"length", "https-path", `if (url.length > 60) return ` + proxy + ";", "0:0", 1},
 		{"whole URL", "https-path", `if (url == "https://a.example/x") return ` + proxy + ";", "2:12", 1},
 		{"path of http", "", `if (shExpMatch(url, "http://a.example/secret/*")) return ` + proxy + ";", "", 0},
 		{"URL without a path", "", `if (shExpMatch(url, "https://a.example/*")) return ` + proxy + ";", "", 0},
@@ -162,6 +164,14 @@ func TestCheckKinds(t *testing.T) {
 		{"alternatives alike", "backtracking", `if (/^(a|aa)+$/.test(host)) return ` + proxy + ";", "2:5", 1},
 		{"alternatives that overlap", "backtracking", `if (/^(\w|\d)*$/.test(host)) return ` + proxy + ";", "2:5", 1},
 		{"a class and one of its characters", "backtracking", `if (/^(?:x|a|[a-c])+$/.test(host)) return ` + proxy + ";", "2:5", 1},
+		{"alternatives that others spell", "backtracking", `if (/^(a|b|ab)*$/.test(host)) return ` + proxy + ";", "2:5", 1},
+		{"alternatives that begin alike", "", `if (/^(foo|foobar)*$/.test(host)) return ` + proxy + ";", "", 0},
+		{"loop in a loop", "backtracking", `if (/(a*?)*b/.test(host)) return ` + proxy + ";", "2:5", 1},
+		{"optional parts", "backtracking", `if (/^(a?b?)*$/.test(host)) return ` + proxy + ";", "2:5", 1},
+		{"one optional part", "", `if (/^(a?)*(b|)*$/.test(host)) return ` + proxy + ";", "", 0},
+		{"loops apart", "", `if (/^(a*b)*(ab*)*(c+d?)?$/.test(host)) return ` + proxy + ";", "", 0},
+		{"long bounds", "backtracking", `if (/^(a{1,60}){1,60}$/.test(host)) return ` + proxy + ";", "2:5", 1},
+		{"name with bounds", "", `if (/^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$/.test(host)) return ` + proxy + ";", "", 0},
 		{"alternatives of two characters", "backtracking", `if (/^(ab|a.)*$/.test(host)) return ` + proxy + ";", "2:5", 1},
 		{"alternatives apart", "", `if (/^(www|ftp|[0-9]|\.)*$/.test(host)) return ` + proxy + ";", "", 0},
 		{"any or a line end", "", `if (/^(.|\n)*$/.test(host)) return ` + proxy + ";", "", 0},
@@ -201,6 +211,7 @@ func TestCheckRedefinition(t *testing.T) {
 	for name, last := range map[string]string{
 		"function":   `function FindProxyForURL(url, host) { return "nonsense"; }`,
 		"assignment": `FindProxyForURL = function (url, host) { return "nonsense"; };`,
+		"this":       `this.FindProxyForURL = function (url, host) { return "nonsense"; };`,
 		"var":        `var FindProxyForURL = function (url, host) { return "nonsense"; };`,
 	} {
 		found := list(Check([]byte(whole+"\n"+filler+last), []string{"a.example"}))

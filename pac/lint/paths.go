@@ -13,6 +13,7 @@ const (
 	// pathsTime, maxTexts and maxPathHosts bound what is tried.
 	pathsTime    = time.Second
 	maxTexts     = 200
+	maxWords     = 50
 	maxPathHosts = 100
 )
 
@@ -23,6 +24,7 @@ type text struct {
 }
 
 var (
+	word         = regexp.MustCompile(`^[A-Za-z0-9_-]{2,40}$`)
 	extension    = regexp.MustCompile(`^\*?\.[A-Za-z0-9]{1,5}\*?$`)
 	repeated     = regexp.MustCompile(`(\[[^\]]*\]|\.)[*+?]?`)
 	escaped      = regexp.MustCompile(`\\(.)`)
@@ -34,6 +36,8 @@ var (
 func (c *checker) literal(line, column int, s string) {
 	if len(c.texts) < maxTexts && len(s) <= 300 && !strings.ContainsAny(s, " ;<>") && (strings.ContainsAny(s, "/=") || extension.MatchString(s)) {
 		c.texts = append(c.texts, text{line, column, s})
+	} else if len(c.words) < maxWords && word.MatchString(s) {
+		c.words = append(c.words, text{line, column, s})
 	}
 }
 
@@ -56,7 +60,8 @@ func (c *checker) paths(js *pac.Evaluator) {
 	}
 	bare := map[string]string{}
 	begun := time.Now()
-	for _, t := range c.texts {
+	long := text{literal: strings.Repeat("x", 200)} // for what asks for the length
+	for _, t := range slices.Concat(c.texts, c.words, []text{long}) {
 		c.path(js, t, hosts, bare, begun.Add(pathsTime))
 	}
 }

@@ -38,12 +38,26 @@ func (c *checker) definitions(tree *ast.Program) {
 	}
 	pac.Walk(tree, func(n any) bool {
 		if a, ok := n.(*ast.AssignExpression); ok {
-			if id, ok := a.Left.(*ast.Identifier); ok && (id.Name == "FindProxyForURL" || defined[id.Name.String()]) {
+			if id := assigned(a.Left); id != nil && (id.Name == "FindProxyForURL" || defined[id.Name.String()]) {
 				define(id.Name.String(), id.Idx)
 			}
 		}
 		return true
 	})
+}
+
+// assigned returns the name that an assignment defines: x, or x of this.x; nil if it
+// defines none.
+func assigned(left ast.Expression) *ast.Identifier {
+	switch left := left.(type) {
+	case *ast.Identifier:
+		return left
+	case *ast.DotExpression:
+		if _, ok := left.Left.(*ast.ThisExpression); ok {
+			return &left.Identifier
+		}
+	}
+	return nil
 }
 
 // inherited are hosts with a label that every object of JavaScript has as a property,
