@@ -57,8 +57,9 @@ func shortened(s string) string {
 }
 
 // goSyntax makes of a pattern of JavaScript one that Go reads, as far as backtracking
-// is concerned: what looks around or back is dropped.
-var goSyntax = strings.NewReplacer(`\\`, `\\`, "(?=", "(?:", "(?!", "(?:", "(?<=", "(?:", "(?<!", "(?:", "[^]", `[\x00-\x{10FFFF}]`, "[]", `[^\x00-\x{10FFFF}]`,
+// is concerned: what looks around or back is dropped, and every group captures, or Go
+// would merge a loop with the one within.
+var goSyntax = strings.NewReplacer(`\\`, `\\`, "(?:", "(", "(?=", "(", "(?!", "(", "(?<=", "(", "(?<!", "(", "[^]", `[\x00-\x{10FFFF}]`, "[]", `[^\x00-\x{10FFFF}]`,
 	`\1`, "", `\2`, "", `\3`, "", `\4`, "", `\5`, "", `\6`, "", `\7`, "", `\8`, "", `\9`, "", `\/`, "/")
 
 // backtracks reports whether an engine that backtracks can take exponential time: a

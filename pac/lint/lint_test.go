@@ -170,6 +170,7 @@ func TestCheckKinds(t *testing.T) {
 		{"optional parts", "backtracking", `if (/^(a?b?)*$/.test(host)) return ` + proxy + ";", "2:5", 1},
 		{"one optional part", "", `if (/^(a?)*(b|)*$/.test(host)) return ` + proxy + ";", "", 0},
 		{"loops apart", "", `if (/^(a*b)*(ab*)*(c+d?)?$/.test(host)) return ` + proxy + ";", "", 0},
+		{"loop in a loop, not captured", "backtracking", `if (/^(?:a+)+$/.test(host)) return ` + proxy + ";", "2:5", 1},
 		{"long bounds", "backtracking", `if (/^(a{1,60}){1,60}$/.test(host)) return ` + proxy + ";", "2:5", 1},
 		{"name with bounds", "", `if (/^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$/.test(host)) return ` + proxy + ";", "", 0},
 		{"alternatives of two characters", "backtracking", `if (/^(ab|a.)*$/.test(host)) return ` + proxy + ";", "2:5", 1},
