@@ -97,7 +97,7 @@ Subsystem sftp internal-sftp
 
 // The roster goes to Apple's SFTP server through the proxy by the ProxyCommand of
 // docs/ssh.md, also while the proxy asks for a password everywhere else. Other SSH
-// hosts are refused, and asked for one.
+// hosts are refused, or asked for one if a rule names the port.
 func TestSFTPThroughProxy(t *testing.T) {
 	for _, program := range []string{"sshd", "ssh-keygen", "sftp", "nc", "unshare"} {
 		need(t, program)
@@ -118,9 +118,11 @@ func TestSFTPThroughProxy(t *testing.T) {
 	if err := os.WriteFile(users, []byte("alice:$2a$04$MSb0yvYLC1wUTpFnsGh9hO6kXkLZWyA6WXs/ur8mShTbO5XLhbM06\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p.write(fmt.Sprintf(`egress: {allow: [loopback], hosts: {%s: %q, other.example: %[2]q, asked.example: %[2]q}}
+	p.write(fmt.Sprintf(`egress: {allow: [loopback], hosts: {%s: %q, other.example: %[2]q, asked.example: %[2]q, shut.example: %[2]q}}
 auth: {htpasswd: %s}
-rules: [{name: no-other, when: {hosts: [other.example]}, then: deny}]
+rules:
+  - {name: no-other, when: {hosts: [other.example]}, then: deny}
+  - {name: ssh, when: {hosts: [asked.example], ports: [22]}, then: tunnel}
 `, host, addr, users))
 	p.start()
 
@@ -149,7 +151,7 @@ rules: [{name: no-other, when: {hosts: [other.example]}, then: deny}]
 	if r := p.record(host); r.Service != "business-school" || r.Action != policy.Tunnel || r.Port != 22 || r.Up < int64(len(roster)) || r.Error != "" {
 		t.Errorf("record %+v", r)
 	}
-	for host, status := range map[string]string{"other.example": "403", "asked.example": "407"} {
+	for host, status := range map[string]string{"other.example": "403", "asked.example": "407", "shut.example": "403"} {
 		if out, code := sftp(host); code == 0 || !strings.Contains(out, `Proxy error: "HTTP/1.1 `+status) {
 			t.Errorf("%s: exit status %d: %s", host, code, out)
 		}
