@@ -46,13 +46,15 @@ func (b *body) pass(prefix []byte) error {
 	if b.length == head.Chunked {
 		return b.passChunked(prefix)
 	}
+	buf := wire.Buffers.Get().(*[32 << 10]byte)
+	defer wire.Buffers.Put(buf)
 	u := b.src.Unread()
 	if b.length >= 0 && int64(len(u)) >= b.length {
 		u = u[:b.length]
 		b.drain()
 	}
 	if len(prefix) > 0 || len(u) > 0 {
-		if err := b.write(append(prefix, u...), int64(len(u))); err != nil {
+		if err := b.write(append(append(buf[:0], prefix...), u...), int64(len(u))); err != nil {
 			return err
 		}
 		b.src.Use(len(u))
@@ -60,8 +62,6 @@ func (b *body) pass(prefix []byte) error {
 	if b.took(int64(len(u))) {
 		return nil
 	}
-	buf := wire.Buffers.Get().(*[32 << 10]byte)
-	defer wire.Buffers.Put(buf)
 	splice, part := false, int64(firstPortion)
 	for {
 		var n int64
@@ -140,8 +140,9 @@ func (b *body) write(p []byte, payload int64) error {
 // passChunked is pass for chunks.
 func (b *body) passChunked(prefix []byte) error {
 	var chunks head.Chunks
-	buf := wire.Buffers.Get().(*[32 << 10]byte)
+	buf, first := wire.Buffers.Get().(*[32 << 10]byte), wire.Buffers.Get().(*[32 << 10]byte)
 	defer wire.Buffers.Put(buf)
+	defer wire.Buffers.Put(first)
 	var pieces []byte
 	each := func(piece []byte) { pieces = append(pieces, piece...) }
 	if !b.unchunk {
@@ -167,7 +168,7 @@ func (b *body) passChunked(prefix []byte) error {
 			out = pieces
 		}
 		if len(prefix) > 0 {
-			out = append(prefix, out...)
+			out = append(append(first[:0], prefix...), out...)
 		}
 		if err := b.write(out, payload); err != nil {
 			return err

@@ -40,12 +40,14 @@ type conn struct {
 	handed    *exchange.Exchange // of the first request, which an event loop has admitted
 	handedErr error              // why that could not connect
 
-	head   []byte // of the request, copied
-	out    []byte // to send
-	x      *exchange.Exchange
-	own    *egress.Origin // that the client has signed in to; nil: none
-	owner  string         // the user then
-	served bool           // a request was
+	head    []byte // of the request, copied
+	out     []byte // to send
+	x       *exchange.Exchange
+	request request        // that is being answered
+	reader  reader         // of it
+	own     *egress.Origin // that the client has signed in to; nil: none
+	owner   string         // the user then
+	served  bool           // a request was
 
 	// Guarded by Server.mu.
 	phase  phase
@@ -110,7 +112,8 @@ var errEnd = errors.New("the connection has ended")
 // next waits for a request and reads its head. After errEnd the connection is to be
 // closed without an answer.
 func (c *conn) next() (*request, error) {
-	r := &request{}
+	r := &c.request
+	*r = request{}
 	if err := c.wait(); err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -21,9 +22,10 @@ type reader struct {
 	c *conn
 	o *egress.Origin
 
-	body  *body // nil: the request has none left
-	timer *time.Timer
-	done  chan struct{}
+	body    *body       // nil: the request has none left
+	timer   *time.Timer // that begins it, made by the first request of a connection that needs it
+	waiting bool        // for timer
+	done    sync.WaitGroup
 
 	moved      atomic.Int64 // when the client last sent something or ended; Unix time, ns
 	halfClosed atomic.Bool  // the client has ended its direction
@@ -38,14 +40,21 @@ type reader struct {
 
 func (r *reader) movedNow() { r.moved.Store(time.Now().UnixNano()) }
 
-// read starts a reader. rest is the length of what is left of the body.
+// read starts the connection's reader. rest is the length of what is left of the body.
 func (c *conn) read(o *egress.Origin, rest int64) *reader {
-	r := &reader{c: c, o: o, done: make(chan struct{})}
+	r := &c.reader
+	*r = reader{c: c, o: o, timer: r.timer}
 	r.movedNow()
+	r.done.Add(1)
 	if rest == 0 {
 		r.drained.Store(true)
 		r.sent.Store(true)
-		r.timer = time.AfterFunc(c.cfg.Times.Watch, r.run)
+		r.waiting = true
+		if r.timer == nil {
+			r.timer = time.AfterFunc(c.cfg.Times.Watch, r.run)
+		} else {
+			r.timer.Reset(c.cfg.Times.Watch)
+		}
 		return r
 	}
 	r.body = &body{dst: o.Conn, src: c.Conn, length: rest, take: c.cfg.Times.Stall, send: c.cfg.Times.Stall, count: func(n int64) {
@@ -57,7 +66,7 @@ func (c *conn) read(o *egress.Origin, rest int64) *reader {
 }
 
 func (r *reader) run() {
-	defer close(r.done)
+	defer r.done.Done()
 	defer func() {
 		if fault := recover(); fault != nil {
 			r.c.cfg.Pipeline.Panicked(nil, fault)
@@ -116,7 +125,8 @@ const lastBytes = 100 * time.Millisecond
 // stop ends the reader. Nothing reads the client then. If the body has not passed, the
 // connection to the origin is of no more use.
 func (r *reader) stop() {
-	if r.timer != nil && r.timer.Stop() {
+	if r.waiting && r.timer.Stop() {
+		r.done.Done()
 		return
 	}
 	r.stopped.Store(true)
@@ -129,6 +139,6 @@ func (r *reader) stop() {
 			r.o.Interrupt()
 		}
 	}
-	<-r.done
+	r.done.Wait()
 	r.c.Resume()
 }
