@@ -3,6 +3,7 @@ package http1
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"runtime"
@@ -12,6 +13,7 @@ import (
 
 	"espalier/policy"
 	"espalier/proxy/exchange"
+	"espalier/proxy/tunnel"
 )
 
 // A request that could not be sent again goes nowhere twice, and any other not a third
@@ -402,4 +404,42 @@ func TestHiddenURLOfRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// clumsy is an Engine that cannot start a tunnel.
+type clumsy struct{ tunnel.Engine }
+
+func (clumsy) Start(tunnel.Tunnel) { panic("clumsy") }
+
+// A panic costs one request: it has a record, and both connections are closed.
+func TestPanic(t *testing.T) {
+	r, o := start(t, patient, func(c *Config, _ *policy.Config) { c.Tunnels = clumsy{c.Tunnels} }), newOrigin(t)
+	r.panics = 1
+	c := r.dial()
+	c.send("%s", o.get("/", "Connection: upgrade\r\nUpgrade: websocket\r\n"))
+	p := o.accept()
+	p.head()
+	p.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+	for _, end := range []*peer{p, c} {
+		if _, err := io.Copy(io.Discard, end); isTimeout(err) {
+			t.Error("a connection stays open")
+		}
+	}
+	if recs := r.stop(); len(recs) != 1 || !strings.Contains(recs[0].Error, "panic") {
+		t.Errorf("records %+v", recs)
+	}
+}
+
+// What a client has pipelined behind its last request does not cost it the answer.
+func TestPipelinedBehindClose(t *testing.T) {
+	r, o := start(t, patient), newOrigin(t)
+	c := r.dial()
+	c.send("%s", o.get("/", "Connection: close\r\n")+strings.Repeat(o.get("/", ""), 1000))
+	p := o.accept()
+	p.head()
+	p.send(ok)
+	if status, body := c.answer("GET"); status != 200 || body != "ok" {
+		t.Errorf("%d %q", status, body)
+	}
+	c.ended()
 }

@@ -43,6 +43,7 @@ type rig struct {
 	log     *accesslog.Log
 	path    string // of the access log
 	serving sync.WaitGroup
+	panics  uint64 // that there must be
 	policy  policy.Config
 	once    sync.Once
 	records []accesslog.Record
@@ -122,8 +123,8 @@ func (r *rig) stop() []accesslog.Record {
 		if n := r.cfg.Room.Len(); n != 0 {
 			r.t.Errorf("%d connections stay in the room", n)
 		}
-		if n := r.cfg.Pipeline.Panics(); n != 0 {
-			r.t.Errorf("%d panics", n)
+		if n := r.cfg.Pipeline.Panics(); n != r.panics {
+			r.t.Errorf("%d panics, want %d", n, r.panics)
 		}
 		if n := r.cfg.Origins.Len(); n != 0 || r.Len() != 0 {
 			r.t.Errorf("%d connections to origins and %d to clients are left", n, r.Len())

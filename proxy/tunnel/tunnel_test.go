@@ -766,3 +766,44 @@ func TestPanicsAreKept(t *testing.T) {
 		})
 	}
 }
+
+// goodbye is a connection whose Close waits for the peer, as that of TLS does, unless what
+// carries it is closed.
+type goodbye struct {
+	*net.TCPConn
+	never chan struct{}
+}
+
+func (g goodbye) NetConn() net.Conn { return g.TCPConn }
+func (goodbye) Handshake() error    { return nil }
+
+func (g goodbye) Close() error {
+	if g.TCPConn.SetWriteDeadline(time.Now()) == nil {
+		<-g.never
+	}
+	return nil
+}
+
+// A client inside TLS that does not read holds no other tunnel's end up.
+func TestCutWaitsForNoGoodbye(t *testing.T) {
+	engines(t, func(t *testing.T, newEngine func(Config) Engine) {
+		s := newStage(t, newEngine(patient))
+		client, nearClient := s.pair()
+		nearUpstream, upstream := s.pair()
+		defer client.Close()
+		defer upstream.Close()
+		_ = nearClient.SetDeadline(time.Time{})
+		_ = nearUpstream.SetDeadline(time.Time{})
+		never := make(chan struct{})
+		defer close(never)
+		end := make(owner, 1)
+		s.engine.Start(Tunnel{Client: goodbye{nearClient, never}, Upstream: nearUpstream, Service: s.service, Owner: end})
+		_, _, other := s.open("")
+		s.engine.Cut(func(*traffic.Service) bool { return true })
+		for _, o := range []owner{end, other} {
+			if stats := o.wait(t); stats.Err != ErrShutdown {
+				t.Errorf("ended with %v", stats.Err)
+			}
+		}
+	})
+}
