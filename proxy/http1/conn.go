@@ -299,7 +299,9 @@ func (c *conn) question(r *request) (ask *exchange.Request, own bool) {
 	default: // origin form
 		t = target{scheme: c.session.Scheme(), authority: string(r.head.Host), path: string(raw)}
 		if r.head.Hosts == 0 { // HTTP/1.0
-			t.authority = c.session.Host()
+			if t.authority = c.session.Host(); strings.IndexByte(t.authority, ':') >= 0 {
+				t.authority = "[" + t.authority + "]"
+			}
 		}
 		if raw[0] != '/' && string(raw) != "*" {
 			t.invalid = errors.New("the request target is not a path")

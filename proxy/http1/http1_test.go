@@ -443,3 +443,39 @@ func TestPipelinedBehindClose(t *testing.T) {
 	}
 	c.ended()
 }
+
+// A client of HTTP/1.0 need not name the host, which is that of the session.
+func TestSessionWithoutHost(t *testing.T) {
+	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
+		t.Run(at, func(t *testing.T) {
+			l, err := net.Listen("tcp", at)
+			if err != nil {
+				t.Skipf("no such address here: %v", err)
+			}
+			defer l.Close()
+			r, o := start(t, patient), &origin{l, t}
+			ap := netip.MustParseAddrPort(o.at())
+			x := r.cfg.Pipeline.Begin(netip.MustParseAddr("127.0.0.1"), "CONNECT", "")
+			x.SetTarget(policy.Target{Host: ap.Addr().String(), Addr: ap.Addr(), Port: ap.Port()})
+			client, server := net.Pipe()
+			defer client.Close()
+			r.serving.Go(func() {
+				r.ServeSession(server, &exchange.Session{Exchange: x, Accepted: func() {}})
+				x.Drop()
+			})
+			_ = client.SetDeadline(time.Now().Add(limit))
+			if _, err := io.WriteString(client, "GET /path HTTP/1.0\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				p := o.accept()
+				p.head()
+				p.send(ok)
+			}()
+			b, _ := io.ReadAll(client)
+			if !strings.HasPrefix(string(b), "HTTP/1.1 200 ") {
+				t.Errorf("got %q", b)
+			}
+		})
+	}
+}
