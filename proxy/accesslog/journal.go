@@ -374,12 +374,18 @@ func (j *journal) rewrite() (err error) {
 	if err := lock(f); err != nil {
 		return fmt.Errorf("lock %s: %w", temp, err)
 	}
-	lines := []byte(journalHeader)
-	for _, t := range open {
-		lines = j.line(lines, t)
-	}
-	if _, err := f.Write(lines); err != nil {
-		return err
+	lines, size := []byte(journalHeader), int64(0)
+	for i := 0; i < len(open) || len(lines) > 0; i++ {
+		if i < len(open) {
+			lines = j.line(lines, open[i])
+		}
+		if len(lines) >= maxPiece || i >= len(open) {
+			n, err := f.Write(lines)
+			if err != nil {
+				return err
+			}
+			size, lines = size+int64(n), lines[:0]
+		}
 	}
 	// Records of tunnels that have ended meanwhile.
 	if err := j.log.Flush(); err != nil {
@@ -391,7 +397,7 @@ func (j *journal) rewrite() (err error) {
 	if j.file != nil {
 		j.file.Close()
 	}
-	j.file, j.size, j.fresh = f, int64(len(lines)), int64(len(lines))
+	j.file, j.size, j.fresh = f, size, size
 	return nil
 }
 

@@ -128,6 +128,26 @@ func TestJournalKilled(t *testing.T) {
 	}
 }
 
+// A journal that is written anew has what is open, in as many writes as it takes.
+func TestJournalOfManyTunnels(t *testing.T) {
+	dir := t.TempDir()
+	l := journaled(t, dir, Config{})
+	const many = 3 * maxPiece / 300
+	for range many {
+		l.OpenTunnel(tunnelRecord())
+	}
+	if err := l.journal.rewrite(); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(l.journal.path)
+	if err != nil || info.Size() != l.journal.size || info.Size() < 3*maxPiece {
+		t.Errorf("%d bytes, %d counted, %v", info.Size(), l.journal.size, err)
+	}
+	if n := len(restarted(t, killed(t, dir))); n != many {
+		t.Errorf("%d records, want %d", n, many)
+	}
+}
+
 // A tunnel that ends within an interval is in no line of the journal.
 func TestJournalOfShortTunnels(t *testing.T) {
 	dir := t.TempDir()
