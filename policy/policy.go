@@ -240,6 +240,13 @@ func (p *Policy) Decide(r *Request) Decision {
 		return d
 	}
 	d.Action, d.Rule = pass, RuleDefault
+	p.passOn(r, rule, &d)
+	return d
+}
+
+// passOn completes the decision on a request that passes, by rule, or by none if it is
+// nil: where to, with which headers, intercepted or not.
+func (p *Policy) passOn(r *Request, rule *rule, d *Decision) {
 	d.Dial = p.presets.address(r.Target)
 	d.presetHeaders = p.presets.headersFor(r.Target)
 	then := thenAllow
@@ -247,7 +254,7 @@ func (p *Policy) Decide(r *Request) Decision {
 		d.Rule, then, d.ruleHeaders = rule.name, rule.then, rule.headers
 	}
 	if !r.Connect {
-		return d
+		return
 	}
 	switch {
 	case then == thenInspect:
@@ -270,7 +277,6 @@ func (p *Policy) Decide(r *Request) Decision {
 	if d.Action != Inspect {
 		d.ruleHeaders, d.presetHeaders = nil, nil
 	}
-	return d
 }
 
 // MayDeny reports whether the rules or apple.private_relay deny t to a client, a

@@ -62,46 +62,22 @@ func (b *body) pass(prefix []byte) error {
 	if b.took(int64(len(u))) {
 		return nil
 	}
-	splice, part := false, int64(firstPortion)
+	return b.passRest(buf[:])
+}
+
+// passRest passes what has not been read yet. buf is scratch space.
+func (b *body) passRest(buf []byte) error {
+	part := 0 // as long as it goes without splice
 	for {
 		var n int64
 		var err error
-		if splice && b.length != 1 {
-			began := time.Now()
-			want := part
-			if b.length >= 0 {
-				want = min(part, b.length)
-			}
-			if want == b.length && b.drained != nil {
-				want-- // so that the last byte is known to be read before it is sent
-			}
-			var sender bool
-			if n, sender, err = b.dst.Splice(b.src, want, b.take); err != nil && err != io.EOF {
-				err = &sideError{sender, err}
-			}
-			b.count(n)
-			switch took := time.Since(began); {
-			case took < 100*time.Millisecond:
-				part = min(2*part, largePortion)
-			case took > time.Second:
-				splice, part = false, firstPortion
-			}
+		if part > 0 && b.length != 1 {
+			n, part, err = b.splice(part)
 		} else {
-			want := buf[:]
-			if b.length >= 0 {
-				want = buf[:min(b.length, int64(len(buf)))]
+			n, err = b.copy(buf)
+			if part = 0; n == int64(len(buf)) && b.dst.CanSplice(b.src) {
+				part = firstPortion
 			}
-			var m int
-			if m, err = b.src.Take(want, b.take); err == nil {
-				if int64(m) == b.length {
-					b.drain()
-				}
-				err = b.write(want[:m], int64(m))
-			} else if err != io.EOF {
-				err = &sideError{true, err}
-			}
-			n = int64(m)
-			splice = m == len(buf) && b.dst.CanSplice(b.src)
 		}
 		if done := b.took(n); done || err == io.EOF && b.length == head.UntilClose {
 			return nil
@@ -113,6 +89,49 @@ func (b *body) pass(prefix []byte) error {
 			return err
 		}
 	}
+}
+
+// copy passes what one read yields. The error is io.EOF or a *sideError.
+func (b *body) copy(buf []byte) (int64, error) {
+	if b.length >= 0 {
+		buf = buf[:min(b.length, int64(len(buf)))]
+	}
+	n, err := b.src.Take(buf, b.take)
+	switch {
+	case err == io.EOF:
+		return int64(n), err
+	case err != nil:
+		return int64(n), &sideError{true, err}
+	}
+	if int64(n) == b.length {
+		b.drain()
+	}
+	return int64(n), b.write(buf[:n], int64(n))
+}
+
+// splice passes at most part bytes within the kernel, and counts them. next is the
+// portion that suits the body's speed, 0 if splice does not. The error is io.EOF or a
+// *sideError.
+func (b *body) splice(part int) (n int64, next int, err error) {
+	began, want := time.Now(), int64(part)
+	if b.length >= 0 {
+		want = min(want, b.length)
+	}
+	if want == b.length && b.drained != nil {
+		want-- // so that the last byte is known to be read before it is sent
+	}
+	n, sender, err := b.dst.Splice(b.src, want, b.take)
+	if err != nil && err != io.EOF {
+		err = &sideError{sender, err}
+	}
+	b.count(n)
+	switch took := time.Since(began); {
+	case took < 100*time.Millisecond:
+		return n, min(2*part, largePortion), err
+	case took > time.Second:
+		return n, 0, err
+	}
+	return n, part, err
 }
 
 func (b *body) drain() {
