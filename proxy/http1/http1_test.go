@@ -107,6 +107,20 @@ func TestPrivateConnection(t *testing.T) {
 		{"the same client", func(_ *rig, c *peer) *peer { return c }, false},
 		{"another client", func(r *rig, _ *peer) *peer { return r.dial() }, true},
 		{"after a reload", func(r *rig, c *peer) *peer { r.apply(); return c }, true},
+		{"after another user has signed in", func(r *rig, c *peer) *peer {
+			await(t, "the next request", func() bool {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				for c := range r.conns {
+					if c.phase == idle {
+						c.owner = "eve"
+						return true
+					}
+				}
+				return false
+			})
+			return c
+		}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r, o := start(t, patient), newOrigin(t)
