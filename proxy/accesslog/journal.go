@@ -71,10 +71,10 @@ const (
 	journalSuffix = ".journal"
 	// journalInterval is how often lines are written. Bytes are told an interval later.
 	journalInterval = 500 * time.Millisecond
-	// journalBurst is how many times in an interval a tunnel that opens is written at
-	// once; the next wait for journalPause, and share one write.
-	journalBurst = 50
-	journalPause = 50 * time.Millisecond
+	// journalBurst is how many times in an interval lines are written at once, when a
+	// tunnel has opened or records have reached the disk. The next wait for its end, and
+	// share one write: each makes the access log flush, and the store read it.
+	journalBurst = 10
 	// journalTouch is how often the file's time is set while nothing moves: it is the end
 	// of tunnels that are interrupted.
 	journalTouch = 30 * time.Second
@@ -127,20 +127,17 @@ func (j *journal) run(progress func(), recovered func(*Record)) {
 			progress()
 			burst = 0
 		case <-j.opened:
-			if burst++; burst > journalBurst {
-				select {
-				case <-time.After(journalPause):
-				case <-j.stop:
-					return
-				}
+			if burst++; burst <= journalBurst {
+				_ = j.flush()
 			}
-			_ = j.flush()
 		case <-j.flushed:
 			j.mu.Lock()
 			due := len(j.ended) > 0
 			j.mu.Unlock()
 			if due {
-				_ = j.flush()
+				if burst++; burst <= journalBurst {
+					_ = j.flush()
+				}
 			}
 		case <-j.stop:
 			return
