@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"espalier/proxy/egress"
 	"espalier/proxy/head"
@@ -91,7 +92,7 @@ func (fx *forwarded) newResponse(req *upstream.Request, o *egress.Origin, a head
 	b := req.NewBody(o, a, fx.f.cfg.Stall)
 	resp.ContentLength, resp.Trailer = b.Length(), b.Trailer
 	resp.Body = &answerBody{Body: b, done: func() {
-		keep = stop() && keep && b.Whole() && up.sent.Load()
+		keep = stop() && keep && b.Whole() && up.ended()
 		if !keep {
 			o.Interrupt()
 		}
@@ -119,9 +120,25 @@ func (b *answerBody) Close() error {
 type sending struct {
 	fx   *forwarded
 	o    *egress.Origin
+	read atomic.Bool // all of it was, before the last of it is sent
 	sent atomic.Bool // whole
 	done chan struct{}
 	err  error // to be read after done
+}
+
+// lastBytes is how long an origin that has answered may take for a body's last bytes.
+const lastBytes = 100 * time.Millisecond
+
+// ended reports whether the body was sent. The origin may have answered it before the
+// proxy is back from sending its last bytes.
+func (s *sending) ended() bool {
+	if s.read.Load() {
+		select {
+		case <-s.done:
+		case <-time.After(lastBytes):
+		}
+	}
+	return s.sent.Load()
 }
 
 // stalled reports whether the origin has taken nothing of it for too long.
@@ -155,8 +172,11 @@ func (s *sending) pass(r *http.Request) error {
 	buf := wire.Buffers.Get().(*[32 << 10]byte)
 	defer wire.Buffers.Put(buf)
 	const before = 8 // for the size of a chunk
-	for {
+	for left := r.ContentLength; ; {
 		n, err := r.Body.Read(buf[before : len(buf)-2])
+		if left -= int64(n); left == 0 || err == io.EOF {
+			s.read.Store(true)
+		}
 		out := buf[before : before+n]
 		if n > 0 && r.ContentLength < 0 {
 			size := fmt.Sprintf("%x\r\n", n)
