@@ -126,16 +126,13 @@ type sending struct {
 	err  error // to be read after done
 }
 
-// lastBytes is how long an origin that has answered may take for a body's last bytes.
-const lastBytes = 100 * time.Millisecond
-
 // ended reports whether the body was sent. The origin may have answered it before the
 // proxy is back from sending its last bytes.
 func (s *sending) ended() bool {
 	if s.read.Load() {
 		select {
 		case <-s.done:
-		case <-time.After(lastBytes):
+		case <-time.After(upstream.LastBytes):
 		}
 	}
 	return s.sent.Load()

@@ -119,9 +119,6 @@ func isUpload(err error) bool {
 	return ok
 }
 
-// lastBytes is how long an origin that has answered may take for a body's last bytes.
-const lastBytes = 100 * time.Millisecond
-
 // stop ends the reader. Nothing reads the client then. If the body has not passed, the
 // connection to the origin is of no more use.
 func (r *reader) stop() {
@@ -133,7 +130,7 @@ func (r *reader) stop() {
 	r.c.Halt()
 	if r.body != nil && !r.sent.Load() {
 		if r.drained.Load() { // and its last bytes are being sent
-			interrupt := time.AfterFunc(lastBytes, r.o.Interrupt)
+			interrupt := time.AfterFunc(upstream.LastBytes, r.o.Interrupt)
 			defer interrupt.Stop()
 		} else {
 			r.o.Interrupt()

@@ -33,6 +33,10 @@ type Request struct {
 	unanswered error            // by the last of them
 }
 
+// LastBytes is how long an origin that has answered may take for the last bytes of the
+// request's body. Only then is its connection kept.
+const LastBytes = 100 * time.Millisecond
+
 // Repeatable reports whether the request may be sent again if the origin closes the
 // connection without a byte of an answer (RFC 9110, section 9.2.2).
 func (r *Request) Repeatable() bool {
