@@ -38,6 +38,7 @@ type journal struct {
 
 	writing sync.Mutex // taken before mu
 	spare   []*Tunnel  // empty, with room for the next changed
+	lines   []byte     // empty, with room for the next lines
 	file    *os.File   // nil: to be written anew
 	size    int64      // of the file
 	fresh   int64      // size when it was written anew
@@ -81,6 +82,8 @@ const (
 	// journalSlack is how much of the file may be out of date, beside three times its
 	// size when it was written anew.
 	journalSlack = 1 << 20
+	// maxLines is how much is written at a time, about.
+	maxLines = 32 << 10
 )
 
 // Interrupted is the error in records of tunnels that were open when their process
@@ -291,24 +294,33 @@ func (j *journal) flush() error {
 		}
 		j.clearLeft(true)
 	}
-	var lines []byte
+	var err error
+	anew := j.file == nil || j.size > journalSlack+4*j.fresh
+	write := func(lines []byte) []byte {
+		if err == nil && !anew && len(lines) > 0 {
+			var n int
+			n, err = j.file.Write(lines)
+			j.size += int64(n)
+		}
+		return lines[:0]
+	}
+	lines := j.lines
 	for _, t := range changed {
-		lines = j.line(lines, t)
+		if lines = j.line(lines, t); len(lines) >= maxLines {
+			lines = write(lines)
+		}
 	}
 	clear(changed)
 	j.spare = changed[:0]
 	for _, id := range ended {
 		lines = append(lines, '-')
 		lines, _ = id.AppendText(lines)
-		lines = append(lines, '\n')
+		if lines = append(lines, '\n'); len(lines) >= maxLines {
+			lines = write(lines)
+		}
 	}
-	var err error
-	if j.file == nil || j.size > journalSlack+4*j.fresh {
+	if j.lines = write(lines); anew {
 		err = j.rewrite()
-	} else if len(lines) > 0 {
-		var n int
-		n, err = j.file.Write(lines)
-		j.size += int64(n)
 	}
 	j.wrote = time.Now()
 	switch {
