@@ -88,7 +88,7 @@ func fieldsOf(a head.Response) http.Header {
 // newResponse returns the answer whose head is a.
 func (fx *forwarded) newResponse(req *upstream.Request, o *egress.Origin, a head.Response, up *sending, stop func() bool) *http.Response {
 	resp := &http.Response{StatusCode: a.Status, ProtoMajor: 1, ProtoMinor: 1, Header: fieldsOf(a)}
-	keep := !a.Close
+	keep := req.Persists(a)
 	b := req.NewBody(o, a, fx.f.cfg.Stall)
 	resp.ContentLength, resp.Trailer = b.Length(), b.Trailer
 	resp.Body = &answerBody{Body: b, done: func() {

@@ -83,8 +83,8 @@ func (c *conn) ask(r *request, o *egress.Origin) (again bool, end outcome) {
 	if answer.Status == http.StatusSwitchingProtocols {
 		return false, c.switchTo(o, up, answer)
 	}
-	status, keepOrigin := answer.Status, !answer.Close
-	keep, err := c.relay(r, o, up, answer, &keepOrigin)
+	status, keepOrigin := answer.Status, r.up.Persists(answer)
+	keep, err := c.relay(r, o, up, answer)
 	up.stop()
 	switch {
 	case err != nil && c.alive.Err() != nil:
@@ -204,16 +204,13 @@ func (c *conn) passInterim(r *request, a head.Response) error {
 }
 
 // relay passes the answer on. keep is set if the client's connection may stay.
-func (c *conn) relay(r *request, o *egress.Origin, up *reader, a head.Response, keepOrigin *bool) (keep bool, err error) {
+func (c *conn) relay(r *request, o *egress.Origin, up *reader, a head.Response) (keep bool, err error) {
 	b := &body{
 		dst: c.Conn, src: o.Conn, length: a.Length, count: c.x.AddDown,
 		take: c.cfg.Times.Stall, send: c.cfg.Times.Stall,
 	}
 	if !a.HasBody(r.head.Method) {
 		b.length = 0
-	}
-	if b.length == head.UntilClose || a.Status == http.StatusNoContent && a.Length != head.UntilClose && a.Length != 0 {
-		*keepOrigin = false // a 204 with a length may be followed by what is no answer
 	}
 	b.unchunk = b.length == head.Chunked && r.head.Minor == 0
 	keep = !r.head.Close && b.length != head.UntilClose && !b.unchunk && up.drained.Load() && !c.isDraining()

@@ -36,6 +36,20 @@ func (e *SlowReply) Error() string          { return "no answer to the request i
 func (e *SlowReply) Unwrap() error          { return e.Err }
 func (*SlowReply) Refusal() refusal.Refusal { return refusal.SlowReply }
 
+// Persists reports whether the origin's connection may take another request once the
+// answer a has been read.
+func (r *Request) Persists(a head.Response) bool {
+	switch {
+	case a.Close:
+		return false
+	case a.Status == http.StatusNoContent: // with a length, it may be followed by what is no answer
+		return a.Length == 0 || a.Length == head.UntilClose
+	case !a.HasBody(r.Head.Method):
+		return true
+	}
+	return a.Length != head.UntilClose
+}
+
 // An UploadError is an error of a request's body on its way from the client.
 type UploadError struct{ Err error }
 
