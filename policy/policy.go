@@ -72,6 +72,7 @@ const (
 
 	RuleException = "inspect-exception" // the host's clients refuse interception
 	RuleUnknown   = "inspect-unknown"   // inspect.unknown, for what cannot be intercepted
+	RuleName      = "tls-name"          // TLS names a host that the CONNECT does not lead to
 )
 
 // A Request is what a decision needs to know.

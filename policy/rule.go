@@ -147,7 +147,7 @@ func (c *rule) hasGroup(groups []string) bool {
 // the proxy's.
 var builtinRules = []string{
 	RuleClients, RuleApple, RuleRelay, RulePorts, RuleAuth, RulePresets, RuleInspect, RuleDefault,
-	RuleException, RuleUnknown,
+	RuleException, RuleUnknown, RuleName,
 	"address-guard", "invalid-target", "malformed-request", "method", "scheme", "misdirected",
 }
 
