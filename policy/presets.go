@@ -60,13 +60,19 @@ var engines = map[string]struct {
 	hosts []string
 	safe  string
 }{
-	"google":     {nil, "forcesafesearch.google.com"},
-	"bing":       {[]string{"www.bing.com"}, "strict.bing.com"},
-	"duckduckgo": {[]string{"duckduckgo.com", "www.duckduckgo.com", "start.duckduckgo.com"}, "safe.duckduckgo.com"},
-	"brave":      {[]string{"search.brave.com"}, "forcesafe.search.brave.com"},
-	"ecosia":     {[]string{"www.ecosia.org"}, "strict-safe-search.ecosia.org"},
-	"pixabay":    {[]string{"pixabay.com"}, "safesearch.pixabay.com"},
-	"yandex":     {below("yandex", "ya.ru", "ru", "com", "com.tr", "az", "by", "co.il", "ee", "eu", "fr", "kz", "lt", "lv", "md", "net", "pl", "tj", "tm", "ua", "uz"), "familysearch.yandex.ru"},
+	"google": {nil, "forcesafesearch.google.com"},
+	// edgeservices answers the sidebar of Edge.
+	"bing": {[]string{"bing.com", "www.bing.com", "edgeservices.bing.com"}, "strict.bing.com"},
+	// html and lite are DuckDuckGo's pages without scripts.
+	"duckduckgo": {[]string{
+		"duckduckgo.com", "www.duckduckgo.com", "start.duckduckgo.com", "html.duckduckgo.com", "lite.duckduckgo.com",
+	}, "safe.duckduckgo.com"},
+	// By https://safe.search.brave.com/help/safesearch, which quotes a CNAME to this name;
+	// safesearch.brave.com is older.
+	"brave":   {[]string{"search.brave.com"}, "forcesafe.search.brave.com"},
+	"ecosia":  {[]string{"www.ecosia.org"}, "strict-safe-search.ecosia.org"},
+	"pixabay": {[]string{"pixabay.com"}, "safesearch.pixabay.com"},
+	"yandex":  {below("yandex", "ya.ru", "ru", "com", "com.tr", "az", "by", "co.il", "ee", "eu", "fr", "kz", "lt", "lv", "md", "net", "pl", "tj", "tm", "ua", "uz"), "familysearch.yandex.ru"},
 }
 
 // below returns also, name under every suffix, and www below each.

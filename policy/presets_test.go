@@ -82,6 +82,10 @@ func TestPresetsDial(t *testing.T) {
 		"www.google.is:443":            "www.google.is:443", // Apple's, by apple.extra
 		"www.bing.com:443":             "strict.bing.com:443",
 		"duckduckgo.com:443":           "safe.duckduckgo.com:443",
+		"html.duckduckgo.com:443":      "safe.duckduckgo.com:443",
+		"lite.duckduckgo.com:443":      "safe.duckduckgo.com:443",
+		"edgeservices.bing.com:443":    "strict.bing.com:443",
+		"bing.com:443":                 "strict.bing.com:443",
 		"search.brave.com:443":         "forcesafe.search.brave.com:443",
 		"www.ecosia.org:443":           "strict-safe-search.ecosia.org:443",
 		"pixabay.com:443":              "safesearch.pixabay.com:443",
