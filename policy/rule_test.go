@@ -271,3 +271,40 @@ func TestHostWords(t *testing.T) {
 		}
 	}
 }
+
+// Deny rules that name far more than Apple's own cut Apple off, which is hardly meant.
+func TestWarnings(t *testing.T) {
+	deny := func(hosts ...string) Rule { return Rule{Name: "deny", Then: "deny", When: When{Hosts: hosts}} }
+	apple := Rule{Name: "apple", Then: "allow", When: When{Hosts: []string{"17.0.0.0/8", "*.apple.com", "*.icloud.com"}}}
+	for _, x := range []struct {
+		name  string
+		rules []Rule
+		want  []string // the beginnings
+	}{
+		{"every IPv4 address", []Rule{deny("0.0.0.0/0")}, []string{`rules[0].when.hosts[0]: "0.0.0.0/0" also denies Apple's 17.0.0.0/8;`}},
+		{"every IPv6 address", []Rule{deny("game.example", "::/0")}, []string{`rules[0].when.hosts[1]: "::/0" also denies Apple's 2403:300::/32, 2620:149::/32, 2620:0:1b00::/48;`}},
+		{"half of them", []Rule{deny("16.0.0.0/7")}, []string{`rules[0].when.hosts[0]: "16.0.0.0/7" also denies Apple's 17.0.0.0/8;`}},
+		{"a top-level domain", []Rule{deny("*.com")}, []string{`rules[0].when.hosts[0]: "*.com" also denies Apple's `}},
+		{"behind other rules", []Rule{denyGame, deny("0.0.0.0/0")}, []string{`rules[1].when.hosts[0]: "0.0.0.0/0"`}},
+		{"Apple let through before", []Rule{apple, deny("0.0.0.0/0")}, nil},
+		{"Apple let through to some", []Rule{{Name: "apple", Then: "allow", When: When{Hosts: apple.When.Hosts, Clients: []string{"10.1.0.0/16"}}}, deny("0.0.0.0/0")}, []string{`rules[1].when.hosts[0]: "0.0.0.0/0"`}},
+		{"Apple's block itself", []Rule{deny("17.0.0.0/8", "17.1.0.0/16", "17.1.2.3")}, nil},
+		{"Apple's names", []Rule{denyBelow, denySiriHost, denySiri}, nil},
+		{"other addresses", []Rule{deny("203.0.113.0/24", "private", "loopback")}, nil},
+		{"other names", []Rule{deny("*.example", "plain")}, nil},
+		{"everything without names", []Rule{denyAll}, nil},
+		{"allow", []Rule{{Name: "all", Then: "allow", When: When{Hosts: []string{"0.0.0.0/0"}}}}, nil},
+		{"invalid", []Rule{deny("0.0.0.0/0", "a b"), {Name: "list", Then: "deny", When: When{Lists: []string{"absent"}}}}, nil},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			got := Warnings(x.rules, Apple{Wide: true})
+			ok := len(got) == len(x.want)
+			for i := 0; ok && i < len(got); i++ {
+				ok = strings.HasPrefix(got[i].Error(), x.want[i])
+			}
+			if !ok {
+				t.Errorf("got %q, want %q", got, x.want)
+			}
+		})
+	}
+}
