@@ -9,7 +9,7 @@ import (
 
 // PublicServer returns a server of the public listeners, within limits that suit
 // small answers to many strangers. Its listeners should be wrapped by
-// hello.NewListener, or hello.NewBoth where there is a certificate.
+// hello.NewListener, or hello.NewMux where there is a certificate.
 func PublicServer(p *Public) *http.Server {
 	s := server(p, p.source.Log)
 	s.DisableGeneralOptionsHandler = true // "OPTIONS *" is for the handler too

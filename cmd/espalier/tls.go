@@ -67,7 +67,7 @@ func (a *app) speaksTLS(l net.Listener) net.Listener {
 	if !a.current.Load().Config.TLS.Enabled() {
 		return hello.NewListener(l)
 	}
-	return hello.NewBoth(l, a.certs.TLS("h2", "http/1.1"), a.server.Room().ConnState)
+	return hello.NewMux(l, a.certs.TLS("h2", "http/1.1"), a.server.Room().ConnState)
 }
 
 // tlsCommand is `espalier tls`.

@@ -1,5 +1,5 @@
 // Package hello knows TLS by its first byte, on ports where plain HTTP is spoken.
-// A Listener refuses it at once, and a Both answers it: iPadOS asks for an http PAC
+// A Listener refuses it at once, and a Mux answers it: iPadOS asks for an http PAC
 // URL with TLS first, and goes on only when that has come to an end.
 package hello
 
@@ -8,7 +8,12 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"espalier/proxy/wire"
 )
+
+// recordHandshake is the type of the record that TLS begins with.
+const recordHandshake = 22
 
 // alert is a fatal handshake_failure (RFC 8446, section 6), in a record of the
 // version that every client reads.
@@ -28,10 +33,8 @@ func NewListener(l net.Listener) *Listener { return &Listener{Listener: l} }
 // Refused counts the connections refused so far. It may be called at any time.
 func (l *Listener) Refused() uint64 { return l.refused.Load() }
 
-// Accept returns a connection whose first Read fails with io.EOF, after a TLS
-// alert was sent and the connection closed, where the client speaks TLS. The
-// connection has the methods CloseWrite and NetConn, the latter for who wants
-// the one of the inner listener.
+// Accept returns a connection with the methods CloseWrite and NetConn. If the client
+// speaks TLS, its first Read sends a TLS alert, closes it, and fails with io.EOF.
 func (l *Listener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
@@ -51,16 +54,11 @@ type conn struct {
 func (c *conn) NetConn() net.Conn { return c.Conn }
 
 // CloseWrite ends the sending direction.
-func (c *conn) CloseWrite() error {
-	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return w.CloseWrite()
-	}
-	return net.ErrClosed
-}
+func (c *conn) CloseWrite() error { return wire.CloseWrite(c.Conn) }
 
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if n == 0 || c.known.Swap(true) || p[0] != 22 {
+	if n == 0 || c.known.Swap(true) || p[0] != recordHandshake {
 		return n, err
 	}
 	c.refused.Add(1)
@@ -77,16 +75,7 @@ const lingerLimit = 200 * time.Millisecond
 func Refuse(c net.Conn) {
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(lingerLimit))
-	if _, err := c.Write(alert); err != nil {
-		return
-	}
-	if w, ok := c.(interface{ CloseWrite() error }); !ok || w.CloseWrite() != nil {
-		return
-	}
-	var rest [1024]byte
-	for {
-		if _, err := c.Read(rest[:]); err != nil {
-			return
-		}
+	if _, err := c.Write(alert); err == nil && wire.CloseWrite(c) == nil {
+		_, _ = io.Copy(io.Discard, c)
 	}
 }

@@ -15,8 +15,8 @@ import (
 	"crypto/x509/pkix"
 	"encoding/hex"
 	"fmt"
-	"math/big"
 	"net/netip"
+	"strings"
 	"time"
 
 	"espalier/policy/catalog"
@@ -47,7 +47,7 @@ type CA struct {
 func (ca *CA) Root() *x509.Certificate { return ca.root }
 
 // Issuer is the certificate that signs leaves: the root, or the intermediate
-// where the root's key is kept elsewhere.
+// if the root's key is kept elsewhere.
 func (ca *CA) Issuer() *x509.Certificate { return ca.issuer }
 
 // Offline reports whether the root's key is kept elsewhere.
@@ -63,7 +63,7 @@ func (ca *CA) NotAfter() time.Time {
 }
 
 // Excludes reports whether devices would refuse a leaf for a normalised name,
-// or for addr where that is valid. It does not allocate.
+// or for addr if that is valid. It does not allocate.
 func (ca *CA) Excludes(host string, addr netip.Addr) bool { return ca.not.Exclude(host, addr) }
 
 // Constraints returns what the CA excludes. The slices must not be modified.
@@ -74,12 +74,18 @@ func newCA(root, issuer *x509.Certificate, key *ecdsa.PrivateKey) *CA {
 	return &CA{root: root, issuer: issuer, key: key, not: merge(constraintsIn(root), constraintsIn(issuer))}
 }
 
+// Fingerprint returns the SHA-256 of a certificate in the form that devices and
+// openssl show.
+func Fingerprint(c *x509.Certificate) string {
+	return strings.ReplaceAll(fmt.Sprintf("% X", sha256.Sum256(c.Raw)), " ", ":")
+}
+
 // InitOptions say what CA is made.
 type InitOptions struct {
 	// Organization stands in the subject; empty means Espalier.
 	Organization string
-	// Days is how long the root is valid; 0 means five years, or ten where its
-	// key is kept elsewhere.
+	// Days is how long the root is valid; 0 means five years, or ten if its key is
+	// kept elsewhere.
 	Days int
 	// OfflineRoot is a directory that root.crt and root.key are written to, to
 	// be taken away. Empty means that the root signs leaves itself.
@@ -110,50 +116,32 @@ func makeRoot(o *InitOptions, now time.Time) (*x509.Certificate, *ecdsa.PrivateK
 	if o.Days > 0 {
 		life = time.Duration(o.Days) * day
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, err
+	org := o.Organization
+	if org == "" {
+		org = "Espalier"
 	}
-	t, err := authority(&key.PublicKey, o.Organization, "Espalier Root CA", now, now.Add(life))
-	if err != nil {
-		return nil, nil, err
-	}
-	c := ConstraintsOf(o.Exclude)
-	c.constrain(t)
+	t := &x509.Certificate{Subject: pkix.Name{Organization: []string{org}, CommonName: "Espalier Root CA"}, NotAfter: now.Add(life)}
 	if o.OfflineRoot == "" {
 		signsLeaves(t)
 	} else {
 		t.MaxPathLen = 1
 	}
-	cert, err := sign(t, t, &key.PublicKey, key)
-	return cert, key, err
+	return issue(t, now, ConstraintsOf(o.Exclude), nil, nil)
 }
 
 // makeIntermediate makes what signs leaves in place of root. It excludes what
 // root does, for verifiers that do not look at what they trust anyway (RFC 5280,
 // section 6.1), and all of exclude, which may be newer.
 func makeIntermediate(root *x509.Certificate, rootKey *ecdsa.PrivateKey, exclude []catalog.Row, now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, err
+	t := &x509.Certificate{
+		Subject:  pkix.Name{Organization: root.Subject.Organization, CommonName: "Espalier Intermediate CA"},
+		NotAfter: now.Add(intermediateLife),
 	}
-	var org string
-	if len(root.Subject.Organization) > 0 {
-		org = root.Subject.Organization[0]
+	if t.NotAfter.After(root.NotAfter) {
+		t.NotAfter = root.NotAfter
 	}
-	until := now.Add(intermediateLife)
-	if until.After(root.NotAfter) {
-		until = root.NotAfter
-	}
-	t, err := authority(&key.PublicKey, org, "Espalier Intermediate CA", now, until)
-	if err != nil {
-		return nil, nil, err
-	}
-	c := merge(constraintsIn(root), ConstraintsOf(exclude))
-	c.constrain(t)
 	signsLeaves(t)
-	cert, err := sign(t, root, &key.PublicKey, rootKey)
-	return cert, key, err
+	return issue(t, now, merge(constraintsIn(root), ConstraintsOf(exclude)), root, rootKey)
 }
 
 // signsLeaves makes t good for signing the certificates of TLS servers and for
@@ -163,49 +151,31 @@ func signsLeaves(t *x509.Certificate) {
 	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 }
 
-// authority is the template of a CA certificate. Its name carries a piece of the
-// key's, so that two generations can be told apart in a device's settings.
-func authority(key *ecdsa.PublicKey, org, name string, now, until time.Time) (*x509.Certificate, error) {
-	serial, err := newSerial()
+// issue makes the CA certificate that t begins, which excludes c, for a new key. Parent
+// signs it with key; nil: it signs itself. Its name carries a piece of the new key's, so
+// that two generations can be told apart in a device's settings.
+func issue(t *x509.Certificate, now time.Time, c Constraints, parent *x509.Certificate, key *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	raw, err := key.Bytes()
+	raw, err := own.PublicKey.Bytes()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	id := sha256.Sum256(raw)
-	if org == "" {
-		org = "Espalier"
+	t.Subject.CommonName += " " + hex.EncodeToString(id[:4])
+	t.NotBefore = now.Add(-clockSkew)
+	t.BasicConstraintsValid, t.IsCA = true, true
+	t.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
+	c.constrain(t)
+	if parent == nil {
+		parent, key = t, own
 	}
-	return &x509.Certificate{
-		SerialNumber: serial,
-		Subject: pkix.Name{
-			Organization: []string{org},
-			CommonName:   name + " " + hex.EncodeToString(id[:4]),
-		},
-		NotBefore:             now.Add(-clockSkew),
-		NotAfter:              until,
-		BasicConstraintsValid: true,
-		IsCA:                  true,
-		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-	}, nil
-}
-
-// sign makes the certificate that t describes.
-func sign(t, parent *x509.Certificate, key *ecdsa.PublicKey, by *ecdsa.PrivateKey) (*x509.Certificate, error) {
-	der, err := x509.CreateCertificate(rand.Reader, t, parent, key, by)
+	der, err := x509.CreateCertificate(rand.Reader, t, parent, &own.PublicKey, key) // with a random serial number
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return x509.ParseCertificate(der)
-}
-
-// newSerial returns a random serial number of 128 bits, never 0.
-func newSerial() (*big.Int, error) {
-	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return nil, err
-	}
-	return n.SetBit(n, 127, 1), nil
+	cert, err := x509.ParseCertificate(der)
+	return cert, own, err
 }

@@ -70,12 +70,8 @@ func TestNameConstraints(t *testing.T) {
 	kinds(t, func(t *testing.T, ca *CA) {
 		dir := t.TempDir()
 		save := func(name string, certs ...*x509.Certificate) string {
-			var text []byte
-			for _, c := range certs {
-				text = append(text, pemCert(c)...)
-			}
 			path := filepath.Join(dir, name)
-			if err := os.WriteFile(path, text, 0o600); err != nil {
+			if err := os.WriteFile(path, pemCerts(certs...), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			return path

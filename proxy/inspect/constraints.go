@@ -55,7 +55,7 @@ func (c Constraints) least() Constraints {
 		}
 	}
 	for _, b := range c.Blocks {
-		if !least.Exclude("", b.Addr()) {
+		if !least.contain(b) {
 			least.Blocks = append(least.Blocks, b)
 		}
 	}
@@ -64,16 +64,21 @@ func (c Constraints) least() Constraints {
 	return least
 }
 
-// Exclude reports whether a certificate for a normalised name, or for addr where
-// that is valid, would be refused. It does not allocate.
+// Exclude reports whether a certificate for a normalised name, or for addr if that
+// is valid, would be refused. It does not allocate.
 func (c *Constraints) Exclude(host string, addr netip.Addr) bool {
 	if addr.IsValid() {
-		return slices.ContainsFunc(c.Blocks, func(b netip.Prefix) bool { return b.Contains(addr) })
+		return c.contain(netip.PrefixFrom(addr, addr.BitLen()))
 	}
 	return slices.ContainsFunc(c.Domains, func(d string) bool {
 		rest, ok := strings.CutSuffix(host, d)
 		return ok && (rest == "" || rest[len(rest)-1] == '.')
 	})
+}
+
+// contain reports whether one of the blocks contains the whole of b.
+func (c *Constraints) contain(b netip.Prefix) bool {
+	return slices.ContainsFunc(c.Blocks, func(have netip.Prefix) bool { return have.Bits() <= b.Bits() && have.Contains(b.Addr()) })
 }
 
 // Missing returns the hosts of rows that c does not exclude in full, sorted,
@@ -82,17 +87,9 @@ func (c *Constraints) Missing(rows []catalog.Row) []string {
 	var hosts []string
 	for i := range rows {
 		want := ConstraintsOf(rows[i : i+1])
-		for _, d := range want.Domains {
-			if !c.Exclude(d, netip.Addr{}) {
-				hosts = append(hosts, rows[i].Host)
-			}
-		}
-		for _, b := range want.Blocks {
-			if !slices.ContainsFunc(c.Blocks, func(have netip.Prefix) bool {
-				return have.Bits() <= b.Bits() && have.Contains(b.Addr())
-			}) {
-				hosts = append(hosts, rows[i].Host)
-			}
+		if slices.ContainsFunc(want.Domains, func(d string) bool { return !c.Exclude(d, netip.Addr{}) }) ||
+			slices.ContainsFunc(want.Blocks, func(b netip.Prefix) bool { return !c.contain(b) }) {
+			hosts = append(hosts, rows[i].Host)
 		}
 	}
 	slices.Sort(hosts)

@@ -16,9 +16,9 @@ import (
 const expiryNotice = 30 * day
 
 // DaysLeft is how many whole days remain until NotAfter, negative behind it.
-func (ca *CA) DaysLeft(now time.Time) int { return daysUntil(ca.NotAfter(), now) }
-
-func daysUntil(end, now time.Time) int { return int(math.Floor(float64(end.Sub(now)) / float64(day))) }
+func (ca *CA) DaysLeft(now time.Time) int {
+	return int(math.Floor(float64(ca.NotAfter().Sub(now)) / float64(day)))
+}
 
 // Warnings says in sentences what an administrator must do about the CA, nothing
 // where all is well: it expires within 30 days, or rows, which are those in

@@ -1,13 +1,13 @@
 package inspect
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -92,7 +92,7 @@ func Renew(dir, file string, exclude []catalog.Row) (ca *CA, moved string, err e
 }
 
 // LoadCA reads the CA in dir. The error names the file at fault; it is
-// fs.ErrNotExist where dir is not there. A key that others than its owner can
+// fs.ErrNotExist if dir is not there. A key that others than its owner can
 // read is refused.
 func LoadCA(dir string) (*CA, error) {
 	if _, err := os.Stat(dir); err != nil {
@@ -107,57 +107,61 @@ func LoadCA(dir string) (*CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(certs) > 2 {
-		return nil, fmt.Errorf("%s: has %d certificates (wanted: the root, or an intermediate and the root)", name, len(certs))
+	if err := checkChain(certs); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	issuer, root := certs[0], certs[len(certs)-1]
-	for _, c := range certs {
-		if !c.IsCA || c.KeyUsage&x509.KeyUsageCertSign == 0 {
-			return nil, fmt.Errorf("%s: %s is no CA certificate", name, c.Subject)
-		}
-		if len(c.ExcludedDNSDomains) == 0 || !c.PermittedDNSDomainsCritical {
-			return nil, fmt.Errorf("%s: %s has no critical name constraints, so it could speak for Apple; use `espalier ca init`", name, c.Subject)
-		}
-	}
 	if !key.PublicKey.Equal(issuer.PublicKey) {
 		return nil, fmt.Errorf("%s: is not the key of %s", filepath.Join(dir, keyFile), name)
 	}
+	return newCA(root, issuer, key), nil
+}
+
+// checkChain checks that certs are those of a CA that cannot speak for Apple.
+func checkChain(certs []*x509.Certificate) error {
+	if len(certs) > 2 {
+		return fmt.Errorf("has %d certificates (wanted: the root, or an intermediate and the root)", len(certs))
+	}
+	for _, c := range certs {
+		if !c.IsCA || c.KeyUsage&x509.KeyUsageCertSign == 0 {
+			return fmt.Errorf("%s is no CA certificate", c.Subject)
+		}
+		if len(c.ExcludedDNSDomains) == 0 || !c.PermittedDNSDomainsCritical {
+			return fmt.Errorf("%s has no critical name constraints, so it could speak for Apple; use `espalier ca init`", c.Subject)
+		}
+	}
+	issuer, root := certs[0], certs[len(certs)-1]
 	if err := root.CheckSignatureFrom(root); err != nil {
-		return nil, fmt.Errorf("%s: the last certificate is no root: %w", name, err)
+		return fmt.Errorf("the last certificate is no root: %w", err)
 	}
 	if err := issuer.CheckSignatureFrom(root); err != nil {
-		return nil, fmt.Errorf("%s: the first certificate is not signed by the last: %w", name, err)
+		return fmt.Errorf("the first certificate is not signed by the last: %w", err)
 	}
-	return newCA(root, issuer, key), nil
+	return nil
 }
 
 // install puts the CA's files at dir, all of them at once. A directory that is
 // there is moved aside first, and stays there should the second step fail; moved
 // says where.
 func (ca *CA) install(dir string) (moved string, err error) {
-	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+	parent := filepath.Dir(dir)
+	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return "", err
 	}
-	temp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+"-") // 0700
+	temp, err := os.MkdirTemp(parent, "."+filepath.Base(dir)+"-") // 0700
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(temp) // nothing is left of it where all went well
-	certs := pemCert(ca.issuer)
+	defer os.RemoveAll(temp) // nothing is left of it if all went well
+	certs := []*x509.Certificate{ca.issuer}
 	if ca.Offline() {
-		certs = append(certs, pemCert(ca.root)...)
+		certs = append(certs, ca.root)
 	}
-	key, err := pemKey(ca.key)
-	if err != nil {
+	key, cert := filepath.Join(temp, keyFile), filepath.Join(temp, certFile)
+	if err := writePair(key, ca.key, cert, certs...); err != nil {
 		return "", err
 	}
-	if err := write(filepath.Join(temp, keyFile), key, 0o600); err != nil {
-		return "", err
-	}
-	if err := write(filepath.Join(temp, certFile), certs, 0o644); err != nil {
-		return "", err
-	}
-	if err := sameOwner(filepath.Dir(dir), temp, filepath.Join(temp, keyFile), filepath.Join(temp, certFile)); err != nil {
+	if err := sameOwner(parent, temp, key, cert); err != nil {
 		return "", err
 	}
 	if _, err := os.Lstat(dir); err == nil {
@@ -169,7 +173,7 @@ func (ca *CA) install(dir string) (moved string, err error) {
 	if err := os.Rename(temp, dir); err != nil {
 		return moved, err
 	}
-	return moved, syncDir(filepath.Dir(dir))
+	return moved, syncDir(parent)
 }
 
 // sameOwner gives files the owner of dir where that is another: root makes the CA
@@ -196,17 +200,23 @@ func exportRoot(dir string, root *x509.Certificate, key *ecdsa.PrivateKey) error
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	if err := writePair(filepath.Join(dir, rootKey), key, filepath.Join(dir, rootCert), root); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// writePair writes the new files of a key, which its owner alone can read, and of
+// certificates.
+func writePair(keyName string, key *ecdsa.PrivateKey, certName string, certs ...*x509.Certificate) error {
 	text, err := pemKey(key)
 	if err != nil {
 		return err
 	}
-	if err := write(filepath.Join(dir, rootKey), text, 0o600); err != nil {
+	if err := write(keyName, text, 0o600); err != nil {
 		return err
 	}
-	if err := write(filepath.Join(dir, rootCert), pemCert(root), 0o644); err != nil {
-		return err
-	}
-	return syncDir(dir)
+	return write(certName, pemCerts(certs...), 0o644)
 }
 
 // write makes a new file that is on the disk when write returns.
@@ -251,7 +261,7 @@ func readCerts(name string) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// readKey reads a file with a P-256 key that nobody but its owner can read.
+// readKey reads a file with a P-256 key that its owner alone can read.
 func readKey(name string) (*ecdsa.PrivateKey, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -263,13 +273,13 @@ func readKey(name string) (*ecdsa.PrivateKey, error) {
 		return nil, err
 	}
 	if mode := st.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("%s: others can use this key (mode %04o); `chmod 600 %s`, and make a new CA if anybody may have read it", name, mode, name)
+		return nil, fmt.Errorf("%s: others can use this key (mode %04o); `chmod 600 %s`, and make a new CA if it may have been read", name, mode, name)
 	}
-	var buf bytes.Buffer
-	if _, err := buf.ReadFrom(f); err != nil {
+	text, err := io.ReadAll(f)
+	if err != nil {
 		return nil, err
 	}
-	block, _ := pem.Decode(buf.Bytes())
+	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "PRIVATE KEY" {
 		return nil, fmt.Errorf("%s: has no PRIVATE KEY in PEM", name)
 	}
@@ -279,19 +289,19 @@ func readKey(name string) (*ecdsa.PrivateKey, error) {
 	}
 	key, ok := parsed.(*ecdsa.PrivateKey)
 	if !ok || key.Curve != elliptic.P256() {
-		return nil, fmt.Errorf("%s: is no ECDSA key on P-256", name)
+		return nil, fmt.Errorf("%s: not an ECDSA key on P-256", name)
 	}
 	return key, nil
 }
 
-func pemCert(c *x509.Certificate) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+func pemCerts(certs ...*x509.Certificate) (text []byte) {
+	for _, c := range certs {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	return text
 }
 
 func pemKey(key *ecdsa.PrivateKey) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
 }

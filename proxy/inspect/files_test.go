@@ -39,23 +39,23 @@ func TestLoadCASaysWhatIsWrong(t *testing.T) {
 		}, "ca.key: is not the key of "},
 		{"certificate of another CA behind", func(t *testing.T, dir string) {
 			text := must(os.ReadFile(filepath.Join(dir, certFile)))(t)
-			spoil(t, dir, certFile, string(text)+string(pemCert(testCA(t, InitOptions{}).root)))
+			spoil(t, dir, certFile, string(text)+string(pemCerts(testCA(t, InitOptions{}).root)))
 		}, "ca.crt: the first certificate is not signed by the last"},
 		{"intermediate without its root", func(t *testing.T, dir string) {
 			ca := testCA(t, InitOptions{OfflineRoot: t.TempDir()})
-			spoil(t, dir, certFile, string(pemCert(ca.issuer)))
+			spoil(t, dir, certFile, string(pemCerts(ca.issuer)))
 			spoil(t, dir, keyFile, string(must(pemKey(ca.key))(t)))
 		}, "ca.crt: the last certificate is no root"},
 		{"leaf", func(t *testing.T, dir string) {
 			ca := testCA(t, InitOptions{})
-			spoil(t, dir, certFile, string(pemCert(forge(t, ca, "example.org"))))
+			spoil(t, dir, certFile, string(pemCerts(forge(t, ca, "example.org"))))
 		}, "is no CA certificate"},
 		{"without constraints", func(t *testing.T, dir string) {
 			root, key, err := makeRoot(&InitOptions{}, time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}
-			spoil(t, dir, certFile, string(pemCert(root)))
+			spoil(t, dir, certFile, string(pemCerts(root)))
 			spoil(t, dir, keyFile, string(must(pemKey(key))(t)))
 		}, "has no critical name constraints, so it could speak for Apple"},
 	} {

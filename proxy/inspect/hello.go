@@ -4,20 +4,21 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+
+	"golang.org/x/crypto/cryptobyte"
 )
 
 // A Hello is what a TLS ClientHello (RFC 8446, 4.1.2) says of where the client
 // wants to go.
 type Hello struct {
 	// ServerName is the server_name extension's host (RFC 6066), as sent; empty
-	// where there is none.
+	// if there is none.
 	ServerName string
 	// Protocols are the application protocols that the client offers, in its
 	// order.
 	Protocols []string
-	// Encrypted is set where the client sent an encrypted_client_hello, or
-	// something that looks like one: browsers do always. ServerName is the outer
-	// one then.
+	// Encrypted is set if the client sent an encrypted_client_hello, or something that
+	// looks like one: browsers always do. ServerName is the outer one then.
 	Encrypted bool
 }
 
@@ -25,7 +26,7 @@ type Hello struct {
 var HTTPProtocols = []string{"h2", "http/1.1", "http/1.0"}
 
 // HTTP reports whether the client can speak HTTP with these protocols, which it can
-// where it names none.
+// if it names none.
 func (h *Hello) HTTP() bool {
 	return len(h.Protocols) == 0 || slices.ContainsFunc(h.Protocols, func(p string) bool { return slices.Contains(HTTPProtocols, p) })
 }
@@ -57,21 +58,24 @@ const (
 )
 
 // ParseHello parses the beginning of a client's stream. ErrShort asks for more
-// of it, every other error says that it is no ClientHello that a server could
-// answer. It never keeps b, and it does not panic whatever b is.
+// of it; with any other error it is not a ClientHello that a server could answer.
+// It never keeps b, and it does not panic whatever b is.
 func ParseHello(b []byte) (*Hello, error) {
 	message, err := helloMessage(b)
 	if err != nil {
 		return nil, err
 	}
-	return parseHello(message)
+	h := &Hello{}
+	if !h.parse(message) {
+		return nil, errBadHello
+	}
+	return h, nil
 }
 
 // helloMessage puts the first handshake message together, which may be cut into
-// several records.
+// several records, and returns it without its header.
 func helloMessage(b []byte) ([]byte, error) {
 	var message []byte
-	want := messageHeader
 	for {
 		if len(b) > 0 && b[0] != recordHandshake || len(b) > 1 && b[1] != 3 {
 			return nil, errNotTLS
@@ -83,18 +87,18 @@ func helloMessage(b []byte) ([]byte, error) {
 		if size == 0 || size > maxRecordPayload {
 			return nil, errNotTLS
 		}
-		payload := b[recordHeader:min(recordHeader+size, len(b))]
-		complete := len(payload) == size
+		b = b[recordHeader:]
+		n := min(size, len(b))
 		if message == nil {
-			message = payload
+			message = b[:n:n] // copied only if there is more in another record
 		} else {
-			message = slices.Concat(message, payload)
+			message = append(message, b[:n]...)
 		}
 		if len(message) > 0 && message[0] != messageHello {
 			return nil, errNotHello
 		}
 		if len(message) >= messageHeader {
-			want = messageHeader + int(message[1])<<16 + int(message[2])<<8 + int(message[3])
+			want := messageHeader + int(message[1])<<16 + int(message[2])<<8 + int(message[3])
 			if want > MaxHello {
 				return nil, errBadHello
 			}
@@ -102,117 +106,72 @@ func helloMessage(b []byte) ([]byte, error) {
 				return message[messageHeader:want], nil
 			}
 		}
-		if !complete {
+		if n < size {
 			return nil, ErrShort
 		}
-		b = b[recordHeader+size:]
+		b = b[n:]
 	}
 }
 
-// A cursor reads a message from its beginning. What it returns after a failure
-// is empty.
-type cursor struct {
-	b   []byte
-	bad bool
-}
-
-func (c *cursor) take(n int) []byte {
-	if n > len(c.b) {
-		c.bad, c.b = true, nil
-		return nil
-	}
-	out := c.b[:n]
-	c.b = c.b[n:]
-	return out
-}
-
-// number reads a big-endian number of n bytes.
-func (c *cursor) number(n int) int {
-	x := 0
-	for _, b := range c.take(n) {
-		x = x<<8 | int(b)
-	}
-	return x
-}
-
-// vector reads what a length of n bytes stands before.
-func (c *cursor) vector(n int) cursor { return cursor{b: c.take(c.number(n))} }
-
-// parseHello parses a ClientHello without its header.
-func parseHello(message []byte) (*Hello, error) {
-	h := &Hello{}
-	c := cursor{b: message}
-	c.take(2 + 32) // version, random
-	c.vector(1)    // session
-	c.vector(2)    // cipher suites
-	c.vector(1)    // compression methods
-	if c.bad {
-		return nil, errBadHello
-	}
-	if len(c.b) == 0 {
-		return h, nil // older than extensions
-	}
-	extensions := c.vector(2)
-	if c.bad || len(c.b) > 0 {
-		return nil, errBadHello
-	}
-	seen := map[int]bool{}
-	for len(extensions.b) > 0 {
-		kind := extensions.number(2)
-		body := extensions.vector(2)
-		if extensions.bad || seen[kind] {
-			return nil, errBadHello
-		}
-		seen[kind] = true
-		ok := true
-		switch kind {
-		case extServerName:
-			ok = h.serverName(body)
-		case extProtocols:
-			ok = h.protocols(body)
-		case extEncrypted, extEncryptedSNI:
-			h.Encrypted = true
-		}
-		if !ok {
-			return nil, errBadHello
-		}
-	}
-	return h, nil
-}
-
-func (h *Hello) serverName(c cursor) bool {
-	list := c.vector(2)
-	if c.bad || len(c.b) > 0 || len(list.b) == 0 {
+// parse parses a ClientHello without its header, and reports whether it is valid.
+func (h *Hello) parse(s cryptobyte.String) bool {
+	var skipped, extensions cryptobyte.String
+	if !s.Skip(2+32) || // version, random
+		!s.ReadUint8LengthPrefixed(&skipped) || // session
+		!s.ReadUint16LengthPrefixed(&skipped) || // cipher suites
+		!s.ReadUint8LengthPrefixed(&skipped) { // compression methods
 		return false
 	}
-	for len(list.b) > 0 {
-		kind := list.number(1)
-		name := list.vector(2)
-		if list.bad || len(name.b) == 0 {
+	if s.Empty() {
+		return true // older than extensions
+	}
+	if !s.ReadUint16LengthPrefixed(&extensions) || !s.Empty() {
+		return false
+	}
+	seen := map[uint16]bool{}
+	for !extensions.Empty() {
+		var kind uint16
+		var body cryptobyte.String
+		if !extensions.ReadUint16(&kind) || !extensions.ReadUint16LengthPrefixed(&body) || seen[kind] || !h.extension(kind, body) {
 			return false
 		}
-		if kind != nameTypeHost {
-			continue
-		}
-		if h.ServerName != "" {
-			return false // two names are one too many to decide by
-		}
-		h.ServerName = string(name.b)
+		seen[kind] = true
 	}
 	return true
 }
 
-func (h *Hello) protocols(c cursor) bool {
-	list := c.vector(2)
-	if c.bad || len(c.b) > 0 || len(list.b) == 0 {
+// extension takes an extension over, and reports whether it is valid.
+func (h *Hello) extension(kind uint16, body cryptobyte.String) bool {
+	switch kind {
+	case extEncrypted, extEncryptedSNI:
+		h.Encrypted = true
+		return true
+	case extServerName, extProtocols:
+	default:
+		return true
+	}
+	var list, name cryptobyte.String
+	if !body.ReadUint16LengthPrefixed(&list) || !body.Empty() || list.Empty() {
 		return false
 	}
-	for len(list.b) > 0 {
-		name := list.vector(1)
-		if list.bad || len(name.b) == 0 {
+	for !list.Empty() {
+		if kind == extProtocols {
+			if !list.ReadUint8LengthPrefixed(&name) || name.Empty() {
+				return false
+			}
+			h.Protocols = append(h.Protocols, string(name))
+			continue
+		}
+		var of uint8
+		if !list.ReadUint8(&of) || !list.ReadUint16LengthPrefixed(&name) || name.Empty() {
 			return false
 		}
-		h.Protocols = append(h.Protocols, string(name.b))
+		if of == nameTypeHost {
+			if h.ServerName != "" {
+				return false // two names are one too many to decide by
+			}
+			h.ServerName = string(name)
+		}
 	}
 	return true
 }

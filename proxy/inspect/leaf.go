@@ -162,12 +162,7 @@ func (l *Leaves) mint(host string, addr netip.Addr, now time.Time) (*tls.Certifi
 	if until.After(end) {
 		until, renew = end, end // another would last no longer
 	}
-	serial, err := newSerial()
-	if err != nil {
-		return nil, time.Time{}, err
-	}
-	t := &x509.Certificate{
-		SerialNumber:          serial,
+	t := &x509.Certificate{ // without a serial number, so that x509 makes a random one
 		NotBefore:             from,
 		NotAfter:              until,
 		BasicConstraintsValid: true,

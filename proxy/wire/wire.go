@@ -265,8 +265,11 @@ func (s *Steady) SetWriteDeadline(t time.Time) error {
 func (s *Steady) NetConn() net.Conn { return s.Conn }
 
 // CloseWrite ends the sending direction.
-func (s *Steady) CloseWrite() error {
-	if w, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+func (s *Steady) CloseWrite() error { return CloseWrite(s.Conn) }
+
+// CloseWrite ends the sending direction of c. It fails if c cannot do that.
+func CloseWrite(c net.Conn) error {
+	if w, ok := c.(interface{ CloseWrite() error }); ok {
 		return w.CloseWrite()
 	}
 	return net.ErrClosed

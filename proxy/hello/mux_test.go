@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// serveBoth serves both on one port, and counts who waits.
-func serveBoth(t *testing.T) (addr string, waiting func() int, closeAll func()) {
+// serveMux serves plain HTTP and TLS on one port, and counts who waits.
+func serveMux(t *testing.T) (addr string, waiting func() int, closeAll func()) {
 	t.Helper()
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -24,7 +24,7 @@ func serveBoth(t *testing.T) (addr string, waiting func() int, closeAll func()) 
 	certificate.Close()
 	var mu sync.Mutex
 	waits := map[net.Conn]bool{}
-	b := NewBoth(inner, &tls.Config{Certificates: certificate.TLS.Certificates, NextProtos: []string{"h2", "http/1.1", "other"}},
+	b := NewMux(inner, &tls.Config{Certificates: certificate.TLS.Certificates, NextProtos: []string{"h2", "http/1.1", "other"}},
 		func(c net.Conn, state http.ConnState) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -48,8 +48,8 @@ func serveBoth(t *testing.T) (addr string, waiting func() int, closeAll func()) 
 	return inner.Addr().String(), func() int { mu.Lock(); defer mu.Unlock(); return len(waits) }, end
 }
 
-func TestBoth(t *testing.T) {
-	addr, _, _ := serveBoth(t)
+func TestMux(t *testing.T) {
+	addr, _, _ := serveMux(t)
 	for _, x := range []struct {
 		name, url, want string
 		http2           bool
@@ -80,8 +80,8 @@ func TestBoth(t *testing.T) {
 
 // Whoever says nothing waits, and neither holds others up nor is forgotten when
 // all is closed; another protocol inside TLS is closed.
-func TestBothStrangers(t *testing.T) {
-	addr, waiting, end := serveBoth(t)
+func TestMuxStrangers(t *testing.T) {
+	addr, waiting, end := serveMux(t)
 	dialed := func() net.Conn {
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
