@@ -130,16 +130,12 @@ func start(t testing.TB, c setup, netHTTP bool) *rig {
 	if netHTTP {
 		l = opaque{l}
 	}
-	serve := r.server.Serve
 	if c.shared {
-		serve = r.server.ServeShared
+		l = Shared{l}
 	}
+	serve := r.server.Serve
 	if c.tls != nil {
-		secure := r.server.ServeTLS
-		if c.shared {
-			secure = r.server.ServeTLSShared
-		}
-		serve = func(l net.Listener) error { return secure(l, c.tls) }
+		serve = func(l net.Listener) error { return r.server.ServeTLS(l, c.tls) }
 	}
 	go func() { r.served <- serve(l) }()
 	t.Cleanup(func() { r.stop() })

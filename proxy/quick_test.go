@@ -911,7 +911,7 @@ func TestQuickDrainsIntercepted(t *testing.T) {
 	}
 	quick, general, asked := open(), open(), open()
 	ask(asked, "GET")
-	await(t, "all to be served", func() bool { return r.server.http1.Len() == 3 })
+	await(t, "all sessions to be served", func() bool { return r.server.clients.Len() == 6 })
 	done := r.shutdown(context.Background())
 	asked.expectEnd()
 	ask(quick, "GET")

@@ -8,9 +8,11 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"espalier/policy"
+	"espalier/proxy/conns"
 	"espalier/proxy/egress"
 	"espalier/proxy/exchange"
 	"espalier/proxy/head"
@@ -49,7 +51,7 @@ type conn struct {
 	owner   string         // the user then
 	served  bool           // a request was
 
-	// Guarded by Server.mu.
+	mu     sync.Mutex // of what follows
 	phase  phase
 	origin *egress.Origin // during a request
 }
@@ -194,11 +196,12 @@ func (c *conn) waitMore() error {
 	limit := c.cfg.Times.KeepAlive
 	c.mu.Lock()
 	c.phase = idle
+	closing := c.cfg.Conns.Stage() >= conns.Closing
 	switch {
-	case c.closing && c.served:
+	case closing && c.served:
 		c.mu.Unlock()
 		return errEnd
-	case c.closing:
+	case closing:
 		c.phase, limit = fresh, askGrace
 	case !c.served:
 		c.phase, limit = fresh, c.cfg.Times.Head
@@ -261,7 +264,7 @@ func (c *conn) answer(r *request) outcome {
 	if own {
 		return c.answerItself(r)
 	}
-	if err := x.Admit(c.alive, ask); err != nil {
+	if err := x.Admit(c.alive(), ask); err != nil {
 		return c.refuse(r, err)
 	}
 	if c.handedErr != nil {
@@ -337,7 +340,7 @@ func (c *conn) answerItself(r *request) outcome {
 func (c *conn) connect(r *request) outcome {
 	x := c.x
 	began := time.Now()
-	upstream, err := x.State.Dialer.Dial(egress.WithVia(c.alive, via(r)), x.Decision.Dial)
+	upstream, err := x.State.Dialer.Dial(egress.WithVia(c.alive(), via(r)), x.Decision.Dial)
 	x.Record.Connect = time.Since(began)
 	if err != nil {
 		return c.fail(r, err)
@@ -367,7 +370,7 @@ var established = []byte("HTTP/1.1 200 Connection established\r\n\r\n")
 func (c *conn) inspect(r *request) outcome {
 	x := c.x
 	if x.Target.Addr.IsValid() && !x.Decision.Page { // where a name leads is asked for the requests inside
-		if _, err := x.State.Dialer.Lookup(c.alive, x.Target); err != nil {
+		if _, err := x.State.Dialer.Lookup(c.alive(), x.Target); err != nil {
 			return c.fail(r, err)
 		}
 	}

@@ -43,14 +43,14 @@ func (c *conn) connectOrigin(to egress.Endpoint, r *request) (*egress.Origin, er
 	}
 	if o == nil {
 		var err error
-		if o, err = r.up.Connect(c.alive, c.cfg.Origins, to); err != nil {
+		if o, err = r.up.Connect(c.alive(), c.cfg.Origins, to); err != nil {
 			return nil, err
 		}
 	}
 	r.up.SetOrigin(o)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.alive.Err() != nil {
+	if c.alive().Err() != nil {
 		o.Interrupt()
 		return nil, tunnel.ErrShutdown
 	}
@@ -87,7 +87,7 @@ func (c *conn) ask(r *request, o *egress.Origin) (again bool, end outcome) {
 	keep, err := c.relay(r, o, up, answer)
 	up.stop()
 	switch {
-	case err != nil && c.alive.Err() != nil:
+	case err != nil && c.alive().Err() != nil:
 		x.Fail(tunnel.ErrShutdown)
 	case err != nil && !up.left.Load() && isUpload(up.err):
 		x.Fail(up.err)
@@ -140,7 +140,7 @@ func (c *conn) unanswered(r *request, o *egress.Origin, up *reader, err error) (
 		}
 	}
 	switch {
-	case c.alive.Err() != nil: // that has ended everything
+	case c.alive().Err() != nil: // that has ended everything
 	case up != nil && up.left.Load():
 		x.Fail(exchange.ErrClientClosed)
 		x.Finish(0)
@@ -213,7 +213,7 @@ func (c *conn) relay(r *request, o *egress.Origin, up *reader, a head.Response) 
 		b.length = 0
 	}
 	b.unchunk = b.length == head.Chunked && r.head.Minor == 0
-	keep = !r.head.Close && b.length != head.UntilClose && !b.unchunk && up.drained.Load() && !c.isDraining()
+	keep = !r.head.Close && b.length != head.UntilClose && !b.unchunk && up.drained.Load() && !c.cfg.Conns.Draining()
 	connection := ""
 	if !keep {
 		connection = "close"

@@ -83,7 +83,7 @@ func FuzzConnection(f *testing.F) {
 		c.Close()
 		await(t, "the end", func() bool {
 			tunnels, requests, clients := r.cfg.Pipeline.Limits.Open()
-			return r.Len() == 0 && tunnels == 0 && requests == 0 && clients == 0 && r.cfg.Room.Len() == 0
+			return r.cfg.Conns.Len() == 0 && tunnels == 0 && requests == 0 && clients == 0 && r.cfg.Room.Len() == 0
 		})
 		if n := r.cfg.Pipeline.Panics(); n > 0 {
 			t.Fatalf("%d panics", n)

@@ -109,15 +109,13 @@ func TestPrivateConnection(t *testing.T) {
 		{"after a reload", func(r *rig, c *peer) *peer { r.apply(); return c }, true},
 		{"after another user has signed in", func(r *rig, c *peer) *peer {
 			await(t, "the next request", func() bool {
-				r.mu.Lock()
-				defer r.mu.Unlock()
-				for c := range r.conns {
-					if c.phase == idle {
-						c.owner = "eve"
-						return true
-					}
+				k := r.last.Load()
+				k.mu.Lock()
+				defer k.mu.Unlock()
+				if k.phase == idle {
+					k.owner = "eve"
 				}
-				return false
+				return k.phase == idle
 			})
 			return c
 		}, true},
@@ -361,7 +359,7 @@ func TestSessionDuringShutdown(t *testing.T) {
 	r := start(t, patient)
 	ctx, cancel := context.WithCancel(context.Background())
 	r.l.Close()
-	r.Shutdown(ctx)
+	r.cfg.Conns.Shutdown(ctx)
 	client, server := net.Pipe()
 	defer client.Close()
 	x := r.cfg.Pipeline.Begin(netip.MustParseAddr("127.0.0.1"), "CONNECT", "")
@@ -370,7 +368,7 @@ func TestSessionDuringShutdown(t *testing.T) {
 		defer close(ended)
 		r.ServeSession(server, &exchange.Session{Exchange: x, Accepted: func() {}})
 	}()
-	await(t, "the session", func() bool { return r.Len() == 1 })
+	await(t, "the session", func() bool { return r.cfg.Conns.Len() == 1 })
 	cancel()
 	select {
 	case <-ended:

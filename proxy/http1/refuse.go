@@ -13,7 +13,7 @@ import (
 
 // fail refuses a request that was admitted and failed on the way.
 func (c *conn) fail(r *request, err error) outcome {
-	if c.alive.Err() != nil {
+	if c.alive().Err() != nil {
 		err = tunnel.ErrShutdown
 	}
 	c.x.Fail(err)
@@ -74,7 +74,7 @@ func (c *conn) empty(r *request, status int) outcome {
 // client wants it to, and nothing else speaks against it.
 func (c *conn) send(r *request, status int, h http.Header, body string, keep bool) outcome {
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	keep = keep && !r.head.Close && !c.isDraining()
+	keep = keep && !r.head.Close && !c.cfg.Conns.Draining()
 	if !keep {
 		h.Set("Connection", "close")
 	} else if r.head.Minor == 0 {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 
 	"espalier/policy"
 	"espalier/proxy/accesslog"
+	"espalier/proxy/conns"
 	"espalier/proxy/egress"
 	"espalier/proxy/exchange"
 	"espalier/proxy/hello"
@@ -28,6 +30,7 @@ import (
 	"espalier/proxy/traffic"
 	"espalier/proxy/tunnel"
 	"espalier/proxy/waiting"
+	"espalier/proxy/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -38,6 +41,7 @@ const limit = 30 * time.Second
 // A rig is a running Server, whose clients and origins are on loopback.
 type rig struct {
 	*Server
+	last    atomic.Pointer[conn] // that was accepted
 	t       testing.TB
 	l       net.Listener
 	log     *accesslog.Log
@@ -65,7 +69,7 @@ func start(t testing.TB, times Times, change ...func(*Config, *policy.Config)) *
 		Pipeline: exchange.New(m, r.log, zap.NewNop(), traffic.New()),
 		Origins:  &egress.Origins{Stall: times.Stall},
 		Tunnels:  tunnel.New(tunnel.Config{Idle: times.Stall, HalfClosed: times.HalfClosed, AttemptDelay: time.Second}),
-		Room:     waiting.NewRoom(1000, nil), RefuseTLS: hello.Refuse, Times: times, Ops: zap.NewNop(),
+		Conns:    conns.New(tunnel.ErrShutdown), Room: waiting.NewRoom(1000, nil), RefuseTLS: hello.Refuse, Times: times, Ops: zap.NewNop(),
 	}
 	r.policy = policy.Config{Clients: []string{"loopback"}}
 	for _, f := range change {
@@ -82,7 +86,13 @@ func start(t testing.TB, times Times, change ...func(*Config, *policy.Config)) *
 			if err != nil {
 				return
 			}
-			r.serving.Go(func() { r.Serve(c, netip.MustParseAddr("127.0.0.1")) })
+			k := &conn{Server: r.Server, Conn: wire.New(c, nil), client: netip.MustParseAddr("127.0.0.1")}
+			r.last.Store(k)
+			r.serving.Go(func() {
+				if r.enter(k) {
+					r.serve(k)
+				}
+			})
 		}
 	})
 	t.Cleanup(func() { r.stop() })
@@ -110,7 +120,8 @@ func (r *rig) stop() []accesslog.Record {
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		defer cancel()
 		r.l.Close()
-		r.Shutdown(ctx)
+		r.cfg.Conns.Shutdown(ctx)
+		r.cfg.Origins.Close()
 		r.serving.Wait()
 		r.cfg.Tunnels.Shutdown(ctx)
 		if err := r.log.Close(); err != nil {
@@ -126,8 +137,8 @@ func (r *rig) stop() []accesslog.Record {
 		if n := r.cfg.Pipeline.Panics(); n != r.panics {
 			r.t.Errorf("%d panics, want %d", n, r.panics)
 		}
-		if n := r.cfg.Origins.Len(); n != 0 || r.Len() != 0 {
-			r.t.Errorf("%d connections to origins and %d to clients are left", n, r.Len())
+		if n := r.cfg.Origins.Len(); n != 0 || r.cfg.Conns.Len() != 0 {
+			r.t.Errorf("%d connections to origins and %d to clients are left", n, r.cfg.Conns.Len())
 		}
 	})
 	return r.records

@@ -7,11 +7,11 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
+	"espalier/proxy/conns"
 	"espalier/proxy/egress"
 	"espalier/proxy/exchange"
 	"espalier/proxy/tunnel"
@@ -33,6 +33,7 @@ type Times struct {
 // A Config has what a Server works with. All fields must be set.
 type Config struct {
 	Pipeline *exchange.Pipeline
+	Conns    *conns.Group
 	Origins  *egress.Origins
 	Tunnels  tunnel.Engine
 	// Inspect takes over a CONNECT that was admitted and is to be intercepted, or
@@ -49,23 +50,10 @@ type Config struct {
 // A Server answers clients by HTTP/1. It is safe for concurrent use.
 type Server struct {
 	cfg Config
-
-	alive context.Context // ends when what is left is cut
-	cut   context.CancelFunc
-
-	mu       sync.Mutex
-	conns    map[*conn]struct{}
-	draining bool          // answers end their connections
-	closing  bool          // and those without a request are closed
-	empty    chan struct{} // closed when the last connection ends, while Shutdown waits
 }
 
 // New returns a Server.
-func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, conns: map[*conn]struct{}{}}
-	s.alive, s.cut = context.WithCancel(context.Background())
-	return s
-}
+func New(cfg Config) *Server { return &Server{cfg} }
 
 // Serve answers requests on c until it ends.
 func (s *Server) Serve(c net.Conn, client netip.Addr) {
@@ -103,12 +91,14 @@ func (s *Server) serve(c *conn) {
 	c.Free() // not after a panic, when a reader may still use it
 }
 
+// askGrace is how long a client that has not asked anything may take to while the proxy
+// ends: it has just connected, or got its answer to a CONNECT.
+const askGrace = 5 * time.Second
+
 // enter notes a connection. It reports false, and closes it, if that would end anyway.
 func (s *Server) enter(c *conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.alive.Err() == nil && (!s.closing || c.session != nil || len(c.Unread()) > 0) {
-		s.conns[c] = struct{}{}
+	late := c.session == nil && len(c.Unread()) == 0 && s.cfg.Conns.Stage() >= conns.Closing
+	if !late && s.cfg.Conns.Enter(c) {
 		return true
 	}
 	if c.handed != nil {
@@ -120,86 +110,31 @@ func (s *Server) enter(c *conn) bool {
 }
 
 func (s *Server) leave(c *conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.cfg.Conns.Leave(c)
 	if c.origin != nil { // after a panic
 		c.origin.Interrupt()
 	}
-	delete(s.conns, c)
-	if len(s.conns) == 0 && s.empty != nil {
-		close(s.empty)
-		s.empty = nil
-	}
 }
 
-// Len is the number of connections.
-func (s *Server) Len() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.conns)
-}
-
-// isDraining reports whether answers end their connections.
-func (s *Server) isDraining() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.draining
-}
-
-// askGrace is how long a client that has not asked anything may take to during
-// Shutdown: it has just connected, or got its answer to a CONNECT.
-const askGrace = 5 * time.Second
-
-// Drain tells clients to open another connection: answers from now on end theirs.
-func (s *Server) Drain() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.draining = true
-}
-
-// Shutdown closes connections that wait for another request, lets the others finish
-// theirs, and cuts what is left when ctx ends, then or later. It returns when all have
-// ended. Sessions may begin until ctx ends, and may be waited for by another call.
-func (s *Server) Shutdown(ctx context.Context) {
-	s.mu.Lock()
-	s.draining, s.closing = true, true
-	for c := range s.conns {
-		switch c.phase {
-		case fresh:
-			_ = c.SetReadDeadline(time.Now().Add(askGrace))
-		case idle:
-			_ = c.SetReadDeadline(time.Unix(1, 0)) // so run closes it, which may take time
-		case leaving:
-			c.Halt()
-		}
-	}
-	s.mu.Unlock()
-	s.cfg.Origins.Close()
-	context.AfterFunc(ctx, s.cutAll)
-	for {
-		s.mu.Lock()
-		if len(s.conns) == 0 {
-			s.mu.Unlock()
-			return
-		}
-		if s.empty == nil {
-			s.empty = make(chan struct{})
-		}
-		empty := s.empty
-		s.mu.Unlock()
-		<-empty // another may have come meanwhile
-	}
-}
-
-// cutAll ends what is left, and what comes.
-func (s *Server) cutAll() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.cut()
-	for c := range s.conns {
+// End implements conns.Conn.
+func (c *conn) End(stage conns.Stage) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case stage == conns.Cut:
 		c.Interrupt()
 		if c.origin != nil {
 			c.origin.Interrupt()
 		}
+	case stage < conns.Closing:
+	case c.phase == fresh:
+		_ = c.SetReadDeadline(time.Now().Add(askGrace))
+	case c.phase == idle:
+		_ = c.SetReadDeadline(time.Unix(1, 0)) // so run closes it, which may take time
+	case c.phase == leaving:
+		c.Halt()
 	}
 }
+
+// alive ends when what is left is cut.
+func (s *Server) alive() context.Context { return s.cfg.Conns.Context() }

@@ -5,7 +5,6 @@
 package mitm
 
 import (
-	"context"
 	"crypto/tls"
 	"net"
 	"sync"
@@ -13,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"espalier/proxy/conns"
 	"espalier/proxy/exchange"
 	"espalier/proxy/inspect"
 	"espalier/proxy/tunnel"
@@ -35,38 +35,29 @@ const (
 // A Config has what an Interceptor works with. All fields must be set.
 type Config struct {
 	Pipeline *exchange.Pipeline
-	Tunnels  tunnel.Engine
+	// Conns has the sessions until their record is written or they are tunnels.
+	Conns   *conns.Group
+	Tunnels tunnel.Engine
 	// HTTP1 and HTTP2 serve the requests inside a session until c ends, and close it.
 	HTTP1, HTTP2 func(c net.Conn, ses *exchange.Session)
 	// Idle is how long a tunnel may be silent.
 	Idle time.Duration
 	// Stall is how long a client may take nothing of an answer.
 	Stall time.Duration
-	// Draining reports whether the proxy is about to end.
-	Draining func() bool
-	Ops      *zap.Logger
+	Ops   *zap.Logger
 }
 
 // An Interceptor has the sessions. It is safe for concurrent use.
 type Interceptor struct {
-	cfg   Config
-	alive context.Context // until what is opening is cut
-	cut   context.CancelFunc
+	cfg Config
 
-	mu      sync.Mutex
-	tls     *tls.Config // towards clients
-	tlsOf   *exchange.State
-	opening map[*session]struct{}
-	begun   sync.WaitGroup // those
-	open    sync.WaitGroup // sessions whose record is not written, until they are tunnels
+	mu    sync.Mutex
+	tls   *tls.Config // towards clients
+	tlsOf *exchange.State
 }
 
 // New returns an Interceptor.
-func New(cfg Config) *Interceptor {
-	i := &Interceptor{cfg: cfg, opening: map[*session]struct{}{}}
-	i.alive, i.cut = context.WithCancel(context.Background())
-	return i
-}
+func New(cfg Config) *Interceptor { return &Interceptor{cfg: cfg} }
 
 // tlsFor returns what clients are answered by. Sessions resume within a State. Small
 // records spare a client that is far away a round trip, and cost a dozen times the
@@ -90,13 +81,13 @@ func (i *Interceptor) tlsFor(st *exchange.State) *tls.Config {
 // Take answers a CONNECT that was admitted, x, and sees to what comes of it. It does
 // not block. established is set if the client was told already.
 func (i *Interceptor) Take(x *exchange.Exchange, client net.Conn, established bool) {
-	ses := &session{Conn: client, i: i, established: established, Session: exchange.Session{Exchange: x, Page: x.Decision.Page}}
+	ses := &session{Conn: client, i: i, established: established, Session: exchange.Session{Exchange: x, Page: x.Decision.Page}, opening: true}
 	ses.Accepted = ses.accepted
-	i.open.Add(1)
-	i.begun.Add(1)
-	i.mu.Lock()
-	i.opening[ses] = struct{}{}
-	i.mu.Unlock()
+	if !i.cfg.Conns.Enter(ses) {
+		ses.Fail(tunnel.ErrShutdown)
+		ses.Close()
+		return
+	}
 	go i.run(ses)
 }
 
@@ -123,31 +114,20 @@ func (i *Interceptor) run(ses *session) {
 }
 
 func (i *Interceptor) begin(ses *session) (serve func(), err error) {
-	defer i.begun.Done()
 	defer func() {
-		i.mu.Lock()
-		defer i.mu.Unlock()
-		delete(i.opening, ses)
+		ses.mu.Lock()
+		defer ses.mu.Unlock()
+		ses.opening = false
 	}()
 	return ses.begin()
 }
 
-// Shutdown waits until no session is opening, and closes what is when ctx ends. No
-// session may be taken after it. The requests inside are HTTP1's and HTTP2's to end;
-// Wait waits for the records.
-func (i *Interceptor) Shutdown(ctx context.Context) {
-	stop := context.AfterFunc(ctx, func() {
-		i.cut()
-		i.mu.Lock()
-		defer i.mu.Unlock()
-		for ses := range i.opening {
-			ses.Conn.Close()
-		}
-	})
-	i.begun.Wait()
-	stop()
-	i.cut()
+// End implements conns.Conn: it cuts a session that is opening. The requests inside are
+// HTTP1's and HTTP2's to end.
+func (ses *session) End(stage conns.Stage) {
+	ses.mu.Lock()
+	defer ses.mu.Unlock()
+	if stage == conns.Cut && ses.opening {
+		ses.Conn.Close()
+	}
 }
-
-// Wait returns when every session has its record, or is a tunnel.
-func (i *Interceptor) Wait() { i.open.Wait() }

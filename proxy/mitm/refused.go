@@ -20,7 +20,7 @@ func (ses *session) accepted() {
 // TLS is not HTTP. Browsers close connections that they have opened in advance,
 // too, but not at once.
 func (ses *session) doubt() {
-	if ses.Page || ses.since.IsZero() || ses.asked.Load() || ses.i.cfg.Draining() {
+	if ses.Page || ses.since.IsZero() || ses.asked.Load() || ses.i.cfg.Conns.Draining() {
 		return
 	}
 	switch soon := time.Since(ses.since) < certificateDoubt; {

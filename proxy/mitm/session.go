@@ -44,6 +44,9 @@ type session struct {
 	asked atomic.Bool    // a request has come
 
 	once sync.Once
+
+	mu      sync.Mutex
+	opening bool // until begin has returned
 }
 
 const established = "HTTP/1.1 200 Connection established\r\n\r\n"
@@ -80,8 +83,8 @@ func (ses *session) ready() {
 
 // replay lets Read hand out again what was read.
 func (ses *session) replay() {
-	ses.i.mu.Lock() // Shutdown may be closing it
-	defer ses.i.mu.Unlock()
+	ses.mu.Lock() // End may be closing it
+	defer ses.mu.Unlock()
 	ses.Conn, ses.unread = tunnel.Replay(ses.Conn, ses.unread), nil
 }
 
@@ -186,7 +189,7 @@ func (ses *session) tunnel(d policy.Decision) error {
 		return err
 	}
 	_ = ses.SetDeadline(time.Time{})
-	ses.once.Do(ses.i.open.Done) // the record is the tunnel's
+	ses.once.Do(ses.leave) // the record is the tunnel's
 	ses.i.cfg.Tunnels.Start(tunnel.Tunnel{
 		Client: ses.Conn, Upstream: ses.upstream, Head: ses.unread, Service: ses.Service(), Owner: ses.HandOn(),
 	})
@@ -199,7 +202,7 @@ func (ses *session) dial(to policy.Target) error {
 		return nil
 	}
 	dialing := time.Now()
-	upstream, err := ses.State.Dialer.Dial(ses.i.alive, to)
+	upstream, err := ses.State.Dialer.Dial(ses.i.cfg.Conns.Context(), to)
 	ses.Record.Connect = time.Since(dialing)
 	if err != nil {
 		return err
@@ -211,6 +214,9 @@ func (ses *session) dial(to policy.Target) error {
 	}
 	return nil
 }
+
+// leave tells that the record of the session is written, or a tunnel's.
+func (ses *session) leave() { ses.i.cfg.Conns.Leave(ses) }
 
 // hangUp ends the connection of dial.
 func (ses *session) hangUp() {
@@ -248,7 +254,7 @@ func (ses *session) Close() error {
 	_ = ses.CloseWrite() // a stream of HTTP/2 would be reset
 	err := ses.Conn.Close()
 	ses.once.Do(func() {
-		defer ses.i.open.Done()
+		defer ses.leave()
 		ses.hangUp()
 		ses.Settle()
 		ses.doubt()
