@@ -238,18 +238,10 @@ func (a *app) reloadConfig() error {
 func (a *app) serve(ctx context.Context) error {
 	failed := make(chan error, len(a.proxyOn)+len(a.secureOn)+len(a.publicOn)+len(a.adminOn)+1)
 	for _, l := range a.proxyOn {
-		serve := a.server.Serve
-		if a.passed[l] {
-			serve = a.server.ServeShared
-		}
-		go func() { failed <- serve(l) }()
+		go func() { failed <- a.server.Serve(a.shared(l)) }()
 	}
 	for _, l := range a.secureOn {
-		serve := a.server.ServeTLS
-		if a.passed[l] {
-			serve = a.server.ServeTLSShared
-		}
-		go func() { failed <- serve(l, a.certs.TLS("h2", "http/1.1")) }()
+		go func() { failed <- a.server.ServeTLS(a.shared(l), a.certs.TLS("h2", "http/1.1")) }()
 	}
 	for _, l := range a.publicOn {
 		go func() { failed <- serveHTTP(a.public, a.speaksTLS(l)) }()
@@ -280,6 +272,14 @@ func (a *app) serve(ctx context.Context) error {
 	}
 	a.drain()
 	return err
+}
+
+// shared marks a listener that the next process may take over.
+func (a *app) shared(l net.Listener) net.Listener {
+	if a.passed[l] {
+		return proxy.Shared{Listener: l}
+	}
+	return l
 }
 
 func serveHTTP(s *http.Server, l net.Listener) error {
