@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"espalier/web"
+	"espalier/web/api"
 )
 
 // Dump writes the configuration in force as YAML that Load reads, with the
@@ -24,11 +24,11 @@ func (l *Loaded) Dump(w io.Writer) error {
 }
 
 // Settings returns the values in force, as Dump writes them.
-func (l *Loaded) Settings() []web.Setting {
-	var list []web.Setting
+func (l *Loaded) Settings() []api.Setting {
+	var list []api.Setting
 	leaves(reflect.ValueOf(l.Config).Elem(), "", func(key string, v reflect.Value) {
 		if n := l.lookup(key); n != nil { // else it was left out
-			list = append(list, web.Setting{Key: key, Value: flow(v, key), Origin: n.origin()})
+			list = append(list, api.Setting{Key: key, Value: flow(v, key), Origin: n.origin()})
 		}
 	})
 	return list

@@ -20,6 +20,7 @@ import (
 	"espalier/proxy/accesslog"
 	"espalier/proxy/egress"
 	"espalier/web"
+	"espalier/web/api"
 	"espalier/web/certs"
 	"espalier/web/profile"
 )
@@ -339,7 +340,7 @@ func TestSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := map[string]web.Setting{}
+	got := map[string]api.Setting{}
 	for _, s := range l.Settings() {
 		got[s.Key] = s
 	}

@@ -2,69 +2,89 @@ package web
 
 import (
 	"net/http"
-	"time"
+	"slices"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 
-	"espalier/policy"
+	"espalier/web/api"
 	"espalier/web/console"
+	"espalier/web/server"
 	"espalier/web/signin"
 )
 
-// NewAdmin returns the handler of the admin listeners: the console at /, the API
-// below /api/v1, and /metrics, for whoever has signed in or sends a token. It
-// answers for localhost, the listener's own address and the names of Hosts only,
+// AdminServer returns a server of the admin listeners: the console at /, the API
+// below /api/v1, and /metrics, for identities that have signed in or send a token.
+// It answers for localhost, the listener's own address and the names of Hosts only,
 // takes plain HTTP from this machine only, and lets no page of others change
-// anything. /metrics needs no token where a program on this machine asks.
-func NewAdmin(c Control) http.Handler {
+// anything. /metrics needs no token from a program on this machine. The listeners
+// should be wrapped by hello.NewListener, or hello.NewMux where there is a
+// certificate.
+func AdminServer(c api.Control) *http.Server {
+	return server.New(secured(ownHost(c.Hosts, encrypted(ownOrigin(bounded(adminPaths(c)))))), c.Log)
+}
+
+// ControlServer returns a server of the control socket: the endpoints of the API,
+// and POST /setup. Whoever may open the socket may use all of it.
+func ControlServer(c api.Control) *http.Server {
 	mux := http.NewServeMux()
-	g := &gate{desk: c.Desk, log: c.Log}
-	handleAPI(mux, g, c.endpoints())
-	metrics := promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{ErrorLog: zap.NewStdLog(c.Log)}).ServeHTTP
-	handle(mux, "/metrics", method{"GET", func(w http.ResponseWriter, r *http.Request) {
-		if fromHere(r) {
-			metrics(w, r)
-			return
-		}
-		g.require(signin.Viewer, metrics)(w, r)
-	}})
-	handle(mux, "/assets/{file}", method{"GET", console.ServeAsset})
-	handle(mux, "/signin", method{"GET", g.showSignIn}, method{"POST", g.signIn})
-	handle(mux, "/signout", method{"POST", g.require(signin.Viewer, g.signOut)})
-	handle(mux, "/setup", method{"GET", g.showSetup}, method{"POST", g.setUp})
-	c.handlePages(mux, g)
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		refuse(w, r, http.StatusNotFound, "There is nothing at this path. The console is at /, the metrics are at /metrics.")
-	})
-	return recovered(c.Log, secured(ownHost(c.Hosts, encrypted(ownOrigin(bounded(mux))))))
-}
-
-// Services is the answer of /api/v1/services: what was counted since the
-// process started.
-type Services struct {
-	Since    time.Time `json:"since"`
-	Services []Service `json:"services"`
-}
-
-// Service is what one service has used. Bytes are payload, from (up) and to
-// (down) clients.
-type Service struct {
-	Service  string                  `json:"service"`
-	Name     string                  `json:"name"`
-	Up       int64                   `json:"up"`
-	Down     int64                   `json:"down"`
-	Tunnels  int64                   `json:"tunnels"`
-	Requests map[policy.Action]int64 `json:"requests"`
-}
-
-func (s Source) services() Services {
-	answer := Services{Since: s.Status().Started, Services: []Service{}}
-	for _, x := range s.Services() {
-		answer.Services = append(answer.Services, Service{
-			Service: x.Service, Name: console.ServiceName(x.Service),
-			Up: x.Up, Down: x.Down, Tunnels: x.Tunnels, Requests: x.Requests,
-		})
+	for _, e := range append(c.Endpoints(), c.Setup()) {
+		mux.HandleFunc(e.Method+" "+e.Path, e.Serve)
 	}
-	return answer
+	return server.New(mux, c.Log)
+}
+
+// methods are the handlers of a path by method.
+type methods map[string]http.HandlerFunc
+
+func adminPaths(c api.Control) *http.ServeMux {
+	g := &gate{desk: c.Desk, log: c.Log}
+	paths := map[string]methods{
+		"/metrics":       {"GET": g.metrics(promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{ErrorLog: zap.NewStdLog(c.Log)}).ServeHTTP)},
+		"/assets/{file}": {"GET": console.ServeAsset},
+		"/signin":        {"GET": g.showSignIn, "POST": g.signIn},
+		"/signout":       {"POST": g.require(signin.Viewer, g.signOut)},
+		"/setup":         {"GET": g.showSetup, "POST": g.setUp},
+		"/preferences":   {"POST": setPreferences},
+	}
+	add := func(prefix string, list []api.Endpoint) {
+		for _, e := range list {
+			if paths[prefix+e.Path] == nil {
+				paths[prefix+e.Path] = methods{}
+			}
+			paths[prefix+e.Path][e.Method] = g.require(e.Role, e.Serve)
+		}
+	}
+	add(api.Prefix, c.Endpoints())
+	add("", console.Endpoints(c))
+	mux := http.NewServeMux()
+	for path, m := range paths {
+		mux.HandleFunc(path, m.serve)
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		server.Refuse(w, r, http.StatusNotFound, "There is nothing at this path. The console is at /, the metrics are at /metrics.")
+	})
+	return mux
+}
+
+// serve answers HEAD as GET, and refuses every other method.
+func (m methods) serve(w http.ResponseWriter, r *http.Request) {
+	var allow []string
+	for name := range m {
+		allow = append(allow, name)
+		if name == http.MethodGet {
+			allow = append(allow, http.MethodHead)
+		}
+	}
+	slices.Sort(allow)
+	switch {
+	case m[r.Method] != nil:
+		m[r.Method](w, r)
+	case slices.Contains(allow, r.Method):
+		m[http.MethodGet](w, r)
+	default:
+		w.Header().Set("Allow", strings.Join(allow, ", "))
+		server.Refuse(w, r, http.StatusMethodNotAllowed, "Only "+strings.Join(allow, " and ")+" are allowed here.")
+	}
 }

@@ -24,30 +24,33 @@ import (
 	"espalier/policy/lists"
 	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
+	"espalier/web/api"
+	"espalier/web/public"
+	"espalier/web/server"
 	"espalier/web/signin"
 )
 
 // testStatus is what the process of these tests says of itself.
-func testStatus() Status {
-	return Status{
+func testStatus() api.Status {
+	return api.Status{
 		Version: "v1.2.3", Node: "proxy-1", Started: time.Now().Add(-90 * time.Minute),
-		Listeners: []Listener{{"proxy", "[::]:3128"}},
+		Listeners: []api.Listener{{Purpose: "proxy", Address: "[::]:3128"}},
 		PACURL:    "http://192.0.2.10:8080/proxy.pac", Proxy: "192.0.2.10:3128", Tunnels: 3,
-		Reload: Reload{OK: true, File: "espalier.yaml", Time: time.Now(), Loaded: time.Unix(1_700_000_000, 0)},
+		Reload: api.Reload{OK: true, File: "espalier.yaml", Time: time.Now(), Loaded: time.Unix(1_700_000_000, 0)},
 	}
 }
 
 // adminServer serves the admin handler for a status and counters, to a client
 // that sends the token of an admin.
-func adminServer(t *testing.T, status func() Status, counters *traffic.Counters) *httptest.Server {
+func adminServer(t *testing.T, status func() api.Status, counters *traffic.Counters) *httptest.Server {
 	t.Helper()
 	c := testControl()
 	c.Status, c.Services = status, counters.Snapshot
-	c.Metrics = NewRegistry("v1.2.3", func() Reload { return status().Reload }, counters)
+	c.Metrics = NewRegistry("v1.2.3", func() api.Reload { return status().Reload }, counters)
 	return serveAdmin(t, c)
 }
 
-func serveAdmin(t *testing.T, c Control) *httptest.Server {
+func serveAdmin(t *testing.T, c api.Control) *httptest.Server {
 	t.Helper()
 	dir := t.TempDir()
 	token, err := signin.CreateToken(dir, "test", signin.Admin, 0)
@@ -63,7 +66,7 @@ func serveAdmin(t *testing.T, c Control) *httptest.Server {
 	}
 	c.Desk = signin.NewDesk(dir, time.Now)
 	c.Desk.SetUsers(os.DevNull, users)
-	srv := httptest.NewServer(NewAdmin(c))
+	srv := httptest.NewServer(AdminServer(c).Handler)
 	t.Cleanup(srv.Close)
 	srv.Client().Transport = bearer{token, dir, srv.Client().Transport}
 	return srv
@@ -148,7 +151,7 @@ func TestAdminPaths(t *testing.T) {
 				t.Error("a cookie, or an origin is allowed")
 			}
 			if tt.contentType == "application/problem+json" {
-				var p Problem
+				var p server.Problem
 				if err := json.Unmarshal([]byte(body), &p); err != nil || p.Status != tt.status || p.Title == "" || p.Detail == "" {
 					t.Errorf("%v: %s", err, body)
 				}
@@ -194,16 +197,16 @@ func TestIsAddress(t *testing.T) {
 func TestStatusAPI(t *testing.T) {
 	st := testStatus()
 	st.Reload.OK, st.Reload.Problems = false, []string{"espalier.yaml:3:1: pacc: unknown key"}
-	srv := adminServer(t, func() Status { return st }, traffic.New())
+	srv := adminServer(t, func() api.Status { return st }, traffic.New())
 	_, body := get(t, srv, "GET", "/api/v1/status", "")
-	var got Status
+	var got api.Status
 	if err := json.Unmarshal([]byte(body), &got); err != nil {
 		t.Fatal(err)
 	}
 	if got.UptimeSeconds < 90*60 || got.Go == "" || got.PACURL != st.PACURL || got.Reload.OK || got.Reload.Problems[0] != st.Reload.Problems[0] {
 		t.Error(body)
 	}
-	st = Status{}
+	st = api.Status{}
 	if _, body := get(t, srv, "GET", "/api/v1/status", ""); strings.Contains(body, "null") {
 		t.Errorf("null in place of an empty list: %s", body)
 	}
@@ -218,7 +221,7 @@ func TestServicesAPI(t *testing.T) {
 	push.Request(policy.Tunnel)
 	srv := adminServer(t, testStatus, c)
 	_, body := get(t, srv, "GET", "/api/v1/services", "")
-	var got Services
+	var got api.Services
 	if err := json.Unmarshal([]byte(body), &got); err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +237,7 @@ func TestServicesAPI(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	st := testStatus()
 	c := traffic.New()
-	srv := adminServer(t, func() Status { return st }, c)
+	srv := adminServer(t, func() api.Status { return st }, c)
 	metrics := func() string {
 		resp, body := get(t, srv, "GET", "/metrics", "")
 		if resp.StatusCode != 200 {
@@ -266,7 +269,7 @@ func TestMetrics(t *testing.T) {
 func TestPanicIsAnswered(t *testing.T) {
 	core, ops := observer.New(zap.ErrorLevel)
 	c := testControl()
-	c.Status, c.Log = func() Status { panic("no status") }, zap.New(core)
+	c.Status, c.Log = func() api.Status { panic("no status") }, zap.New(core)
 	srv := serveAdmin(t, c)
 	for _, path := range []string{"/", "/api/v1/status"} {
 		if resp, body := get(t, srv, "GET", path, ""); resp.StatusCode != 500 || strings.Contains(body, "no status") {
@@ -281,7 +284,7 @@ func TestPanicIsAnswered(t *testing.T) {
 func TestOverviewPage(t *testing.T) {
 	st := testStatus()
 	c := traffic.New()
-	srv := adminServer(t, func() Status { return st }, c)
+	srv := adminServer(t, func() api.Status { return st }, c)
 	page := func() string {
 		_, body := get(t, srv, "GET", "/", "")
 		return body
@@ -322,15 +325,15 @@ func TestOverviewPage(t *testing.T) {
 	st.Draining, st.PACURL = true, ""
 	st.Node = `<script>alert(1)</script>`
 	st.Reload.OK, st.Reload.Problems = false, []string{`espalier.yaml:3:1: "<b>" is no host`}
-	st.AccessLog = AccessLog{Error: "no space left on <device>", Since: time.Now(), Lost: 12}
-	st.CA = &CA{NotAfter: time.Now(), Warnings: []string{"the CA expires in 7 days <soon>"}}
+	st.AccessLog = api.AccessLog{Error: "no space left on <device>", Since: time.Now(), Lost: 12}
+	st.CA = &api.CA{NotAfter: time.Now(), Warnings: []string{"the CA expires in 7 days <soon>"}}
 	bad := page()
 	contains("in trouble", bad, true, "log cannot be written", "on &lt;device&gt;</code>", "12 have been lost since the start", "is draining", "not taken over", "&lt;b&gt;", "No PAC script is served", "Last reload failed",
 		"The interception CA needs attention", "<li>the CA expires in 7 days &lt;soon&gt;</li>")
 	contains("in trouble", bad, false, "<script>", "<b>")
 
 	st.PACProxies = []health.Status{{Proxy: "a.example:3128", Up: true}, {Proxy: "b.example:3128", Since: time.Now(), Error: "connection <refused>"}}
-	st.PACFetches = []PACFetches{{Site: "north", Agent: "apple", Count: 1234, Last: time.Now().Add(-time.Minute)}}
+	st.PACFetches = []public.Fetches{{Site: "north", Agent: "apple", Count: 1234, Last: time.Now().Add(-time.Minute)}}
 	st.Lists = []lists.Status{
 		{Name: "ads", Source: "https://lists.example/ads", Entries: 1_234_567, BadLines: 1200, Loaded: time.Now().Add(-2 * time.Hour)},
 		{Name: "old", Source: "https://lists.example/old", Entries: 2, Loaded: time.Now().Add(-99 * time.Hour), Stale: true, Error: "no <answer>"},
@@ -343,7 +346,7 @@ func TestOverviewPage(t *testing.T) {
 	contains("without fetches", busy, false, "Not every proxy", "Who fetches")
 	contains("without lists", busy, false, "Lists</h2>", "Matches nothing yet")
 
-	st.AccessLog = AccessLog{Lost: 12}
+	st.AccessLog = api.AccessLog{Lost: 12}
 	over := page()
 	contains("after the trouble", over, true, "Access records have been lost", "12 since the start")
 	contains("after the trouble", over, false, "cannot be written")

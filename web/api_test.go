@@ -32,12 +32,14 @@ import (
 	"espalier/proxy/accesslog"
 	"espalier/proxy/egress"
 	"espalier/proxy/traffic"
+	"espalier/web/api"
 	"espalier/web/explain"
+	"espalier/web/server"
 	"espalier/web/signin"
 )
 
 var document = sync.OnceValues(func() (*openapi3.T, error) {
-	return openapi3.NewLoader().LoadFromData(openAPI())
+	return openapi3.NewLoader().LoadFromData(api.OpenAPI())
 })
 
 func loadDocument(t *testing.T) *openapi3.T {
@@ -67,11 +69,11 @@ func TestOpenAPI(t *testing.T) {
 			}
 		}
 	}
-	for _, e := range testControl().endpoints() {
-		want = append(want, e.method+" "+e.path)
-		op := doc.Paths.Value(e.path).GetOperation(e.method)
-		if op != nil && (e.role == signin.Admin) != strings.Contains(op.Description, "Takes the role admin.") {
-			t.Errorf("%s %s: the role is %s", e.method, e.path, e.role)
+	for _, e := range testControl().Endpoints() {
+		want = append(want, e.Method+" "+e.Path)
+		op := doc.Paths.Value(e.Path).GetOperation(e.Method)
+		if op != nil && (e.Role == signin.Admin) != strings.Contains(op.Description, "Takes the role admin.") {
+			t.Errorf("%s %s: the role is %s", e.Method, e.Path, e.Role)
 		}
 	}
 	slices.Sort(have)
@@ -85,12 +87,12 @@ func TestOpenAPI(t *testing.T) {
 // the document.
 type apiTest struct {
 	*testing.T
-	control Control
+	control api.Control
 	srv     *httptest.Server
 	data    string
 }
 
-func newAPI(t *testing.T, change func(*Control)) *apiTest {
+func newAPI(t *testing.T, change func(*api.Control)) *apiTest {
 	t.Helper()
 	a := &apiTest{T: t, data: t.TempDir()}
 	a.control = testControl()
@@ -101,8 +103,8 @@ func newAPI(t *testing.T, change func(*Control)) *apiTest {
 	}
 	a.control.Store = store
 	a.control.Explainer = func() *explain.Explainer { return x }
-	a.control.Settings = func() []Setting {
-		return []Setting{{"egress.parent", "http://u:xxxxx@parent.example:3128", "espalier.yaml:3"}}
+	a.control.Settings = func() []api.Setting {
+		return []api.Setting{{Key: "egress.parent", Value: "http://u:xxxxx@parent.example:3128", Origin: "espalier.yaml:3"}}
 	}
 	if change != nil {
 		change(&a.control)
@@ -170,7 +172,7 @@ func (a *apiTest) ask(method, path string, form url.Values, status int, answer a
 	if form != nil {
 		body = strings.NewReader(form.Encode())
 	}
-	req, err := http.NewRequest(method, a.srv.URL+apiPrefix+path, body)
+	req, err := http.NewRequest(method, a.srv.URL+api.Prefix+path, body)
 	if err != nil {
 		a.Fatal(err)
 	}
@@ -244,7 +246,7 @@ func init() {
 func TestProcessAPI(t *testing.T) {
 	reloaded, drained := 0, 0
 	var reload error
-	a := newAPI(t, func(c *Control) {
+	a := newAPI(t, func(c *api.Control) {
 		c.Reload = func() error { reloaded++; return reload }
 		c.Drain = func() { drained++ }
 		c.RefreshLists = func(_ context.Context, name string) error {
@@ -254,19 +256,19 @@ func TestProcessAPI(t *testing.T) {
 			return nil
 		}
 	})
-	a.ask("GET", "/status", nil, 200, &Status{})
-	a.ask("GET", "/services", nil, 200, &Services{})
-	a.ask("GET", "/lists", nil, 200, &Lists{})
-	a.ask("GET", "/inspect/exceptions", nil, 200, &ExceptionList{})
+	a.ask("GET", "/status", nil, 200, &api.Status{})
+	a.ask("GET", "/services", nil, 200, &api.Services{})
+	a.ask("GET", "/lists", nil, 200, &api.Lists{})
+	a.ask("GET", "/inspect/exceptions", nil, 200, &api.ExceptionList{})
 	a.ask("GET", "/openapi.json", nil, 200, new(any))
-	var in Settings
+	var in api.Settings
 	a.ask("GET", "/config", nil, 200, &in)
 	if len(in.Settings) != 1 || in.Settings[0].Key != "egress.parent" || in.File != "espalier.yaml" {
 		t.Errorf("%+v", in)
 	}
 	a.ask("POST", "/reload", nil, 204, nil)
 	reload = fmt.Errorf("espalier.yaml:1:1: a: bad\nespalier.yaml:2:1: b: worse")
-	var p Problem
+	var p server.Problem
 	a.ask("POST", "/reload", nil, 422, &p)
 	if len(p.Problems) != 2 || reloaded != 2 {
 		t.Errorf("%+v", p)
@@ -276,11 +278,11 @@ func TestProcessAPI(t *testing.T) {
 		t.Errorf("drained %d times", drained)
 	}
 	a.ask("POST", "/lists/refresh?name=ads", nil, 204, nil)
-	a.ask("POST", "/lists/refresh", nil, 502, &Problem{})
+	a.ask("POST", "/lists/refresh", nil, 502, &server.Problem{})
 	a.ask("POST", "/inspect/exceptions/accept?host=app.example", nil, 204, nil)
-	a.ask("POST", "/inspect/exceptions/forget?host=other.example", nil, 404, &Problem{})
-	a.ask("GET", "/nothing", nil, 404, &Problem{})
-	a.ask("GET", "/reload", nil, 405, &Problem{})
+	a.ask("POST", "/inspect/exceptions/forget?host=other.example", nil, 404, &server.Problem{})
+	a.ask("GET", "/nothing", nil, 404, &server.Problem{})
+	a.ask("GET", "/reload", nil, 405, &server.Problem{})
 }
 
 // testRecords are n records a second apart, the last one now.
@@ -302,7 +304,7 @@ func TestLogsAPI(t *testing.T) {
 	a := newAPI(t, nil)
 	records := testRecords(25)
 	a.add(records...)
-	var page LogPage
+	var page api.LogPage
 	a.ask("GET", "/logs", nil, 200, &page)
 	if len(page.Records) != 25 || page.Next.String() != "" || page.Records[0].ID != records[24].ID {
 		t.Errorf("%d records, %q", len(page.Records), page.Next)
@@ -342,7 +344,7 @@ func TestLogsAPI(t *testing.T) {
 		t.Errorf("%+v", rec)
 	}
 	for path, want := range map[string]int{"/logs/0000000000000": 404, "/logs/x": 404, "/logs/%2e%2e": 404} {
-		a.ask("GET", path, nil, want, &Problem{})
+		a.ask("GET", path, nil, want, &server.Problem{})
 	}
 	lines := strings.Split(strings.TrimSpace(a.ask("GET", "/logs?format=jsonl&order=oldest", nil, 200, nil)), "\n")
 	if len(lines) != 25 || json.Unmarshal([]byte(lines[24]), &rec) != nil || rec.ID != records[24].ID {
@@ -353,7 +355,7 @@ func TestLogsAPI(t *testing.T) {
 		t.Errorf("%q, %v", rows, err)
 	}
 
-	var sums TrafficAnswer
+	var sums api.TrafficAnswer
 	a.ask("GET", "/traffic?since=1h", nil, 200, &sums)
 	var up, down, requests int64
 	for _, r := range sums.Rows {
@@ -387,7 +389,7 @@ func TestLogsAPI(t *testing.T) {
 		{"/events?tail=2", "tail: "},
 		{"/events?nothing=2", `there is no parameter "nothing"`},
 	} {
-		var p Problem
+		var p server.Problem
 		a.ask("GET", bad.path, nil, 400, &p)
 		if !strings.HasPrefix(p.Detail, bad.say) && (len(p.Problems) != 1 || !strings.HasPrefix(p.Problems[0], bad.say)) {
 			t.Errorf("%s: %+v", bad.path, p)
@@ -396,9 +398,9 @@ func TestLogsAPI(t *testing.T) {
 }
 
 func TestLogsAPIWithoutStore(t *testing.T) {
-	a := newAPI(t, func(c *Control) { c.Store = nil })
+	a := newAPI(t, func(c *api.Control) { c.Store = nil })
 	for _, path := range []string{"/logs", "/logs/0000000000000", "/traffic", "/events?tail=1"} {
-		a.ask("GET", path, nil, 404, &Problem{})
+		a.ask("GET", path, nil, 404, &server.Problem{})
 	}
 }
 
@@ -423,7 +425,7 @@ func TestExplainAPI(t *testing.T) {
 		"/explain": "url: is missing", "/explain?url=ftp://a.example/": "url: only http", "/explain?url=a..b": "url: ",
 		"/explain?url=a.example&client=x": "client: ", "/explain?url=a.example&group=staff": "group: needs user", "/explain?uri=a.example": "there is no parameter",
 	} {
-		var p Problem
+		var p server.Problem
 		a.ask("GET", path, nil, 400, &p)
 		if !strings.HasPrefix(p.Detail, say) {
 			t.Errorf("%s: %+v", path, p)
@@ -433,7 +435,7 @@ func TestExplainAPI(t *testing.T) {
 
 func TestPACAPI(t *testing.T) {
 	a := newAPI(t, nil)
-	var script PACScript
+	var script api.PACScript
 	a.ask("GET", "/pac", nil, 200, &script)
 	if script.Site != "" || !slices.Equal(script.Sites, []string{"north"}) || script.Bytes != len(script.Script) || !strings.Contains(script.Script, "proxy.example:3128") {
 		t.Errorf("%+v", script)
@@ -444,23 +446,23 @@ func TestPACAPI(t *testing.T) {
 			t.Errorf("%s: %+v", q, script)
 		}
 	}
-	var answers PACAnswers
+	var answers api.PACAnswers
 	a.ask("GET", "/pac/eval?url=https://gs.apple.com/&url=site.example&client=10.1.2.3", nil, 200, &answers)
 	if answers.Site != "north" || len(answers.Answers) != 2 || answers.Answers[0].Answer != "PROXY north.example:3128; DIRECT" || answers.Answers[1].Host != "site.example" {
 		t.Errorf("%+v", answers)
 	}
-	a.ask("GET", "/pac?site=south", nil, 404, &Problem{})
-	a.ask("GET", "/pac?client=x", nil, 400, &Problem{})
-	a.ask("GET", "/pac?script=x", nil, 400, &Problem{})
-	a.ask("GET", "/pac/eval", nil, 400, &Problem{})
-	a.ask("GET", "/pac/eval?"+strings.Repeat("url=a.example&", maxURLs+1), nil, 400, &Problem{})
-	a.ask("GET", "/pac/eval?url=a..b", nil, 400, &Problem{})
+	a.ask("GET", "/pac?site=south", nil, 404, &server.Problem{})
+	a.ask("GET", "/pac?client=x", nil, 400, &server.Problem{})
+	a.ask("GET", "/pac?script=x", nil, 400, &server.Problem{})
+	a.ask("GET", "/pac/eval", nil, 400, &server.Problem{})
+	a.ask("GET", "/pac/eval?"+strings.Repeat("url=a.example&", api.MaxURLs+1), nil, 400, &server.Problem{})
+	a.ask("GET", "/pac/eval?url=a..b", nil, 400, &server.Problem{})
 }
 
 // watch opens an event stream, and returns what calls its events.
 func (a *apiTest) watch(ctx context.Context, path string) (*http.Response, func() (name, data string)) {
 	a.Helper()
-	req, err := http.NewRequestWithContext(ctx, "GET", a.srv.URL+apiPrefix+path, nil)
+	req, err := http.NewRequestWithContext(ctx, "GET", a.srv.URL+api.Prefix+path, nil)
 	if err != nil {
 		a.Fatal(err)
 	}
@@ -487,7 +489,7 @@ func (a *apiTest) watch(ctx context.Context, path string) (*http.Response, func(
 
 func TestEvents(t *testing.T) {
 	counters := traffic.New()
-	a := newAPI(t, func(c *Control) { c.Services = counters.Snapshot })
+	a := newAPI(t, func(c *api.Control) { c.Services = counters.Snapshot })
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	a.add(testRecords(3)...) // from before are not told of
@@ -500,7 +502,7 @@ func TestEvents(t *testing.T) {
 	push.TunnelOpened()
 	push.Request(policy.Tunnel)
 	name, data := next()
-	var got Throughput
+	var got api.Throughput
 	if err := json.Unmarshal([]byte(data), &got); err != nil || name != "traffic" || got.Seconds <= 0 || got.Tunnels != 1 || len(got.Services) != 1 || got.Services[0].Service != catalog.Push {
 		t.Fatalf("%s %s %v", name, data, err)
 	}
@@ -511,7 +513,7 @@ func TestEvents(t *testing.T) {
 	for name != "records" {
 		name, data = next()
 	}
-	var records Records
+	var records api.Records
 	if err := json.Unmarshal([]byte(data), &records); err != nil || len(records.Records) != 1 || records.Records[0].Action != policy.Deny {
 		t.Errorf("%s %v", data, err)
 	}
@@ -533,14 +535,14 @@ func TestEventsEnd(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var ends []func() (string, string)
-	for range maxOwnStreams {
+	for range api.MaxOwnStreams {
 		resp, next := a.watch(ctx, "/events")
 		if resp.StatusCode != 200 {
 			t.Fatal(resp.Status)
 		}
 		ends = append(ends, next)
 	}
-	var p Problem
+	var p server.Problem
 	a.ask("GET", "/events", nil, 503, &p)
 	if err := signin.RevokeToken(a.tokenDir(), "test"); err != nil {
 		t.Fatal(err)

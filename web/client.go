@@ -12,6 +12,10 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+
+	"espalier/proxy/inspect"
+	"espalier/web/api"
+	"espalier/web/server"
 )
 
 // ErrNotRunning is returned, wrapped, where nobody answers at a control socket.
@@ -43,20 +47,20 @@ func NewControlClient(dataDir string) *ControlClient {
 }
 
 // Status asks what the process says of itself.
-func (c *ControlClient) Status(ctx context.Context) (Status, error) {
-	var st Status
+func (c *ControlClient) Status(ctx context.Context) (api.Status, error) {
+	var st api.Status
 	err := c.do(ctx, http.MethodGet, "/status", &st)
 	return st, err
 }
 
 // Reload lets the process read its configuration again. Where that is not taken
-// over the error is a *Problem that says why.
+// over the error is a *server.Problem that says why.
 func (c *ControlClient) Reload(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, "/reload", nil)
 }
 
 // RefreshLists lets the process read the list of that name from its source, all
-// where it is empty, and waits for it. Where that fails the error is a *Problem
+// where it is empty, and waits for it. Where that fails the error is a *server.Problem
 // that says why.
 func (c *ControlClient) RefreshLists(ctx context.Context, name string) error {
 	return c.do(ctx, http.MethodPost, "/lists/refresh?name="+url.QueryEscape(name), nil)
@@ -64,7 +68,7 @@ func (c *ControlClient) RefreshLists(ctx context.Context, name string) error {
 
 // RenewTLS lets the process obtain the listeners' certificates anew, revoke those
 // before if that is asked for, and waits for it. Where that fails the error is a
-// *Problem that says why.
+// *server.Problem that says why.
 func (c *ControlClient) RenewTLS(ctx context.Context, revoke bool) error {
 	return c.do(ctx, http.MethodPost, "/tls/renew?revoke="+strconv.FormatBool(revoke), nil)
 }
@@ -76,11 +80,24 @@ func (c *ControlClient) Drain(ctx context.Context) error {
 }
 
 // SetupLink asks for a link that lets a browser make the console's first user.
-// Where there are users already the error is a *Problem.
-func (c *ControlClient) SetupLink(ctx context.Context) (SetupLink, error) {
-	var link SetupLink
+// Where there are users already the error is a *server.Problem.
+func (c *ControlClient) SetupLink(ctx context.Context) (api.SetupLink, error) {
+	var link api.SetupLink
 	err := c.do(ctx, http.MethodPost, "/setup", &link)
 	return link, err
+}
+
+// Exceptions asks for the hosts whose clients refuse interception.
+func (c *ControlClient) Exceptions(ctx context.Context) ([]inspect.Exception, error) {
+	var list api.ExceptionList
+	err := c.do(ctx, http.MethodGet, "/inspect/exceptions", &list)
+	return list.Exceptions, err
+}
+
+// ChangeException does one of api.AcceptException, RefuseException and
+// ForgetException with a host.
+func (c *ControlClient) ChangeException(ctx context.Context, do, host string) error {
+	return c.do(ctx, http.MethodPost, "/inspect/exceptions/"+do+"?"+url.Values{"host": {host}}.Encode(), nil)
 }
 
 func (c *ControlClient) do(ctx context.Context, method, path string, answer any) error {
@@ -107,7 +124,7 @@ func (c *ControlClient) do(ctx context.Context, method, path string, answer any)
 		return fmt.Errorf("%s: %w", c.path, err)
 	}
 	if resp.StatusCode >= 400 {
-		p := &Problem{Title: resp.Status, Status: resp.StatusCode}
+		p := &server.Problem{Title: resp.Status, Status: resp.StatusCode}
 		_ = json.Unmarshal(body, p) // where it is none, the status says enough
 		return p
 	}

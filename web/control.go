@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -17,52 +16,6 @@ const controlSocket = "espalier.sock"
 
 // ControlPath is where a process with that data directory is controlled.
 func ControlPath(dataDir string) string { return filepath.Join(dataDir, controlSocket) }
-
-// Control is what the control socket and administrators can do beside what
-// Source shows. All may be called several times, by several goroutines.
-type Control struct {
-	Source
-	// Reload reads the configuration again and returns why it was not taken over,
-	// a problem a line.
-	Reload func() error
-	// RefreshLists reads the list of that name from its source now, all where it is
-	// empty, and returns what went wrong, a list a line.
-	RefreshLists func(ctx context.Context, name string) error
-	// RenewTLS obtains the listeners' certificates anew, and revokes those before if
-	// that is asked for; certs.ErrNotACME where there is no authority.
-	RenewTLS func(ctx context.Context, revoke bool) error
-	// Drain starts draining and returns at once.
-	Drain func()
-	// SetupLink returns the URL that lets a browser make the console's first user,
-	// good once and until then; signin.ErrUsers where there are users.
-	SetupLink func() (url string, until time.Time, err error)
-
-	streams *streams // set by endpoints
-}
-
-// NewControl returns the handler of the control socket: the endpoints of the API,
-// and POST /setup. Whoever may open the socket may use all of it.
-func NewControl(c Control) http.Handler {
-	mux := http.NewServeMux()
-	for _, e := range c.endpoints() {
-		mux.HandleFunc(e.method+" "+e.path, e.serve)
-	}
-	mux.HandleFunc("POST /setup", func(w http.ResponseWriter, _ *http.Request) {
-		url, until, err := c.SetupLink()
-		if err != nil {
-			writeProblem(w, http.StatusConflict, err.Error())
-			return
-		}
-		writeJSON(w, http.StatusOK, "application/json", SetupLink{url, until})
-	})
-	return recovered(c.Log, mux)
-}
-
-// SetupLink is the answer of POST /setup on the control socket.
-type SetupLink struct {
-	URL   string    `json:"url"`
-	Until time.Time `json:"until"`
-}
 
 // ErrRunning says that a process answers at the control socket.
 var ErrRunning = errors.New("another espalier runs with this data directory")

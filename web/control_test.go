@@ -18,6 +18,8 @@ import (
 
 	"espalier/proxy/doctor"
 	"espalier/proxy/traffic"
+	"espalier/web/api"
+	"espalier/web/server"
 	"espalier/web/signin"
 )
 
@@ -33,25 +35,23 @@ func shortDir(t *testing.T) string {
 }
 
 // serveControl serves c in dir until the returned function is called.
-func serveControl(t *testing.T, dir string, c Control) (stop func()) {
+func serveControl(t *testing.T, dir string, c api.Control) (stop func()) {
 	t.Helper()
 	l, err := ListenControl(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &http.Server{Handler: NewControl(c)}
+	srv := ControlServer(c)
 	done := make(chan struct{})
 	go func() { defer close(done); srv.Serve(l) }()
 	return func() { srv.Close(); <-done }
 }
 
-func testControl() Control {
-	return Control{
-		Source: Source{
-			Status: testStatus, Services: traffic.New().Snapshot, Metrics: prometheus.NewRegistry(),
-			Doctor: doctor.NewRunner(func() (*doctor.Doctor, error) { return nil, errors.New("there is none here") }),
-			Hosts:  func() []string { return []string{"console.school.example"} }, Log: zap.NewNop(),
-		},
+func testControl() api.Control {
+	return api.Control{
+		Status: testStatus, Services: traffic.New().Snapshot, Metrics: prometheus.NewRegistry(),
+		Doctor: doctor.NewRunner(func() (*doctor.Doctor, error) { return nil, errors.New("there is none here") }),
+		Hosts:  func() []string { return []string{"console.school.example"} }, Log: zap.NewNop(),
 		Reload: func() error { return nil }, Drain: func() {},
 		RefreshLists: func(context.Context, string) error { return nil },
 		SetupLink:    func() (string, time.Time, error) { return "", time.Time{}, signin.ErrUsers },
@@ -83,7 +83,7 @@ func TestControl(t *testing.T) {
 		t.Errorf("%d reloads, %v", reloads, err)
 	}
 	reload = errors.New("espalier.yaml:1:1: a: bad\nespalier.yaml:2:1: b: worse")
-	var p *Problem
+	var p *server.Problem
 	if err := client.Reload(ctx); !errors.As(err, &p) || p.Status != 422 || strings.Join(p.Problems, "\n") != reload.Error() {
 		t.Errorf("%#v", err)
 	}
@@ -107,7 +107,7 @@ func TestControlMethods(t *testing.T) {
 	defer serveControl(t, dir, c)()
 	client := NewControlClient(dir)
 	for path, want := range map[string]int{"/reload": 405, "/drain": 405, "/": 404} {
-		var p *Problem
+		var p *server.Problem
 		if err := client.do(context.Background(), "GET", path, nil); !errors.As(err, &p) || p.Status != want {
 			t.Errorf("GET %s: %v", path, err)
 		}

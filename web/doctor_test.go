@@ -7,12 +7,14 @@ import (
 	"espalier/policy/catalog"
 	"espalier/proxy/doctor"
 	"espalier/proxy/egress"
+	"espalier/web/api"
+	"espalier/web/server"
 )
 
 // An examination is started by one request, and its report stays to be had.
 func TestDoctorAPI(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
-	a := newAPI(t, func(c *Control) {
+	a := newAPI(t, func(c *api.Control) {
 		c.Doctor = doctor.NewRunner(func() (*doctor.Doctor, error) {
 			entered <- struct{}{}
 			<-leave
@@ -33,7 +35,7 @@ func TestDoctorAPI(t *testing.T) {
 		a.ask("POST", "/doctor", nil, 200, &report)
 	}()
 	<-entered
-	a.ask("POST", "/doctor", nil, 409, &Problem{})
+	a.ask("POST", "/doctor", nil, 409, &server.Problem{})
 	close(leave)
 	<-done
 	a.ask("GET", "/doctor", nil, 200, &after)

@@ -10,6 +10,7 @@ import (
 
 	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
+	"espalier/web/api"
 )
 
 func TestExceptions(t *testing.T) {
@@ -40,11 +41,11 @@ func TestExceptions(t *testing.T) {
 		return strings.Join(out, ", ")
 	}
 	for _, tt := range []struct{ do, host, err, want string }{
-		{AcceptException, "App.Example.", "", "app.example accepted"},
-		{RefuseException, "app.example", "", "app.example refused"},
-		{ForgetException, "app.example", "", ""},
-		{ForgetException, "app.example", "app.example is not among the exceptions", ""},
-		{AcceptException, "a..b", "the host is none: host has an empty label", ""},
+		{api.AcceptException, "App.Example.", "", "app.example accepted"},
+		{api.RefuseException, "app.example", "", "app.example refused"},
+		{api.ForgetException, "app.example", "", ""},
+		{api.ForgetException, "app.example", "app.example is not among the exceptions", ""},
+		{api.AcceptException, "a..b", "the host is none: host has an empty label", ""},
 		{"praise", "app.example", `"praise" cannot be done with an exception`, ""},
 	} {
 		err := client.ChangeException(t.Context(), tt.do, tt.host)
@@ -60,7 +61,7 @@ func TestExceptions(t *testing.T) {
 func TestExceptionsAPI(t *testing.T) {
 	srv := adminServer(t, testStatus, traffic.New())
 	resp, body := get(t, srv, http.MethodGet, "/api/v1/inspect/exceptions", "")
-	var list ExceptionList
+	var list api.ExceptionList
 	if err := json.Unmarshal([]byte(body), &list); err != nil || resp.StatusCode != 200 || list.Exceptions == nil {
 		t.Errorf("%s %s (%v)", resp.Status, body, err)
 	}

@@ -1,12 +1,12 @@
 package web
 
 import (
-	"context"
 	"net/http"
 	"strings"
 
 	"go.uber.org/zap"
 
+	"espalier/web/server"
 	"espalier/web/signin"
 )
 
@@ -19,15 +19,6 @@ type gate struct {
 	log  *zap.Logger
 }
 
-type whoKey struct{}
-
-// whoAsks is who was let through a gate; nil on the control socket, which has
-// none.
-func whoAsks(r *http.Request) *signin.Who {
-	who, _ := r.Context().Value(whoKey{}).(*signin.Who)
-	return who
-}
-
 // require lets requests through of whoever has a role, and of those that change
 // something only what is no forgery. It stands around the handler of each path,
 // not in front of all, so that no way of writing a path leads past it.
@@ -37,25 +28,25 @@ func (g *gate) require(role signin.Role, next http.HandlerFunc) http.HandlerFunc
 		switch {
 		case err != nil:
 			g.log.Error("the tokens of the API cannot be told", zap.Error(err))
-			refuse(w, r, http.StatusServiceUnavailable, "Tokens cannot be checked now; the log of the process says why.")
+			server.Refuse(w, r, http.StatusServiceUnavailable, "Tokens cannot be checked now; the log of the process says why.")
 		case who == nil:
 			g.turnAway(w, r)
 		case !who.Role.May(role):
-			refuse(w, r, http.StatusForbidden, "The role "+string(who.Role)+" does not allow this; it takes the role "+string(role)+".")
+			server.Refuse(w, r, http.StatusForbidden, "The role "+string(who.Role)+" does not allow this; it takes the role "+string(role)+".")
 		case changes(r) && !who.Confirms(csrfOf(r)):
-			refuse(w, r, http.StatusForbidden, "The request does not come from a page of this session: the header X-CSRF-Token or the field csrf is wrong or missing.")
+			server.Refuse(w, r, http.StatusForbidden, "The request does not come from a page of this session: the header X-CSRF-Token or the field csrf is wrong or missing.")
 		default:
 			if changes(r) {
-				g.log.Info("a request to the console", zap.String("who", who.Name), zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Stringer("from", peer(r)))
+				g.log.Info("a request to the console", zap.String("who", who.Name), zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Stringer("from", server.Peer(r)))
 			}
-			next(w, r.WithContext(context.WithValue(r.Context(), whoKey{}, who)))
+			next(w, r.WithContext(signin.NewContext(r.Context(), who)))
 		}
 	}
 }
 
 // identify returns who asks, by token or else by session; nil where that is
 // nobody.
-func (g *gate) identify(r *http.Request) (*signin.Who, error) {
+func (g *gate) identify(r *http.Request) (*signin.Identity, error) {
 	if auth := r.Header.Get("Authorization"); auth != "" {
 		scheme, token, _ := strings.Cut(auth, " ")
 		if !strings.EqualFold(scheme, "Bearer") {
@@ -79,19 +70,30 @@ func (g *gate) identify(r *http.Request) (*signin.Who, error) {
 // turnAway asks whoever is not known to sign in.
 func (g *gate) turnAway(w http.ResponseWriter, r *http.Request) {
 	switch {
-	case strings.HasPrefix(r.URL.Path, "/api/") || changes(r) || r.URL.Path == "/metrics":
+	case strings.HasPrefix(r.URL.Path, server.APIPrefix) || changes(r) || r.URL.Path == "/metrics":
 		w.Header().Set("WWW-Authenticate", `Bearer realm="Espalier"`)
 		text := "Sign in, or send a token (`espalier token create`) as Authorization: Bearer."
 		if !g.desk.HasUsers() {
 			text += " The console has no users yet: `espalier setup` prints a link to make the first."
 		}
-		refuse(w, r, http.StatusUnauthorized, text)
+		server.Refuse(w, r, http.StatusUnauthorized, text)
 	case r.Header.Get("Sec-Fetch-Site") == "cross-site":
 		// The cookie does not come along where a page of another site leads here. It
 		// does once this page asks for the same again.
 		comeAgain(w, r)
 	default:
 		http.Redirect(w, r, signInPath(r.URL.RequestURI()), http.StatusSeeOther)
+	}
+}
+
+// metrics lets programs on this machine through without a token.
+func (g *gate) metrics(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if fromHere(r) {
+			next(w, r)
+			return
+		}
+		g.require(signin.Viewer, next)(w, r)
 	}
 }
 
@@ -121,7 +123,7 @@ func ownOrigin(next http.Handler) http.Handler {
 	protection := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := protection.Check(r); err != nil {
-			refuse(w, r, http.StatusForbidden, "The request comes from a page that is not the console's own.")
+			server.Refuse(w, r, http.StatusForbidden, "The request comes from a page that is not the console's own.")
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -8,9 +8,8 @@ import (
 	"slices"
 	"strings"
 
-	"go.uber.org/zap"
-
 	"espalier/policy/hostclass"
+	"espalier/web/server"
 )
 
 // secured sets the headers that every admin answer carries.
@@ -36,7 +35,7 @@ func ownHost(names func() []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 		if host := hostOf(r); !isLoopbackHost(host) && !isAddress(host, local) && !slices.Contains(names(), host) {
-			refuse(w, r, http.StatusMisdirectedRequest, fmt.Sprintf(
+			server.Refuse(w, r, http.StatusMisdirectedRequest, fmt.Sprintf(
 				"The console does not answer to the host %q, only to localhost, to the address that it listens on, and to the names in web.hosts. "+
 					"Open it by one of these, for example through an SSH tunnel to localhost.", r.Host))
 			return
@@ -55,7 +54,7 @@ func encrypted(next http.Handler) http.Handler {
 		case r.TLS != nil || !ok || local.IP.IsLoopback():
 			next.ServeHTTP(w, r)
 		case changes(r) || r.Header.Get("Authorization") != "":
-			refuse(w, r, http.StatusForbidden, "The console is for https only from other machines. What this request has sent could be read on the way: change the password or revoke the token.")
+			server.Refuse(w, r, http.StatusForbidden, "The console is for https only from other machines. What this request has sent could be read on the way: change the password or revoke the token.")
 		default:
 			http.Redirect(w, r, "https://"+r.Host+r.URL.RequestURI(), http.StatusPermanentRedirect)
 		}
@@ -97,32 +96,5 @@ func fromHere(r *http.Request) bool {
 			return false
 		}
 	}
-	return peer(r).Unmap().IsLoopback() && isLoopbackHost(hostOf(r))
-}
-
-// refuse answers with text, the API with a Problem.
-func refuse(w http.ResponseWriter, r *http.Request, status int, text string) {
-	if strings.HasPrefix(r.URL.Path, "/api/") {
-		writeProblem(w, status, text)
-		return
-	}
-	http.Error(w, text, status)
-}
-
-// recovered answers 500 where a handler panics, and logs why. It leaves
-// http.ErrAbortHandler to the server.
-func recovered(log *zap.Logger, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer func() {
-			switch v := recover(); v {
-			case nil:
-			case http.ErrAbortHandler:
-				panic(v)
-			default:
-				log.Error("a request to the console failed", zap.String("path", r.URL.Path), zap.Any("panic", v), zap.Stack("stack"))
-				refuse(w, r, http.StatusInternalServerError, "The console failed; the log of the process says why.")
-			}
-		}()
-		next.ServeHTTP(w, r)
-	})
+	return server.Peer(r).Unmap().IsLoopback() && isLoopbackHost(hostOf(r))
 }

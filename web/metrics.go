@@ -5,13 +5,15 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"espalier/web/api"
 )
 
 // NewRegistry returns a registry of its own with more, the collectors of the Go
 // runtime and the process, espalier_build_info and the state of the
 // configuration. reload is called for each scrape. Two collectors with the same
 // metric are a mistake in the program, and panic.
-func NewRegistry(version string, reload func() Reload, more ...prometheus.Collector) *prometheus.Registry {
+func NewRegistry(version string, reload func() api.Reload, more ...prometheus.Collector) *prometheus.Registry {
 	reg := prometheus.NewRegistry()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "espalier_build_info",

@@ -8,6 +8,7 @@ import (
 	"espalier/policy"
 	"espalier/policy/catalog"
 	"espalier/proxy/traffic"
+	"espalier/web/api"
 )
 
 // The first page is of the last day, so that it says the same after a restart;
@@ -17,9 +18,9 @@ func TestOverviewIsOfTheLastDay(t *testing.T) {
 	live.Service("push").AddDown(7_000_000)
 	live.Service("push").Request(policy.Tunnel)
 	live.Service("push").TunnelOpened()
-	a := newAPI(t, func(c *Control) {
+	a := newAPI(t, func(c *api.Control) {
 		st := testStatus()
-		c.Status, c.Services = func() Status { return st }, live.Snapshot
+		c.Status, c.Services = func() api.Status { return st }, live.Snapshot
 	})
 	records := testRecords(3) // the first is denied, the others are of device-setup
 	for i := range records {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"espalier/web/api"
 	"espalier/web/profile"
 )
 
@@ -16,7 +17,7 @@ func newProfiles(t *testing.T) *apiTest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newAPI(t, func(c *Control) {
+	return newAPI(t, func(c *api.Control) {
 		c.Profile = func(r profile.Request) ([]byte, error) {
 			r.PACURL = "http://proxy.example:8080/" + r.Site
 			return issuer.Make(r)

@@ -1,13 +1,13 @@
 package web
 
 import (
-	"bytes"
 	"errors"
 	"html"
 	"io"
 	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +16,7 @@ import (
 
 	"espalier/policy/auth"
 	"espalier/web/console"
+	"espalier/web/server"
 	"espalier/web/signin"
 )
 
@@ -97,15 +98,15 @@ func (g *gate) showSignIn(w http.ResponseWriter, r *http.Request) {
 // signIn is POST /signin.
 func (g *gate) signIn(w http.ResponseWriter, r *http.Request) {
 	page := console.SignIn{Next: ownPath(r.PostFormValue("next")), Name: r.PostFormValue("name"), NoUsers: !g.desk.HasUsers()}
-	id, who, err := g.desk.SignIn(r.Context(), peer(r), page.Name, r.PostFormValue("password"))
+	id, who, err := g.desk.SignIn(r.Context(), server.Peer(r), page.Name, r.PostFormValue("password"))
 	if err == nil {
-		g.log.Info("signed in to the console", zap.String("who", who.Name), zap.String("role", string(who.Role)), zap.Stringer("from", peer(r)))
+		g.log.Info("signed in to the console", zap.String("who", who.Name), zap.String("role", string(who.Role)), zap.Stringer("from", server.Peer(r)))
 		g.setSession(w, r, id)
 		http.Redirect(w, r, page.Next, http.StatusSeeOther)
 		return
 	}
 	// Never with the name, which may be a password.
-	g.log.Warn("a sign-in to the console was refused", zap.Stringer("from", peer(r)), zap.Error(err))
+	g.log.Warn("a sign-in to the console was refused", zap.Stringer("from", server.Peer(r)), zap.Error(err))
 	status := http.StatusServiceUnavailable
 	page.Problem = console.NotNow
 	if errors.Is(err, auth.ErrWrong) {
@@ -130,7 +131,7 @@ func (g *gate) signOut(w http.ResponseWriter, r *http.Request) {
 // showSetup is GET /setup?link=SECRET.
 func (g *gate) showSetup(w http.ResponseWriter, r *http.Request) {
 	link := r.URL.Query().Get("link")
-	if !peer(r).Unmap().IsLoopback() || g.desk.CheckLink(link) != nil {
+	if !server.Peer(r).Unmap().IsLoopback() || g.desk.CheckLink(link) != nil {
 		g.noSetup(w, r)
 		return
 	}
@@ -145,7 +146,7 @@ func (g *gate) noSetup(w http.ResponseWriter, r *http.Request) {
 func (g *gate) setUp(w http.ResponseWriter, r *http.Request) {
 	page := console.SignIn{Setup: r.PostFormValue("link"), Name: strings.TrimSpace(r.PostFormValue("name"))}
 	password := r.PostFormValue("password")
-	if !peer(r).Unmap().IsLoopback() || g.desk.CheckLink(page.Setup) != nil {
+	if !server.Peer(r).Unmap().IsLoopback() || g.desk.CheckLink(page.Setup) != nil {
 		g.noSetup(w, r)
 		return
 	}
@@ -176,12 +177,22 @@ func writePage(w http.ResponseWriter, r *http.Request, status int, page console.
 		page.Path = ownPath(r.URL.RequestURI())
 	}
 	page.Problem = console.Locale(page.Lang).T(page.Problem)
-	var text bytes.Buffer
-	if err := page.Render(&text); err != nil {
-		panic(err) // a mistake in the program, answered with 500 by recovered
+	page.Write(w, status)
+}
+
+// setPreferences is POST /preferences: how this browser wants pages. It changes
+// nothing here, so that it needs no sign-in.
+func setPreferences(w http.ResponseWriter, r *http.Request) {
+	keep := func(name, value string, allowed ...string) {
+		if !slices.Contains(allowed, value) {
+			return
+		}
+		http.SetCookie(w, &http.Cookie{
+			Name: name, Value: value, Path: "/", MaxAge: 365 * 24 * 60 * 60,
+			HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil,
+		})
 	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Vary", "Accept-Language, Cookie")
-	w.WriteHeader(status)
-	w.Write(text.Bytes())
+	keep(console.LangCookie, r.PostFormValue("lang"), console.Languages...)
+	keep(console.ThemeCookie, r.PostFormValue("theme"), "light", "dark", "system")
+	http.Redirect(w, r, ownPath(r.PostFormValue("next")), http.StatusSeeOther)
 }

@@ -39,7 +39,7 @@ func consoleOf(t *testing.T, users ...string) *consoleTest {
 	control := testControl()
 	control.Desk = c.desk
 	control.Drain = func() { c.drained++ }
-	c.srv = httptest.NewServer(NewAdmin(control))
+	c.srv = httptest.NewServer(AdminServer(control).Handler)
 	t.Cleanup(c.srv.Close)
 	return c
 }

@@ -30,8 +30,10 @@ import (
 	"espalier/proxy/inspect"
 	"espalier/proxy/traffic"
 	"espalier/web"
+	"espalier/web/api"
 	"espalier/web/certs"
 	"espalier/web/explain"
+	"espalier/web/public"
 	"espalier/web/signin"
 )
 
@@ -61,7 +63,7 @@ type app struct {
 	lists      *lists.Lists
 	server     *proxy.Server
 	public     *http.Server
-	fetches    func() []web.PACFetches
+	fetches    func() []public.Fetches
 	admin      *http.Server
 	control    *http.Server
 
@@ -76,7 +78,7 @@ type app struct {
 	explainer atomic.Pointer[explain.Explainer]
 	health    *health.Prober // of the proxies that the script names
 	ca        atomic.Pointer[caInForce]
-	reload    atomic.Pointer[web.Reload]
+	reload    atomic.Pointer[api.Reload]
 }
 
 // newApp opens everything that l names. Where it fails nothing stays open.
@@ -127,30 +129,27 @@ func newApp(options configs.Options, l *configs.Loaded, cancel context.CancelFun
 	a.server = proxy.New(cfg.Proxy, a.access, a.log, a.traffic)
 	a.apply(l, made)
 
-	source := web.Source{
+	control := api.Control{
 		Status: a.status, Services: a.traffic.Snapshot, Exceptions: a.exceptions, Store: a.store,
-		Explainer: a.explainer.Load, Profile: a.profile, Settings: func() []web.Setting { return a.current.Load().Settings() },
+		Explainer: a.explainer.Load, Profile: a.profile, Settings: func() []api.Setting { return a.current.Load().Settings() },
 		History: history.New(a.data), Doctor: doctor.NewRunner(a.doctor), Desk: a.desk, Hosts: a.consoleNames, Log: a.log,
+		Reload: a.reloadConfig, RefreshLists: a.lists.Refresh, RenewTLS: a.certs.Renew, Drain: cancel, SetupLink: a.setupLink,
 	}
-	public := web.NewPublic(web.PublicSource{
+	devices := public.New(public.Source{
 		PAC: a.script.Load, Proxy: addrPorts(a.proxyOn), Health: a.health, Root: a.caRoot, RootProfile: a.rootProfile,
 		Export: a.export, URL: a.publicURL, About: a.about, Ready: a.ready, Log: a.log,
 	})
 	collectors := []prometheus.Collector{
-		a.traffic, a.lists, a.certs, a.access, a.server, a.auth.Collector(), public.Collector(),
+		a.traffic, a.lists, a.certs, a.access, a.server, a.auth.Collector(), devices.Collector(),
 		inspect.Expiry(func() *inspect.CA { return a.ca.Load().ca }), a.exceptions.Collector(),
 	}
 	if a.store != nil {
 		collectors = append(collectors, a.store)
 	}
-	source.Metrics = web.NewRegistry(programVersion(), func() web.Reload { return *a.reload.Load() }, collectors...)
-	a.public, a.fetches = web.PublicServer(public), public.Fetches
+	control.Metrics = web.NewRegistry(programVersion(), func() api.Reload { return *a.reload.Load() }, collectors...)
+	a.public, a.fetches = devices.Server(), devices.Fetches
 	a.public.Handler = a.certs.Challenge(a.public.Handler)
 	a.public.ConnState = a.server.Room().ConnState
-	control := web.Control{
-		Source: source, Reload: a.reloadConfig, RefreshLists: a.lists.Refresh, RenewTLS: a.certs.Renew, Drain: cancel,
-		SetupLink: a.setupLink,
-	}
 	a.admin = web.AdminServer(control)
 	a.admin.Handler = a.certs.Challenge(a.admin.Handler)
 	a.control = web.ControlServer(control)
@@ -190,7 +189,7 @@ func (a *app) apply(l *configs.Loaded, made *compiled) {
 	_ = a.level.UnmarshalText([]byte(l.Config.Log.Level)) // validated
 	a.current.Store(l)
 	now := time.Now()
-	a.reload.Store(&web.Reload{File: a.options.File, Time: now, OK: true, Loaded: now})
+	a.reload.Store(&api.Reload{File: a.options.File, Time: now, OK: true, Loaded: now})
 	for _, w := range l.Warnings {
 		a.log.Warn(w.Error())
 	}
@@ -218,7 +217,7 @@ func (a *app) reloadConfig() error {
 	}
 	if err != nil {
 		before := a.reload.Load()
-		a.reload.Store(&web.Reload{
+		a.reload.Store(&api.Reload{
 			File: a.options.File, Time: time.Now(), Loaded: before.Loaded,
 			Problems: strings.Split(err.Error(), "\n"),
 		})
@@ -370,8 +369,8 @@ func (a *app) ready() error {
 }
 
 // status is what the process says of itself.
-func (a *app) status() web.Status {
-	st := web.Status{
+func (a *app) status() api.Status {
+	st := api.Status{
 		Version: programVersion(), Node: a.node, Started: a.started,
 		Draining: a.server.Draining(), Overloaded: a.server.Overloaded(), Tunnels: int64(a.server.Tunnels()),
 		Reload: *a.reload.Load(), PACURL: a.pacURL(""), Proxy: a.proxyAddress(),
@@ -379,13 +378,13 @@ func (a *app) status() web.Status {
 	}
 	st.Lists, st.PACProxies, st.PACFetches = a.lists.Status(), a.health.Status(), a.fetches()
 	h := a.access.Health()
-	st.AccessLog = web.AccessLog{Since: h.Since, Lost: h.Lost}
+	st.AccessLog = api.AccessLog{Since: h.Since, Lost: h.Lost}
 	if h.Err != nil {
 		st.AccessLog.Error = h.Err.Error()
 	}
 	if a.store != nil {
 		h := a.store.Health()
-		st.Store = &web.Store{Since: h.Since, Lag: h.Lag, Size: h.Size}
+		st.Store = &api.Store{Since: h.Since, Lag: h.Lag, Size: h.Size}
 		if h.Err != nil {
 			st.Store.Error = h.Err.Error()
 		}
@@ -395,7 +394,7 @@ func (a *app) status() web.Status {
 		list    []net.Listener
 	}{{"proxy", a.proxyOn}, {"proxy-tls", a.secureOn}, {"public", a.publicOn}, {"admin", a.adminOn}} {
 		for _, l := range on.list {
-			st.Listeners = append(st.Listeners, web.Listener{Purpose: on.purpose, Address: l.Addr().String()})
+			st.Listeners = append(st.Listeners, api.Listener{Purpose: on.purpose, Address: l.Addr().String()})
 		}
 	}
 	return st

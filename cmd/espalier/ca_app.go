@@ -15,7 +15,7 @@ import (
 	"espalier/policy"
 	"espalier/policy/catalog"
 	"espalier/proxy/inspect"
-	"espalier/web"
+	"espalier/web/api"
 	"espalier/web/profile"
 	"espalier/web/signin"
 )
@@ -111,11 +111,11 @@ func (c *caInForce) warnings(now time.Time) []string {
 	return c.ca.Warnings(c.rows, now)
 }
 
-func (c *caInForce) status(now time.Time) *web.CA {
+func (c *caInForce) status(now time.Time) *api.CA {
 	if c.ca == nil {
 		return nil
 	}
-	return &web.CA{NotAfter: c.ca.NotAfter(), Missing: c.ca.Missing(c.rows), Warnings: c.warnings(now)}
+	return &api.CA{NotAfter: c.ca.NotAfter(), Missing: c.ca.Missing(c.rows), Warnings: c.warnings(now)}
 }
 
 func (a *app) warnOfCA() {

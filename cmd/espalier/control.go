@@ -12,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"espalier/web"
+	"espalier/web/api"
+	"espalier/web/server"
 )
 
 // controlTimeout bounds how long a running process may take to answer.
@@ -63,7 +65,7 @@ open tunnels, and whether its configuration is in force.
 The exit status is 1 where none runs with the data directory.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return show(cmd, dataDir, asJSON, func(ctx context.Context, c *web.ControlClient) (web.Status, error) {
+			return show(cmd, dataDir, asJSON, func(ctx context.Context, c *web.ControlClient) (api.Status, error) {
 				return c.Status(ctx)
 			}, writeStatus)
 		},
@@ -72,7 +74,7 @@ The exit status is 1 where none runs with the data directory.`,
 	return cmd
 }
 
-func writeStatus(s screen, st web.Status) error {
+func writeStatus(s screen, st api.Status) error {
 	var b strings.Builder
 	row := func(name string, as style, text string) {
 		fmt.Fprintf(&b, "  %s  %s\n", s.paint(dim, fmt.Sprintf("%-13s", name)), s.paint(as, text))
@@ -192,7 +194,7 @@ printed, the exit status is 1, and the one before stays in force.`,
 
 // withProblems adds to the answer of a running process what is wrong, one a line.
 func withProblems(err error) error {
-	if p, ok := errors.AsType[*web.Problem](err); ok && len(p.Problems) > 0 {
+	if p, ok := errors.AsType[*server.Problem](err); ok && len(p.Problems) > 0 {
 		return fmt.Errorf("%w\n%s", err, strings.Join(p.Problems, "\n"))
 	}
 	return err

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"net/http"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -19,10 +18,12 @@ import (
 	"espalier/policy/lists"
 	"espalier/proxy/traffic"
 	"espalier/web"
+	"espalier/web/api"
+	"espalier/web/public"
 )
 
 // startControl serves a control socket in a new data directory.
-func startControl(t *testing.T, st web.Status, reload func() error, drain func()) (dataDir string) {
+func startControl(t *testing.T, st api.Status, reload func() error, drain func()) (dataDir string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "espalier") // t.TempDir may be too long for a socket
 	if err != nil {
@@ -33,13 +34,10 @@ func startControl(t *testing.T, st web.Status, reload func() error, drain func()
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &http.Server{Handler: web.NewControl(web.Control{
-		Source: web.Source{
-			Status: func() web.Status { return st }, Services: traffic.New().Snapshot,
-			Metrics: prometheus.NewRegistry(), Log: zap.NewNop(),
-		},
-		Reload: reload, Drain: drain,
-	})}
+	srv := web.ControlServer(api.Control{
+		Status: func() api.Status { return st }, Services: traffic.New().Snapshot,
+		Metrics: prometheus.NewRegistry(), Log: zap.NewNop(), Reload: reload, Drain: drain,
+	})
 	done := make(chan struct{})
 	go func() { defer close(done); srv.Serve(l) }()
 	t.Cleanup(func() { srv.Close(); <-done })
@@ -57,19 +55,19 @@ func output(build func(dataDirOf) *cobra.Command, dataDir string, args ...string
 	return out.String(), err
 }
 
-var runningStatus = web.Status{
+var runningStatus = api.Status{
 	Version: "v1", Node: "proxy-1", Started: time.Now().Add(-time.Hour), Tunnels: 7,
 	PACURL: "http://192.0.2.1:8080/proxy.pac", Proxy: "192.0.2.1:3128",
-	Listeners: []web.Listener{{Purpose: "proxy", Address: "[::]:3128"}, {Purpose: "admin", Address: "127.0.0.1:8081"}},
-	Reload:    web.Reload{OK: true, File: "espalier.yaml", Time: time.Now(), Loaded: time.Now()},
+	Listeners: []api.Listener{{Purpose: "proxy", Address: "[::]:3128"}, {Purpose: "admin", Address: "127.0.0.1:8081"}},
+	Reload:    api.Reload{OK: true, File: "espalier.yaml", Time: time.Now(), Loaded: time.Now()},
 }
 
 func TestStatusCommand(t *testing.T) {
 	failed := runningStatus
 	failed.PACURL, failed.Draining = "", true
-	failed.AccessLog = web.AccessLog{Error: "no space left on device", Since: time.Now(), Lost: 12}
+	failed.AccessLog = api.AccessLog{Error: "no space left on device", Since: time.Now(), Lost: 12}
 	failed.PACProxies = []health.Status{{Proxy: "a.example:3128", Up: true}, {Proxy: "b.example:3128", Since: time.Now(), Error: "refused"}}
-	failed.PACFetches = []web.PACFetches{
+	failed.PACFetches = []public.Fetches{
 		{Site: "default", Agent: "apple", Count: 2, Last: time.Now()}, {Site: "north", Agent: "none", Count: 1, Last: time.Now()},
 	}
 	failed.Lists = []lists.Status{
@@ -77,11 +75,11 @@ func TestStatusCommand(t *testing.T) {
 		{Name: "old", Entries: 1, BadLines: 2, Loaded: time.Now(), Stale: true, Error: "no answer"},
 		{Name: "new", Source: "/new", Error: "/new is a web page, no list"},
 	}
-	failed.CA = &web.CA{Warnings: []string{"the CA expires in 7 days"}}
+	failed.CA = &api.CA{Warnings: []string{"the CA expires in 7 days"}}
 	failed.Reload.OK, failed.Reload.Problems = false, []string{"espalier.yaml:3:1: pacc: unknown key"}
 	for _, tt := range []struct {
 		name string
-		st   web.Status
+		st   api.Status
 		want []string
 	}{
 		{"running", runningStatus, []string{
@@ -118,7 +116,7 @@ func TestStatusCommandJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var st web.Status
+	var st api.Status
 	if err := json.Unmarshal([]byte(out), &st); err != nil || st.Node != "proxy-1" || st.Tunnels != 7 || st.UptimeSeconds < 3600 || !st.Reload.OK {
 		t.Errorf("%v\n%s", err, out)
 	}

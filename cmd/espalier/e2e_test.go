@@ -24,6 +24,7 @@ import (
 
 	"espalier/proxy/accesslog"
 	"espalier/web"
+	"espalier/web/api"
 	"espalier/web/signin"
 )
 
@@ -184,7 +185,7 @@ func (p *process) spawn(cmd *exec.Cmd) {
 // locate waits for the control socket, and asks it for the listeners.
 func (p *process) locate() {
 	p.t.Helper()
-	var st web.Status
+	var st api.Status
 	p.await("the control socket", func() bool {
 		var err error
 		st, err = p.status()
@@ -202,7 +203,7 @@ func (p *process) locate() {
 	}
 }
 
-func (p *process) status() (web.Status, error) {
+func (p *process) status() (api.Status, error) {
 	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
 	defer cancel()
 	return web.NewControlClient(p.data).Status(ctx)

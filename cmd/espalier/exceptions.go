@@ -10,6 +10,7 @@ import (
 	"espalier/policy"
 	"espalier/proxy/inspect"
 	"espalier/web"
+	"espalier/web/api"
 )
 
 // inspectCommand is `espalier inspect`.
@@ -31,9 +32,9 @@ and for everybody once several clients that take the CA's certificates elsewhere
 have done so. Without a command below it, this lists them.`
 	exceptions.AddCommand(
 		listExceptions(dataDir),
-		changeException(dataDir, web.AcceptException, "Tunnel a host for good, for everybody", "%s is tunnelled from now on"),
-		changeException(dataDir, web.RefuseException, "Never exempt a host, whatever its clients do", "%s is intercepted from now on, whatever its clients do"),
-		changeException(dataDir, web.ForgetException, "Forget what is known of a host", "%s is as if it had never been refused"),
+		changeException(dataDir, api.AcceptException, "Tunnel a host for good, for everybody", "%s is tunnelled from now on"),
+		changeException(dataDir, api.RefuseException, "Never exempt a host, whatever its clients do", "%s is intercepted from now on, whatever its clients do"),
+		changeException(dataDir, api.ForgetException, "Forget what is known of a host", "%s is as if it had never been refused"),
 	)
 	cmd.AddCommand(exceptions)
 	return cmd

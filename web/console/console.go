@@ -94,9 +94,9 @@ func (p Page) AreaName() string {
 	return ""
 }
 
-// pages are the templates by language and name. They are parsed when the first is
+// templates are the templates by language and name. They are parsed when the first is
 // shown, for most commands of the program show none.
-var pages = sync.OnceValue(func() map[string]map[string]*template.Template {
+var templates = sync.OnceValue(func() map[string]map[string]*template.Template {
 	return parse("overview", "services", "service", "logs", "record", "policy", "pac", "inspection", "doctor", "settings", "notice")
 })
 
@@ -119,7 +119,7 @@ func Render(w io.Writer, name string, page Page) error {
 }
 
 func render(w io.Writer, name, lang, block string, data any) error {
-	t := pages()[lang][name]
+	t := templates()[lang][name]
 	if t == nil {
 		return fmt.Errorf("there is no page %q in language %q", name, lang)
 	}

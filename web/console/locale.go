@@ -14,6 +14,7 @@ import (
 	"golang.org/x/text/language"
 
 	"espalier/proxy/doctor"
+	"espalier/web/api"
 )
 
 // Languages are those that pages are to be had in. The texts in the templates are
@@ -201,7 +202,7 @@ func (l Locale) funcs() template.FuncMap {
 		},
 		"systems": systems,
 		"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-		"service": func(id string) string { return l.T(ServiceName(id)) },
+		"service": func(id string) string { return l.T(api.ServiceName(id)) },
 		"meaning": func(action string) string { return l.T(actionMeanings[action]) },
 		"actions": func() []string { return actionOrder },
 		"reason": func(rule string) template.HTML {

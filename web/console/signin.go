@@ -1,6 +1,9 @@
 package console
 
-import "io"
+import (
+	"io"
+	"net/http"
+)
 
 // SignIn is the page for whoever has not signed in.
 type SignIn struct {
@@ -13,8 +16,10 @@ type SignIn struct {
 	Path    string // to come back to when the language is changed
 }
 
-// Render writes the page.
-func (s SignIn) Render(w io.Writer) error { return render(w, "signin", s.Lang, "signin", s) }
+// Write answers with the page.
+func (s SignIn) Write(w http.ResponseWriter, status int) {
+	write(w, status, func(text io.Writer) error { return render(text, "signin", s.Lang, "signin", s) })
+}
 
 // Notice is a page that says that there is nothing to see, and why.
 type Notice struct{ Text string }

@@ -2,7 +2,6 @@ package console
 
 import (
 	"espalier/policy"
-	"espalier/policy/catalog"
 )
 
 // actionOrder is how actions are listed.
@@ -35,16 +34,6 @@ var ruleMeanings = map[string]string{
 	"malformed-request":  "The request was no valid HTTP, or too large.",
 	"method":             "The proxy does not pass on that method.",
 	"address-guard":      "The destination’s address is one that the proxy must not be led to.",
-}
-
-// ServiceName is the English name of a service.
-func ServiceName(id string) string {
-	for _, s := range catalog.Services {
-		if s.ID == id {
-			return s.Section
-		}
-	}
-	return id
 }
 
 // Texts that the handlers of pages say.

@@ -75,7 +75,7 @@ func (d *Desk) HasUsers() bool { return d.Users().Users() > 0 }
 
 // SignIn checks a password and opens a session; id is the secret that continues
 // it. The error is that of auth.Auth.SignIn.
-func (d *Desk) SignIn(ctx context.Context, from netip.Addr, name, password string) (id string, w *Who, err error) {
+func (d *Desk) SignIn(ctx context.Context, from netip.Addr, name, password string) (id string, w *Identity, err error) {
 	users := d.Users()
 	u, err := users.SignIn(ctx, from, name, password)
 	if err != nil {

@@ -1,7 +1,6 @@
 package signin
 
 import (
-	"crypto/subtle"
 	"time"
 )
 
@@ -18,13 +17,13 @@ const (
 
 // A session is kept in memory only: it ends with the process.
 type session struct {
-	who          Who
+	who          Identity
 	entry        string // of the user's file, when the session was opened
 	opened, seen time.Time
 }
 
 // open begins a session. d.mu must be held.
-func (d *Desk) open(name string, role Role, entry string) (id string, w *Who) {
+func (d *Desk) open(name string, role Role, entry string) (id string, w *Identity) {
 	now := d.now()
 	own := 0
 	for key, s := range d.sessions {
@@ -42,7 +41,7 @@ func (d *Desk) open(name string, role Role, entry string) (id string, w *Who) {
 	id = newSecret()
 	key := digestOf(id)
 	d.sessions[key] = &session{
-		who: Who{Name: name, Role: role, CSRF: newSecret(), valid: func() bool {
+		who: Identity{Name: name, Role: role, CSRF: newSecret(), valid: func() bool {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			s := d.sessions[key]
@@ -53,7 +52,7 @@ func (d *Desk) open(name string, role Role, entry string) (id string, w *Who) {
 	return id, d.sessions[key].copy()
 }
 
-func (s *session) copy() *Who {
+func (s *session) copy() *Identity {
 	w := s.who
 	return &w
 }
@@ -78,7 +77,7 @@ func (d *Desk) alive(s *session, now time.Time) bool {
 
 // Continue returns whose session id continues, nil where there is none (any
 // more). It counts as activity.
-func (d *Desk) Continue(id string) *Who {
+func (d *Desk) Continue(id string) *Identity {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	key := digestOf(id)
@@ -100,10 +99,4 @@ func (d *Desk) SignOut(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.sessions, digestOf(id))
-}
-
-// Confirms reports whether a request that changes something repeats what its
-// session was given. A token's needs no such thing.
-func (w *Who) Confirms(csrf string) bool {
-	return w.CSRF == "" || subtle.ConstantTimeCompare([]byte(csrf), []byte(w.CSRF)) == 1
 }

@@ -68,7 +68,7 @@ func (d *Desk) checkLink(secret string) error {
 // SetUp makes the first user, an admin, writes the users' file and opens a
 // session. The link is used up where that succeeds. The error is ErrLink, or
 // says what is wrong with name or password or why the file cannot be written.
-func (d *Desk) SetUp(secret, name, password string) (id string, w *Who, err error) {
+func (d *Desk) SetUp(secret, name, password string) (id string, w *Identity, err error) {
 	if err := d.CheckLink(secret); err != nil { // before the work of hashing
 		return "", nil, err
 	}

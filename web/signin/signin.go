@@ -3,6 +3,8 @@
 package signin
 
 import (
+	"context"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -30,8 +32,9 @@ func ParseRole(s string) (Role, error) {
 	return "", fmt.Errorf("%q is no role (allowed: viewer, admin)", s)
 }
 
-// Who has asked, and what they may do.
-type Who struct {
+// An Identity is a user or a program, and what they may do. The zero value is one
+// who needs no sign-in: on the control socket.
+type Identity struct {
 	Name string // of the user, or of the token
 	Role Role
 	// CSRF is what requests of this session that change something must repeat. It
@@ -41,9 +44,30 @@ type Who struct {
 	valid func() bool
 }
 
-// Valid reports whether who asked may still, for answers that last. It does not
-// count as activity.
-func (w *Who) Valid() bool { return w.valid == nil || w.valid() }
+// Valid reports whether the identity may still use the console, for answers that
+// last. It does not count as activity.
+func (i *Identity) Valid() bool { return i.valid == nil || i.valid() }
+
+// Confirms reports whether a request that changes something repeats what its
+// session was given. A token's needs no such thing.
+func (i *Identity) Confirms(csrf string) bool {
+	return i.CSRF == "" || subtle.ConstantTimeCompare([]byte(csrf), []byte(i.CSRF)) == 1
+}
+
+type contextKey struct{}
+
+// NewContext returns a context of a request by an identity.
+func NewContext(ctx context.Context, i *Identity) context.Context {
+	return context.WithValue(ctx, contextKey{}, i)
+}
+
+// FromContext returns the identity that NewContext was given, or else the zero one.
+func FromContext(ctx context.Context) *Identity {
+	if i, ok := ctx.Value(contextKey{}).(*Identity); ok {
+		return i
+	}
+	return &Identity{}
+}
 
 // OpenUsers reads the console's users, an htpasswd file with lines of
 // "name:hash[:role]"; without a role somebody is a viewer. A file that is not

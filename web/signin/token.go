@@ -181,7 +181,7 @@ func (f *tokenFile) get() (map[digest]Token, error) {
 
 // Token returns who sends a token, nil where it is none, or no longer. The error
 // is why tokens cannot be told.
-func (d *Desk) Token(secret string) (*Who, error) {
+func (d *Desk) Token(secret string) (*Identity, error) {
 	if !strings.HasPrefix(secret, tokenPrefix) {
 		return nil, nil
 	}
@@ -195,7 +195,7 @@ func (d *Desk) Token(secret string) (*Who, error) {
 	if !ok || err != nil {
 		return nil, err
 	}
-	return &Who{Name: t.Name, Role: t.Role, valid: func() bool {
+	return &Identity{Name: t.Name, Role: t.Role, valid: func() bool {
 		_, ok, _ := good()
 		return ok
 	}}, nil

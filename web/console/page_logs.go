@@ -1,4 +1,4 @@
-package web
+package console
 
 import (
 	"context"
@@ -14,22 +14,22 @@ import (
 	"espalier/policy"
 	"espalier/policy/catalog"
 	"espalier/proxy/accesslog"
-	"espalier/web/console"
+	"espalier/web/api"
 	"espalier/web/explain"
 )
 
 // logsPage is GET /logs: the filter is in the URL, so that it can be shared.
-func (c Control) logsPage(r *http.Request, p *console.Page) (any, int) {
+func (c pages) logsPage(r *http.Request, p *Page) (any, int) {
 	if c.Store == nil {
 		return noStore, http.StatusOK
 	}
 	q := r.URL.Query()
 	filter, err := accesslog.ParseFilter(q.Get, p.Now)
-	part := accesslog.Range{Limit: pageSize}
+	part := accesslog.Range{Limit: api.PageSize}
 	if e := part.After.UnmarshalText([]byte(q.Get("cursor"))); e != nil {
 		err = errors.Join(err, e)
 	}
-	view := console.Logs{Values: map[string]string{}, FirstPage: part.After == accesslog.Cursor{}}
+	view := Logs{Values: map[string]string{}, FirstPage: part.After == accesslog.Cursor{}}
 	asked := url.Values{}
 	for _, key := range accesslog.FilterKeys {
 		if v := q.Get(key); v != "" {
@@ -69,7 +69,7 @@ func with(q url.Values, key, value string) string {
 
 // complete adds what the fields of the filter can be completed with: what was
 // used most in a week. Without it the page still serves.
-func (c Control) complete(ctx context.Context, now time.Time, view *console.Logs) {
+func (c pages) complete(ctx context.Context, now time.Time, view *Logs) {
 	for by, into := range map[string]*[]string{accesslog.ByHost: &view.Hosts, accesslog.ByClient: &view.Clients} {
 		t, err := c.Store.Traffic(ctx, accesslog.TrafficQuery{From: now.Add(-7 * 24 * time.Hour), By: by, Limit: 50})
 		if err != nil {
@@ -89,7 +89,7 @@ func (c Control) complete(ctx context.Context, now time.Time, view *console.Logs
 
 // recordPage is GET /logs/{id}: a record, and what the policy in force says about
 // the same request.
-func (c Control) recordPage(r *http.Request, p *console.Page) (any, int) {
+func (c pages) recordPage(r *http.Request, p *Page) (any, int) {
 	if c.Store == nil {
 		return noStore, http.StatusNotFound
 	}
@@ -106,8 +106,8 @@ func (c Control) recordPage(r *http.Request, p *console.Page) (any, int) {
 	if err != nil {
 		return c.storeFailedOnPage(r, err)
 	}
-	p.Title = console.Locale(p.Lang).T(console.RequestFor, rec.Host)
-	view := console.RecordView{Record: recordRows([]accesslog.Record{rec})[0]}
+	p.Title = Locale(p.Lang).T(RequestFor, rec.Host)
+	view := RecordView{Record: recordRows([]accesslog.Record{rec})[0]}
 	target := net.JoinHostPort(rec.Host, strconv.Itoa(int(rec.Port)))
 	if strings.HasPrefix(rec.URL, "http://") {
 		target = "http://" + target + "/"

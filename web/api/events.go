@@ -1,8 +1,7 @@
-package web
+package api
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -12,13 +11,15 @@ import (
 
 	"espalier/proxy/accesslog"
 	"espalier/proxy/traffic"
+	"espalier/web/server"
+	"espalier/web/signin"
 )
 
 const (
-	// maxStreams bounds the event streams, and maxOwnStreams those of one user or
+	// maxStreams bounds the event streams, and MaxOwnStreams those of one user or
 	// token.
 	maxStreams    = 64
-	maxOwnStreams = 12
+	MaxOwnStreams = 12
 	// streamInterval is how often events are sent.
 	streamInterval = time.Second
 	// readPatience is how long a client may take to read a piece of an answer that
@@ -62,12 +63,10 @@ type streams struct {
 	open map[string]int // by name
 }
 
-func newStreams() *streams { return &streams{interval: streamInterval, open: map[string]int{}} }
-
 func (s *streams) enter(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.all >= maxStreams || s.open[name] >= maxOwnStreams {
+	if s.all >= maxStreams || s.open[name] >= MaxOwnStreams {
 		return false
 	}
 	s.all++
@@ -86,46 +85,47 @@ func (s *streams) leave(name string) {
 
 // events is GET /events: server-sent events (HTML, section 9.2), one "traffic" a
 // second and, with tail=1, "records" that a filter wants as they come.
-func (c Control) events(w http.ResponseWriter, r *http.Request) {
-	q, err := query(r, append([]string{"tail"}, accesslog.FilterKeys...)...)
-	if err != nil {
-		writeProblem(w, http.StatusBadRequest, err.Error())
-		return
-	}
-	filter, err := accesslog.ParseFilter(q.Get, time.Now())
-	if v := q.Get("tail"); err == nil && v != "" && v != "1" {
-		err = fmt.Errorf("tail: %q is unknown (allowed: 1)", v)
-	}
-	if err != nil {
-		badRequest(w, err)
-		return
-	}
-	var tail *follower
-	if q.Get("tail") == "1" {
-		if !c.hasStore(w) {
+func (c Control) events(open *streams) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		tail, err := c.tail(r)
+		if err != nil {
+			ProblemOf(err).Write(w)
 			return
 		}
-		tail = &follower{store: c.Store, filter: filter}
-		if tail.place, err = c.Store.Last(r.Context()); err != nil {
-			c.storeFailed(w, r, err)
+		who := signin.FromContext(r.Context())
+		if !open.enter(who.Name) {
+			w.Header().Set("Retry-After", "10")
+			server.NewProblem(http.StatusServiceUnavailable, "too many event streams are open: close some of the pages that watch").Write(w)
 			return
 		}
+		defer open.leave(who.Name)
+		c.stream(w, r, open.interval, tail, who.Valid)
 	}
-	name, valid := "", func() bool { return true }
-	if who := whoAsks(r); who != nil {
-		name, valid = who.Name, who.Valid
+}
+
+// tail returns what reads the new records that a request wants; nil: none.
+func (c Control) tail(r *http.Request) (*follower, error) {
+	q, err := paramsOf(r, append([]string{"tail"}, accesslog.FilterKeys...)...)
+	if err != nil {
+		return nil, err
 	}
-	if !c.streams.enter(name) {
-		w.Header().Set("Retry-After", "10")
-		writeProblem(w, http.StatusServiceUnavailable, "too many event streams are open: close some of the pages that watch")
-		return
+	filter := q.filter()
+	wanted := q.oneOf("tail", "1") == "1"
+	if err := q.problem(); err != nil || !wanted {
+		return nil, err
 	}
-	defer c.streams.leave(name)
-	c.stream(w, r, tail, valid)
+	if c.Store == nil {
+		return nil, errNoStore
+	}
+	place, err := c.Store.Last(r.Context())
+	if err != nil {
+		return nil, c.storeFailed(r, err)
+	}
+	return &follower{store: c.Store, filter: filter, place: place}, nil
 }
 
 // stream sends events until the client goes or may not look any more.
-func (c Control) stream(w http.ResponseWriter, r *http.Request, tail *follower, valid func() bool) {
+func (c Control) stream(w http.ResponseWriter, r *http.Request, interval time.Duration, tail *follower, valid func() bool) {
 	conn := http.NewResponseController(w)
 	_ = conn.SetReadDeadline(time.Time{}) // its end would be taken for the client's going away
 	send := func(text string) error {
@@ -140,7 +140,7 @@ func (c Control) stream(w http.ResponseWriter, r *http.Request, tail *follower, 
 	if send("retry: 3000\n\n") != nil {
 		return
 	}
-	tick := time.NewTicker(c.streams.interval)
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
 		select {
@@ -156,11 +156,10 @@ func (c Control) stream(w http.ResponseWriter, r *http.Request, tail *follower, 
 		before, at = snap, now
 		if tail != nil {
 			found, err := tail.next(r)
-			if err != nil {
-				if r.Context().Err() == nil {
-					c.Log.Warn("the access log cannot be followed", zap.Error(err))
-				}
-			} else if len(found.Records) > 0 {
+			if err != nil && r.Context().Err() == nil {
+				c.Log.Warn("the access log cannot be followed", zap.Error(err))
+			}
+			if len(found.Records) > 0 {
 				text += event("records", found)
 			}
 		}
@@ -209,12 +208,6 @@ func (f *follower) next(r *http.Request) (Records, error) {
 		return Records{}, err
 	}
 	f.place = place
-	var out Records
-	if out.Skipped = max(0, len(list)-maxTail); out.Skipped > 0 {
-		list = list[out.Skipped:]
-	}
-	for i := range list {
-		out.Records = append(out.Records, &list[i])
-	}
-	return out, nil
+	skipped := max(0, len(list)-maxTail)
+	return Records{Records: pointers(list[skipped:]), Skipped: skipped}, nil
 }

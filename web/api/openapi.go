@@ -1,4 +1,4 @@
-package web
+package api
 
 import (
 	_ "embed"
@@ -11,8 +11,8 @@ import (
 //go:embed openapi.yaml
 var openAPIYAML []byte
 
-// openAPI is the document of the API (OpenAPI 3.1), as JSON.
-var openAPI = sync.OnceValue(func() []byte {
+// OpenAPI is the document of the API (OpenAPI 3.1), as JSON.
+var OpenAPI = sync.OnceValue(func() []byte {
 	text, err := yaml.YAMLToJSON(openAPIYAML)
 	if err != nil {
 		panic(err) // a mistake in the file, which the tests read
@@ -22,5 +22,5 @@ var openAPI = sync.OnceValue(func() []byte {
 
 func serveOpenAPI(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	w.Write(openAPI())
+	w.Write(OpenAPI())
 }

@@ -1,4 +1,6 @@
-package web
+// Package public serves what devices fetch: the PAC script, the certificate that they
+// must trust, and a page for people.
+package public
 
 import (
 	"crypto/sha256"
@@ -20,21 +22,21 @@ import (
 	"espalier/proxy/inspect"
 	"espalier/proxy/page"
 	"espalier/web/profile"
+	"espalier/web/server"
 )
 
-// Public is the handler of the public listeners: the PAC script where pac.PAC
+// Handler is the handler of the public listeners: the PAC script where pac.PAC
 // says, the root of the interception CA at /ca.crt and /ca.mobileconfig, lists for
 // firewalls under /export/, a page for people at /, and /healthz and /readyz. It
 // answers to GET and HEAD, under any Host, from memory, and never with a redirect.
-type Public struct {
-	source   PublicSource
+type Handler struct {
+	source   Source
 	requests *prometheus.CounterVec
 	fetches  fetchLog
-	handler  http.Handler
 }
 
-// A PublicSource is where Public learns what it serves. All fields must be set.
-type PublicSource struct {
+// A Source is where a Handler learns what it serves. All fields must be set.
+type Source struct {
 	// PAC returns what scripts are made from now. It is called for each request
 	// and never returns nil.
 	PAC func() *pac.PAC
@@ -65,27 +67,35 @@ type PublicSource struct {
 	Log   *zap.Logger
 }
 
-// NewPublic returns the handler.
-func NewPublic(s PublicSource) *Public {
-	p := &Public{source: s, fetches: fetchLog{counts: map[fetchKey]*PACFetches{}}, requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+// New returns the handler.
+func New(s Source) *Handler {
+	p := &Handler{source: s, fetches: fetchLog{counts: map[fetchKey]*Fetches{}}, requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "espalier_pac_requests_total",
 		Help: "Requests for the PAC script, by site; default is outside sites.",
 	}, []string{"site"})}
 	p.requests.WithLabelValues(pac.General)
-	p.handler = recovered(s.Log, http.HandlerFunc(p.serve))
 	return p
 }
 
+// Server returns a server of the public listeners, within limits that suit small
+// answers to many strangers. Its listeners should be wrapped by hello.NewListener,
+// or hello.NewMux where there is a certificate.
+func (p *Handler) Server() *http.Server {
+	s := server.New(p, p.source.Log)
+	s.DisableGeneralOptionsHandler = true // "OPTIONS *" is for the handler too
+	s.WriteTimeout, s.IdleTimeout = 10*time.Second, 30*time.Second
+	s.MaxHeaderBytes = 8 << 10
+	return s
+}
+
 // Collector returns espalier_pac_requests_total. Its sites are configured ones.
-func (p *Public) Collector() prometheus.Collector { return p.requests }
+func (p *Handler) Collector() prometheus.Collector { return p.requests }
 
 // Fetches says who has fetched the script since the start.
-func (p *Public) Fetches() []PACFetches { return p.fetches.list() }
+func (p *Handler) Fetches() []Fetches { return p.fetches.list() }
 
 // ServeHTTP implements http.Handler.
-func (p *Public) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.handler.ServeHTTP(w, r) }
-
-func (p *Public) serve(w http.ResponseWriter, r *http.Request) {
+func (p *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
@@ -93,7 +103,7 @@ func (p *Public) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	script := p.source.PAC()
-	if site, ok := script.At(r.URL.Path, peer(r)); ok {
+	if site, ok := script.At(r.URL.Path, server.Peer(r)); ok {
 		p.serveScript(w, r, script, site)
 		return
 	}
@@ -105,17 +115,17 @@ func (p *Public) serve(w http.ResponseWriter, r *http.Request) {
 		}
 	case "/ca.crt":
 		if root := p.source.Root(); root != nil {
-			serveFile(w, r, "application/x-x509-ca-cert", root.Raw) // in DER, as devices install it
+			ServeFile(w, r, "application/x-x509-ca-cert", root.Raw) // in DER, as devices install it
 			return
 		}
 	case "/ca.mobileconfig":
 		if data := p.source.RootProfile(); data != nil {
-			serveFile(w, r, profile.ContentType, data)
+			ServeFile(w, r, profile.ContentType, data)
 			return
 		}
 	case "/export/devices.txt", "/export/devices-networks.txt":
 		if data := p.source.Export(exports[r.URL.Path]); data != nil {
-			serveFile(w, r, "text/plain; charset=utf-8", data)
+			ServeFile(w, r, "text/plain; charset=utf-8", data)
 			return
 		}
 	case "/healthz":
@@ -139,7 +149,7 @@ var exports = map[string]string{"/export/devices.txt": "list", "/export/devices-
 const plainPAC = "/proxy.pac"
 
 // serveWelcome answers with the page for people, in the language of the device.
-func (p *Public) serveWelcome(w http.ResponseWriter, r *http.Request) {
+func (p *Handler) serveWelcome(w http.ResponseWriter, r *http.Request) {
 	welcome := page.Welcome{Language: page.Language(strings.Join(r.Header.Values("Accept-Language"), ","))}
 	welcome.Organization, welcome.Contact = p.source.About()
 	base := p.source.URL()
@@ -163,8 +173,8 @@ func (p *Public) serveWelcome(w http.ResponseWriter, r *http.Request) {
 	w.Write(body)
 }
 
-// serveFile answers with data, which is asked for again each time.
-func serveFile(w http.ResponseWriter, r *http.Request, contentType string, data []byte) {
+// ServeFile answers with data, which is asked for again each time.
+func ServeFile(w http.ResponseWriter, r *http.Request, contentType string, data []byte) {
 	sum := sha256.Sum256(data)
 	etag := `"` + hex.EncodeToString(sum[:8]) + `"`
 	h := w.Header()
@@ -200,7 +210,7 @@ const (
 
 // serveScript answers with the script of site, which exists; "" is the general
 // one.
-func (p *Public) serveScript(w http.ResponseWriter, r *http.Request, from *pac.PAC, site string) {
+func (p *Handler) serveScript(w http.ResponseWriter, r *http.Request, from *pac.PAC, site string) {
 	label := site
 	if site == "" {
 		label = pac.General
@@ -223,7 +233,7 @@ func (p *Public) serveScript(w http.ResponseWriter, r *http.Request, from *pac.P
 			modified = changed
 		}
 	}
-	script, err := from.Script(site, from.Order(proxies, peer(r), p.source.Health.Up))
+	script, err := from.Script(site, from.Order(proxies, server.Peer(r), p.source.Health.Up))
 	if err != nil {
 		plain(w, http.StatusInternalServerError, err.Error())
 		return
@@ -249,12 +259,6 @@ func (p *Public) serveScript(w http.ResponseWriter, r *http.Request, from *pac.P
 	h.Set("Content-Type", "application/x-ns-proxy-autoconfig")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.Write(body)
-}
-
-// peer is the client's address, the zero Addr where it has none.
-func peer(r *http.Request) netip.Addr {
-	ap, _ := netip.ParseAddrPort(r.RemoteAddr)
-	return ap.Addr()
 }
 
 // localAddr is the address that the request arrived at, the zero AddrPort where

@@ -1,28 +1,30 @@
-package web
+package console
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 
 	"espalier/policy"
-	"espalier/web/console"
+	"espalier/web/api"
 	"espalier/web/explain"
+	"espalier/web/server"
 )
 
 // policyPage is GET /policy?url=URL&client=IP&user=NAME.
-func (c Control) policyPage(r *http.Request, _ *console.Page) (any, int) {
+func (c pages) policyPage(r *http.Request, _ *Page) (any, int) {
 	q := r.URL.Query()
 	e := c.Explainer()
-	view := console.Policy{URL: strings.TrimSpace(q.Get("url")), Client: strings.TrimSpace(q.Get("client")), User: strings.TrimSpace(q.Get("user"))}
+	view := Policy{URL: strings.TrimSpace(q.Get("url")), Client: strings.TrimSpace(q.Get("client")), User: strings.TrimSpace(q.Get("user"))}
 	for _, rule := range e.Rules {
 		view.Rules = append(view.Rules, ruleView(rule))
 	}
 	if view.URL == "" {
 		return view, http.StatusOK
 	}
-	client, err := clientOf(map[string][]string{"client": {view.Client}})
+	client, err := api.ParseClient(view.Client)
 	if err == nil {
 		view.Answer, err = e.Explain(explain.Question{Target: view.URL, Client: client, User: view.User})
 	}
@@ -33,8 +35,8 @@ func (c Control) policyPage(r *http.Request, _ *console.Page) (any, int) {
 }
 
 // ruleView says what a rule asks for, in the order of the configuration.
-func ruleView(r policy.Rule) console.Rule {
-	v := console.Rule{Name: r.Name, Then: string(r.Then)}
+func ruleView(r policy.Rule) Rule {
+	v := Rule{Name: r.Name, Then: string(r.Then)}
 	ports := make([]string, len(r.When.Ports))
 	for i, p := range r.When.Ports {
 		ports[i] = fmt.Sprint(p)
@@ -47,15 +49,15 @@ func ruleView(r policy.Rule) console.Rule {
 		{"users", r.When.Users}, {"groups", r.When.Groups}, {"ports", ports}, {"hours", r.When.Hours},
 	} {
 		if len(part.list) > 0 {
-			v.When = append(v.When, console.Condition{Key: part.key, Values: part.list[:min(len(part.list), 8)], More: max(0, len(part.list)-8)})
+			v.When = append(v.When, Condition{Key: part.key, Values: part.list[:min(len(part.list), 8)], More: max(0, len(part.list)-8)})
 		}
 	}
 	return v
 }
 
 // inspectionPage is GET /inspection.
-func (c Control) inspectionPage(_ *http.Request, _ *console.Page) (any, int) {
-	view := console.Inspection{}
+func (c pages) inspectionPage(_ *http.Request, _ *Page) (any, int) {
+	view := Inspection{}
 	for _, s := range c.Settings() {
 		if s.Key == "inspect.mode" {
 			view.Mode = s.Value
@@ -68,9 +70,10 @@ func (c Control) inspectionPage(_ *http.Request, _ *console.Page) (any, int) {
 	return view, http.StatusOK
 }
 
-// changeExceptionOnPage is POST /inspection/{do} with the field host.
-func (c Control) changeExceptionOnPage(w http.ResponseWriter, r *http.Request) {
-	if p := c.decideException(r.PathValue("do"), r.PostFormValue("host")); p != nil && p.Status != http.StatusNotFound {
+// changeException is POST /inspection/{do} with the field host.
+func (c pages) changeException(w http.ResponseWriter, r *http.Request) {
+	err := c.ChangeException(r.PathValue("do"), r.PostFormValue("host"))
+	if p, ok := errors.AsType[*server.Problem](err); ok && p.Status != http.StatusNotFound {
 		http.Error(w, p.Detail, p.Status)
 		return
 	}
@@ -78,11 +81,11 @@ func (c Control) changeExceptionOnPage(w http.ResponseWriter, r *http.Request) {
 }
 
 // settingsPage is GET /settings.
-func (c Control) settingsPage(_ *http.Request, _ *console.Page) (any, int) {
+func (c pages) settingsPage(_ *http.Request, _ *Page) (any, int) {
 	st := c.Status()
-	view := console.Settings{File: st.Reload.File, Loaded: st.Reload.Loaded}
+	view := Settings{File: st.Reload.File, Loaded: st.Reload.Loaded}
 	for _, x := range st.TLS {
-		view.TLS = append(view.TLS, console.Certificate{
+		view.TLS = append(view.TLS, Certificate{
 			Names: x.Names, Source: x.Source, Issuer: x.Issuer, NotAfter: x.NotAfter, Fingerprint: x.Fingerprint, Warnings: x.Warnings,
 		})
 	}
@@ -91,12 +94,12 @@ func (c Control) settingsPage(_ *http.Request, _ *console.Page) (any, int) {
 		if i := strings.IndexAny(name, ".["); i > 0 {
 			name = name[:i]
 		}
-		i := slices.IndexFunc(view.Sections, func(x console.Section) bool { return x.Name == name })
+		i := slices.IndexFunc(view.Sections, func(x Section) bool { return x.Name == name })
 		if i < 0 {
 			i = len(view.Sections)
-			view.Sections = append(view.Sections, console.Section{Name: name})
+			view.Sections = append(view.Sections, Section{Name: name})
 		}
-		view.Sections[i].Settings = append(view.Sections[i].Settings, console.Setting{Key: s.Key, Value: s.Value, Origin: s.Origin, Default: s.Origin == "default"})
+		view.Sections[i].Settings = append(view.Sections[i].Settings, Setting{Key: s.Key, Value: s.Value, Origin: s.Origin, Default: s.Origin == "default"})
 	}
 	return view, http.StatusOK
 }

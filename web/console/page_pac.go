@@ -1,4 +1,4 @@
-package web
+package console
 
 import (
 	"cmp"
@@ -14,19 +14,21 @@ import (
 	"go.uber.org/zap"
 
 	"espalier/pac"
-	"espalier/web/console"
+	"espalier/web/api"
+	"espalier/web/profile"
+	"espalier/web/server"
 )
 
 // pacPage is GET /pac?site=SITE&urls=LINES&old=ID: the script, what it answers,
 // and what it answers else than one that was in force.
-func (c Control) pacPage(r *http.Request, _ *console.Page) (any, int) {
+func (c pages) pacPage(r *http.Request, _ *Page) (any, int) {
 	q := r.URL.Query()
 	e := c.Explainer()
 	site := q.Get("site")
 	if site != "" && !e.PAC.HasSite(site) {
 		return noSuchThing, http.StatusNotFound
 	}
-	view := console.PAC{Site: site, Sites: e.PAC.Sites(), URLs: q.Get("urls")}
+	view := PAC{Site: site, Sites: e.PAC.Sites(), URLs: q.Get("urls")}
 	script, proxies, err := e.Script(site, netip.Addr{})
 	if err != nil {
 		view.Problem = err.Error()
@@ -58,7 +60,7 @@ func (c Control) pacPage(r *http.Request, _ *console.Page) (any, int) {
 const comparing = 10 * time.Second
 
 // compare adds the site's former scripts, and what has changed since view.Old.
-func (c Control) compare(ctx context.Context, script []byte, view *console.PAC) {
+func (c pages) compare(ctx context.Context, script []byte, view *PAC) {
 	entries, err := c.History.List()
 	if err != nil {
 		c.Log.Warn("the history of the PAC script cannot be read", zap.Error(err))
@@ -66,7 +68,7 @@ func (c Control) compare(ctx context.Context, script []byte, view *console.PAC) 
 	}
 	for _, e := range slices.Backward(entries) {
 		if e.Site == cmp.Or(view.Site, pac.General) && len(view.Former) < 50 {
-			view.Former = append(view.Former, console.FormerPAC{ID: e.ID, Time: e.Time})
+			view.Former = append(view.Former, FormerPAC{ID: e.ID, Time: e.Time})
 		}
 	}
 	if view.Old == "" {
@@ -80,7 +82,7 @@ func (c Control) compare(ctx context.Context, script []byte, view *console.PAC) 
 }
 
 // changes are what a script answers else than one of the history.
-func (c Control) changes(ctx context.Context, id string, script []byte) ([]pac.Change, int, error) {
+func (c pages) changes(ctx context.Context, id string, script []byte) ([]pac.Change, int, error) {
 	former, err := c.History.Find(id)
 	if err != nil {
 		return nil, 0, err
@@ -102,13 +104,13 @@ func (c Control) changes(ctx context.Context, id string, script []byte) ([]pac.C
 }
 
 // answers are those of a script to URLs.
-func answers(script []byte, urls []string) (list []console.PACAnswer, problem string) {
+func answers(script []byte, urls []string) (list []PACAnswer, problem string) {
 	engine, err := pac.NewEvaluator(script)
 	if err != nil {
 		return nil, err.Error()
 	}
-	for _, text := range urls[:min(len(urls), maxURLs)] {
-		a := console.PACAnswer{URL: text}
+	for _, text := range urls[:min(len(urls), api.MaxURLs)] {
+		a := PACAnswer{URL: text}
 		url, host, _, err := pac.DeviceURL(text)
 		if err == nil {
 			a.Answer, err = engine.FindProxy(url, host)
@@ -121,30 +123,58 @@ func answers(script []byte, urls []string) (list []console.PACAnswer, problem st
 	return list, ""
 }
 
-// downloadPAC is GET /pac/script?site=SITE.
-func (c Control) downloadPAC(w http.ResponseWriter, r *http.Request) {
-	_, site, script, _, ok := scriptOf(w, r, c.Explainer(), "site", "client")
-	if !ok {
+// downloadPAC is GET /pac/script?site=SITE&client=ADDRESS.
+func (c pages) downloadPAC(w http.ResponseWriter, r *http.Request) {
+	site, script, _, err := c.Script(r.URL.Query().Get("site"), r.URL.Query().Get("client"))
+	if err != nil {
+		api.ProblemOf(err).Write(w)
 		return
 	}
-	name := "proxy.pac"
-	if site != "" {
-		name = site + ".pac"
-	}
 	w.Header().Set("Content-Type", "application/x-ns-proxy-autoconfig")
-	w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", name))
+	w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", cmp.Or(site, "proxy")+".pac"))
 	w.Write(script.Body)
+}
+
+// makeProfile is POST /pac/profile: a profile with a choice, also for a wireless
+// network, whose password must not be part of a URL.
+func (c pages) makeProfile(w http.ResponseWriter, r *http.Request) {
+	set := func(name string) bool { return r.PostFormValue(name) != "" }
+	wanted := profile.Request{
+		Kind: r.PostFormValue("kind"), Site: r.PostFormValue("site"), Locked: set("locked"),
+		Proxy: profile.ProxyOptions{Fallback: set("fallback"), CaptiveLogin: set("captive_login")},
+	}
+	if set("remove_on") {
+		var err error
+		if wanted.RemoveOn, err = profile.ParseTime(r.PostFormValue("remove_on")); err != nil {
+			server.Refuse(w, r, http.StatusBadRequest, "remove_on: "+err.Error())
+			return
+		}
+	}
+	if wanted.Kind == profile.KindWiFi {
+		wanted.WiFi = &profile.WiFi{
+			SSID: r.PostFormValue("ssid"), Encryption: cmp.Or(r.PostFormValue("encryption"), "WPA2"),
+			Password: r.PostFormValue("password"), Hidden: set("hidden"), FixedMAC: set("fixed_mac"),
+		}
+	}
+	if !slices.Contains(profile.Kinds, wanted.Kind) {
+		server.Refuse(w, r, http.StatusBadRequest, "kind: unknown kind")
+		return
+	}
+	if set("ca") && (wanted.Kind == profile.KindGlobalProxy || wanted.Kind == profile.KindWiFi) {
+		wanted.Kind = profile.KindBundle
+	}
+	c.SendProfile(w, r, wanted)
 }
 
 // code is a QR code of a text, as the path of an SVG with a margin; the zero Code
 // for no text.
-func code(text string) console.Code {
+func code(text string) Code {
 	if text == "" {
-		return console.Code{}
+		return Code{}
 	}
 	made, err := qr.Encode(text, qr.M, qr.Auto)
 	if err != nil {
-		return console.Code{} // too long for any
+		return Code{} // too long for any
 	}
 	const margin = 4
 	size := made.Bounds().Dx()
@@ -156,5 +186,5 @@ func code(text string) console.Code {
 			}
 		}
 	}
-	return console.Code{Size: size + 2*margin, Path: path.String()}
+	return Code{Size: size + 2*margin, Path: path.String()}
 }

@@ -1,4 +1,4 @@
-package web
+package public
 
 import (
 	"cmp"
@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// PACFetches are requests for the PAC script since the start, by site and kind of
+// Fetches are requests for the PAC script since the start, by site and kind of
 // client.
-type PACFetches struct {
+type Fetches struct {
 	Site string `json:"site"` // pac.General outside sites
 	// Agent is the kind of client: apple, windows, android, chrome, edge, firefox,
 	// safari, tool, none (it does not say) or other.
@@ -38,7 +38,7 @@ var agentMarks = []struct{ part, agent string }{
 	{"Go-http-client/", "tool"},
 }
 
-// agentKind is one of PACFetches.Agent.
+// agentKind is one of Fetches.Agent.
 func agentKind(userAgent string) string {
 	if userAgent == "" {
 		return "none"
@@ -55,7 +55,7 @@ func agentKind(userAgent string) string {
 // kinds of clients, and is safe for concurrent use.
 type fetchLog struct {
 	mu     sync.Mutex
-	counts map[fetchKey]*PACFetches
+	counts map[fetchKey]*Fetches
 }
 
 type fetchKey struct{ site, agent string }
@@ -66,7 +66,7 @@ func (f *fetchLog) add(site, userAgent string, now time.Time) {
 	defer f.mu.Unlock()
 	c := f.counts[key]
 	if c == nil {
-		c = &PACFetches{Site: site, Agent: key.agent}
+		c = &Fetches{Site: site, Agent: key.agent}
 		f.counts[key] = c
 	}
 	c.Count++
@@ -74,14 +74,14 @@ func (f *fetchLog) add(site, userAgent string, now time.Time) {
 }
 
 // list returns what was counted, by site, the most frequent first.
-func (f *fetchLog) list() []PACFetches {
+func (f *fetchLog) list() []Fetches {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	out := make([]PACFetches, 0, len(f.counts))
+	out := make([]Fetches, 0, len(f.counts))
 	for _, c := range f.counts {
 		out = append(out, *c)
 	}
-	slices.SortFunc(out, func(a, b PACFetches) int {
+	slices.SortFunc(out, func(a, b Fetches) int {
 		return cmp.Or(cmp.Compare(a.Site, b.Site), cmp.Compare(b.Count, a.Count), cmp.Compare(a.Agent, b.Agent))
 	})
 	return out

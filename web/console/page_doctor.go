@@ -1,17 +1,16 @@
-package web
+package console
 
 import (
 	"errors"
 	"net/http"
 
 	"espalier/proxy/doctor"
-	"espalier/web/console"
 )
 
 // doctorPage is GET /doctor.
-func (c Control) doctorPage(*http.Request, *console.Page) (any, int) {
+func (c pages) doctorPage(*http.Request, *Page) (any, int) {
 	st := c.Doctor.Status()
-	view := console.Doctor{Running: st.Running, Done: st.Done, Total: st.Total}
+	view := Doctor{Running: st.Running, Done: st.Done, Total: st.Total}
 	if st.Report != nil {
 		view.Report = st.Report
 		for i := range st.Report.Services {
@@ -22,7 +21,7 @@ func (c Control) doctorPage(*http.Request, *console.Page) (any, int) {
 }
 
 // startDoctor is POST /doctor/run.
-func (c Control) startDoctor(w http.ResponseWriter, r *http.Request) {
+func (c pages) startDoctor(w http.ResponseWriter, r *http.Request) {
 	if err := c.Doctor.Start(); err != nil && !errors.Is(err, doctor.ErrRunning) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -31,8 +30,8 @@ func (c Control) startDoctor(w http.ResponseWriter, r *http.Request) {
 }
 
 // healthView is how it stands with a service.
-func healthView(s *doctor.Service) console.Health {
-	h := console.Health{ID: s.ID, State: string(s.State)}
+func healthView(s *doctor.Service) Health {
+	h := Health{ID: s.ID, State: string(s.State)}
 	for _, c := range s.Checks {
 		switch c.State {
 		case doctor.OK:
@@ -48,8 +47,8 @@ func healthView(s *doctor.Service) console.Health {
 
 // healthOf is how it stood with a service when that was last looked at; nil where
 // it never was.
-func (s Source) healthOf(service string) *console.Health {
-	if report := s.Doctor.Status().Report; report != nil {
+func (c pages) healthOf(service string) *Health {
+	if report := c.Doctor.Status().Report; report != nil {
 		for i := range report.Services {
 			if report.Services[i].ID == service {
 				h := healthView(&report.Services[i])
@@ -62,10 +61,10 @@ func (s Source) healthOf(service string) *console.Health {
 }
 
 // interceptors are those who were found to intercept TLS on the way to Apple.
-func (s Source) interceptors() []string {
+func (c pages) interceptors() []string {
 	var list []string
 	seen := map[string]bool{}
-	if report := s.Doctor.Status().Report; report != nil {
+	if report := c.Doctor.Status().Report; report != nil {
 		for _, x := range report.Services {
 			for _, c := range x.Checks {
 				if c.Problem == doctor.Intercepted && !seen[c.By] {

@@ -1,4 +1,4 @@
-package web
+package console
 
 import (
 	"cmp"
@@ -14,13 +14,13 @@ import (
 	"espalier/policy/catalog"
 	"espalier/proxy/accesslog"
 	"espalier/proxy/traffic"
-	"espalier/web/console"
+	"espalier/web/api"
 )
 
 // overviewPage is GET /. Figures are those of the last day where a store can tell
 // them, so that a restart leaves them alone, and since the start elsewhere.
-func (c Control) overviewPage(r *http.Request, p *console.Page) (any, int) {
-	view := overview(c.status())
+func (c pages) overviewPage(r *http.Request, p *Page) (any, int) {
+	view := overview(c.CompleteStatus())
 	view.Interceptors = c.interceptors()
 	live := c.Services()
 	if c.Store != nil {
@@ -35,40 +35,40 @@ func (c Control) overviewPage(r *http.Request, p *console.Page) (any, int) {
 		} else if r.Context().Err() == nil {
 			c.Log.Error("the store cannot be searched", zap.Error(err))
 		}
-		view.StoreError = cmp.Or(view.StoreError, console.Locale(p.Lang).T(console.StoreFails))
+		view.StoreError = cmp.Or(view.StoreError, Locale(p.Lang).T(StoreFails))
 	}
 	sinceStart(live, &view)
 	return view, http.StatusOK
 }
 
 // lastDay adds what the store knows of the last day.
-func (s Source) lastDay(ctx context.Context, p *console.Page, live []traffic.Snapshot, view *console.Overview) error {
+func (c pages) lastDay(ctx context.Context, p *Page, live []traffic.Snapshot, view *Overview) error {
 	from := windowOf("24h").from(p.Now)
-	chart, err := s.servicesChart(ctx, p, "24h")
+	chart, err := c.servicesChart(ctx, p, "24h")
 	if err != nil {
 		return err
 	}
-	hosts, err := s.top(ctx, accesslog.ByHost, from, "host", 6)
+	hosts, err := c.top(ctx, accesslog.ByHost, from, "host", 6)
 	if err != nil {
 		return err
 	}
-	clients, err := s.top(ctx, accesslog.ByClient, from, "client", 6)
+	clients, err := c.top(ctx, accesslog.ByClient, from, "client", 6)
 	if err != nil {
 		return err
 	}
-	byService, err := s.sums(ctx, accesslog.ByService, from)
+	byService, err := c.sums(ctx, accesslog.ByService, from)
 	if err != nil {
 		return err
 	}
-	byAction, err := s.sums(ctx, accesslog.ByAction, from)
+	byAction, err := c.sums(ctx, accesslog.ByAction, from)
 	if err != nil {
 		return err
 	}
 	view.Chart, view.Hosts, view.Clients = chart, hosts, clients
-	var services []console.Service
+	var services []Service
 	for _, x := range live {
 		sum := byService[x.Service]
-		services = append(services, console.Service{
+		services = append(services, Service{
 			ID: x.Service, Apple: x.Service != catalog.Other, Up: sum.Up, Down: sum.Down,
 			Requests: sum.Requests, Tunnels: x.Tunnels, Errors: sum.Errors,
 		})
@@ -82,8 +82,8 @@ func (s Source) lastDay(ctx context.Context, p *console.Page, live []traffic.Sna
 }
 
 // sums are those since a time, by name.
-func (s Source) sums(ctx context.Context, by string, from time.Time) (map[string]accesslog.Sum, error) {
-	t, err := s.Store.Traffic(ctx, accesslog.TrafficQuery{From: from, By: by})
+func (c pages) sums(ctx context.Context, by string, from time.Time) (map[string]accesslog.Sum, error) {
+	t, err := c.Store.Traffic(ctx, accesslog.TrafficQuery{From: from, By: by})
 	if err != nil {
 		return nil, err
 	}
@@ -96,19 +96,19 @@ func (s Source) sums(ctx context.Context, by string, from time.Time) (map[string
 
 // top returns the names with the most bytes, each with a link to its records,
 // and the others behind them.
-func (s Source) top(ctx context.Context, by string, from time.Time, key string, n int) ([]console.Share, error) {
-	t, err := s.Store.Traffic(ctx, accesslog.TrafficQuery{From: from, By: by, Limit: n})
+func (c pages) top(ctx context.Context, by string, from time.Time, key string, n int) ([]Share, error) {
+	t, err := c.Store.Traffic(ctx, accesslog.TrafficQuery{From: from, By: by, Limit: n})
 	if err != nil {
 		return nil, err
 	}
-	var list []console.Share
+	var list []Share
 	for _, r := range t.Rows {
-		list = append(list, console.Share{
+		list = append(list, Share{
 			Name: r.Name, Link: "/logs?" + url.Values{key: {r.Name}, "since": {"24h"}}.Encode(),
 			Bytes: r.Bytes(), Requests: r.Requests,
 		})
 	}
-	slices.SortStableFunc(list, func(a, b console.Share) int {
+	slices.SortStableFunc(list, func(a, b Share) int {
 		if (a.Name == "") != (b.Name == "") {
 			return cmp.Compare(b.Name, a.Name)
 		}
@@ -118,15 +118,15 @@ func (s Source) top(ctx context.Context, by string, from time.Time, key string, 
 }
 
 // overview makes of the process's state what the first page shows.
-func overview(st Status) console.Overview {
-	page := console.Overview{
+func overview(st api.Status) Overview {
+	page := Overview{
 		Started: st.Started, PACURL: st.PACURL, Proxy: st.Proxy, Lists: st.Lists, Tunnels: st.Tunnels,
-		Config: console.Config{
+		Config: Config{
 			File: st.Reload.File, OK: st.Reload.OK, Problems: st.Reload.Problems, Tried: st.Reload.Time, Loaded: st.Reload.Loaded,
 		},
 	}
 	if l := st.AccessLog; l.Error != "" || l.Lost > 0 {
-		page.AccessLog = &console.AccessLog{Error: l.Error, Since: l.Since, Lost: int64(l.Lost)}
+		page.AccessLog = &AccessLog{Error: l.Error, Since: l.Since, Lost: int64(l.Lost)}
 	}
 	if st.CA != nil {
 		page.CA = st.CA.Warnings
@@ -145,20 +145,20 @@ func overview(st Status) console.Overview {
 		}
 	}
 	for _, f := range st.PACFetches {
-		page.Fetches = append(page.Fetches, console.Fetches{Site: f.Site, Agent: f.Agent, Count: f.Count, Last: f.Last})
+		page.Fetches = append(page.Fetches, Fetches{Site: f.Site, Agent: f.Agent, Count: f.Count, Last: f.Last})
 	}
 	for _, l := range st.Listeners {
-		page.Listeners = append(page.Listeners, console.Listener(l))
+		page.Listeners = append(page.Listeners, Listener(l))
 	}
 	return page
 }
 
 // sinceStart adds what was counted since the process started.
-func sinceStart(live []traffic.Snapshot, view *console.Overview) {
-	var services []console.Service
+func sinceStart(live []traffic.Snapshot, view *Overview) {
+	var services []Service
 	requests := map[policy.Action]int64{}
 	for _, s := range live {
-		services = append(services, console.Service{
+		services = append(services, Service{
 			ID: s.Service, Apple: s.Service != catalog.Other, Up: s.Up, Down: s.Down,
 			Requests: s.Total(), Tunnels: s.Tunnels, Errors: s.Requests[policy.Error],
 		})
@@ -170,8 +170,8 @@ func sinceStart(live []traffic.Snapshot, view *console.Overview) {
 }
 
 // figures adds what services have used, and how many requests there were by action.
-func figures(services []console.Service, requests map[policy.Action]int64, view *console.Overview) {
-	slices.SortStableFunc(services, func(a, b console.Service) int {
+func figures(services []Service, requests map[policy.Action]int64, view *Overview) {
+	slices.SortStableFunc(services, func(a, b Service) int {
 		return cmp.Or(cmp.Compare(b.Bytes(), a.Bytes()), cmp.Compare(b.Requests, a.Requests))
 	})
 	for _, s := range services {
@@ -188,7 +188,7 @@ func figures(services []console.Service, requests map[policy.Action]int64, view 
 	}
 	offset := 0.0
 	for _, a := range traffic.Actions {
-		x := console.Action{ID: string(a), Count: requests[a], Offset: offset}
+		x := Action{ID: string(a), Count: requests[a], Offset: offset}
 		if view.Requests > 0 {
 			x.Width = 100 * float64(x.Count) / float64(view.Requests)
 		}
@@ -227,8 +227,8 @@ func (w window) from(now time.Time) time.Time {
 }
 
 // windowsFor offers windows on a page.
-func windowsFor(path string, now window) console.Windows {
-	list := console.Windows{At: path, Now: now.name}
+func windowsFor(path string, now window) Windows {
+	list := Windows{At: path, Now: now.name}
 	for _, w := range windows {
 		list.List = append(list.List, w.name)
 	}
@@ -239,13 +239,13 @@ func windowsFor(path string, now window) console.Windows {
 const charted = 6
 
 // servicesChart is the traffic of the services with the most of it.
-func (s Source) servicesChart(ctx context.Context, p *console.Page, name string) (console.Chart, error) {
+func (c pages) servicesChart(ctx context.Context, p *Page, name string) (Chart, error) {
 	w := windowOf(name)
-	t, err := s.Store.Traffic(ctx, accesslog.TrafficQuery{From: w.from(p.Now), By: accesslog.ByService, Step: w.step, Limit: charted})
+	t, err := c.Store.Traffic(ctx, accesslog.TrafficQuery{From: w.from(p.Now), By: accesslog.ByService, Step: w.step, Limit: charted})
 	if err != nil {
-		return console.Chart{}, err
+		return Chart{}, err
 	}
-	l := console.Locale(p.Lang)
+	l := Locale(p.Lang)
 	totals := map[string]int64{}
 	for _, r := range t.Rows {
 		totals[r.Name] += r.Bytes()
@@ -260,20 +260,20 @@ func (s Source) servicesChart(ctx context.Context, p *console.Page, name string)
 	if _, ok := totals[""]; ok {
 		names = append(names, "")
 	}
-	c := console.Chart{Label: l.T(console.TrafficOfAll), Unit: "bytes", Stacked: true, Times: steps(t)}
+	chart := Chart{Label: l.T(TrafficOfAll), Unit: "bytes", Stacked: true, Times: steps(t)}
 	for i, id := range names {
-		series := console.Series{Name: l.T(console.ServiceName(id)), Colour: i + 1, Values: make([]int64, len(c.Times))}
+		series := Series{Name: l.T(api.ServiceName(id)), Colour: i + 1, Values: make([]int64, len(chart.Times))}
 		if id == "" {
-			series.Name, series.Colour = l.T(console.AllOthers), 0
+			series.Name, series.Colour = l.T(AllOthers), 0
 		}
 		for _, r := range t.Rows {
 			if r.Name == id {
 				series.Values[int(r.Time.Sub(t.From)/t.Step)] += r.Bytes()
 			}
 		}
-		c.Series = append(c.Series, series)
+		chart.Series = append(chart.Series, series)
 	}
-	return c, nil
+	return chart, nil
 }
 
 // steps are when those of an answer begin.

@@ -1,4 +1,4 @@
-package web
+package public
 
 import (
 	"bufio"
@@ -51,7 +51,7 @@ func publicPAC(t testing.TB, cfg pac.Config) *pac.PAC {
 
 // A publicStage is a public server on loopback.
 type publicStage struct {
-	*Public
+	*Handler
 	addr   string
 	pac    atomic.Pointer[pac.PAC]
 	root   atomic.Pointer[x509.Certificate]
@@ -69,7 +69,7 @@ func newPublicStage(t testing.TB, cfg pac.Config, proxy []netip.AddrPort, listen
 	core, logs := observer.New(zapcore.DebugLevel)
 	s := &publicStage{logs: logs, health: health.New()}
 	s.pac.Store(publicPAC(t, cfg))
-	s.Public = NewPublic(PublicSource{
+	s.Handler = New(Source{
 		PAC:    s.pac.Load,
 		Proxy:  proxy,
 		Health: s.health,
@@ -102,7 +102,7 @@ func newPublicStage(t testing.TB, cfg pac.Config, proxy []netip.AddrPort, listen
 	}
 	s.addr = l.Addr().String()
 	s.hello = hello.NewListener(l)
-	server := PublicServer(s.Public)
+	server := s.Server()
 	done := make(chan struct{})
 	go func() { defer close(done); server.Serve(s.hello) }()
 	t.Cleanup(func() { server.Close(); <-done })
@@ -453,12 +453,12 @@ func TestPublicServerLimits(t *testing.T) {
 
 func TestPublicPanicIsAnswered(t *testing.T) {
 	core, logs := observer.New(zapcore.DebugLevel)
-	p := NewPublic(PublicSource{PAC: func() *pac.PAC { panic("broken") }, Log: zap.New(core)})
+	p := New(Source{PAC: func() *pac.PAC { panic("broken") }, Log: zap.New(core)})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := PublicServer(p)
+	server := p.Server()
 	done := make(chan struct{})
 	go func() { defer close(done); server.Serve(l) }()
 	defer func() { server.Close(); <-done }()
@@ -639,7 +639,7 @@ func TestPublicWelcomeWithoutURL(t *testing.T) {
 
 func BenchmarkPublicScript(b *testing.B) {
 	compiled := publicPAC(b, pac.Config{Proxies: []string{"192.0.2.1:3128"}})
-	p := NewPublic(PublicSource{PAC: func() *pac.PAC { return compiled }, Log: zap.NewNop()})
+	p := New(Source{PAC: func() *pac.PAC { return compiled }, Log: zap.NewNop()})
 	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader("GET /proxy.pac HTTP/1.1\r\nHost: x\r\n\r\n")))
 	if err != nil {
 		b.Fatal(err)

@@ -1,8 +1,10 @@
-package web
+package api
 
 import (
 	"cmp"
+	"context"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,6 +12,8 @@ import (
 
 	"espalier/pac/health"
 	"espalier/pac/history"
+	"espalier/policy"
+	"espalier/policy/catalog"
 	"espalier/policy/lists"
 	"espalier/proxy/accesslog"
 	"espalier/proxy/doctor"
@@ -18,13 +22,14 @@ import (
 	"espalier/web/certs"
 	"espalier/web/explain"
 	"espalier/web/profile"
+	"espalier/web/public"
 	"espalier/web/signin"
 )
 
-// A Source is where the admin pages and the control socket learn what they
-// show. All fields must be set, but where one says what nil means. The functions are called for each request, by
-// several goroutines at a time.
-type Source struct {
+// Control is a running process as the admin listeners and the control socket show
+// and change it. All fields must be set, unless one says what nil means. The
+// functions are called for each request, by several goroutines at a time.
+type Control struct {
 	Status   func() Status
 	Services func() []traffic.Snapshot
 	Metrics  prometheus.Gatherer
@@ -48,6 +53,21 @@ type Source struct {
 	Desk  *signin.Desk
 	Hosts func() []string
 	Log   *zap.Logger
+
+	// Reload reads the configuration again and returns why it was not taken over,
+	// a problem a line.
+	Reload func() error
+	// RefreshLists reads the list of that name from its source now, all where it is
+	// empty, and returns what went wrong, a list a line.
+	RefreshLists func(ctx context.Context, name string) error
+	// RenewTLS obtains the listeners' certificates anew, and revokes those before if
+	// that is asked for; certs.ErrNotACME where there is no authority.
+	RenewTLS func(ctx context.Context, revoke bool) error
+	// Drain starts draining and returns at once.
+	Drain func()
+	// SetupLink returns the URL that lets a browser make the console's first user,
+	// good once and until then; signin.ErrUsers where there are users.
+	SetupLink func() (url string, until time.Time, err error)
 }
 
 // Status is what a running process says of itself, in /api/v1/status and in
@@ -75,7 +95,7 @@ type Status struct {
 	// JSON.
 	PACProxies []health.Status `json:"pac_proxies"`
 	// PACFetches say who has fetched the script; never null in JSON.
-	PACFetches []PACFetches `json:"pac_fetches"`
+	PACFetches []public.Fetches `json:"pac_fetches"`
 	// Tunnels are open now.
 	Tunnels   int64     `json:"tunnels"`
 	Reload    Reload    `json:"reload"`
@@ -142,34 +162,63 @@ type Reload struct {
 	Loaded   time.Time `json:"loaded"`
 }
 
-// status completes what s.Status returns.
-func (s Source) status() Status {
-	st := s.Status()
+// CompleteStatus is what c.Status returns, with all that it may leave out.
+func (c Control) CompleteStatus() Status {
+	st := c.Status()
 	st.Go = cmp.Or(st.Go, runtime.Version())
 	st.UptimeSeconds = int64(time.Since(st.Started).Seconds())
-	if st.Listeners == nil {
-		st.Listeners = []Listener{}
-	}
-	if st.PACProxies == nil {
-		st.PACProxies = []health.Status{}
-	}
-	if st.PACFetches == nil {
-		st.PACFetches = []PACFetches{}
-	}
-	if st.Lists == nil {
-		st.Lists = []lists.Status{}
-	}
-	if st.TLS == nil {
-		st.TLS = []certs.Status{}
-	}
-	if st.CA != nil && st.CA.Missing == nil {
-		st.CA.Missing = []string{}
-	}
-	if st.CA != nil && st.CA.Warnings == nil {
-		st.CA.Warnings = []string{}
-	}
-	if st.Reload.Problems == nil {
-		st.Reload.Problems = []string{}
+	st.Listeners, st.PACProxies, st.PACFetches = filled(st.Listeners), filled(st.PACProxies), filled(st.PACFetches)
+	st.Lists, st.TLS, st.Reload.Problems = filled(st.Lists), filled(st.TLS), filled(st.Reload.Problems)
+	if st.CA != nil {
+		st.CA.Missing, st.CA.Warnings = filled(st.CA.Missing), filled(st.CA.Warnings)
 	}
 	return st
+}
+
+// filled returns list, empty in place of nil, which JSON would have as null.
+func filled[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+// Services is the answer of /api/v1/services: what was counted since the
+// process started.
+type Services struct {
+	Since    time.Time `json:"since"`
+	Services []Service `json:"services"`
+}
+
+// Service is what one service has used. Bytes are payload, from (up) and to
+// (down) clients.
+type Service struct {
+	Service  string                  `json:"service"`
+	Name     string                  `json:"name"`
+	Up       int64                   `json:"up"`
+	Down     int64                   `json:"down"`
+	Tunnels  int64                   `json:"tunnels"`
+	Requests map[policy.Action]int64 `json:"requests"`
+}
+
+func (c Control) services() Services {
+	list := Services{Since: c.Status().Started, Services: []Service{}}
+	for _, x := range c.Services() {
+		list.Services = append(list.Services, Service{x.Service, ServiceName(x.Service), x.Up, x.Down, x.Tunnels, x.Requests})
+	}
+	return list
+}
+
+// ServiceName is the English name of a service, its id if it is unknown.
+func ServiceName(id string) string {
+	if i := slices.IndexFunc(catalog.Services, func(s catalog.Service) bool { return s.ID == id }); i >= 0 {
+		return catalog.Services[i].Section
+	}
+	return id
+}
+
+// SetupLink is the answer of POST /setup on the control socket.
+type SetupLink struct {
+	URL   string    `json:"url"`
+	Until time.Time `json:"until"`
 }

@@ -1,4 +1,4 @@
-package web
+package console
 
 import (
 	"cmp"
@@ -9,13 +9,13 @@ import (
 
 	"espalier/policy/catalog"
 	"espalier/proxy/accesslog"
-	"espalier/web/console"
+	"espalier/web/api"
 )
 
 // servicesPage is GET /services?since=WINDOW.
-func (c Control) servicesPage(r *http.Request, p *console.Page) (any, int) {
+func (c pages) servicesPage(r *http.Request, p *Page) (any, int) {
 	w := windowOf(r.URL.Query().Get("since"))
-	view := console.Services{Windows: windowsFor("/services", w), HasStore: c.Store != nil}
+	view := Services{Windows: windowsFor("/services", w), HasStore: c.Store != nil}
 	sums := map[string]accesslog.Sum{}
 	if c.Store != nil {
 		ctx, cancel := pageTime(r)
@@ -43,25 +43,25 @@ func (c Control) servicesPage(r *http.Request, p *console.Page) (any, int) {
 	}
 	for _, s := range c.Services() { // in the order of the catalogue
 		sum := sums[s.Service]
-		view.List = append(view.List, console.Service{
+		view.List = append(view.List, Service{
 			ID: s.Service, Apple: s.Service != catalog.Other, Up: sum.Up, Down: sum.Down,
 			Requests: sum.Requests, Tunnels: s.Tunnels, Errors: sum.Errors,
 			Rows: rows[s.Service], Health: health[s.Service],
 		})
 	}
-	slices.SortStableFunc(view.List, func(a, b console.Service) int { return cmp.Compare(b.Bytes(), a.Bytes()) })
+	slices.SortStableFunc(view.List, func(a, b Service) int { return cmp.Compare(b.Bytes(), a.Bytes()) })
 	return view, http.StatusOK
 }
 
 // servicePage is GET /services/{id}?since=WINDOW.
-func (c Control) servicePage(r *http.Request, p *console.Page) (any, int) {
+func (c pages) servicePage(r *http.Request, p *Page) (any, int) {
 	id := r.PathValue("id")
 	if !catalog.IsService(id) {
 		return noSuchThing, http.StatusNotFound
 	}
-	p.Title = console.Locale(p.Lang).T(console.ServiceName(id))
+	p.Title = Locale(p.Lang).T(api.ServiceName(id))
 	w := windowOf(r.URL.Query().Get("since"))
-	view := console.ServiceView{Windows: windowsFor("/services/"+id, w), HasStore: c.Store != nil}
+	view := ServiceView{Windows: windowsFor("/services/"+id, w), HasStore: c.Store != nil}
 	view.ID, view.Apple, view.Health = id, id != catalog.Other, c.healthOf(id)
 	for _, s := range c.Services() {
 		if s.Service == id {
@@ -85,47 +85,47 @@ func (c Control) servicePage(r *http.Request, p *console.Page) (any, int) {
 }
 
 // ofService adds what the store knows of a service.
-func (s Source) ofService(ctx context.Context, p *console.Page, w window, view *console.ServiceView) error {
+func (c pages) ofService(ctx context.Context, p *Page, w window, view *ServiceView) error {
 	from := w.from(p.Now)
-	t, err := s.Store.Traffic(ctx, accesslog.TrafficQuery{From: from, By: accesslog.ByService, Service: view.ID, Step: w.step})
+	t, err := c.Store.Traffic(ctx, accesslog.TrafficQuery{From: from, By: accesslog.ByService, Service: view.ID, Step: w.step})
 	if err != nil {
 		return err
 	}
 	sum := t.Total()
 	view.Up, view.Down, view.Requests, view.Errors = sum.Up, sum.Down, sum.Requests, sum.Errors
-	l := console.Locale(p.Lang)
+	l := Locale(p.Lang)
 	if len(t.Rows) > 0 {
 		view.Chart = directions(l, t)
 	}
-	page, err := s.Store.Search(ctx, accesslog.Filter{From: from, Service: view.ID, Error: "*"}, accesslog.Range{Limit: 10})
+	page, err := c.Store.Search(ctx, accesslog.Filter{From: from, Service: view.ID, Error: "*"}, accesslog.Range{Limit: 10})
 	if err != nil {
 		return err
 	}
 	view.Failed = recordRows(page.Records)
-	page, err = s.Store.Search(ctx, accesslog.Filter{Service: view.ID}, accesslog.Range{Limit: 10})
+	page, err = c.Store.Search(ctx, accesslog.Filter{Service: view.ID}, accesslog.Range{Limit: 10})
 	view.Last = recordRows(page.Records)
 	return err
 }
 
 // directions draws both directions of an answer.
-func directions(l console.Locale, t *accesslog.Traffic) console.Chart {
-	c := console.Chart{Label: l.T(console.Traffic), Unit: "bytes", Times: steps(t)}
-	down := console.Series{Name: l.T(console.ToDevices), Colour: 1, Values: make([]int64, len(c.Times))}
-	up := console.Series{Name: l.T(console.FromDevices), Colour: 2, Values: make([]int64, len(c.Times))}
+func directions(l Locale, t *accesslog.Traffic) Chart {
+	c := Chart{Label: l.T(Traffic), Unit: "bytes", Times: steps(t)}
+	down := Series{Name: l.T(ToDevices), Colour: 1, Values: make([]int64, len(c.Times))}
+	up := Series{Name: l.T(FromDevices), Colour: 2, Values: make([]int64, len(c.Times))}
 	for _, r := range t.Rows {
 		i := int(r.Time.Sub(t.From) / max(t.Step, time.Second))
 		down.Values[i] += r.Down
 		up.Values[i] += r.Up
 	}
-	c.Series = []console.Series{down, up}
+	c.Series = []Series{down, up}
 	return c
 }
 
 // recordRows are records as pages list them.
-func recordRows(records []accesslog.Record) []console.Record {
-	list := make([]console.Record, len(records))
+func recordRows(records []accesslog.Record) []Record {
+	list := make([]Record, len(records))
 	for i, r := range records {
-		list[i] = console.Record{Record: r, Bytes: r.Up + r.Down, Action: string(r.Action)}
+		list[i] = Record{Record: r, Bytes: r.Up + r.Down, Action: string(r.Action)}
 	}
 	return list
 }

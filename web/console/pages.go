@@ -1,0 +1,107 @@
+package console
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"time"
+
+	"espalier/web/api"
+	"espalier/web/signin"
+)
+
+// pages are those of a process.
+type pages struct{ api.Control }
+
+// A view is one page: what its template shows, and the status it is answered with.
+type view struct {
+	path, area, name string // the name is the template's
+	data             func(r *http.Request, p *Page) (data any, status int)
+}
+
+// Endpoints are the pages and what their forms do.
+func Endpoints(process api.Control) []api.Endpoint {
+	c := pages{process}
+	var list []api.Endpoint
+	add := func(method, path string, role signin.Role, serve http.HandlerFunc) {
+		list = append(list, api.Endpoint{Method: method, Path: path, Role: role, Serve: serve})
+	}
+	add("GET", "/pac/script", signin.Viewer, c.downloadPAC)
+	add("POST", "/pac/profile", signin.Viewer, c.makeProfile)
+	add("POST", "/inspection/{do}", signin.Admin, c.changeException)
+	add("POST", "/doctor/run", signin.Admin, c.startDoctor)
+	add("POST", "/settings/reload", signin.Admin, c.reload)
+	for _, v := range []view{
+		{"/{$}", "overview", "overview", c.overviewPage},
+		{"/services", "services", "services", c.servicesPage},
+		{"/services/{id}", "services", "service", c.servicePage},
+		{"/logs", "logs", "logs", c.logsPage},
+		{"/logs/{id}", "logs", "record", c.recordPage},
+		{"/policy", "policy", "policy", c.policyPage},
+		{"/pac", "pac", "pac", c.pacPage},
+		{"/inspection", "inspection", "inspection", c.inspectionPage},
+		{"/doctor", "doctor", "doctor", c.doctorPage},
+		{"/settings", "settings", "settings", c.settingsPage},
+	} {
+		add("GET", v.path, signin.Viewer, func(w http.ResponseWriter, r *http.Request) { c.show(w, r, v) })
+	}
+	return list
+}
+
+func (c pages) show(w http.ResponseWriter, r *http.Request, v view) {
+	st := c.CompleteStatus()
+	who := signin.FromContext(r.Context())
+	p := Page{
+		Look: LookOf(r), Area: v.area, Path: r.URL.RequestURI(),
+		User: User{Name: who.Name, Role: string(who.Role), Admin: who.Role.May(signin.Admin), CSRF: who.CSRF},
+		Node: st.Node, Version: st.Version, Now: time.Now(),
+		Draining: st.Draining, Overloaded: st.Overloaded, ConfigOK: st.Reload.OK,
+	}
+	data, status := v.data(r, &p)
+	if n, ok := data.(Notice); ok {
+		v.name, n.Text = "notice", Locale(p.Lang).T(n.Text)
+		data = n
+	}
+	p.Data = data
+	write(w, status, func(text io.Writer) error { return Render(text, v.name, p) })
+}
+
+// write answers with a page.
+func write(w http.ResponseWriter, status int, render func(io.Writer) error) {
+	var text bytes.Buffer
+	if err := render(&text); err != nil {
+		panic(err) // a mistake in the program, answered with 500
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Vary", "Accept-Language, Cookie")
+	w.WriteHeader(status)
+	w.Write(text.Bytes())
+}
+
+// Texts of pages that have nothing to show.
+var (
+	noStore     = Notice{Text: NoStore}
+	storeFails  = Notice{Text: StoreFails}
+	noSuchThing = Notice{Text: NoSuchThing}
+)
+
+// storeFailedOnPage is the page in place of one that the store did not answer.
+func (c pages) storeFailedOnPage(r *http.Request, err error) (any, int) {
+	c.LogStore(r, err)
+	return storeFails, http.StatusServiceUnavailable
+}
+
+// reload is POST /settings/reload. How it went is shown by every page.
+func (c pages) reload(w http.ResponseWriter, r *http.Request) {
+	if c.Reload() != nil {
+		http.Redirect(w, r, "/", http.StatusSeeOther) // which says what is wrong
+		return
+	}
+	http.Redirect(w, r, "/settings", http.StatusSeeOther)
+}
+
+// pageTime bounds what a page asks the store for.
+func pageTime(r *http.Request) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(r.Context(), 20*time.Second)
+}
