@@ -42,7 +42,7 @@ var ErrWait = errors.New("the decision may take time")
 
 // Admit decides about a request: its destination, the policy, sign-in, and limits.
 // Without an error x.Decision says what to do with it, and its place is counted
-// until Finish. A *Refused is what to tell the client. A second call returns what the
+// until Finish. A refusal.Refusal is what to tell the client. A second call returns what the
 // first did, so that an event loop may hand x on.
 func (x *Exchange) Admit(ctx context.Context, r *Request) error {
 	if !x.asked {
@@ -67,10 +67,9 @@ func (x *Exchange) admit(ctx context.Context, r *Request) error {
 	if d := x.State.Dialer; d.HasParent() {
 		d.OwnQuestion(x.Target.Host) // that came back
 		if via := r.Header.Get("via"); via != "" && d.IsLoop([]string{via}) {
-			err := fmt.Errorf("the parent proxy sends the request back: %w", egress.ErrLoop)
-			x.Fail(err)
+			x.Fail(fmt.Errorf("the parent proxy sends the request back: %w", egress.ErrLoop))
 			x.conceal(r)
-			return refuse(refusal.For(err))
+			return refusal.Loop
 		}
 	}
 	kind := limits.Request
@@ -91,12 +90,12 @@ func (x *Exchange) admit(ctx context.Context, r *Request) error {
 			return err
 		}
 		x.Fail(full)
-		return refuse(refusal.For(full))
+		return refusal.For(full)
 	}
 	if x.Record.Method == http.MethodTrace {
 		// It would show a script what cookies and passwords its browser sends.
 		x.Deny(RuleMethod, http.MethodTrace)
-		return refuseWith(refusal.Method, "Allow", "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, CONNECT")
+		return x.refuseWith(refusal.Method, "Allow", "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, CONNECT")
 	}
 	return nil
 }
@@ -111,20 +110,20 @@ func (x *Exchange) locate(r *Request) error {
 		scheme, port = "", 0
 	}
 	if r.Scheme != scheme {
-		x.SetAuthority(r.Authority)
+		x.Record.Host = withoutUser(r.Authority)
 		x.Deny(RuleScheme, "scheme "+r.Scheme)
-		return refuse(refusal.Scheme)
+		return refusal.Scheme
 	}
 	target, err := policy.ParseTarget(r.Authority, port)
 	if err == nil {
 		x.SetTarget(target)
 		err = r.Invalid
 	} else {
-		x.SetAuthority(r.Authority)
+		x.Record.Host = withoutUser(r.Authority)
 	}
 	if err != nil {
 		x.Deny(RuleTarget, err.Error())
-		return refuse(refusal.Name)
+		return refusal.Name
 	}
 	return nil
 }
@@ -132,8 +131,9 @@ func (x *Exchange) locate(r *Request) error {
 // conceal leaves the URL of a request that the policy is not asked about out of its record,
 // if the policy would.
 func (x *Exchange) conceal(r *Request) {
-	if t, err := policy.ParseTarget(withoutUser(r.Authority), 80); err == nil {
-		x.Decision.HideURL = x.State.Policy.Decide(&policy.Request{Target: t, Client: x.Record.Client}).HideURL
+	t, err := policy.ParseTarget(withoutUser(r.Authority), 80)
+	if err == nil && x.State.Policy.Decide(&policy.Request{Target: t, Client: x.Record.Client}).HideURL {
+		x.Record.URL = ""
 	}
 }
 
@@ -151,7 +151,7 @@ func (x *Exchange) decide(ctx context.Context, r *Request) error {
 	name, password, ok := parseBasic(r.Header.Get("proxy-authorization"))
 	if !ok {
 		x.SetDecision(d)
-		return refuseWith(refusal.SignIn, "Proxy-Authenticate", st.Auth.Challenge())
+		return x.refuseWith(refusal.SignIn, "Proxy-Authenticate", st.Auth.Challenge())
 	}
 	if r.InLoop {
 		return ErrWait
@@ -168,18 +168,18 @@ func (x *Exchange) decide(ctx context.Context, r *Request) error {
 	case errors.Is(err, auth.ErrWrong):
 		x.SetDecision(d)
 		x.Record.Error = err.Error()
-		return refuseWith(refusal.SignIn, "Proxy-Authenticate", st.Auth.Challenge())
+		return x.refuseWith(refusal.SignIn, "Proxy-Authenticate", st.Auth.Challenge())
 	// A 407 would make the device ask its user for a password that does not help now.
 	case errors.As(err, &throttled):
 		d.Action = policy.Deny
 		x.SetDecision(d)
 		x.Record.Error = err.Error()
-		return refuseWith(refusal.Throttled, "Retry-After", strconv.Itoa(int(math.Ceil(throttled.Wait.Seconds()))))
+		return x.refuseWith(refusal.Throttled, "Retry-After", strconv.Itoa(int(math.Ceil(throttled.Wait.Seconds()))))
 	}
 	d.Action = policy.Error
 	x.SetDecision(d)
 	x.Record.Error = err.Error()
-	return refuseWith(refusal.NoSignIn, "Retry-After", "5")
+	return x.refuseWith(refusal.NoSignIn, "Retry-After", "5")
 }
 
 // decideInside decides about a request in a session. The policy is asked for each,
@@ -198,16 +198,16 @@ func (x *Exchange) decideInside(r *Request) error {
 		if d.Action != policy.Deny {
 			x.Deny(RuleMisdirected, fmt.Sprintf("the connection is for %s", ses.Host()))
 		}
-		return refuse(refusal.Misdirected)
+		return refusal.Misdirected
 	case x.Record.Method == http.MethodConnect:
 		x.Deny(RuleScheme, "a CONNECT inside an intercepted connection")
-		return refuse(refusal.Scheme)
+		return refusal.Scheme
 	case d.Action == policy.Deny:
 		return refusedBy(d)
 	case d.Action == policy.Challenge:
 		// Users sign in for the CONNECT: the client knows of no proxy here.
 		x.Deny(d.Rule, "no user has signed in")
-		return refuse(refusal.Denied)
+		return refusal.Denied
 	}
 	x.Record.Action = policy.Inspect // also if a reload has exempted the host meanwhile
 	if x.Target != ses.Target && d.Dial == x.Target {
@@ -238,11 +238,11 @@ func refusedBy(d policy.Decision) error {
 	case d.Action != policy.Deny:
 		return nil
 	case d.Rule == policy.RuleClients:
-		return refuse(refusal.Client)
+		return refusal.Client
 	case d.Rule == policy.RulePorts:
-		return refuse(refusal.Port)
+		return refusal.Port
 	}
-	return refuse(refusal.Denied)
+	return refusal.Denied
 }
 
 // parseBasic parses the credentials of a Proxy-Authorization header (RFC 7617).
@@ -269,4 +269,32 @@ func recordURL(scheme, authority, path string) string {
 
 func withoutUser(authority string) string {
 	return authority[strings.LastIndexByte(authority, '@')+1:]
+}
+
+// refuseWith returns r, with a field in the header of the answer.
+func (x *Exchange) refuseWith(r refusal.Refusal, name, value string) error {
+	x.answerName, x.answerValue = name, value
+	return r
+}
+
+// Malformed notes a request that is not valid HTTP because of err, and says how it is
+// refused, with status. r has what could be read.
+func (x *Exchange) Malformed(r *Request, status int, err error) refusal.Refusal {
+	refused, rule := refusal.Malformed, RuleMalformed
+	refused.Status = status
+	if x.Record.Method == http.MethodConnect { // iOS would go without the proxy after a 400
+		refused, rule = refusal.Name, RuleTarget
+	} else {
+		x.header = r.Header
+	}
+	if ses := r.Session; ses != nil {
+		x.SetTarget(ses.Target)
+		x.Record.User = ses.Record.User
+	} else if t, err := policy.ParseTarget(r.Authority, 80); err == nil {
+		x.SetTarget(t)
+	} else {
+		x.Record.Host = withoutUser(r.Authority)
+	}
+	x.Deny(rule, "malformed request: "+err.Error())
+	return refused
 }

@@ -58,7 +58,8 @@ type decided struct {
 	Decision policy.Decision // set once it is admitted
 	Groups   []string        // of the user
 
-	header Header // of the request, for pages; nil: none
+	header                  Header // of the request, for pages; nil: none
+	answerName, answerValue string // of a field of a refusal; empty: none
 }
 
 // forgotten takes the place of what tunnels do not need. It is not modified.
@@ -67,7 +68,6 @@ var forgotten decided
 // HandOn returns the owner of a tunnel that x becomes. Tunnels are open for days: what
 // decided about them, lists of millions of names maybe, is not kept for so long.
 func (x *Exchange) HandOn() tunnel.Owner {
-	x.hideURL()
 	x.decided = &forgotten
 	return x
 }
@@ -82,19 +82,14 @@ func (x *Exchange) SetTarget(t policy.Target) {
 	x.Record.Host, x.Record.Port = t.Host, t.Port
 }
 
-// SetAuthority notes where the request wants to go, if that is no valid Target. The record
-// keeps no credentials.
-func (x *Exchange) SetAuthority(a string) { x.Record.Host = withoutUser(a) }
-
-// SetHeader notes the request's header, from which a refusal takes what the client
-// reads. It is used until Finish.
-func (x *Exchange) SetHeader(h Header) { x.header = h }
-
 // SetDecision notes what the policy said.
 func (x *Exchange) SetDecision(d policy.Decision) {
 	x.Decision = d
 	x.Record.Service, x.Record.Action, x.Record.Rule = d.Service(), d.Action, d.Rule
 	x.service = x.p.traffic.Service(x.Record.Service)
+	if d.HideURL {
+		x.Record.URL = ""
+	}
 }
 
 // Deny notes a refusal that the proxy itself made, beside the policy.
@@ -123,9 +118,11 @@ func (x *Exchange) Fail(err error) {
 	x.Record.Action, x.Record.Error = policy.Error, err.Error()
 }
 
-// Render returns what a client is told that is refused by r, and counts that.
-func (x *Exchange) Render(r refusal.Refusal) (http.Header, string) {
-	x.p.refused(r)
+// Refuse says how the client is told of err, which is one of Admit or of the way to the
+// origin, and counts that.
+func (x *Exchange) Refuse(err error) (r refusal.Refusal, h http.Header, body string) {
+	r = refusal.For(err)
+	x.p.refusals.WithLabelValues(r.Type).Inc()
 	n := refusal.Notice{Host: x.Target.Host, Reference: x.Record.ID.String()}
 	if st := x.p.State(); st != nil {
 		n.Contact = st.Contact
@@ -136,7 +133,11 @@ func (x *Exchange) Render(r refusal.Refusal) (http.Header, string) {
 	if x.header != nil {
 		n.Accept, n.AcceptLanguage = x.header.Get("accept"), x.header.Get("accept-language")
 	}
-	return r.Render(n)
+	h, body = r.Render(n)
+	if x.answerName != "" {
+		h.Set(x.answerName, x.answerValue)
+	}
+	return r, h, body
 }
 
 // Service is what bytes are counted for. It is nil before there is a decision.
@@ -172,23 +173,16 @@ func (x *Exchange) Finish(status int) {
 	rec.Time = time.Now()
 	rec.Duration = rec.Time.Sub(x.start)
 	rec.Status = status
-	if rec.Service == "" {
+	if x.service == nil { // there was no decision
 		rec.Service = catalog.Other
+		x.service = x.p.traffic.Service(rec.Service)
 	}
-	x.hideURL()
-	service := x.p.traffic.Service(rec.Service)
-	service.Request(rec.Action)
-	service.Recorded(rec.Up, rec.Down)
+	x.service.Request(rec.Action)
+	x.service.Recorded(rec.Up, rec.Down)
 	if rec.Connect > 0 {
 		x.p.traffic.Connected(rec.Connect)
 	}
 	x.p.log.WriteTunnel(x.tunnel, rec)
-}
-
-func (x *Exchange) hideURL() {
-	if x.Decision.HideURL {
-		x.Record.URL = ""
-	}
 }
 
 // Opened notes that x is an open tunnel or intercepted connection. Record must not be
@@ -197,7 +191,6 @@ func (x *Exchange) Opened() {
 	if x.tunnel != nil {
 		return
 	}
-	x.hideURL()
 	rec := &x.Record
 	rec.Time, rec.Status, rec.Up, rec.Down = x.start, x.openStatus(), x.up.Load(), x.down.Load()
 	x.tunnel = x.p.log.OpenTunnel(rec)

@@ -14,7 +14,6 @@ import (
 
 	"espalier/proxy/accesslog"
 	"espalier/proxy/limits"
-	"espalier/proxy/refusal"
 	"espalier/proxy/traffic"
 )
 
@@ -86,6 +85,3 @@ func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
 	p.refusals.Collect(ch)
 	ch <- prometheus.MustNewConstMetric(panicsDesc, prometheus.CounterValue, float64(p.panics.Load()))
 }
-
-// refused counts a refusal.
-func (p *Pipeline) refused(r refusal.Refusal) { p.refusals.WithLabelValues(r.Type).Inc() }

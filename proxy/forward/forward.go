@@ -23,6 +23,7 @@ import (
 	"espalier/proxy/egress"
 	"espalier/proxy/exchange"
 	"espalier/proxy/head"
+	"espalier/proxy/refusal"
 	"espalier/proxy/tunnel"
 	"espalier/proxy/upstream"
 )
@@ -163,11 +164,10 @@ func (fx *forwarded) refusal(err error) *http.Response {
 		fx.Fail(fx.givenUp())
 		panic(http.ErrAbortHandler)
 	}
-	if _, ok := errors.AsType[*exchange.Refused](err); !ok {
+	if _, ok := errors.AsType[refusal.Refusal](err); !ok {
 		fx.Fail(err)
 	}
-	refused := exchange.AsRefused(err)
-	h, body := fx.Render(refused.Refusal)
+	refused, h, body := fx.Refuse(err)
 	fx.w.own = true
 	return &http.Response{StatusCode: refused.Status, Header: h, ContentLength: int64(len(body)), Body: io.NopCloser(strings.NewReader(body))}
 }

@@ -22,11 +22,7 @@ func (c *conn) fail(r *request, err error) outcome {
 
 // refuse tells the client that its request is refused, and finishes it.
 func (c *conn) refuse(r *request, err error) outcome {
-	refused := exchange.AsRefused(err)
-	h, body := c.x.Render(refused.Refusal)
-	if refused.Field.Name != "" {
-		h.Set(refused.Field.Name, refused.Field.Value)
-	}
+	refused, h, body := c.x.Refuse(err)
 	// What follows a refused CONNECT is meant for another, and what is left of a body is
 	// no request. A limit wants room.
 	keep := r.err == nil && !r.broken && c.mayDiscard(r) && string(r.head.Method) != http.MethodConnect && !refused.IsLimit() &&
@@ -118,7 +114,7 @@ func (c *conn) malformed(r *request) outcome {
 	}
 	refused := x.Malformed(ask, status, r.err)
 	if r.noise {
-		h, body := x.Render(refused.Refusal)
+		_, h, body := x.Refuse(refused)
 		x.Drop()
 		return c.send(r, refused.Status, h, body, false)
 	}

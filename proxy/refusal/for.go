@@ -21,8 +21,11 @@ type Refuser interface {
 	Refusal() Refusal
 }
 
-// For says how a client is told of an error on the way to the origin.
+// For says how a client is told of err: a Refusal, or an error on the way to the origin.
 func For(err error) Refusal {
+	if r, ok := errors.AsType[Refusal](err); ok {
+		return r
+	}
 	if e := limits.AsError(err); e != nil {
 		return ofLimit(e)
 	}

@@ -2,7 +2,8 @@
 // request on: the status, the error type of RFC 9209, and a short text.
 package refusal
 
-// A Refusal is an answer that the proxy gives in place of the origin's.
+// A Refusal is an answer that the proxy gives in place of the origin's. It is the error
+// of what is refused.
 type Refusal struct {
 	Status int
 	// Type is the error type of RFC 9209, section 2.3. It is the label of
@@ -14,6 +15,9 @@ type Refusal struct {
 	// network sent.
 	Text string
 }
+
+// Error implements error.
+func (r Refusal) Error() string { return r.Text }
 
 // IsLimit reports whether r tells of one of the proxy's limits. The connection
 // is closed then, to make room.

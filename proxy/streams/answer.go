@@ -156,8 +156,13 @@ func (k *conn) fail(s *http2.Stream, r *http2.Request, x *exchange.Exchange, err
 
 // refuse tells the client that its request is refused, and finishes it.
 func (k *conn) refuse(s *http2.Stream, r *http2.Request, x *exchange.Exchange, err error) {
-	refused := exchange.AsRefused(err)
-	fields, body := render(x, refused)
+	refused, h, body := x.Refuse(err)
+	var fields []hpack.HeaderField
+	for name, values := range h {
+		for _, v := range values {
+			fields = append(fields, hpack.HeaderField{Name: name, Value: v})
+		}
+	}
 	bodiless := r.Method == http.MethodHead
 	if s.WriteHeaders(refused.Status, fields, bodiless) == nil && !bodiless { // a client that has left needs no answer
 		_, _ = s.Write([]byte(body))
@@ -176,20 +181,6 @@ const (
 	maxDiscard  = 64 << 10
 	discardTime = 2 * time.Second
 )
-
-// render is what a client is told that is refused.
-func render(x *exchange.Exchange, refused *exchange.Refused) (fields []hpack.HeaderField, body string) {
-	h, body := x.Render(refused.Refusal)
-	if refused.Field.Name != "" {
-		h.Set(refused.Field.Name, refused.Field.Value)
-	}
-	for name, values := range h {
-		for _, v := range values {
-			fields = append(fields, hpack.HeaderField{Name: name, Value: v})
-		}
-	}
-	return fields, body
-}
 
 // malformed refuses a request that is not valid.
 func (k *conn) malformed(s *http2.Stream, r *http2.Request, err error) {
