@@ -29,53 +29,32 @@ type encoder interface {
 	append(b []byte, r *Record) []byte
 }
 
-// jsonEncoder writes every field of the record in every line, in the order of
-// the record, by zap's JSON encoder.
-type jsonEncoder struct {
-	zap   zapcore.Encoder
-	lines sync.Pool // *jsonLine
-}
+// jsonEncoder writes every field of the record in every line, by zap's JSON encoder.
+type jsonEncoder struct{ node string }
 
-func newJSONEncoder(node string) *jsonEncoder {
-	e := &jsonEncoder{zap: zapcore.NewJSONEncoder(zapcore.EncoderConfig{
-		EncodeTime: zapcore.TimeEncoderOfLayout(timeLayout),
-	})}
-	node = clean(node, maxHost)
-	e.lines.New = func() any {
-		l := &jsonLine{node: node}
-		l.field[0] = zapcore.Field{Type: zapcore.InlineMarshalerType, Interface: l}
-		return l
-	}
-	return e
-}
+func newJSONEncoder(node string) jsonEncoder { return jsonEncoder{clean(node, maxHost)} }
 
-func (e *jsonEncoder) append(b []byte, r *Record) []byte {
-	l := e.lines.Get().(*jsonLine)
-	l.Record = r
+// recordEncoder names no node.
+var recordEncoder jsonEncoder
+
+var zapEncoder = zapcore.NewJSONEncoder(zapcore.EncoderConfig{EncodeTime: zapcore.TimeEncoderOfLayout(timeLayout)})
+
+func (e jsonEncoder) append(b []byte, r *Record) []byte {
+	l := jsonLines.Get().(*jsonLine)
+	l.Record, l.node = r, e.node
 	// The error is that of a marshaler, and ours returns none.
-	if buf, err := e.zap.EncodeEntry(zapcore.Entry{}, l.field[:]); err == nil {
+	if buf, err := zapEncoder.EncodeEntry(zapcore.Entry{}, l.field[:]); err == nil {
 		b = append(b, buf.Bytes()...)
 		buf.Free()
 	}
 	l.Record = nil
-	e.lines.Put(l)
+	jsonLines.Put(l)
 	return b
 }
 
-var recordEncoder = newJSONEncoder("")
-
-// MarshalJSON returns the record as it stands in a line of the log.
+// MarshalJSON returns the record as the log writes it.
 func (r *Record) MarshalJSON() ([]byte, error) {
-	l := recordEncoder.lines.Get().(*jsonLine)
-	l.Record, l.node = r, clean(r.Node, maxHost)
-	buf, err := recordEncoder.zap.EncodeEntry(zapcore.Entry{}, l.field[:])
-	l.Record, l.node = nil, ""
-	recordEncoder.lines.Put(l)
-	if err != nil {
-		return nil, err
-	}
-	defer buf.Free()
-	return bytes.Clone(bytes.TrimSpace(buf.Bytes())), nil
+	return bytes.TrimSpace(newJSONEncoder(r.Node).append(nil, r)), nil
 }
 
 // jsonLine is what one encoding needs, kept together so that it costs nothing.
@@ -86,7 +65,14 @@ type jsonLine struct {
 	field   [1]zapcore.Field // the line itself
 }
 
-// MarshalLogObject implements zapcore.ObjectMarshaler.
+var jsonLines = sync.Pool{New: func() any {
+	l := new(jsonLine)
+	l.field[0] = zapcore.Field{Type: zapcore.InlineMarshalerType, Interface: l}
+	return l
+}}
+
+// MarshalLogObject implements zapcore.ObjectMarshaler. It is the one list of the fields
+// that are written, in their order.
 func (l *jsonLine) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	enc.AddTime("time", l.Time.UTC())
 	l.scratch, _ = l.ID.AppendText(l.scratch[:0])

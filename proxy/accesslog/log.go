@@ -182,22 +182,23 @@ var (
 )
 
 // Describe implements prometheus.Collector.
-func (l *Log) Describe(ch chan<- *prometheus.Desc) {
-	ch <- totalDesc
-	ch <- lostDesc
-	ch <- failingDesc
-}
+func (l *Log) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(l, ch) }
 
 // Collect implements prometheus.Collector.
 func (l *Log) Collect(ch chan<- prometheus.Metric) {
 	h := l.Health()
-	failing := 0.0
-	if h.Err != nil {
-		failing = 1
-	}
 	ch <- prometheus.MustNewConstMetric(totalDesc, prometheus.CounterValue, float64(l.total.Load()))
 	ch <- prometheus.MustNewConstMetric(lostDesc, prometheus.CounterValue, float64(h.Lost))
-	ch <- prometheus.MustNewConstMetric(failingDesc, prometheus.GaugeValue, failing)
+	ch <- failingMetric(failingDesc, h.Err)
+}
+
+// failingMetric is 1 with an error, 0 without one.
+func failingMetric(desc *prometheus.Desc, err error) prometheus.Metric {
+	failing := 0.0
+	if err != nil {
+		failing = 1
+	}
+	return prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, failing)
 }
 
 // stdout is standard output, which stays open.

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -34,35 +35,37 @@ func logFiles(path string) ([]string, error) {
 	return append(list, path), nil
 }
 
-// A logFile is an open file of the log.
-type logFile struct {
+// A File is an open file of the log. Read returns its lines, unpacked if it is compressed.
+type File struct {
 	*bufio.Reader
 	f          *os.File
 	compressed bool
 }
 
-func openLog(path string) (*logFile, error) {
+// OpenFile opens a file of the log for reading.
+func OpenFile(path string) (*File, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	l := &logFile{f: f, compressed: strings.HasSuffix(path, ".gz")}
+	l := &File{f: f, compressed: strings.HasSuffix(path, ".gz")}
 	var in io.Reader = f
 	if l.compressed {
 		if in, err = gzip.NewReader(f); err != nil {
 			f.Close()
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 	}
 	l.Reader = bufio.NewReaderSize(in, maxLine)
 	return l, nil
 }
 
-func (l *logFile) Close() error { return l.f.Close() }
+// Close closes the file.
+func (l *File) Close() error { return l.f.Close() }
 
 // first is the sum of the first line, 0 while there is no whole one. Nothing must
 // have been read yet.
-func (l *logFile) first() (int64, error) {
+func (l *File) first() (int64, error) {
 	line, err := l.Peek(maxLine)
 	if i := bytes.IndexByte(line, '\n'); i >= 0 {
 		line = line[:i]
@@ -76,7 +79,7 @@ func (l *logFile) first() (int64, error) {
 }
 
 // skip goes to a place in what is read.
-func (l *logFile) skip(offset int64) error {
+func (l *File) skip(offset int64) error {
 	if l.compressed {
 		_, err := io.CopyN(io.Discard, l, offset)
 		return err

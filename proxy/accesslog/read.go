@@ -9,15 +9,40 @@ import (
 	"io"
 	"io/fs"
 	"math"
-	"net/netip"
 	"time"
-
-	"espalier/policy"
 )
 
 // maxLine bounds a line that Read takes for a record. The longest that Write
 // makes, every byte escaped, is a third of it.
 const maxLine = 64 << 10
+
+// A line is one of a log.
+type line struct {
+	record *Record // nil if the line is blank or bad
+	bad    bool    // the line is not a record
+	size   int64   // bytes, with the newline
+}
+
+// nextLine reads a line. With an error, which is io.EOF at the end, it has no newline:
+// its rest may be on the way.
+func nextLine(in *bufio.Reader) (l line, err error) {
+	var text []byte
+	for {
+		text, err = in.ReadSlice('\n')
+		l.size += int64(len(text))
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			break
+		}
+		l.bad = true // too long
+	}
+	if text = bytes.TrimSpace(text); len(text) > 0 && !l.bad {
+		l.record = new(Record)
+		if l.record.UnmarshalJSON(text) != nil {
+			l.record, l.bad = nil, true
+		}
+	}
+	return l, err
+}
 
 // Read calls f with every record of an access log in JSON, in the order of the
 // file. Lines that are no record, such as one that a crash tore, are passed
@@ -26,17 +51,12 @@ const maxLine = 64 << 10
 func Read(r io.Reader, f func(*Record) error) (bad int, err error) {
 	in := bufio.NewReaderSize(r, maxLine)
 	for {
-		line, err := in.ReadSlice('\n')
-		if errors.Is(err, bufio.ErrBufferFull) {
+		l, err := nextLine(in)
+		if l.bad {
 			bad++
-			for errors.Is(err, bufio.ErrBufferFull) {
-				_, err = in.ReadSlice('\n')
-			}
-		} else if line = bytes.TrimSpace(line); len(line) > 0 {
-			rec := new(Record)
-			if rec.UnmarshalJSON(line) != nil {
-				bad++
-			} else if err := f(rec); err != nil {
+		}
+		if l.record != nil {
+			if err := f(l.record); err != nil {
 				return bad, err
 			}
 		}
@@ -73,39 +93,16 @@ func ReadAll(path string, f func(*Record) error) error {
 	return nil
 }
 
-// OpenFile opens a file of the log for reading, one that was compressed too.
-func OpenFile(path string) (io.ReadCloser, error) {
-	l, err := openLog(path)
-	if err != nil {
-		return nil, err
-	}
-	return l, nil
-}
-
 // UnmarshalJSON parses a line that Write made in the format json. Unknown fields
 // are passed over.
 func (r *Record) UnmarshalJSON(line []byte) error {
+	type fields Record // without this method
 	var w struct {
-		Time       *time.Time     `json:"time"`
-		ID         *ID            `json:"id"`
-		Node       string         `json:"node"`
-		Client     netip.Addr     `json:"client"`
-		User       string         `json:"user"`
-		Method     string         `json:"method"`
-		Host       string         `json:"host"`
-		Port       uint16         `json:"port"`
-		URL        string         `json:"url"`
-		Service    string         `json:"service"`
-		Action     policy.Action  `json:"action"`
-		Rule       string         `json:"rule"`
-		Status     int            `json:"status"`
-		Up         int64          `json:"up"`
-		Down       int64          `json:"down"`
-		DurationMS float64        `json:"duration_ms"`
-		ConnectMS  float64        `json:"connect_ms"`
-		Upstream   netip.AddrPort `json:"upstream"`
-		Agent      string         `json:"agent"`
-		Error      string         `json:"error"`
+		fields
+		Time       *time.Time `json:"time"`
+		ID         *ID        `json:"id"`
+		DurationMS float64    `json:"duration_ms"`
+		ConnectMS  float64    `json:"connect_ms"`
 	}
 	if err := json.Unmarshal(line, &w); err != nil {
 		return err
@@ -113,14 +110,8 @@ func (r *Record) UnmarshalJSON(line []byte) error {
 	if w.Time == nil || w.ID == nil {
 		return errors.New("no access record: time or id is missing")
 	}
-	*r = Record{
-		Time: *w.Time, ID: *w.ID, Client: w.Client, User: w.User,
-		Method: w.Method, Host: w.Host, Port: w.Port, URL: w.URL,
-		Service: w.Service, Action: w.Action, Rule: w.Rule, Status: w.Status,
-		Up: w.Up, Down: w.Down,
-		Duration: duration(w.DurationMS), Connect: duration(w.ConnectMS),
-		Upstream: w.Upstream, Agent: w.Agent, Error: w.Error, Node: w.Node,
-	}
+	*r = Record(w.fields)
+	r.Time, r.ID, r.Duration, r.Connect = *w.Time, *w.ID, duration(w.DurationMS), duration(w.ConnectMS)
 	return nil
 }
 

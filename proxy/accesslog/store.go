@@ -37,22 +37,21 @@ type Store struct {
 	now  func() time.Time
 	bounds
 
-	dbs      sync.RWMutex // held for reading while the databases are used
-	write    *sql.DB      // one connection; nil in a store opened for reading
-	read     *sql.DB      // nil while the store cannot be opened
-	damaged  atomic.Bool  // a search has met damage
-	counters storeCounters
+	dbs     sync.RWMutex // held for reading while the databases are used
+	write   *sql.DB      // one connection; nil in a store opened for reading
+	read    *sql.DB      // nil while the store cannot be opened
+	damaged atomic.Bool  // a search has met damage
 
-	source string // the JSON file that is followed; empty until Follow
-	files  fileStates
+	mu     sync.Mutex
+	health StoreHealth
+
+	source string               // the JSON file that is followed; empty until follow
+	files  map[string]fileState // by path
 	tidied time.Time
 	wake   chan struct{}
 	stop   context.CancelFunc
 	done   chan struct{}
 }
-
-// ErrNewer is returned for a store that a newer version of the program has made.
-var ErrNewer = errors.New("the store was made by a newer version; it is left as it is")
 
 // OpenStore opens the store of cfg, and makes it where there is none; dir is the
 // data directory. A file that is no database, or a damaged one, is moved aside to
@@ -62,16 +61,13 @@ var ErrNewer = errors.New("the store was made by a newer version; it is left as 
 func OpenStore(cfg StoreConfig, dir string, log *zap.Logger) (*Store, error) {
 	s := &Store{
 		cfg: cfg, path: storePath(cfg, dir), log: log, now: time.Now, bounds: defaultBounds,
-		wake: make(chan struct{}, 1), done: make(chan struct{}),
+		files: map[string]fileState{}, wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
 		return nil, fmt.Errorf("store %s: %w", s.path, err)
 	}
 	err := s.open()
-	if isDamage(err) {
-		err = s.begin(err)
-	}
-	if onDisk := (*sqlite.Error)(nil); err != nil && !errors.As(err, &onDisk) {
+	if _, onDisk := errors.AsType[*sqlite.Error](err); err != nil && !onDisk {
 		return nil, fmt.Errorf("store %s: %w", s.path, err)
 	}
 	return s, nil
@@ -88,9 +84,9 @@ func ReadStore(cfg StoreConfig, dir string) (*Store, error) {
 	if s.read, err = connect(s.path, "mode=ro"); err != nil {
 		return nil, fmt.Errorf("store %s: %w", s.path, err)
 	}
-	version := 0
-	if err = s.read.QueryRow("PRAGMA user_version").Scan(&version); err == nil && version != len(migrations) {
-		err = fmt.Errorf("it has version %d, this program has version %d; start `espalier run` once", version, len(migrations))
+	version, err := checkVersion(s.read)
+	if err == nil && version == 0 {
+		err = errors.New("it has no tables yet; start `espalier run` once")
 	}
 	if err != nil {
 		s.read.Close()
@@ -106,8 +102,17 @@ func storePath(cfg StoreConfig, dir string) string {
 	return filepath.Join(dir, cfg.Path)
 }
 
-// open opens the databases, and brings their tables up to date.
-func (s *Store) open() (err error) {
+// open opens the databases. If the file is damaged it is moved aside, and a new one made.
+func (s *Store) open() error {
+	err := s.openFile()
+	if isDamage(err) {
+		err = s.begin(err)
+	}
+	return err
+}
+
+// openFile opens the databases, and makes what is missing.
+func (s *Store) openFile() error {
 	if err := create(s.path); err != nil {
 		return err
 	}
@@ -117,7 +122,7 @@ func (s *Store) open() (err error) {
 		return err
 	}
 	write.SetMaxOpenConns(1)
-	err = migrate(write)
+	err = makeTables(write)
 	var read *sql.DB
 	if err == nil {
 		read, err = connect(s.path, "_pragma=query_only(1)")
@@ -164,12 +169,8 @@ func connect(path, options string) (*sql.DB, error) {
 
 // isDamage reports whether err says that the file is no good.
 func isDamage(err error) bool {
-	var e *sqlite.Error
-	if !errors.As(err, &e) {
-		return false
-	}
-	code := e.Code() & 0xff
-	return code == sqlite3.SQLITE_CORRUPT || code == sqlite3.SQLITE_NOTADB
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && (e.Code()&0xff == sqlite3.SQLITE_CORRUPT || e.Code()&0xff == sqlite3.SQLITE_NOTADB)
 }
 
 // begin moves the damaged store aside and begins a new one.
@@ -182,7 +183,7 @@ func (s *Store) begin(why error) error {
 	}
 	s.log.Error("the store of access records was damaged; it is made again from the access log's files. Sums of days before these are lost",
 		zap.String("moved_to", aside), zap.Error(why))
-	return s.open()
+	return s.openFile()
 }
 
 // Close stores what the log has written so far, and closes the store.
@@ -211,14 +212,14 @@ func (s *Store) close() error {
 
 var errNotOpen = errors.New("the store is not open: it was closed, or the disk does not let it be opened")
 
-// searching calls f with the database to search.
-func (s *Store) searching(f func(*sql.DB) error) error {
+// query calls row with the Scan of each row of a query.
+func (s *Store) query(ctx context.Context, query string, args []any, row func(scan func(...any) error) error) error {
 	s.dbs.RLock()
 	defer s.dbs.RUnlock()
 	if s.read == nil {
 		return errNotOpen
 	}
-	err := f(s.read)
+	err := eachRow(ctx, s.read, query, args, row)
 	if err == nil {
 		return nil
 	}
@@ -227,6 +228,26 @@ func (s *Store) searching(f func(*sql.DB) error) error {
 		signal(s.wake)
 	}
 	return fmt.Errorf("store: %w", err)
+}
+
+func eachRow(ctx context.Context, db *sql.DB, query string, args []any, row func(scan func(...any) error) error) error {
+	rows, err := db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := row(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// number returns the number that a query selects.
+func (s *Store) number(ctx context.Context, query string, args ...any) (n int64, err error) {
+	err = s.query(ctx, query, args, func(scan func(...any) error) error { return scan(&n) })
+	return n, err
 }
 
 // transact commits what f does, all of it or nothing.

@@ -7,10 +7,21 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
+)
+
+const (
+	// followInterval is how long a record that another process has written may wait,
+	// and after how long what failed is tried again. Those of this process are stored
+	// as soon as they are in the file.
+	followInterval = 5 * time.Second
+	// lastRound bounds how long the end of the process waits for the store.
+	lastRound = 3 * time.Second
 )
 
 // A fileState is what is known of a file of the log, so that one in which nothing
@@ -21,8 +32,6 @@ type fileState struct {
 	broken bool  // it could not be read, which the operational log knows
 }
 
-type fileStates map[string]fileState
-
 // follow stores what the file at path and those it was rotated to hold, and then
 // what is written to it, in a goroutine that Close ends.
 func (s *Store) follow(path string) {
@@ -31,24 +40,21 @@ func (s *Store) follow(path string) {
 	s.source = path
 	go func() {
 		defer close(s.done)
-		failing := false
 		for {
 			err := s.round(ctx)
 			if ctx.Err() != nil {
 				break
 			}
-			s.report(err, &failing)
-			timer := time.NewTimer(followInterval)
+			s.report(err)
 			wake := s.wake
 			if err != nil && !s.damaged.Load() {
 				wake = nil
 			}
 			select {
 			case <-wake:
-			case <-timer.C:
+			case <-time.After(followInterval):
 			case <-ctx.Done():
 			}
-			timer.Stop()
 		}
 		// What was written until the end of the process.
 		last, cancel := context.WithTimeout(context.Background(), lastRound)
@@ -59,24 +65,28 @@ func (s *Store) follow(path string) {
 	}()
 }
 
-// lastRound bounds how long the end of the process waits for the store.
-const lastRound = 3 * time.Second
-
-// report tells the operational log when storing begins to fail and when it is
-// over, once each.
-func (s *Store) report(err error, failing *bool) {
-	if err != nil {
-		s.counters.failed(err, s.now())
-	} else {
-		s.counters.succeeded()
-	}
+// report keeps how a round ended, and tells the operational log when storing begins to
+// fail and when it is over, once each.
+func (s *Store) report(err error) {
+	var before error
+	s.note(func(h *StoreHealth) {
+		before, h.Err = h.Err, err
+		switch {
+		case err == nil:
+			h.Since = time.Time{}
+		case before == nil:
+			h.Since = s.now()
+		}
+		if err != nil {
+			h.Errors++
+		}
+	})
 	switch {
-	case err != nil && !*failing:
+	case err != nil && before == nil:
 		s.log.Error("access records cannot be stored; they are in the access log, and stored from there later", zap.Error(err))
-	case err == nil && *failing:
+	case err == nil && before != nil:
 		s.log.Warn("access records are stored again")
 	}
-	*failing = err != nil
 }
 
 // round stores what is not stored yet, and removes what is no longer kept.
@@ -108,20 +118,14 @@ func (s *Store) reopen() error {
 	}
 	s.dbs.Lock()
 	defer s.dbs.Unlock()
-	if s.damaged.Load() {
-		_ = s.close()
-		s.files = nil
-		if err := s.begin(errors.New("it is malformed")); err != nil {
-			return err
-		}
+	if !s.damaged.Load() {
+		return s.open()
+	}
+	_ = s.close()
+	clear(s.files)
+	err := s.begin(errors.New("it is malformed"))
+	if err == nil {
 		s.damaged.Store(false)
-	}
-	if s.write != nil {
-		return nil
-	}
-	err := s.open()
-	if isDamage(err) {
-		err = s.begin(err)
 	}
 	return err
 }
@@ -132,13 +136,7 @@ func (s *Store) catchUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	known := s.files
-	s.files = fileStates{}
-	for _, path := range paths {
-		if state, ok := known[path]; ok {
-			s.files[path] = state
-		}
-	}
+	maps.DeleteFunc(s.files, func(path string, _ fileState) bool { return !slices.Contains(paths, path) })
 	for _, path := range paths {
 		info, err := os.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -147,14 +145,15 @@ func (s *Store) catchUp(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if before, ok := s.files[path]; ok && before.unread == 0 && os.SameFile(before.info, info) &&
+		before, known := s.files[path]
+		if known && before.unread == 0 && os.SameFile(before.info, info) &&
 			before.info.Size() == info.Size() && before.info.ModTime().Equal(info.ModTime()) {
 			continue
 		}
 		err = s.readFile(ctx, path, info)
-		if broken := (*fileError)(nil); errors.As(err, &broken) {
-			if !known[path].broken {
-				s.log.Error("a file of the access log cannot be read by the store, which lacks the records in it", zap.Error(err))
+		if broken, ok := errors.AsType[*fileError](err); ok {
+			if !before.broken {
+				s.log.Error("a file of the access log cannot be read by the store, which lacks the records in it", zap.Error(broken))
 			}
 			s.files[path] = fileState{info: info, broken: true}
 		} else if err != nil {
@@ -171,7 +170,7 @@ func (e *fileError) Unwrap() error { return e.error }
 
 // readFile stores what of a file is not stored yet.
 func (s *Store) readFile(ctx context.Context, path string, info fs.FileInfo) error {
-	in, err := openLog(path)
+	in, err := OpenFile(path)
 	if err != nil {
 		return &fileError{err}
 	}
@@ -180,44 +179,31 @@ func (s *Store) readFile(ctx context.Context, path string, info fs.FileInfo) err
 	if err != nil {
 		return &fileError{fmt.Errorf("%s: %w", path, err)}
 	}
-	if first == 0 {
-		s.files[path] = fileState{info: info}
-		return nil
-	}
 	offset, complete, err := s.place(ctx, first)
 	if err != nil {
 		return err
 	}
-	known := offset // in the store
-	switch {
-	case complete:
-		s.files[path] = fileState{info: info}
+	if first == 0 || complete {
+		s.leftToRead(path, fileState{info: info})
 		return nil
-	case !in.compressed && offset > info.Size(): // cut; what is known is not stored twice
-		offset = 0
 	}
+	known := offset // in the store
 	if !in.compressed {
-		s.files[path] = fileState{info: info, unread: info.Size() - offset}
-		s.counters.lag(s.files)
+		if offset > info.Size() { // cut; what is known is not stored twice
+			offset = 0
+		}
+		s.leftToRead(path, fileState{info: info, unread: info.Size() - offset})
 	}
 	if err := in.skip(offset); err != nil {
 		return &fileError{fmt.Errorf("%s: %w", path, err)}
 	}
-	lines := newLineReader(in.Reader)
-	for ended := false; !ended; {
+	for {
 		began := time.Now()
-		b, err := lines.next(batchSize)
-		var broken error
-		if err != nil && !errors.Is(err, io.EOF) {
-			broken = &fileError{fmt.Errorf("%s: %w", path, err)}
-		}
-		ended = err != nil
-		whole := ended && broken == nil && in.compressed
+		b, ended := nextBatch(in.Reader)
+		whole := errors.Is(ended, io.EOF) && in.compressed
 		if b.size > 0 || whole {
 			offset += b.size
-			_, err := s.insert(ctx, b, func(tx *sql.Tx) error {
-				return setPlace(tx, first, known, offset, whole)
-			})
+			_, err := s.insert(ctx, b, func(tx *sql.Tx) error { return setPlace(tx, first, known, offset, whole) })
 			if errors.Is(err, errMoved) { // by another process; go on from there next time
 				return nil
 			}
@@ -226,60 +212,57 @@ func (s *Store) readFile(ctx context.Context, path string, info fs.FileInfo) err
 			}
 			known = offset
 		}
-		if broken != nil {
-			return broken
+		switch {
+		case errors.Is(ended, io.EOF):
+			s.leftToRead(path, fileState{info: info}) // what lies behind is not a line yet
+			return nil
+		case ended != nil:
+			return &fileError{fmt.Errorf("%s: %w", path, ended)}
+		case !in.compressed:
+			s.leftToRead(path, fileState{info: info, unread: max(info.Size()-offset, 0)})
 		}
-		unread := int64(0)
-		if !in.compressed {
-			unread = max(info.Size()-offset, 0)
-		}
-		s.files[path] = fileState{info: info, unread: unread}
-		s.counters.lag(s.files)
-		if !ended { // much is to be stored: leave the processor to others half of the time
-			pause(ctx, time.Since(began))
-		}
+		pause(ctx, time.Since(began)) // leave the processor to others half of the time
 	}
-	state := s.files[path]
-	state.unread = 0 // what lies behind is no line yet
+}
+
+// leftToRead notes the state of a file.
+func (s *Store) leftToRead(path string, state fileState) {
 	s.files[path] = state
-	s.counters.lag(s.files)
-	return nil
+	lag := int64(0)
+	for _, f := range s.files {
+		lag += f.unread
+	}
+	s.note(func(h *StoreHealth) { h.Lag = lag })
 }
 
 func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(d):
 	case <-ctx.Done():
 	}
 }
 
 // place is how far the file with a first line was read.
 func (s *Store) place(ctx context.Context, first int64) (offset int64, complete bool, err error) {
-	err = s.searching(func(db *sql.DB) error {
-		err := db.QueryRowContext(ctx, "SELECT offset, complete FROM files WHERE first = ?", first).Scan(&offset, &complete)
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil
-		}
-		return err
+	err = s.query(ctx, "SELECT offset, complete FROM files WHERE first = ?", []any{first}, func(scan func(...any) error) error {
+		return scan(&offset, &complete)
 	})
 	return offset, complete, err
 }
 
 var errMoved = errors.New("another process has read on")
 
-// setPlace notes how far a file was read. Where another process has done so
-// meanwhile, which has changed what is known of that, nothing is stored.
+// setPlace notes how far a file was read. If another process has done so meanwhile,
+// which has changed what is known of that, nothing is stored.
 func setPlace(tx *sql.Tx, first, known, to int64, complete bool) error {
 	var now int64
-	err := tx.QueryRow("SELECT offset FROM files WHERE first = ?", first).Scan(&now)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+	err := tx.QueryRow("SELECT coalesce((SELECT offset FROM files WHERE first = ?), 0)", first).Scan(&now)
+	if err != nil {
 		return err
 	}
 	if now != known {
 		return errMoved
 	}
-	_, err = tx.Exec("INSERT INTO files VALUES (?, ?, ?) ON CONFLICT (first) DO UPDATE SET offset = excluded.offset, complete = excluded.complete", first, to, complete)
+	_, err = tx.Exec("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", first, to, complete)
 	return err
 }

@@ -2,7 +2,6 @@ package accesslog
 
 import (
 	"os"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,49 +21,16 @@ type StoreHealth struct {
 	Records Imported
 }
 
-// storeCounters are those of one process. The zero value is ready.
-type storeCounters struct {
-	mu sync.Mutex
-	h  StoreHealth
-}
-
-func (c *storeCounters) add(n Imported) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.h.Records.add(n)
-}
-
-func (c *storeCounters) failed(err error, now time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.h.Err == nil {
-		c.h.Since = now
-	}
-	c.h.Err = err
-	c.h.Errors++
-}
-
-func (c *storeCounters) succeeded() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.h.Err, c.h.Since = nil, time.Time{}
-}
-
-func (c *storeCounters) lag(files fileStates) {
-	var n int64
-	for _, f := range files {
-		n += f.unread
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.h.Lag = n
+// note changes the health.
+func (s *Store) note(change func(h *StoreHealth)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.health)
 }
 
 // Health says how it goes with storing now.
-func (s *Store) Health() StoreHealth {
-	s.counters.mu.Lock()
-	h := s.counters.h
-	s.counters.mu.Unlock()
+func (s *Store) Health() (h StoreHealth) {
+	s.note(func(now *StoreHealth) { h = *now })
 	for _, end := range []string{"", "-wal"} {
 		if info, err := os.Stat(s.path + end); err == nil {
 			h.Size += info.Size()
@@ -88,27 +54,18 @@ var (
 )
 
 // Describe implements prometheus.Collector.
-func (s *Store) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{storedDesc, lagDesc, storeErrorsDesc, storeFailingDesc, storeSizeDesc} {
-		ch <- d
-	}
-}
+func (s *Store) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(s, ch) }
 
 // Collect implements prometheus.Collector.
 func (s *Store) Collect(ch chan<- prometheus.Metric) {
 	h := s.Health()
-	failing := 0.0
-	if h.Err != nil {
-		failing = 1
-	}
-	for _, r := range []struct {
-		result string
-		n      uint64
-	}{{"stored", h.Records.Stored}, {"known", h.Records.Known}, {"old", h.Records.Old}, {"bad", h.Records.Bad}} {
-		ch <- prometheus.MustNewConstMetric(storedDesc, prometheus.CounterValue, float64(r.n), r.result)
+	for result, n := range map[string]uint64{
+		"stored": h.Records.Stored, "known": h.Records.Known, "old": h.Records.Old, "bad": h.Records.Bad,
+	} {
+		ch <- prometheus.MustNewConstMetric(storedDesc, prometheus.CounterValue, float64(n), result)
 	}
 	ch <- prometheus.MustNewConstMetric(lagDesc, prometheus.GaugeValue, float64(h.Lag))
 	ch <- prometheus.MustNewConstMetric(storeErrorsDesc, prometheus.CounterValue, float64(h.Errors))
-	ch <- prometheus.MustNewConstMetric(storeFailingDesc, prometheus.GaugeValue, failing)
+	ch <- failingMetric(storeFailingDesc, h.Err)
 	ch <- prometheus.MustNewConstMetric(storeSizeDesc, prometheus.GaugeValue, float64(h.Size))
 }

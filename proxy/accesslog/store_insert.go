@@ -1,11 +1,11 @@
 package accesslog
 
 import (
+	"bufio"
 	"context"
 	"database/sql"
 	"errors"
 	"io"
-	"time"
 )
 
 // batchSize is how much of a file is stored in one transaction, in bytes.
@@ -23,23 +23,42 @@ func (i *Imported) add(o Imported) {
 	i.Stored, i.Known, i.Old, i.Bad = i.Stored+o.Stored, i.Known+o.Known, i.Old+o.Old, i.Bad+o.Bad
 }
 
+// A batch is some lines of a file.
+type batch struct {
+	records []Record
+	bad     uint64 // lines that are none
+	size    int64  // bytes, up to the last newline
+}
+
+// nextBatch returns the lines of about batchSize bytes. The error is io.EOF if there were
+// no more behind them.
+func nextBatch(in *bufio.Reader) (b batch, err error) {
+	for b.size < batchSize {
+		l, err := nextLine(in)
+		if err != nil {
+			return b, err
+		}
+		b.size += l.size
+		if l.bad {
+			b.bad++
+		} else if l.record != nil {
+			b.records = append(b.records, *l.record)
+		}
+	}
+	return b, nil
+}
+
 // Import stores the records of r, an access log in JSON, that are not in the
 // store.
-func (s *Store) Import(ctx context.Context, r io.Reader) (Imported, error) {
-	var total Imported
-	lines := newLineReader(r)
+func (s *Store) Import(ctx context.Context, r io.Reader) (total Imported, err error) {
+	in := bufio.NewReaderSize(r, maxLine)
 	for {
-		if err := ctx.Err(); err != nil {
+		b, ended := nextBatch(in)
+		n, err := s.insert(ctx, b, nil)
+		if err != nil {
 			return total, err
 		}
-		batch, ended := lines.next(batchSize)
-		if batch.size > 0 {
-			n, err := s.insert(ctx, batch, nil)
-			if err != nil {
-				return total, err
-			}
-			total.add(n)
-		}
+		total.add(n)
 		if errors.Is(ended, io.EOF) {
 			return total, nil
 		}
@@ -54,7 +73,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader) (Imported, error) {
 func (s *Store) insert(ctx context.Context, b batch, also func(*sql.Tx) error) (Imported, error) {
 	n := Imported{Bad: b.bad}
 	err := s.transact(ctx, func(tx *sql.Tx) error {
-		horizon, err := getMeta(tx, "horizon")
+		horizon, err := getMeta(tx, metaHorizon)
 		if err != nil {
 			return err
 		}
@@ -65,7 +84,6 @@ func (s *Store) insert(ctx context.Context, b batch, also func(*sql.Tx) error) (
 		if err != nil {
 			return err
 		}
-		defer statement.Close()
 		sums := newSums()
 		for i := range b.records {
 			r := &b.records[i]
@@ -84,36 +102,28 @@ func (s *Store) insert(ctx context.Context, b batch, also func(*sql.Tx) error) (
 			n.Stored++
 			sums.add(r)
 		}
-		if err := sums.store(ctx, tx, s.bounds.open); err != nil {
+		if err := sums.store(ctx, tx, s.bounds.open); err != nil || also == nil {
 			return err
 		}
-		if also != nil {
-			return also(tx)
-		}
-		return nil
+		return also(tx)
 	})
 	if err != nil {
 		return Imported{}, err
 	}
-	s.counters.add(n)
+	s.note(func(h *StoreHealth) { h.Records.add(n) })
 	return n, nil
 }
 
-// getMeta returns a single value, 0 where it was never set.
+// metaHorizon is the key of the time up to which records were removed.
+const metaHorizon = "horizon"
+
+// getMeta returns a single value, 0 if it was never set.
 func getMeta(tx *sql.Tx, key string) (value int64, err error) {
-	err = tx.QueryRow("SELECT value FROM meta WHERE key = ?", key).Scan(&value)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = nil
-	}
+	err = tx.QueryRow("SELECT coalesce((SELECT value FROM meta WHERE key = ?), 0)", key).Scan(&value)
 	return value, err
 }
 
 func setMeta(tx *sql.Tx, key string, value int64) error {
-	_, err := tx.Exec("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, value)
+	_, err := tx.Exec("INSERT OR REPLACE INTO meta VALUES (?, ?)", key, value)
 	return err
 }
-
-// followInterval is how long a record that another process has written may wait,
-// and after how long what failed is tried again. Those of this process are stored
-// as soon as they are in the file.
-const followInterval = 5 * time.Second

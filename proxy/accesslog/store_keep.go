@@ -3,7 +3,6 @@ package accesslog
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"time"
 )
 
@@ -16,209 +15,141 @@ const (
 	// maxFree is how much of the file may be free for new records; more is given
 	// back to the disk.
 	maxFree = 64 << 20
+	// anyTime is a limit that no record reaches.
+	anyTime = 1 << 62
 )
 
 // tidy removes what is no longer kept.
 func (s *Store) tidy(ctx context.Context) error {
 	now := s.now()
-	if s.cfg.Keep > 0 {
-		for more := true; more; {
-			began := time.Now()
-			var err error
-			if more, err = s.removeOldest(ctx, now.Add(-s.cfg.Keep).UnixMilli()); err != nil {
-				return err
-			}
-			if more {
-				pause(ctx, time.Since(began))
-			}
+	err := slowly(ctx, func() (more bool, err error) {
+		if s.cfg.Keep == 0 {
+			return false, nil
 		}
+		return s.removeOldest(ctx, now.Add(-s.cfg.Keep).UnixMilli())
+	})
+	if err != nil {
+		return err
 	}
 	if err := s.tidySums(ctx, now); err != nil {
 		return err
 	}
-	for s.cfg.MaxSize > 0 {
-		used, err := s.used(ctx)
-		if err != nil {
-			return err
+	err = slowly(ctx, func() (more bool, err error) {
+		if s.cfg.MaxSize == 0 {
+			return false, nil
 		}
-		if used <= int64(s.cfg.MaxSize) {
-			break
+		used, err := s.number(ctx, "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size")
+		if err != nil || used <= int64(s.cfg.MaxSize) {
+			return false, err
 		}
+		return s.removeOldest(ctx, anyTime)
+	})
+	if err != nil {
+		return err
+	}
+	return slowly(ctx, func() (more bool, err error) { return s.shrink(ctx) })
+}
+
+// slowly calls step until there is no more to do, half of the time.
+func slowly(ctx context.Context, step func() (more bool, err error)) error {
+	for {
 		began := time.Now()
-		more, err := s.removeOldest(ctx, 1<<62)
-		if err != nil {
+		if more, err := step(); err != nil || !more {
 			return err
-		}
-		if !more {
-			break
 		}
 		pause(ctx, time.Since(began))
 	}
-	return s.shrink(ctx)
 }
 
 // removeOldest removes some of the oldest records, as far as they are from before
-// limit, and notes up to when records are removed. more is set where there may be
-// more of them.
+// limit, and notes up to when records are removed. more is set if there may be
+// more of them. By anyTime, the last ones stay.
 func (s *Store) removeOldest(ctx context.Context, limit int64) (more bool, err error) {
 	err = s.transact(ctx, func(tx *sql.Tx) error {
 		var at int64
-		err := tx.QueryRowContext(ctx, "SELECT time FROM records ORDER BY time LIMIT 1 OFFSET ?", removeAtOnce).Scan(&at)
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		err := tx.QueryRowContext(ctx, "SELECT coalesce((SELECT time FROM records ORDER BY time LIMIT 1 OFFSET ?), ?)", removeAtOnce, limit).Scan(&at)
+		if err != nil {
 			return err
 		}
-		if more = err == nil && at < limit; more {
+		if more = at < limit; more {
 			limit = at + 1 // of records of the same moment all are removed
-		}
-		var first sql.NullInt64
-		if err := tx.QueryRowContext(ctx, "SELECT min(time) FROM records").Scan(&first); err != nil {
-			return err
-		}
-		if !first.Valid || first.Int64 >= limit || limit == 1<<62 {
+		} else if limit == anyTime {
 			return nil
 		}
-		if _, err := tx.ExecContext(ctx, "DELETE FROM records WHERE time < ?", limit); err != nil {
+		removed, err := tx.ExecContext(ctx, "DELETE FROM records WHERE time < ?", limit)
+		if err != nil {
 			return err
 		}
-		return setMeta(tx, "horizon", limit)
+		if n, _ := removed.RowsAffected(); n == 0 {
+			return nil
+		}
+		return setMeta(tx, metaHorizon, limit)
 	})
 	return more, err
 }
 
+const (
+	// smallTalkers are all but the largest ?4 of a bucket.
+	smallTalkers = `(start, kind, name) IN (SELECT start, kind, name FROM (
+		SELECT *, row_number() OVER (PARTITION BY start, kind ORDER BY up + down DESC, requests DESC, name) AS place
+		FROM talkers WHERE span = ?1 AND start >= ?2 AND start < ?3 AND name <> 0) WHERE place > ?4)`
+	clientTalkers = "kind = ?4"
+)
+
 // tidySums removes old buckets, of those that have ended the small talkers, and
-// who the clients were where no record tells that any more.
+// the clients of buckets for which there are no records any more.
 func (s *Store) tidySums(ctx context.Context, now time.Time) error {
 	return s.transact(ctx, func(tx *sql.Tx) error {
 		for _, span := range spans {
 			before := span.start(now.Add(-span.keep))
-			for _, query := range []string{"DELETE FROM traffic WHERE span = ? AND start < ?", "DELETE FROM talkers WHERE span = ? AND start < ?"} {
-				if _, err := tx.ExecContext(ctx, query, span.seconds(), before); err != nil {
+			for _, table := range []string{"traffic", "talkers"} {
+				if _, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE span = ? AND start < ?", span.seconds(), before); err != nil {
 					return err
 				}
 			}
-			if span.talker {
-				if err := trim(ctx, tx, span, span.start(now), s.bounds.kept); err != nil {
-					return err
-				}
-				if s.cfg.Keep > 0 {
-					if err := forgetClients(ctx, tx, span, span.start(now.Add(-s.cfg.Keep))); err != nil {
-						return err
-					}
-				}
+			if !span.talker {
+				continue
+			}
+			err := span.fold(ctx, tx, trimmedKey(span.seconds()), span.start(now), smallTalkers, s.bounds.kept)
+			if err == nil && s.cfg.Keep > 0 {
+				err = span.fold(ctx, tx, forgottenKey(span.seconds()), span.start(now.Add(-s.cfg.Keep)), clientTalkers, kindClient)
+			}
+			if err != nil {
+				return err
 			}
 		}
 		return nil
 	})
 }
 
-// trim keeps so many of the largest talkers of the buckets that began before a time.
-func trim(ctx context.Context, tx *sql.Tx, span span, before int64, kept int) error {
-	key := trimmedKey(span.seconds())
+// fold makes one sum of the talkers that a condition with the parameter ?4 selects, in
+// each bucket that began before a time. key is of the time before which that is done.
+func (s span) fold(ctx context.Context, tx *sql.Tx, key string, before int64, which string, param any) error {
 	from, err := getMeta(tx, key)
 	if err != nil || from == before {
 		return err
 	}
-	rows, err := tx.QueryContext(ctx, "SELECT start, kind FROM talkers WHERE span = ? AND start >= ? AND start < ? GROUP BY start, kind HAVING count(*) > ?",
-		span.seconds(), from, before, kept)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	type group struct {
-		start int64
-		kind  string
-	}
-	var groups []group
-	for rows.Next() {
-		var g group
-		if err := rows.Scan(&g.start, &g.kind); err != nil {
-			return err
-		}
-		groups = append(groups, g)
-	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	for _, g := range groups {
-		if err := trimBucket(ctx, tx, kept, span.seconds(), g.start, g.kind); err != nil {
+	where := " FROM talkers WHERE span = ?1 AND start >= ?2 AND start < ?3 AND name <> 0 AND " + which
+	for _, query := range []string{
+		"INSERT INTO talkers SELECT span, start, kind, 0, sum(requests), sum(errors), sum(up), sum(down)" + where +
+			" GROUP BY span, start, kind ON CONFLICT (span, start, kind, name)" + upsert,
+		"DELETE" + where,
+	} {
+		if _, err := tx.ExecContext(ctx, query, s.seconds(), from, before, param); err != nil {
 			return err
 		}
 	}
 	return setMeta(tx, key, before)
 }
 
-// trimBucket makes one sum of all but the largest talkers of a bucket.
-func trimBucket(ctx context.Context, tx *sql.Tx, kept int, args ...any) error {
-	const bucket = "span = ? AND start = ? AND kind = ? AND name <> 0"
-	var least Sum
-	var name any
-	// The last one that is kept.
-	err := tx.QueryRowContext(ctx, "SELECT up + down, requests, name FROM talkers WHERE "+bucket+
-		" ORDER BY up + down DESC, requests DESC, name LIMIT 1 OFFSET ?", append(args, kept-1)...).Scan(&least.Up, &least.Requests, &name)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil
+// shrink gives a part of what is free in the file back to the disk.
+func (s *Store) shrink(ctx context.Context) (more bool, err error) {
+	free, err := s.number(ctx, "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size")
+	if err != nil || free <= maxFree {
+		return false, err
 	}
-	if err != nil {
-		return err
-	}
-	small := bucket + " AND (up + down, requests) <= (?, ?) AND NOT (up + down = ? AND requests = ? AND name <= ?)"
-	return fold(ctx, tx, small, append(args, least.Up, least.Requests, least.Up, least.Requests, name)...)
-}
-
-// forgetClients makes one sum of the clients of each bucket that began before a
-// time, as do the records that named them.
-func forgetClients(ctx context.Context, tx *sql.Tx, span span, before int64) error {
-	key := forgottenKey(span.seconds())
-	from, err := getMeta(tx, key)
-	if err != nil || from == before {
-		return err
-	}
-	err = fold(ctx, tx, "span = ? AND start >= ? AND start < ? AND kind = ? AND name <> 0", span.seconds(), from, before, kindClient)
-	if err != nil {
-		return err
-	}
-	return setMeta(tx, key, before)
-}
-
-// fold makes one sum a bucket of the talkers that a condition selects.
-func fold(ctx context.Context, tx *sql.Tx, where string, args ...any) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO talkers
-		SELECT span, start, kind, 0, sum(requests), sum(errors), sum(up), sum(down) FROM talkers
-		WHERE `+where+` GROUP BY span, start, kind
-		ON CONFLICT (span, start, kind, name)`+upsert, args...)
-	if err != nil {
-		return err
-	}
-	_, err = tx.ExecContext(ctx, "DELETE FROM talkers WHERE "+where, args...)
-	return err
-}
-
-// used is how many bytes of the file are in use.
-func (s *Store) used(ctx context.Context) (n int64, err error) {
-	err = s.searching(func(db *sql.DB) error {
-		return db.QueryRowContext(ctx, "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size").Scan(&n)
-	})
-	return n, err
-}
-
-// shrink gives what is free in the file back to the disk, in parts.
-func (s *Store) shrink(ctx context.Context) error {
-	for ctx.Err() == nil {
-		var free, size int64
-		err := s.searching(func(db *sql.DB) error {
-			return db.QueryRowContext(ctx, "SELECT freelist_count, page_size FROM pragma_freelist_count, pragma_page_size").Scan(&free, &size)
-		})
-		if err != nil || free*size <= maxFree {
-			return err
-		}
-		began := time.Now()
-		s.dbs.RLock()
-		_, err = s.write.ExecContext(ctx, "PRAGMA incremental_vacuum(1000)")
-		s.dbs.RUnlock()
-		if err != nil {
-			return err
-		}
-		pause(ctx, time.Since(began))
-	}
-	return nil
+	s.dbs.RLock()
+	defer s.dbs.RUnlock()
+	_, err = s.write.ExecContext(ctx, "PRAGMA incremental_vacuum(1000)")
+	return err == nil, err
 }

@@ -1,7 +1,6 @@
 package accesslog
 
 import (
-	"database/sql"
 	"net/netip"
 	"slices"
 	"strings"
@@ -33,12 +32,12 @@ func (r *Record) values() []any {
 // bounded keeps a number of bytes where sums of them cannot overflow.
 func bounded(n int64) int64 { return min(max(n, 0), 1<<50) }
 
-// scanRecord reads a row of columns, and behind them seq.
-func scanRecord(rows *sql.Rows, r *Record, seq *int64) error {
+// scan reads a row of columns, and behind them seq.
+func (r *Record) scan(scan func(...any) error, seq *int64) error {
 	var id, at, duration, connect int64
 	var client []byte
 	var host, action, upstream string
-	err := rows.Scan(&id, &at, &r.Node, &client, &r.User, &r.Method, &host, &r.Port, &r.URL, &r.Service, &action,
+	err := scan(&id, &at, &r.Node, &client, &r.User, &r.Method, &host, &r.Port, &r.URL, &r.Service, &action,
 		&r.Rule, &r.Status, &r.Up, &r.Down, &duration, &connect, &upstream, &r.Agent, &r.Error, seq)
 	if err != nil {
 		return err

@@ -1,21 +1,22 @@
 package accesslog
 
 import (
-	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 )
 
-// migrations bring a store from the version that is their index to the next.
-// PRAGMA user_version is how many were made. They are never changed, for stores
-// stand where they ended.
+// schemaVersion is that of the tables, in PRAGMA user_version; 0 is an empty database.
+const schemaVersion = 2
+
+// schema makes the tables.
 //
 // Times are milliseconds, durations microseconds. A client is 16 bytes, so that a
 // network is a range; a host is as storedHost writes it, so that a domain is one.
 // Indexes leave out what most records have in common: there, going through the
 // records by time finds enough soon.
-var migrations = []string{`
-CREATE TABLE records (
+const schema = `
+CREATE TABLE IF NOT EXISTS records (
 	seq      INTEGER PRIMARY KEY,
 	id       INTEGER NOT NULL UNIQUE,
 	time     INTEGER NOT NULL,
@@ -38,35 +39,35 @@ CREATE TABLE records (
 	agent    TEXT    NOT NULL,
 	error    TEXT    NOT NULL
 ) STRICT;
-CREATE INDEX records_time     ON records (time);
-CREATE INDEX records_client   ON records (client, time);
-CREATE INDEX records_host     ON records (host, time);
-CREATE INDEX records_service  ON records (service, time);
-CREATE INDEX records_user     ON records (user, time)   WHERE user <> '';
-CREATE INDEX records_rule     ON records (rule, time)   WHERE rule NOT IN ('apple', 'default');
-CREATE INDEX records_action   ON records (action, time) WHERE action NOT IN ('tunnel', 'forward');
-CREATE INDEX records_status   ON records (status, time) WHERE status <> 200;
-CREATE INDEX records_error    ON records (time)         WHERE error <> '';
-CREATE INDEX records_bytes    ON records (up + down)    WHERE up + down >= 1000000;
-CREATE INDEX records_duration ON records (duration)     WHERE duration >= 60000000;
+CREATE INDEX IF NOT EXISTS records_time     ON records (time);
+CREATE INDEX IF NOT EXISTS records_client   ON records (client, time);
+CREATE INDEX IF NOT EXISTS records_host     ON records (host, time);
+CREATE INDEX IF NOT EXISTS records_service  ON records (service, time);
+CREATE INDEX IF NOT EXISTS records_user     ON records (user, time)   WHERE user <> '';
+CREATE INDEX IF NOT EXISTS records_rule     ON records (rule, time)   WHERE rule NOT IN ('apple', 'default');
+CREATE INDEX IF NOT EXISTS records_action   ON records (action, time) WHERE action NOT IN ('tunnel', 'forward');
+CREATE INDEX IF NOT EXISTS records_status   ON records (status, time) WHERE status <> 200;
+CREATE INDEX IF NOT EXISTS records_error    ON records (time)         WHERE error <> '';
+CREATE INDEX IF NOT EXISTS records_bytes    ON records (up + down)    WHERE up + down >= 1000000;
+CREATE INDEX IF NOT EXISTS records_duration ON records (duration)     WHERE duration >= 60000000;
 
 -- How far files of the log are read. first is the sum of a file's first line,
 -- which stays when the file is renamed or compressed.
-CREATE TABLE files (
+CREATE TABLE IF NOT EXISTS files (
 	first    INTEGER PRIMARY KEY,
 	offset   INTEGER NOT NULL,
 	complete INTEGER NOT NULL
 ) STRICT;
 
 -- Single values: horizon is the time before which records were removed.
-CREATE TABLE meta (
+CREATE TABLE IF NOT EXISTS meta (
 	key   TEXT PRIMARY KEY,
 	value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-`, `
+
 -- Sums by time. span and start are seconds. Errors are records with an error that
 -- were not refused.
-CREATE TABLE traffic (
+CREATE TABLE IF NOT EXISTS traffic (
 	span     INTEGER NOT NULL,
 	start    INTEGER NOT NULL,
 	service  TEXT    NOT NULL,
@@ -78,7 +79,7 @@ CREATE TABLE traffic (
 	PRIMARY KEY (span, start, service, action)
 ) STRICT, WITHOUT ROWID;
 -- name is as in records, and 0 for all that are not listed one by one.
-CREATE TABLE talkers (
+CREATE TABLE IF NOT EXISTS talkers (
 	span     INTEGER NOT NULL,
 	start    INTEGER NOT NULL,
 	kind     TEXT    NOT NULL,
@@ -89,46 +90,27 @@ CREATE TABLE talkers (
 	down     INTEGER NOT NULL,
 	PRIMARY KEY (span, start, kind, name)
 ) STRICT, WITHOUT ROWID;
-WITH spans (span) AS (VALUES (60), (3600), (86400))
-INSERT INTO traffic
-SELECT span, time / 1000 / span * span AS start, service, action,
-	count(*), sum(error <> '' AND action NOT IN ('deny', 'challenge')), sum(up), sum(down)
-FROM records, spans GROUP BY 1, 2, 3, 4;
-WITH spans (span) AS (VALUES (3600), (86400)), kinds (kind) AS (VALUES ('host'), ('client'))
-INSERT INTO talkers
-SELECT span, time / 1000 / span * span AS start, kind, iif(kind = 'host', host, client) AS name,
-	count(*), sum(error <> '' AND action NOT IN ('deny', 'challenge')), sum(up), sum(down)
-FROM records, spans, kinds GROUP BY 1, 2, 3, 4;
-`}
+PRAGMA user_version = 2;
+`
 
-// migrate brings the tables up to date.
-func migrate(db *sql.DB) error {
-	var version int
-	if err := db.QueryRow("PRAGMA user_version").Scan(&version); err != nil {
+// ErrVersion is returned for a store that another version of the program has made.
+var ErrVersion = errors.New("another version of the program has made it; it is left as it is")
+
+// checkVersion returns the version of the tables, 0 if there are none.
+func checkVersion(db *sql.DB) (version int, err error) {
+	err = db.QueryRow("PRAGMA user_version").Scan(&version)
+	if err == nil && version != 0 && version != schemaVersion {
+		err = fmt.Errorf("version %d of the tables, want %d: %w", version, schemaVersion, ErrVersion)
+	}
+	return version, err
+}
+
+// makeTables makes the tables in an empty database. Another process may be faster.
+func makeTables(db *sql.DB) error {
+	version, err := checkVersion(db)
+	if err != nil || version != 0 {
 		return err
 	}
-	if version > len(migrations) {
-		return ErrNewer
-	}
-	if version == len(migrations) {
-		return nil
-	}
-	tx, err := db.BeginTx(context.Background(), nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
-	// Another process may have been faster.
-	if err := tx.QueryRow("PRAGMA user_version").Scan(&version); err != nil {
-		return err
-	}
-	for ; version < len(migrations); version++ {
-		if _, err := tx.Exec(migrations[version]); err != nil {
-			return fmt.Errorf("bringing it to version %d: %w", version+1, err)
-		}
-		if _, err := tx.Exec(fmt.Sprintf("PRAGMA user_version = %d", version+1)); err != nil {
-			return err
-		}
-	}
-	return tx.Commit()
+	_, err = db.Exec("BEGIN IMMEDIATE;" + schema + "COMMIT")
+	return err
 }

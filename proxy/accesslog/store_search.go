@@ -2,7 +2,6 @@ package accesslog
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"iter"
@@ -70,12 +69,30 @@ func (s *Store) Search(ctx context.Context, f Filter, r Range) (Page, error) {
 	if r.Limit <= 0 || r.Limit > MaxPage {
 		r.Limit = MaxPage
 	}
-	var page Page
-	err := s.searching(func(db *sql.DB) (err error) {
-		page, err = search(ctx, db, f, r)
-		return err
-	})
-	return page, err
+	list := f.conditions()
+	index, err := s.chooseIndex(ctx, list)
+	if err != nil {
+		return Page{}, err
+	}
+	way, beyond := "DESC", "<"
+	if r.Oldest {
+		way, beyond = "ASC", ">"
+	}
+	if r.After != (Cursor{}) {
+		list = append(list, condition{sql: "(time, seq) " + beyond + " (?, ?)", args: []any{r.After.time, r.After.seq}})
+	}
+	query, args := selectWhere("INDEXED BY "+index, list)
+	query += fmt.Sprintf(" ORDER BY time %s, seq %s LIMIT %d", way, way, r.Limit+1)
+	records, seqs, err := s.records(ctx, query, args)
+	if err != nil {
+		return Page{}, err
+	}
+	page := Page{Records: records}
+	if len(records) > r.Limit {
+		page.Records = records[:r.Limit]
+		page.Next = Cursor{page.Records[r.Limit-1].Time.UnixMilli(), seqs[r.Limit-1]}
+	}
+	return page, nil
 }
 
 // All returns all records that f wants, in the order of their time, page by page.
@@ -106,16 +123,13 @@ var ErrNoRecord = errors.New("there is no such record, or it is no longer kept")
 
 // Get returns one record.
 func (s *Store) Get(ctx context.Context, id ID) (Record, error) {
-	var list []Record
-	err := s.searching(func(db *sql.DB) (err error) {
-		list, _, err = queryRecords(ctx, db, "SELECT "+columns+", seq FROM records WHERE id = ?", int64(id))
-		return err
-	})
+	query, args := selectWhere("", []condition{{sql: "id = ?", args: []any{int64(id)}}})
+	list, _, err := s.records(ctx, query, args)
+	if err == nil && len(list) == 0 {
+		err = ErrNoRecord
+	}
 	if err != nil {
 		return Record{}, err
-	}
-	if len(list) == 0 {
-		return Record{}, ErrNoRecord
 	}
 	return list[0], nil
 }
@@ -124,41 +138,28 @@ func (s *Store) Get(ctx context.Context, id ID) (Record, error) {
 type Place struct{ seq int64 }
 
 // Last returns the place behind the newest record.
-func (s *Store) Last(ctx context.Context) (Place, error) {
-	var p Place
-	err := s.searching(func(db *sql.DB) error { return db.QueryRowContext(ctx, lastSeq).Scan(&p.seq) })
+func (s *Store) Last(ctx context.Context) (p Place, err error) {
+	p.seq, err = s.number(ctx, "SELECT coalesce(max(seq), 0) FROM records")
 	return p, err
 }
 
-const lastSeq = "SELECT coalesce(max(seq), 0) FROM records"
-
 // Since returns the records that f wants and that came behind the place, in the
-// order in which they came, and the place where they end: what is new for
-// somebody who follows. At most MaxPage of them are returned.
+// order in which they came, and the place where they end: what is new for a
+// reader that follows. At most MaxPage of them are returned.
 func (s *Store) Since(ctx context.Context, f Filter, p Place) ([]Record, Place, error) {
-	var list []Record
-	err := s.searching(func(db *sql.DB) error {
-		var last int64
-		if err := db.QueryRowContext(ctx, lastSeq).Scan(&last); err != nil {
-			return err
-		}
-		where := []string{"seq > ?", "seq <= ?"}
-		args := []any{p.seq, last}
-		for _, c := range f.conditions() {
-			where, args = append(where, "("+c.sql+")"), append(args, c.args...)
-		}
-		found, seqs, err := queryRecords(ctx, db, "SELECT "+columns+", seq FROM records NOT INDEXED WHERE "+
-			strings.Join(where, " AND ")+" ORDER BY seq LIMIT ?", append(args, MaxPage)...)
-		if err != nil {
-			return err
-		}
-		if len(found) == MaxPage {
-			last = seqs[MaxPage-1]
-		}
-		list, p = found, Place{last}
-		return nil
-	})
-	return list, p, err
+	last, err := s.Last(ctx)
+	if err != nil {
+		return nil, p, err
+	}
+	query, args := selectWhere("NOT INDEXED", append(f.conditions(), condition{sql: "seq > ? AND seq <= ?", args: []any{p.seq, last.seq}}))
+	list, seqs, err := s.records(ctx, query+fmt.Sprintf(" ORDER BY seq LIMIT %d", MaxPage), args)
+	if err != nil {
+		return nil, p, err
+	}
+	if len(list) == MaxPage {
+		last.seq = seqs[MaxPage-1]
+	}
+	return list, last, nil
 }
 
 // A condition is a part of a search. One with an index selects what that index
@@ -172,20 +173,12 @@ type condition struct {
 
 // conditions are those of f. The text of those with a partial index repeats what
 // the index is limited to, for SQLite to see that it may be used.
-func (f *Filter) conditions() []condition {
-	var list []condition
+func (f *Filter) conditions() (list []condition) {
 	add := func(index string, sorted bool, sql string, args ...any) {
 		list = append(list, condition{sql, args, index, sorted})
 	}
 	if !f.From.IsZero() || !f.To.IsZero() {
-		from, to := int64(-1<<62), int64(1<<62)
-		if !f.From.IsZero() {
-			from = f.From.Add(time.Millisecond - 1).UnixMilli()
-		}
-		if !f.To.IsZero() {
-			to = f.To.Add(time.Millisecond - 1).UnixMilli()
-		}
-		add("records_time", true, "time >= ? AND time < ?", from, to)
+		add("records_time", true, "time >= ? AND time < ?", atOrAfter(f.From, -anyTime), atOrAfter(f.To, anyTime))
 	}
 	if f.Client.IsValid() {
 		low, high := ends(f.Client)
@@ -194,9 +187,6 @@ func (f *Filter) conditions() []condition {
 		} else {
 			add("records_client", false, "client >= ? AND client <= ?", low, high)
 		}
-	}
-	if f.User != "" {
-		add("records_user", true, "user = ? AND user <> ''", f.User)
 	}
 	if f.Host != "" {
 		from, below := storedPattern(f.Host)
@@ -209,22 +199,23 @@ func (f *Filter) conditions() []condition {
 			add("records_host", false, "host >= ? AND host < ?", from, from[:len(from)-1]+"/")
 		}
 	}
-	if f.Service != "" {
-		add("records_service", true, "service = ?", f.Service)
-	}
-	switch f.Action {
-	case "":
-	case policy.Tunnel, policy.Forward:
-		add("", false, "action = ?", f.Action)
-	default:
-		add("records_action", true, "action = ? AND action NOT IN ('tunnel', 'forward')", f.Action)
-	}
-	switch f.Rule {
-	case "":
-	case policy.RuleApple, policy.RuleDefault:
-		add("", false, "rule = ?", f.Rule)
-	default:
-		add("records_rule", true, "rule = ? AND rule NOT IN ('apple', 'default')", f.Rule)
+	for _, c := range []struct {
+		column, value string
+		partial       string   // what the index is limited to
+		common        []string // the values that it leaves out
+	}{
+		{"user", f.User, " AND user <> ''", nil},
+		{"service", f.Service, "", nil},
+		{"action", string(f.Action), " AND action NOT IN ('tunnel', 'forward')", []string{string(policy.Tunnel), string(policy.Forward)}},
+		{"rule", f.Rule, " AND rule NOT IN ('apple', 'default')", []string{policy.RuleApple, policy.RuleDefault}},
+	} {
+		switch {
+		case c.value == "":
+		case slices.Contains(c.common, c.value):
+			add("", false, c.column+" = ?", c.value)
+		default:
+			add("records_"+c.column, true, c.column+" = ?"+c.partial, c.value)
+		}
 	}
 	if f.StatusMin > 0 || f.StatusMax > 0 {
 		low, high := f.StatusMin, f.StatusMax
@@ -246,19 +237,30 @@ func (f *Filter) conditions() []condition {
 			add("", false, "instr(lower(error), lower(?)) > 0", f.Error)
 		}
 	}
-	switch {
-	case f.MinBytes >= 1_000_000:
-		add("records_bytes", false, "up + down >= ? AND up + down >= 1000000", f.MinBytes)
-	case f.MinBytes > 0:
-		add("", false, "up + down >= ?", f.MinBytes)
-	}
-	switch us := f.MinDuration.Microseconds(); {
-	case us >= 60_000_000:
-		add("records_duration", false, "duration >= ? AND duration >= 60000000", us)
-	case us > 0:
-		add("", false, "duration >= ?", us)
+	for _, c := range []struct {
+		index, what string
+		least, from int64 // from which on the index has them
+	}{
+		{"records_bytes", "up + down", f.MinBytes, 1_000_000},
+		{"records_duration", "duration", f.MinDuration.Microseconds(), 60_000_000},
+	} {
+		switch {
+		case c.least <= 0:
+		case c.least < c.from:
+			add("", false, c.what+" >= ?", c.least)
+		default:
+			add(c.index, false, fmt.Sprintf("%s >= ? AND %[1]s >= %d", c.what, c.from), c.least)
+		}
 	}
 	return list
+}
+
+// atOrAfter is the first time that a record can have from t on; zero for the zero Time.
+func atOrAfter(t time.Time, zero int64) int64 {
+	if t.IsZero() {
+		return zero
+	}
+	return t.Add(time.Millisecond - 1).UnixMilli()
 }
 
 // ends are the first and the last address of p, as stored.
@@ -285,14 +287,14 @@ const (
 // chooseIndex asks the indexes how many records each would give, and returns the
 // one that gives the fewest. Where all give many, it is one in the order of time,
 // in which enough are found soon.
-func chooseIndex(ctx context.Context, db *sql.DB, list []condition) (string, error) {
+func (s *Store) chooseIndex(ctx context.Context, list []condition) (string, error) {
 	list = slices.DeleteFunc(slices.Clone(list), func(c condition) bool { return c.index == "" })
 	for _, limit := range []int{many, veryMany} {
-		index, fewest := "", limit
+		index, fewest := "", int64(limit)
 		for _, c := range list {
-			var n int
 			query := fmt.Sprintf("SELECT count(*) FROM (SELECT 1 FROM records INDEXED BY %s WHERE %s LIMIT %d)", c.index, c.sql, limit)
-			if err := db.QueryRowContext(ctx, query, c.args...).Scan(&n); err != nil {
+			n, err := s.number(ctx, query, c.args...)
+			if err != nil {
 				return "", err
 			}
 			if n < fewest {
@@ -316,55 +318,27 @@ func chooseIndex(ctx context.Context, db *sql.DB, list []condition) (string, err
 	return best, nil
 }
 
-func search(ctx context.Context, db *sql.DB, f Filter, r Range) (Page, error) {
-	list := f.conditions()
-	index, err := chooseIndex(ctx, db, list)
-	if err != nil {
-		return Page{}, err
-	}
+// selectWhere selects the records that meet all conditions, for records.
+func selectWhere(by string, list []condition) (query string, args []any) {
 	var where []string
-	var args []any
 	for _, c := range list {
 		where, args = append(where, "("+c.sql+")"), append(args, c.args...)
 	}
-	way, beyond := "DESC", "<"
-	if r.Oldest {
-		way, beyond = "ASC", ">"
-	}
-	if r.After != (Cursor{}) {
-		where = append(where, "(time, seq) "+beyond+" (?, ?)")
-		args = append(args, r.After.time, r.After.seq)
-	}
-	query := "SELECT " + columns + ", seq FROM records INDEXED BY " + index
+	query = "SELECT " + columns + ", seq FROM records " + by
 	if len(where) > 0 {
 		query += " WHERE " + strings.Join(where, " AND ")
 	}
-	query += fmt.Sprintf(" ORDER BY time %s, seq %s LIMIT %d", way, way, r.Limit+1)
-	records, seqs, err := queryRecords(ctx, db, query, args...)
-	if err != nil {
-		return Page{}, err
-	}
-	page := Page{Records: records}
-	if len(records) > r.Limit {
-		page.Records = records[:r.Limit]
-		page.Next = Cursor{page.Records[r.Limit-1].Time.UnixMilli(), seqs[r.Limit-1]}
-	}
-	return page, nil
+	return query, args
 }
 
-func queryRecords(ctx context.Context, db *sql.DB, query string, args ...any) (list []Record, seqs []int64, err error) {
-	rows, err := db.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
+// records returns the records that a query selects, each with its seq.
+func (s *Store) records(ctx context.Context, query string, args []any) (list []Record, seqs []int64, err error) {
+	err = s.query(ctx, query, args, func(scan func(...any) error) error {
 		var r Record
 		var seq int64
-		if err := scanRecord(rows, &r, &seq); err != nil {
-			return nil, nil, err
-		}
+		err := r.scan(scan, &seq)
 		list, seqs = append(list, r), append(seqs, seq)
-	}
-	return list, seqs, rows.Err()
+		return err
+	})
+	return list, seqs, err
 }

@@ -3,7 +3,6 @@ package accesslog
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"time"
 
@@ -54,7 +53,10 @@ func (s *Sum) Add(other Sum) {
 	s.Down += other.Down
 }
 
-func (s Sum) values() []any { return []any{s.Requests, s.Errors, s.Up, s.Down} }
+// row is the sum as a row of a table.
+func (s Sum) row(at bucket, what, name any) []any {
+	return []any{at.span, at.start, what, name, s.Requests, s.Errors, s.Up, s.Down}
+}
 
 func sumOf(r *Record) Sum {
 	s := Sum{Requests: 1, Up: bounded(r.Up), Down: bounded(r.Down)}
@@ -89,9 +91,7 @@ type sums struct {
 	talkers  map[talkerKey]*Sum
 }
 
-func newSums() *sums {
-	return &sums{map[serviceKey]*Sum{}, map[talkerKey]*Sum{}}
-}
+func newSums() *sums { return &sums{map[serviceKey]*Sum{}, map[talkerKey]*Sum{}} }
 
 func (s *sums) add(r *Record) {
 	sum := sumOf(r)
@@ -114,75 +114,58 @@ func addTo[K comparable](m map[K]*Sum, key K, sum Sum) {
 }
 
 const (
-	upsert      = " DO UPDATE SET requests = requests + excluded.requests, errors = errors + excluded.errors, up = up + excluded.up, down = down + excluded.down"
-	addTraffic  = "INSERT INTO traffic VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (span, start, service, action)" + upsert
-	addTalker   = "INSERT INTO talkers VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (span, start, kind, name)" + upsert
-	countTalker = "SELECT count(*) FROM talkers WHERE span = ? AND start = ? AND kind = ?"
-	hasTalker   = "SELECT 1 FROM talkers WHERE span = ? AND start = ? AND kind = ? AND name = ?"
+	upsert = " DO UPDATE SET requests = requests + excluded.requests, errors = errors + excluded.errors," +
+		" up = up + excluded.up, down = down + excluded.down"
+	addTraffic   = "INSERT INTO traffic VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (span, start, service, action)" + upsert
+	addTalker    = "INSERT INTO talkers VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (span, start, kind, name)" + upsert
+	updateTalker = "UPDATE talkers SET requests = requests + ?5, errors = errors + ?6, up = up + ?7, down = down + ?8" +
+		" WHERE span = ?1 AND start = ?2 AND kind = ?3 AND name = ?4"
+	countTalkers = "SELECT count(*) FROM talkers WHERE span = ? AND start = ? AND kind = ?"
 )
 
-// otherName stands for the names that are not listed.
+// otherName is the name of all that are not listed.
 const otherName = 0
 
 // store adds the sums to those in the store, of at most so many names a bucket.
 func (s *sums) store(ctx context.Context, tx *sql.Tx, most int) error {
-	traffic, err := tx.PrepareContext(ctx, addTraffic)
-	if err != nil {
-		return err
-	}
-	defer traffic.Close()
 	for k, sum := range s.services {
-		if _, err := traffic.ExecContext(ctx, append([]any{k.span, k.start, k.service, k.action}, sum.values()...)...); err != nil {
+		if _, err := tx.ExecContext(ctx, addTraffic, sum.row(k.bucket, k.service, k.action)...); err != nil {
 			return err
 		}
 	}
-	talker, err := tx.PrepareContext(ctx, addTalker)
+	update, err := tx.PrepareContext(ctx, updateTalker)
 	if err != nil {
 		return err
 	}
-	defer talker.Close()
-	listed, err := tx.PrepareContext(ctx, hasTalker)
+	add, err := tx.PrepareContext(ctx, addTalker)
 	if err != nil {
 		return err
 	}
-	defer listed.Close()
-	room := map[talkerKey]int{} // by a key without name
-	for k := range s.talkers {
-		k.name = ""
-		room[k]--
-	}
-	for k := range room {
-		var n int
-		if err := tx.QueryRowContext(ctx, countTalker, k.span, k.start, k.kind).Scan(&n); err != nil {
-			return err
-		}
-		if room[k] += most - n; room[k] < 0 { // perhaps not for all
-			room[k] = max(most-n, 0)
-		} else {
-			delete(room, k)
-		}
-	}
+	room := map[talkerKey]int{} // for names, by a key without one
 	for k, sum := range s.talkers {
 		var name any = k.name
 		if k.kind == kindClient {
 			name = []byte(k.name)
 		}
-		group := k
-		group.name = ""
-		if left, bounded := room[group]; bounded {
-			is := 0
-			err := listed.QueryRowContext(ctx, k.span, k.start, k.kind, name).Scan(&is)
-			switch {
-			case err == nil:
-			case !errors.Is(err, sql.ErrNoRows):
+		k.name = ""
+		if _, counted := room[k]; !counted {
+			listed := 0
+			if err := tx.QueryRowContext(ctx, countTalkers, k.span, k.start, k.kind).Scan(&listed); err != nil {
 				return err
-			case left > 0:
-				room[group]--
-			default:
-				name = otherName
 			}
+			room[k] = most - listed
 		}
-		if _, err := talker.ExecContext(ctx, append([]any{k.span, k.start, k.kind, name}, sum.values()...)...); err != nil {
+		updated, err := update.ExecContext(ctx, sum.row(k.bucket, k.kind, name)...)
+		if err != nil {
+			return err
+		}
+		if n, _ := updated.RowsAffected(); n > 0 {
+			continue
+		}
+		if room[k]--; room[k] < 0 {
+			name = otherName
+		}
+		if _, err := add.ExecContext(ctx, sum.row(k.bucket, k.kind, name)...); err != nil {
 			return err
 		}
 	}

@@ -3,7 +3,6 @@ package accesslog
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"fmt"
 	"iter"
 	"maps"
@@ -89,20 +88,17 @@ func (s *Store) Traffic(ctx context.Context, q TrafficQuery) (*Traffic, error) {
 		t.Step = (q.Step + span.length - 1) / span.length * span.length
 	}
 	query, args := trafficSQL(q, span, t)
-	err := s.searching(func(db *sql.DB) (err error) {
-		t.Rows, err = queryTraffic(ctx, db, query, args...)
+	err := s.query(ctx, query, args, func(scan func(...any) error) error {
+		var at int64
+		var name any
+		var r TrafficRow
+		err := scan(&at, &name, &r.Requests, &r.Errors, &r.Up, &r.Down)
+		r.Time, r.Name = time.Unix(at, 0).UTC(), nameOf(name, q.By)
+		t.Rows = append(t.Rows, r)
 		return err
 	})
 	if err != nil {
 		return nil, err
-	}
-	for i := range t.Rows {
-		if r := &t.Rows[i]; q.By == ByHost {
-			r.Name = hostOf(r.Name)
-		}
-		if t.Step == 0 {
-			t.Rows[i].Time = t.From
-		}
 	}
 	t.limit(q.Limit)
 	return t, nil
@@ -137,32 +133,14 @@ func SumUp(q TrafficQuery, records iter.Seq2[*Record, error]) (*Traffic, error) 
 	return t, nil
 }
 
-func queryTraffic(ctx context.Context, db *sql.DB, query string, args ...any) ([]TrafficRow, error) {
-	rows, err := db.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var list []TrafficRow
-	for rows.Next() {
-		var start int64
-		var name any
-		var r TrafficRow
-		if err := rows.Scan(&start, &name, &r.Requests, &r.Errors, &r.Up, &r.Down); err != nil {
-			return nil, err
-		}
-		r.Time = time.Unix(start, 0).UTC()
-		r.Name = nameOf(name)
-		list = append(list, r)
-	}
-	return list, rows.Err()
-}
-
 // nameOf reads a name as stored: a text, the bytes of an address, or a number for
 // the others.
-func nameOf(stored any) string {
+func nameOf(stored any, by string) string {
 	switch x := stored.(type) {
 	case string:
+		if by == ByHost {
+			return hostOf(x)
+		}
 		return x
 	case []byte:
 		if a := addrOf(x); a.IsValid() {
@@ -191,29 +169,28 @@ func chooseSpan(now, from time.Time, step time.Duration, talkers bool) span {
 	return spans[len(spans)-1]
 }
 
+// trafficSQL selects the sums of each name in each step, with the time when that begins.
 func trafficSQL(q TrafficQuery, span span, t *Traffic) (query string, args []any) {
-	table, name := "traffic", q.By
-	where := "span = ? AND start >= ? AND start < ?"
-	args = []any{span.seconds(), t.From.Unix(), t.To.Unix()}
-	switch q.By {
-	case ByHost, ByClient:
+	table, name, where := "traffic", q.By, "span = ? AND start >= ? AND start < ?"
+	from, step := t.From.Unix(), int64(t.Step/time.Second)
+	if step == 0 {
+		step = anyTime
+	}
+	args = []any{from, step, span.seconds(), from, t.To.Unix()}
+	also := func(column, value string) {
+		if value != "" {
+			where, args = where+" AND "+column+" = ?", append(args, value)
+		}
+	}
+	if q.By == ByHost || q.By == ByClient {
 		table, name = "talkers", "name"
-		where, args = where+" AND kind = ?", append(args, q.By)
-	default:
-		if q.Service != "" {
-			where, args = where+" AND service = ?", append(args, q.Service)
-		}
-		if q.Action != "" {
-			where, args = where+" AND action = ?", append(args, string(q.Action))
-		}
+		also("kind", q.By)
+	} else {
+		also("service", q.Service)
+		also("action", string(q.Action))
 	}
-	at := "0"
-	if t.Step > 0 {
-		step := int64(t.Step / time.Second)
-		at = fmt.Sprintf("start - (start - %d) %% %d", t.From.Unix(), step)
-	}
-	return fmt.Sprintf("SELECT %s AS at, %s, sum(requests), sum(errors), sum(up), sum(down) FROM %s WHERE %s GROUP BY 1, 2 ORDER BY 1, 2",
-		at, name, table, where), args
+	return "SELECT start - (start - ?) % ?, " + name + ", sum(requests), sum(errors), sum(up), sum(down) FROM " + table +
+		" WHERE " + where + " GROUP BY 1, 2 ORDER BY 1, 2", args
 }
 
 // limit keeps the n largest names, and sums up the others.
@@ -227,11 +204,7 @@ func (t *Traffic) limit(n int) {
 	if n <= 0 || len(total) <= n {
 		return
 	}
-	names := make([]string, 0, len(total))
-	for name := range total {
-		names = append(names, name)
-	}
-	slices.SortFunc(names, func(a, b string) int {
+	names := slices.SortedFunc(maps.Keys(total), func(a, b string) int {
 		x, y := total[a], total[b]
 		return cmp.Or(cmp.Compare(y.Bytes(), x.Bytes()), cmp.Compare(y.Requests, x.Requests), cmp.Compare(a, b))
 	})
