@@ -67,9 +67,14 @@ func newAnonymizer(cfg Config, dir string, log *zap.Logger) (func(*Record), erro
 		return truncate, nil
 	case Pseudonym:
 		p := &pseudonyms{path: filepath.Join(dir, keyFile), rekey: cfg.Rekey, log: log}
-		if err := p.open(time.Now()); err != nil {
+		key, err := readKey(p.path)
+		if errors.Is(err, fs.ErrNotExist) {
+			key, err = writeKey(p.path, time.Now())
+		}
+		if err != nil {
 			return nil, fmt.Errorf("key of pseudonyms: %w", err)
 		}
+		p.key.Store(key)
 		return p.apply, nil
 	}
 	return nil, nil
@@ -79,7 +84,10 @@ func newAnonymizer(cfg Config, dir string, log *zap.Logger) (func(*Record), erro
 // their place, as far as that is possible. dir is the data directory. Filters for
 // what already is a pseudonym, or a network that records keep, stay as they are.
 func (c Config) Anonymous(f Filter, dir string) (Filter, error) {
-	single := f.Client.IsValid() && f.Client.IsSingleIP()
+	if f.User == "" && !f.Client.IsValid() {
+		return f, nil
+	}
+	single := f.Client.IsSingleIP()
 	switch c.Anonymize {
 	case Truncate:
 		if single {
@@ -90,10 +98,7 @@ func (c Config) Anonymous(f Filter, dir string) (Filter, error) {
 			return f, errors.New("user: records have none, by log.access.anonymize")
 		}
 	case Pseudonym:
-		if f.User == "" && !f.Client.IsValid() {
-			break
-		}
-		key, _, err := readKey(filepath.Join(dir, keyFile))
+		key, err := readKey(filepath.Join(dir, keyFile))
 		if err != nil {
 			return f, fmt.Errorf("key of pseudonyms: %w", err)
 		}
@@ -101,7 +106,8 @@ func (c Config) Anonymous(f Filter, dir string) (Filter, error) {
 		case single && !pseudonymNetwork.Contains(f.Client.Addr()):
 			f.Client = netip.PrefixFrom(key.addr(f.Client.Addr()), 128)
 		case f.Client.IsValid() && !single:
-			return f, errors.New("client: records have pseudonyms, by log.access.anonymize: they cannot be searched for by network")
+			return f, errors.New("client: records have pseudonyms, by log.access.anonymize: " +
+				"they cannot be searched for by network")
 		}
 		if f.User != "" && !strings.HasPrefix(f.User, userPrefix) {
 			f.User = key.user(f.User)
@@ -136,10 +142,14 @@ var pseudonymNetwork = netip.MustParsePrefix("100::/64")
 // userPrefix tells pseudonyms of users from users.
 const userPrefix = "u-"
 
-type pseudonymKey [sha256.Size]byte
+// A pseudonymKey makes pseudonyms.
+type pseudonymKey struct {
+	secret [sha256.Size]byte
+	made   time.Time
+}
 
 func (k *pseudonymKey) sum(kind byte, of []byte) (sum [sha256.Size]byte) {
-	mac := hmac.New(sha256.New, k[:])
+	mac := hmac.New(sha256.New, k.secret[:])
 	mac.Write([]byte{kind})
 	mac.Write(of)
 	mac.Sum(sum[:0])
@@ -158,7 +168,7 @@ func (k *pseudonymKey) addr(a netip.Addr) netip.Addr {
 	return netip.AddrFrom16(p)
 }
 
-// user is the pseudonym of a user; nobody has none.
+// user is the pseudonym of a user; the empty name has none.
 func (k *pseudonymKey) user(name string) string {
 	if name == "" {
 		return ""
@@ -174,77 +184,56 @@ type pseudonyms struct {
 	rekey time.Duration // 0: never
 	log   *zap.Logger
 
-	key   atomic.Pointer[pseudonymKey]
-	until atomic.Int64 // when the key is replaced, in ns since 1970; 0: never
-	mu    sync.Mutex   // held while it is replaced
+	key atomic.Pointer[pseudonymKey]
+	mu  sync.Mutex // held while it is replaced
 }
 
 func (p *pseudonyms) apply(r *Record) {
-	if until := p.until.Load(); until != 0 && r.Time.UnixNano() >= until {
-		p.replace(r.Time)
-	}
 	key := p.key.Load()
+	if p.rekey > 0 && r.Time.Sub(key.made) >= p.rekey {
+		key = p.replace(key, r.Time)
+	}
 	r.Client, r.User = key.addr(r.Client), key.user(r.User)
 }
 
-// open reads the key, or makes one where there is none.
-func (p *pseudonyms) open(now time.Time) error {
-	key, made, err := readKey(p.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		made = now
-		key, err = writeKey(p.path)
-	}
-	if err != nil {
-		return err
-	}
-	p.use(key, made)
-	return nil
-}
-
-func (p *pseudonyms) use(key *pseudonymKey, made time.Time) {
-	p.key.Store(key)
-	if p.rekey > 0 {
-		p.until.Store(made.Add(p.rekey).UnixNano())
-	}
-}
-
-// replace makes a new key. Where it cannot be kept it is used all the same: what
+// replace makes a new key. If it cannot be kept it is used all the same: what
 // was promised is that the old one is not.
-func (p *pseudonyms) replace(now time.Time) {
+func (p *pseudonyms) replace(old *pseudonymKey, now time.Time) *pseudonymKey {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if now.UnixNano() < p.until.Load() {
-		return // somebody else has
+	if key := p.key.Load(); key != old {
+		return key
 	}
-	key, err := writeKey(p.path)
+	key, err := writeKey(p.path, now)
 	if err != nil {
 		p.log.Error("the new key of pseudonyms could not be kept; the next start makes another", zap.String("file", p.path), zap.Error(err))
 	}
-	p.use(key, now)
+	p.key.Store(key)
+	return key
 }
 
-// readKey reads a key, and when it was made.
-func readKey(path string) (*pseudonymKey, time.Time, error) {
+// readKey reads a key.
+func readKey(path string) (*pseudonymKey, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, time.Time{}, err
+		return nil, err
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, time.Time{}, err
+		return nil, err
 	}
 	b, err := hex.DecodeString(strings.TrimSpace(string(text)))
-	if key := new(pseudonymKey); err == nil && copy(key[:], b) == len(b) && len(b) == len(key) {
-		return key, info.ModTime(), nil
+	if err != nil || len(b) != sha256.Size {
+		return nil, fmt.Errorf("%s: no key (wanted: %d hexadecimal digits; remove the file for a new one)", path, 2*sha256.Size)
 	}
-	return nil, time.Time{}, fmt.Errorf("%s: no key (wanted: %d hexadecimal digits; remove the file for a new one)", path, 2*len(pseudonymKey{}))
+	return &pseudonymKey{[sha256.Size]byte(b), info.ModTime()}, nil
 }
 
 // writeKey makes a new key in the place of the one before. The key is good though
 // writing it fails.
-func writeKey(path string) (*pseudonymKey, error) {
-	key := new(pseudonymKey)
-	rand.Read(key[:])
-	text := hex.EncodeToString(key[:]) + "\n"
+func writeKey(path string, now time.Time) (*pseudonymKey, error) {
+	key := &pseudonymKey{made: now}
+	rand.Read(key.secret[:])
+	text := hex.EncodeToString(key.secret[:]) + "\n"
 	return key, renameio.WriteFile(path, []byte(text), 0o600, renameio.WithTempDir(filepath.Dir(path)))
 }

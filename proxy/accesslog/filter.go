@@ -1,9 +1,11 @@
 package accesslog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,6 +60,9 @@ func ParseFilter(get func(key string) string, now time.Time) (Filter, error) {
 	parse("since", func(s string) (err error) { f.From, err = ParseTime(s, now); return err })
 	parse("until", func(s string) (err error) { f.To, err = ParseTime(s, now); return err })
 	parse("client", func(s string) (err error) { f.Client, err = parseClient(s); return err })
+	parse("status", func(s string) (err error) { f.StatusMin, f.StatusMax, err = parseStatus(s); return err })
+	parse("min_bytes", func(s string) error { return (*ByteSize)(&f.MinBytes).UnmarshalText([]byte(s)) })
+	parse("min_duration", func(s string) (err error) { f.MinDuration, err = ParseDuration(s); return err })
 	parse("service", func(s string) error {
 		if !catalog.IsService(s) {
 			return fmt.Errorf("%q is no service (`espalier catalog list` shows them)", s)
@@ -70,14 +75,6 @@ func ParseFilter(get func(key string) string, now time.Time) (Filter, error) {
 		}
 		return nil
 	})
-	parse("status", func(s string) (err error) { f.StatusMin, f.StatusMax, err = parseStatus(s); return err })
-	parse("min_bytes", func(s string) error {
-		var n ByteSize
-		err := n.UnmarshalText([]byte(s))
-		f.MinBytes = int64(n)
-		return err
-	})
-	parse("min_duration", func(s string) (err error) { f.MinDuration, err = ParseDuration(s); return err })
 	if !f.From.IsZero() && !f.To.IsZero() && !f.From.Before(f.To) {
 		errs = append(errs, fmt.Errorf("until: %s is not after since, %s", f.To.Format(time.RFC3339), f.From.Format(time.RFC3339)))
 	}
@@ -113,31 +110,19 @@ func parseStatus(s string) (low, high int, err error) {
 	return low, high, nil
 }
 
+var durationPattern = regexp.MustCompile(`^(?:(\d{1,3})w)?(?:(\d{1,5})d)?([^-+].*)?$`)
+
 // ParseDuration parses a duration as people write it: 90s, 15m, 2h, 3d or 1w.
 func ParseDuration(s string) (time.Duration, error) {
-	bad := fmt.Errorf("%q is no duration (wanted: 90s, 15m, 2h, 3d or 1w)", s)
-	var total time.Duration
-	rest := s
-	for _, unit := range []struct {
-		name string
-		long time.Duration
-	}{{"w", 7 * 24 * time.Hour}, {"d", 24 * time.Hour}} {
-		if n, tail, ok := strings.Cut(rest, unit.name); ok {
-			count, err := strconv.ParseUint(n, 10, 16)
-			if err != nil {
-				return 0, bad
-			}
-			total, rest = total+time.Duration(count)*unit.long, tail
+	if parts := durationPattern.FindStringSubmatch(s); parts != nil && s != "" {
+		weeks, _ := strconv.Atoi(parts[1])
+		days, _ := strconv.Atoi(parts[2])
+		d, err := time.ParseDuration(cmp.Or(parts[3], "0"))
+		if d += time.Duration(7*weeks+days) * 24 * time.Hour; err == nil && d >= 0 {
+			return d, nil
 		}
 	}
-	if rest == "" && s != "" {
-		return total, nil
-	}
-	d, err := time.ParseDuration(rest)
-	if err != nil || d < 0 {
-		return 0, bad
-	}
-	return total + d, nil
+	return 0, fmt.Errorf("%q is no duration (wanted: 90s, 15m, 2h, 3d or 1w)", s)
 }
 
 // ParseTime parses a time as people write it, in the zone of now: how long ago

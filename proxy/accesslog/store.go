@@ -48,6 +48,7 @@ type Store struct {
 	source string               // the JSON file that is followed; empty until follow
 	files  map[string]fileState // by path
 	tidied time.Time
+	summed int64 // the hour in which tidySums ran
 	wake   chan struct{}
 	stop   context.CancelFunc
 	done   chan struct{}
@@ -160,11 +161,7 @@ func create(path string) error {
 
 // connect opens a database lazily.
 func connect(path, options string) (*sql.DB, error) {
-	u := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: "_pragma=busy_timeout(10000)&" + options}
-	if !filepath.IsAbs(path) {
-		u.Path, u.Opaque = "", url.PathEscape(path)
-	}
-	return sql.Open("sqlite", u.String())
+	return sql.Open("sqlite", "file:"+url.PathEscape(path)+"?_pragma=busy_timeout(10000)&"+options)
 }
 
 // isDamage reports whether err says that the file is no good.

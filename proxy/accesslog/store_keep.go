@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	// tidyInterval is how often records and sums are removed that are no longer
-	// kept.
+	// tidyInterval is how often records are removed that are no longer kept. Sums are
+	// every hour.
 	tidyInterval = time.Minute
 	// removeAtOnce is how many records one transaction removes.
 	removeAtOnce = 2000
@@ -31,8 +31,11 @@ func (s *Store) tidy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.tidySums(ctx, now); err != nil {
-		return err
+	if hour := spans[1].start(now); hour != s.summed {
+		if err := s.tidySums(ctx, now); err != nil {
+			return err
+		}
+		s.summed = hour
 	}
 	err = slowly(ctx, func() (more bool, err error) {
 		if s.cfg.MaxSize == 0 {
@@ -89,11 +92,13 @@ func (s *Store) removeOldest(ctx context.Context, limit int64) (more bool, err e
 }
 
 const (
-	// smallTalkers are all but the largest ?4 of a bucket.
+	// smallTalkers are all but the largest ?3 of a bucket.
 	smallTalkers = `(start, kind, name) IN (SELECT start, kind, name FROM (
 		SELECT *, row_number() OVER (PARTITION BY start, kind ORDER BY up + down DESC, requests DESC, name) AS place
-		FROM talkers WHERE span = ?1 AND start >= ?2 AND start < ?3 AND name <> 0) WHERE place > ?4)`
-	clientTalkers = "kind = ?4"
+		FROM talkers WHERE span = ?1 AND start < ?2 AND name <> 0 AND (start, kind) IN (
+			SELECT start, kind FROM talkers WHERE span = ?1 AND start < ?2 AND name <> 0 GROUP BY start, kind HAVING count(*) > ?3)
+		) WHERE place > ?3)`
+	clientTalkers = "kind = ?3"
 )
 
 // tidySums removes old buckets, of those that have ended the small talkers, and
@@ -110,11 +115,13 @@ func (s *Store) tidySums(ctx context.Context, now time.Time) error {
 			if !span.talker {
 				continue
 			}
-			err := span.fold(ctx, tx, trimmedKey(span.seconds()), span.start(now), smallTalkers, s.bounds.kept)
-			if err == nil && s.cfg.Keep > 0 {
-				err = span.fold(ctx, tx, forgottenKey(span.seconds()), span.start(now.Add(-s.cfg.Keep)), clientTalkers, kindClient)
+			if err := fold(ctx, tx, smallTalkers, span.seconds(), span.start(now), s.bounds.kept); err != nil {
+				return err
 			}
-			if err != nil {
+			if s.cfg.Keep == 0 {
+				continue
+			}
+			if err := fold(ctx, tx, clientTalkers, span.seconds(), span.start(now.Add(-s.cfg.Keep)), kindClient); err != nil {
 				return err
 			}
 		}
@@ -122,24 +129,20 @@ func (s *Store) tidySums(ctx context.Context, now time.Time) error {
 	})
 }
 
-// fold makes one sum of the talkers that a condition with the parameter ?4 selects, in
-// each bucket that began before a time. key is of the time before which that is done.
-func (s span) fold(ctx context.Context, tx *sql.Tx, key string, before int64, which string, param any) error {
-	from, err := getMeta(tx, key)
-	if err != nil || from == before {
-		return err
-	}
-	where := " FROM talkers WHERE span = ?1 AND start >= ?2 AND start < ?3 AND name <> 0 AND " + which
+// fold makes one sum of the talkers that a condition selects, in each bucket. Its
+// parameters are the bucket's span, the time before which it began, and others.
+func fold(ctx context.Context, tx *sql.Tx, which string, args ...any) error {
+	where := " FROM talkers WHERE span = ?1 AND start < ?2 AND name <> 0 AND " + which
 	for _, query := range []string{
 		"INSERT INTO talkers SELECT span, start, kind, 0, sum(requests), sum(errors), sum(up), sum(down)" + where +
 			" GROUP BY span, start, kind ON CONFLICT (span, start, kind, name)" + upsert,
 		"DELETE" + where,
 	} {
-		if _, err := tx.ExecContext(ctx, query, s.seconds(), from, before, param); err != nil {
+		if _, err := tx.ExecContext(ctx, query, args...); err != nil {
 			return err
 		}
 	}
-	return setMeta(tx, key, before)
+	return nil
 }
 
 // shrink gives a part of what is free in the file back to the disk.

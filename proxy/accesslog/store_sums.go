@@ -3,7 +3,6 @@ package accesslog
 import (
 	"context"
 	"database/sql"
-	"fmt"
 	"time"
 
 	"espalier/policy"
@@ -169,27 +168,5 @@ func (s *sums) store(ctx context.Context, tx *sql.Tx, most int) error {
 			return err
 		}
 	}
-	return s.reopen(tx)
-}
-
-// reopen notes which buckets must be tidied again, because they have grown after
-// their time.
-func (s *sums) reopen(tx *sql.Tx) error {
-	first := map[int64]int64{}
-	for k := range s.talkers {
-		if at, ok := first[k.span]; !ok || k.start < at {
-			first[k.span] = k.start
-		}
-	}
-	for length, start := range first {
-		if _, err := tx.Exec("UPDATE meta SET value = min(value, ?) WHERE key IN (?, ?)", start, trimmedKey(length), forgottenKey(length)); err != nil {
-			return err
-		}
-	}
 	return nil
 }
-
-// trimmedKey and forgottenKey name the times up to which buckets of a length were
-// trimmed, and their clients forgotten.
-func trimmedKey(seconds int64) string   { return fmt.Sprintf("trimmed.%d", seconds) }
-func forgottenKey(seconds int64) string { return fmt.Sprintf("forgotten.%d", seconds) }

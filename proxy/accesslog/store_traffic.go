@@ -211,19 +211,19 @@ func (t *Traffic) limit(n int) {
 	for _, name := range names[n:] {
 		delete(total, name)
 	}
-	rows, others := t.Rows[:0], map[time.Time]*Sum{}
+	merged := map[TrafficRow]*Sum{} // by a row without sum
 	for _, r := range t.Rows {
-		if total[r.Name] != nil {
-			rows = append(rows, r)
-		} else {
-			addTo(others, r.Time, r.Sum)
+		if total[r.Name] == nil {
+			r.Name = ""
 		}
+		addTo(merged, TrafficRow{Time: r.Time, Name: r.Name}, r.Sum)
 	}
-	for at, sum := range others {
-		rows = append(rows, TrafficRow{Time: at, Sum: *sum})
+	t.Rows = t.Rows[:0]
+	for r, sum := range merged {
+		r.Sum = *sum
+		t.Rows = append(t.Rows, r)
 	}
-	slices.SortStableFunc(rows, func(a, b TrafficRow) int {
+	slices.SortFunc(t.Rows, func(a, b TrafficRow) int {
 		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Name, b.Name))
 	})
-	t.Rows = rows
 }

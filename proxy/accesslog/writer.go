@@ -27,6 +27,8 @@ const (
 	maxSpare = 1 << 20
 )
 
+var errSlow = errors.New("the disk does not keep up")
+
 // writer takes lines into memory and writes them to out in a goroutine, so that
 // a slow disk does not hold up the traffic. (zap's BufferedWriteSyncer holds
 // its lock while it writes, and never writes again after one error.)
@@ -40,8 +42,7 @@ type writer struct {
 
 	mu      sync.Mutex    // held to copy memory, never while writing
 	waiting []byte        // whole lines
-	spare   []byte        // an empty buffer to go on with
-	room    chan struct{} // closed when waiting is taken; nil where nobody asks
+	room    chan struct{} // closed when no caller need wait any longer; nil if none waits
 	trouble error         // nothing was taken for too long, or writing fails: do not wait
 	since   time.Time     // of the trouble
 	closed  bool
@@ -67,10 +68,20 @@ func newWriter(out io.WriteCloser, log *zap.Logger) *writer {
 	return w
 }
 
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
 // add takes a copy of line, which ends with its newline.
 func (w *writer) add(line []byte) {
 	w.mu.Lock()
-	if w.closed || len(w.waiting)+len(line) > maxWaiting && !w.waitForRoom(len(line)) {
+	if !w.fits(len(line)) {
+		w.waitForRoom(len(line))
+	}
+	if w.closed || !w.fits(len(line)) {
 		w.mu.Unlock()
 		w.lost.Add(1)
 		return
@@ -87,44 +98,41 @@ func (w *writer) add(line []byte) {
 	}
 }
 
-func signal(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
-}
+// fits reports whether there is room for n bytes. mu is held.
+func (w *writer) fits(n int) bool { return len(w.waiting)+n <= maxWaiting }
 
-// waitForRoom waits until n bytes fit. It is called and returns with mu held.
-func (w *writer) waitForRoom(n int) bool {
+// waitForRoom waits until n bytes fit, or it is of no use to wait. It is called and
+// returns with mu held.
+func (w *writer) waitForRoom(n int) {
 	signal(w.full)
-	timeout := time.NewTimer(maxBlocked)
-	defer timeout.Stop()
-	for w.trouble == nil && !w.closed && len(w.waiting)+n > maxWaiting {
+	timeout := time.After(maxBlocked)
+	for w.trouble == nil && !w.closed && !w.fits(n) {
 		if w.room == nil {
 			w.room = make(chan struct{})
 		}
 		room := w.room
 		w.mu.Unlock()
+		slow := false
 		select {
 		case <-room:
-			w.mu.Lock()
-		case <-timeout.C:
-			w.mu.Lock()
-			if w.room == room { // nothing was taken all the while
-				w.giveUp(errSlow)
-				w.mu.Unlock() // the operational log may be slow too
-				w.log.Error("the access log's disk does not keep up: records are being lost")
-				w.mu.Lock()
-			}
-			return !w.closed && len(w.waiting)+n <= maxWaiting
+		case <-timeout:
+			slow = true
 		}
+		w.mu.Lock()
+		if !slow {
+			continue
+		}
+		if w.room == room { // nothing was taken all the while
+			w.giveUp(errSlow)
+			w.mu.Unlock() // the operational log may be slow too
+			w.log.Error("the access log's disk does not keep up: records are being lost")
+			w.mu.Lock()
+		}
+		return
 	}
-	return !w.closed && len(w.waiting)+n <= maxWaiting
 }
 
-var errSlow = errors.New("the disk does not keep up")
-
-// giveUp lets nobody wait until something is taken again. mu is held.
+// giveUp lets no caller wait until something is taken again. mu is held.
 func (w *writer) giveUp(why error) {
 	if w.trouble == nil {
 		w.since = time.Now()
@@ -133,7 +141,7 @@ func (w *writer) giveUp(why error) {
 	w.release()
 }
 
-// release wakes who waits for room. mu is held.
+// release wakes the callers that wait for room. mu is held.
 func (w *writer) release() {
 	if w.room != nil {
 		close(w.room)
@@ -150,27 +158,17 @@ func (w *writer) run() {
 		case <-w.stop:
 			return
 		}
-		w.pause(w.full)
-		for w.flush() != nil {
-			if !w.pause(nil) {
+		early := w.full
+		for again := true; again; again = w.flush() != nil {
+			select {
+			case <-time.After(flushInterval):
+			case <-early:
+			case <-w.stop:
 				return
 			}
+			early = nil // which would try a full disk again at once
 		}
 	}
-}
-
-// pause waits for the interval, or until early says so. It returns false where
-// the writer is closed.
-func (w *writer) pause(early <-chan struct{}) bool {
-	timer := time.NewTimer(flushInterval)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-early:
-	case <-w.stop:
-		return false
-	}
-	return true
 }
 
 // flush writes everything that was added before the call.
@@ -178,7 +176,8 @@ func (w *writer) flush() error {
 	w.writing.Lock()
 	defer w.writing.Unlock()
 	err := w.writePending()
-	if err == nil && w.take() {
+	if err == nil {
+		w.take()
 		err = w.writePending()
 	}
 	w.report(err)
@@ -200,67 +199,59 @@ func (w *writer) tell(f func()) {
 func (w *writer) health() Health {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	h := Health{Err: w.trouble, Lost: w.lost.Load()}
-	if h.Err != nil {
-		h.Since = w.since
+	if w.trouble == nil {
+		return Health{Lost: w.lost.Load()}
 	}
-	return h
+	return Health{Err: w.trouble, Since: w.since, Lost: w.lost.Load()}
 }
 
-// take moves what waits to pending, which is empty.
-func (w *writer) take() bool {
+// take moves what waits to pending, which is empty, and goes on with its memory.
+func (w *writer) take() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if cap(w.pending) <= maxSpare {
-		w.spare = w.pending
+	if cap(w.pending) > maxSpare {
+		w.pending = nil
 	}
-	w.pending, w.waiting, w.spare = w.waiting, w.spare[:0], nil
+	w.pending, w.waiting = w.waiting, w.pending[:0]
 	w.trouble = nil
 	w.release()
-	return len(w.pending) > 0
 }
 
 // writePending writes pending, or as much of it as there is room for.
-func (w *writer) writePending() error {
+func (w *writer) writePending() (err error) {
 	rest := w.pending
-	var failed error
-	for len(rest) > 0 && failed == nil {
-		piece := rest
-		if len(piece) > maxPiece {
-			piece = piece[:maxPiece]
-			if i := bytes.LastIndexByte(piece, '\n'); i >= 0 {
-				piece = piece[:i+1]
-			}
+	for len(rest) > 0 && err == nil {
+		piece := rest[:min(len(rest), maxPiece)]
+		if i := bytes.LastIndexByte(piece, '\n'); i >= 0 {
+			piece = piece[:i+1]
 		}
-		n, err := w.out.Write(piece)
+		var n int
+		n, err = w.out.Write(piece)
 		if err == nil && n < len(piece) {
 			err = io.ErrShortWrite
 		}
-		rest, failed = rest[n:], err
+		rest = rest[n:]
 	}
 	// The buffer is used again from its start.
 	w.pending = w.pending[:copy(w.pending, rest)]
-	return failed
+	return err
 }
 
 // report tells the operational log when writing begins to fail and when it is
 // over, once each. writing is held.
 func (w *writer) report(err error) {
-	lost := w.lost.Load()
-	switch {
-	case err != nil && !w.failing:
-		w.failing = true
-		w.log.Error("the access log cannot be written; what fits is kept in memory and tried again", zap.Error(err))
-	case err == nil && (w.failing || lost > w.told):
-		w.failing = false
-		w.log.Warn("the access log is written again", zap.Uint64("records_lost", lost-w.told))
-		w.told = lost
-	}
 	if err != nil {
+		if !w.failing {
+			w.log.Error("the access log cannot be written; what fits is kept in memory and tried again", zap.Error(err))
+		}
 		w.mu.Lock()
 		w.giveUp(err)
 		w.mu.Unlock()
+	} else if lost := w.lost.Load(); w.failing || lost > w.told {
+		w.log.Warn("the access log is written again", zap.Uint64("records_lost", lost-w.told))
+		w.told = lost
 	}
+	w.failing = err != nil
 }
 
 // close writes what waits and closes out.
