@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"espalier/cmd/espalier/app"
 	"espalier/configs"
 	"espalier/policy/catalog"
 	"espalier/proxy/inspect"
@@ -58,7 +59,7 @@ stays on this machine.`,
 			if err := o.Validate(); err != nil {
 				return usage(fmt.Errorf("--%w", err))
 			}
-			dir := caDir(cfg)
+			dir := app.CADir(cfg)
 			if o.OfflineRoot != "" && within(o.OfflineRoot, cfg.Data) {
 				return usage(fmt.Errorf("--offline-root: %s is inside %s; name a directory that you take away", o.OfflineRoot, cfg.Data))
 			}
@@ -99,7 +100,7 @@ func caRenew(load configOf) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ca, moved, err := inspect.Renew(caDir(cfg), key, rows)
+			ca, moved, err := inspect.Renew(app.CADir(cfg), key, rows)
 			if err != nil {
 				return noCA(err)
 			}
@@ -154,7 +155,7 @@ func caShow(load configOf) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ca, err := inspect.LoadCA(caDir(cfg))
+			ca, err := inspect.LoadCA(app.CADir(cfg))
 			if err != nil {
 				return noCA(err)
 			}
@@ -234,7 +235,7 @@ func caExport(load configOf) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ca, err := inspect.LoadCA(caDir(cfg))
+			ca, err := inspect.LoadCA(app.CADir(cfg))
 			if err != nil {
 				return noCA(err)
 			}
@@ -258,7 +259,7 @@ func loadExcluded(cmd *cobra.Command, load configOf) (*configs.Config, []catalog
 	if err != nil {
 		return nil, nil, err
 	}
-	apple, err := appleOf(cfg)
+	apple, err := app.Apple(cfg)
 	if err != nil {
 		return nil, nil, usage(err)
 	}

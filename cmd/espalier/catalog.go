@@ -31,7 +31,7 @@ func catalogCommand() *cobra.Command {
 	}
 	cmd.PersistentFlags().StringVar(&file, "catalog", "", "use the catalogue in `FILE` in place of the built-in one")
 	_ = cmd.MarkPersistentFlagFilename("catalog", "yaml", "yml")
-	cmd.AddCommand(catalogList(rows), catalogExport(rows), catalogImport(rows), catalogDiff(rows))
+	cmd.AddCommand(catalogList(rows), catalogExport(), catalogImport(rows), catalogDiff(rows))
 	return cmd
 }
 

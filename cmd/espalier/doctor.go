@@ -6,53 +6,19 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"espalier/cmd/espalier/app"
 	"espalier/configs"
 	"espalier/policy"
 	"espalier/policy/catalog"
 	"espalier/proxy/doctor"
-	"espalier/proxy/egress"
 )
-
-// newDoctor returns a doctor of the hosts and the way that a configuration names.
-// self is what the process listens on.
-func newDoctor(cfg *configs.Config, self []netip.AddrPort) (*doctor.Doctor, error) {
-	apple, err := appleOf(cfg)
-	if err != nil {
-		return nil, err
-	}
-	dialer, err := egress.New(cfg.Egress, ownAddresses(cfg, self))
-	if err != nil {
-		return nil, fmt.Errorf("egress: %w", err)
-	}
-	return &doctor.Doctor{Rows: apple.Rows(), Egress: dialer}, nil
-}
-
-// doctor returns a doctor of the configuration in force and the own proxy.
-func (a *app) doctor() (*doctor.Doctor, error) {
-	d, err := newDoctor(a.current.Load().Config, a.addresses())
-	if err == nil && len(a.proxyOn) > 0 {
-		at := addrPorts(a.proxyOn)[0]
-		d.Proxy = localAddress(at.Addr().String(), strconv.Itoa(int(at.Port())))
-	}
-	return d, err
-}
-
-// localAddress is where a program on this machine reaches a listener.
-func localAddress(host, port string) string {
-	if ip := net.ParseIP(host); host == "" || ip.IsUnspecified() {
-		host = "localhost"
-	}
-	return net.JoinHostPort(host, port)
-}
 
 func doctorCommand() *cobra.Command {
 	var services []string
@@ -81,7 +47,7 @@ been tried.`,
 			if err != nil {
 				return err
 			}
-			d, err := newDoctor(cfg, nil)
+			d, err := app.NewDoctor(cfg, nil)
 			if err != nil {
 				return usage(err)
 			}
@@ -148,7 +114,7 @@ func runningProxy(cfg *configs.Config) (at, note string) {
 	if err != nil || port == "0" {
 		return "", "proxy.listen leaves the port open (--through HOST:PORT names it)"
 	}
-	at = localAddress(host, port)
+	at = app.LocalAddress(host, port)
 	conn, err := net.DialTimeout("tcp", at, time.Second)
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return "", "nobody listens at " + at + " (proxy.listen): espalier does not run here"

@@ -11,8 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-
+	"espalier/cmd/espalier/app"
 	"espalier/configs"
 	"espalier/policy"
 	"espalier/proxy/accesslog"
@@ -133,14 +132,10 @@ warning: FILE:1:1: proxy.ports: port 110 is refused; the last 30 days have 1 req
 	if err != nil {
 		t.Fatal(err)
 	}
-	made, err := compile(loaded.Config, nil, kept{lists: newLists(loaded.Config, zap.NewNop())}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if list, note := portWarnings(ctx, loaded.Config, made, now); len(list) > 0 || note != "recent records were not checked against proxy.ports: reading them takes too long" {
-		t.Errorf("no time: %q, %q", list, note)
+	if list, note, err := app.Check(ctx, loaded); err != nil || len(list) > 0 || note != "recent records were not checked against proxy.ports: reading them takes too long" {
+		t.Errorf("no time: %q, %q, %v", list, note, err)
 	}
 	write(filepath.Join(p.data, "espalier.db"), "no database, but longer than a hundred bytes so that it is read: "+lines.String())
 	if got := validate(); !strings.HasPrefix(got, "note: recent records were not checked against proxy.ports: store ") || strings.Count(got, "\n") != 1 {

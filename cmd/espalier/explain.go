@@ -9,12 +9,10 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
 
-	"espalier/configs"
+	"espalier/cmd/espalier/app"
 	"espalier/pac"
 	"espalier/policy"
-	"espalier/proxy/inspect"
 	"espalier/web/explain"
 )
 
@@ -45,7 +43,7 @@ Every destination is explained; the exit status is 2 if one of them is invalid.`
 					return usage(fmt.Errorf("--client: %q is no address", client))
 				}
 			}
-			e, err := newExplainer(cfg)
+			e, err := app.NewExplainer(cfg)
 			if err != nil {
 				return err
 			}
@@ -83,26 +81,6 @@ Every destination is explained; the exit status is 2 if one of them is invalid.`
 	cmd.Flags().StringArrayVar(&groups, "group", nil, "`GROUP` of that user, beside auth.groups; repeatable")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, a line for each destination")
 	return cmd
-}
-
-// newExplainer compiles a configuration as a running process would.
-func newExplainer(cfg *configs.Config) (*explain.Explainer, error) {
-	exceptions, unreadable := inspect.OpenExceptions(cfg.Data) // perhaps another user's
-	c, err := compile(cfg, nil, kept{exceptions: exceptions, lists: newLists(cfg, zap.NewNop())}, nil)
-	if err != nil {
-		return nil, usage(err)
-	}
-	e := c.explainer(cfg, listenAddrs(cfg.Proxy.Listen))
-	e.Unreadable = unreadable
-	return e, nil
-}
-
-// explainer explains what was made of cfg.
-func (c *compiled) explainer(cfg *configs.Config, proxy []netip.AddrPort) *explain.Explainer {
-	return &explain.Explainer{
-		Policy: c.state.Policy, Rules: cfg.Rules, Auth: c.state.Auth, Lists: c.lists,
-		Dialer: c.state.Dialer, PAC: c.pac, Proxy: proxy, Clients: cfg.Proxy.Clients,
-	}
 }
 
 // pacSource says what gives a PAC answer, unless it is one of the four usual routes.

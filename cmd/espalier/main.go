@@ -9,6 +9,8 @@ import (
 	_ "time/tzdata" // rules name time zones, and a container may have no zone files
 
 	"github.com/spf13/cobra"
+
+	"espalier/cmd/espalier/app"
 )
 
 func main() { os.Exit(execute(rootCommand())) }
@@ -23,8 +25,7 @@ func execute(root *cobra.Command) int {
 	if msg := err.Error(); msg != "" {
 		fmt.Fprintln(root.ErrOrStderr(), msg)
 	}
-	var exit *exitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exitError](err); ok {
 		return exit.code
 	}
 	return exitUsage // no command has run
@@ -74,10 +75,13 @@ func setExits(c *cobra.Command) {
 	if run := c.RunE; run != nil {
 		c.RunE = func(cmd *cobra.Command, args []string) error {
 			err := run(cmd, args)
-			if exit := (*exitError)(nil); err != nil && !errors.As(err, &exit) {
-				return &exitError{exitNo, err}
+			if _, ok := errors.AsType[*exitError](err); ok || err == nil {
+				return err
 			}
-			return err
+			if _, ok := errors.AsType[*app.ConfigError](err); ok {
+				return usage(err)
+			}
+			return &exitError{exitNo, err}
 		}
 	}
 	for _, sub := range c.Commands() {

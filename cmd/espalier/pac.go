@@ -1,21 +1,17 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"espalier/cmd/espalier/app"
 	"espalier/configs"
 	"espalier/pac"
-	"espalier/policy"
-	"espalier/web"
-	"espalier/web/httpurl"
 )
 
 // pacCommand is `espalier pac`.
@@ -140,11 +136,11 @@ func pacURLs(load configOf) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			compiled, err := compilePAC(cfg)
+			compiled, err := app.CompilePAC(cfg)
 			if err != nil {
 				return err
 			}
-			base, err := publicURL(cfg.Web, listenAddrs(cfg.Web.Public))
+			base, err := app.PublicURL(cfg.Web, app.Addresses(cfg.Web.Public))
 			if err != nil {
 				return usage(err)
 			}
@@ -182,7 +178,7 @@ func (c *pacClient) script(cmd *cobra.Command, load configOf) (*pac.Script, erro
 // scriptOf makes the script. Where it names this machine's address for want of
 // another, it says so on standard error.
 func (c *pacClient) scriptOf(cmd *cobra.Command, cfg *configs.Config) (*pac.Script, error) {
-	compiled, err := compilePAC(cfg)
+	compiled, err := app.CompilePAC(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +225,7 @@ func checkSite(compiled *pac.PAC, site string) error {
 
 // pacSamples are URLs that tell apart what cfg does.
 func pacSamples(cfg *configs.Config) ([]string, error) {
-	apple, err := appleOf(cfg)
+	apple, err := app.Apple(cfg)
 	if err != nil {
 		return nil, usage(err)
 	}
@@ -244,64 +240,8 @@ func pacSamples(cfg *configs.Config) ([]string, error) {
 	return pac.Samples(apple.Rows(), patterns), nil
 }
 
-// compilePAC makes what scripts are made from.
-func compilePAC(cfg *configs.Config) (*pac.PAC, error) {
-	// The script does not depend on what lists hold.
-	lists := map[string]policy.HostList{}
-	for name := range cfg.Lists {
-		lists[name] = nil
-	}
-	pol, err := policy.New(policy.Config{
-		Clients: cfg.Proxy.Clients, Apple: cfg.Apple, Rules: cfg.Rules, Lists: lists, Inspect: cfg.Inspect, Presets: cfg.Presets,
-	})
-	if err != nil {
-		return nil, usage(err)
-	}
-	compiled, err := pac.Compile(cfg.PAC, pol)
-	if err != nil {
-		return nil, usage(fmt.Errorf("pac: %w", err))
-	}
-	return compiled, nil
-}
-
 // fetchedProxy is the host:port of the proxy for a client that fetches the
 // script at this machine's first address.
 func fetchedProxy(cfg *configs.Config) (string, error) {
-	return pac.Fetched(netip.Addr{}, listenAddrs(cfg.Proxy.Listen))
-}
-
-// errNoPublicURL is returned where it is not known what devices reach web.public
-// by.
-var errNoPublicURL = errors.New("web.public: names no IPv4 address that devices can reach (web.public_url says what they reach it by)")
-
-// publicURL is where devices reach web.public, whose addresses are on: what
-// web.public_url says, or else this machine by its first address.
-func publicURL(cfg web.Config, on []netip.AddrPort) (string, error) {
-	if cfg.PublicURL != "" {
-		u, err := httpurl.Base(cfg.PublicURL) // in ASCII
-		if err != nil {
-			return "", fmt.Errorf("web.public_url: %w", err)
-		}
-		return u.String(), nil
-	}
-	at, err := pac.Fetched(netip.Addr{}, on)
-	if err != nil {
-		return "", errNoPublicURL
-	}
-	return "http://" + at, nil
-}
-
-// listenAddrs are the addresses of a configuration's listeners.
-func listenAddrs(list []string) []netip.AddrPort {
-	var addrs []netip.AddrPort
-	for _, s := range list {
-		host, port, err := net.SplitHostPort(s)
-		if err == nil && host == "" {
-			s = net.JoinHostPort("::", port)
-		}
-		if a, err := netip.ParseAddrPort(s); err == nil {
-			addrs = append(addrs, a)
-		}
-	}
-	return addrs
+	return pac.Fetched(netip.Addr{}, app.Addresses(cfg.Proxy.Listen))
 }

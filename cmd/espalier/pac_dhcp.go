@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"espalier/cmd/espalier/app"
 	"espalier/configs"
 	"espalier/pac/wpad"
 )
@@ -63,7 +64,7 @@ func wpadURL(cfg *configs.Config) (string, error) {
 	if !cfg.PAC.WPAD {
 		return "", errors.New("pac.wpad is false, so that nothing is at /wpad.dat; set it to true, or give --url")
 	}
-	base, err := publicURL(cfg.Web, listenAddrs(cfg.Web.Public))
+	base, err := app.PublicURL(cfg.Web, app.Addresses(cfg.Web.Public))
 	if err != nil {
 		return "", fmt.Errorf("%w; give --url", err)
 	}

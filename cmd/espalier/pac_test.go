@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"espalier/cmd/espalier/app"
 	"espalier/configs"
 	"espalier/pac"
 	"espalier/policy"
@@ -181,7 +182,7 @@ func TestPublicURL(t *testing.T) {
 		{"said", "http://pac.example", "192.0.2.8:8080", "http://pac.example"},
 		{"said, behind something on this machine", "https://pac.example:8443", "127.0.0.1:8080", "https://pac.example:8443"},
 	} {
-		got, err := publicURL(web.Config{PublicURL: c.url}, []netip.AddrPort{netip.MustParseAddrPort(c.listens)})
+		got, err := app.PublicURL(web.Config{PublicURL: c.url}, []netip.AddrPort{netip.MustParseAddrPort(c.listens)})
 		if got != c.want || (err != nil) != (c.want == "") {
 			t.Errorf("%s: %q, %v; want %q", c.name, got, err, c.want)
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"espalier/cmd/espalier/app"
 	"espalier/configs"
 	"espalier/proxy/inspect"
 	"espalier/web/profile"
@@ -244,7 +245,7 @@ func flagError(err error) error {
 
 // rootOf is the root of the interception CA, nil where there is none.
 func rootOf(cfg *configs.Config) (*x509.Certificate, error) {
-	ca, err := inspect.LoadCA(caDir(cfg))
+	ca, err := inspect.LoadCA(app.CADir(cfg))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -256,7 +257,7 @@ func rootOf(cfg *configs.Config) (*x509.Certificate, error) {
 
 // pacURLOf completes r.PACURL.
 func pacURLOf(cfg *configs.Config, r *profile.Request) error {
-	compiled, err := compilePAC(cfg)
+	compiled, err := app.CompilePAC(cfg)
 	if err != nil {
 		return err
 	}
@@ -266,7 +267,7 @@ func pacURLOf(cfg *configs.Config, r *profile.Request) error {
 	if r.PACURL != "" {
 		return nil
 	}
-	base, err := publicURL(cfg.Web, listenAddrs(cfg.Web.Public))
+	base, err := app.PublicURL(cfg.Web, app.Addresses(cfg.Web.Public))
 	if err != nil {
 		return fmt.Errorf("%w; name the script with --pac-url", err)
 	}

@@ -5,70 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/netip"
-	"os"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"espalier/configs"
-	"espalier/pac"
-	"espalier/policy"
-	"espalier/proxy/hello"
 	"espalier/web"
 	"espalier/web/certs"
 )
-
-// applyTLS puts the certificates of a configuration into force.
-func (a *app) applyTLS(cfg *configs.Config) error {
-	var names []string
-	if a.usesTLS(cfg) {
-		names = a.tlsNames(cfg)
-	}
-	if err := a.certs.Apply(cfg.TLS, names); err != nil {
-		return fmt.Errorf("tls.%w", err)
-	}
-	return nil
-}
-
-// usesTLS reports whether anything is served with TLS.
-func (a *app) usesTLS(cfg *configs.Config) bool { return cfg.TLS.Enabled() || len(a.secureOn) > 0 }
-
-// tlsNames are the names by which clients may know this machine, for a
-// certificate that is signed here.
-func (a *app) tlsNames(cfg *configs.Config) []string {
-	names := append([]string{"localhost", "127.0.0.1", "::1"}, cfg.Web.HostNames()...)
-	names = append(names, cfg.TLS.ACME.Names()...)
-	if host, err := os.Hostname(); err == nil {
-		if name, _, err := policy.ParseHost(host); err == nil { // it may be anything
-			names = append(names, name)
-		}
-	}
-	for _, at := range a.addresses() {
-		if !at.Addr().IsUnspecified() {
-			names = append(names, at.Addr().WithZone("").String())
-		}
-	}
-	if at, err := pac.Fetched(netip.Addr{}, a.addresses()); err == nil {
-		if host, _, err := net.SplitHostPort(at); err == nil {
-			names = append(names, host)
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
-}
-
-// speaksTLS takes TLS beside plain HTTP where there is a certificate, and
-// otherwise refuses it.
-func (a *app) speaksTLS(l net.Listener) net.Listener {
-	if !a.current.Load().Config.TLS.Enabled() {
-		return hello.NewListener(l)
-	}
-	return hello.NewMux(l, a.certs.TLS("h2", "http/1.1"), a.server.Room().ConnState)
-}
 
 // tlsCommand is `espalier tls`.
 func tlsCommand(dataDir dataDirOf) *cobra.Command {

@@ -1,13 +1,12 @@
 package main
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
 
+	"espalier/cmd/espalier/app"
 	"espalier/configs"
 )
 
@@ -27,33 +26,22 @@ file:line:column: key: what is wrong.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o := configOptions(cmd)
 			l, err := configs.Load(o)
-			var made *compiled
+			var warnings configs.Problems
+			var note string
 			if err == nil {
-				made, err = compile(l.Config, nil, kept{lists: newLists(l.Config, zap.NewNop())}, nil)
-				err = errors.Join(err, needCA(l.Config))
+				warnings, note, err = app.Check(cmd.Context(), l)
 			}
 			if err != nil {
 				fmt.Fprintln(cmd.OutOrStdout(), err)
 				return &exitError{code: exitNo}
 			}
-			for _, w := range l.Warnings {
+			for _, w := range warnings {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
-			}
-			for _, w := range listWarnings(l.Config, made.lists.Status()) {
-				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", l.Problem(w))
-			}
-			ports, note := portWarnings(cmd.Context(), l.Config, made, time.Now())
-			for _, w := range ports {
-				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", l.Problem(w))
 			}
 			if note != "" {
 				fmt.Fprintln(cmd.ErrOrStderr(), "note:", note)
 			}
-			name := o.File
-			if name == "" {
-				name = "the embedded default"
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is valid\n", name)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is valid\n", cmp.Or(o.File, "the embedded default"))
 			return nil
 		},
 	}

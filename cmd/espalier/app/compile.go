@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"errors"
@@ -17,20 +17,23 @@ import (
 	"espalier/proxy"
 	"espalier/proxy/egress"
 	"espalier/proxy/inspect"
+	"espalier/web/explain"
 	"espalier/web/profile"
 )
 
-// compiled is what a reload replaces: everything that a configuration decides
+// Compiled is what a reload replaces: everything that a configuration decides
 // and that no listener depends on.
-type compiled struct {
-	state *proxy.State
-	pac   *pac.PAC
+type Compiled struct {
+	State *proxy.State
+	PAC   *pac.PAC
 	lists *lists.Version
-	// Set by app.compile: what only the process itself needs to read.
-	ca caInForce
-	// The maker of profiles, and that of the CA; nil where there is no CA.
+
+	// Set by App.compile: what only the process itself needs.
+	loaded      *configs.Loaded
+	explainer   *explain.Explainer
+	ca          *inspect.CA // nil where there is none
 	issuer      *profile.Issuer
-	rootProfile []byte
+	rootProfile []byte     // of ca
 	users       *auth.Auth // of the console
 }
 
@@ -43,7 +46,7 @@ type kept struct {
 
 // compile makes of a configuration what decides by it. self are the addresses
 // that the process listens on. Errors name the key at fault.
-func compile(cfg *configs.Config, self []netip.AddrPort, before kept, log *zap.Logger) (*compiled, error) {
+func compile(cfg *configs.Config, self []netip.AddrPort, before kept, log *zap.Logger) (*Compiled, error) {
 	var errs []error
 	users, err := auth.Open(cfg.Auth, before.auth, log)
 	errs = append(errs, err)
@@ -69,9 +72,16 @@ func compile(cfg *configs.Config, self []netip.AddrPort, before kept, log *zap.L
 	if err != nil {
 		return nil, fmt.Errorf("pac: %w", err)
 	}
-	return &compiled{state: &proxy.State{
+	return &Compiled{State: &proxy.State{
 		Policy: pol, Dialer: dialer, Auth: users, Roots: roots, Contact: strings.TrimSpace(cfg.Proxy.Contact),
-	}, pac: script, lists: version}, nil
+	}, PAC: script, lists: version}, nil
+}
+
+// compileAlone is compile without a running process. exceptions may be nil. Errors are
+// of the configuration.
+func compileAlone(cfg *configs.Config, exceptions *inspect.Exceptions) (*Compiled, error) {
+	made, err := compile(cfg, nil, kept{exceptions: exceptions, lists: newLists(cfg, zap.NewNop())}, nil)
+	return made, invalid(err)
 }
 
 // ownAddresses are where Espalier is reached that listens on self: there, and at
@@ -92,11 +102,31 @@ func ownAddresses(cfg *configs.Config, self []netip.AddrPort) egress.Self {
 	return own
 }
 
-// appleOf is what a configuration takes for Apple's.
-func appleOf(cfg *configs.Config) (*catalog.Set, error) {
+// Apple is what a configuration takes for Apple's.
+func Apple(cfg *configs.Config) (*catalog.Set, error) {
 	p, err := policy.New(policy.Config{Apple: cfg.Apple})
 	if err != nil {
 		return nil, err
 	}
 	return p.Apple(), nil
+}
+
+// NewExplainer compiles a configuration as a running process would.
+func NewExplainer(cfg *configs.Config) (*explain.Explainer, error) {
+	exceptions, unreadable := inspect.OpenExceptions(cfg.Data) // perhaps another user's
+	c, err := compileAlone(cfg, exceptions)
+	if err != nil {
+		return nil, err
+	}
+	e := c.explain(cfg, Addresses(cfg.Proxy.Listen))
+	e.Unreadable = unreadable
+	return e, nil
+}
+
+// explain returns what explains cfg, which c was made of.
+func (c *Compiled) explain(cfg *configs.Config, proxy []netip.AddrPort) *explain.Explainer {
+	return &explain.Explainer{
+		Policy: c.State.Policy, Rules: cfg.Rules, Auth: c.State.Auth, Lists: c.lists,
+		Dialer: c.State.Dialer, PAC: c.PAC, Proxy: proxy, Clients: cfg.Proxy.Clients,
+	}
 }

@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"context"
@@ -13,35 +13,32 @@ import (
 
 	"espalier/configs"
 	"espalier/policy"
-	"espalier/policy/catalog"
 	"espalier/proxy/inspect"
 	"espalier/web/api"
 	"espalier/web/profile"
 	"espalier/web/signin"
 )
 
-// caDir is where the interception CA lives.
-func caDir(cfg *configs.Config) string { return filepath.Join(cfg.Data, "ca") }
-
-// A caInForce is the CA of a configuration, and what it must not speak for.
-type caInForce struct {
-	ca   *inspect.CA // nil where there is none
-	rows []catalog.Row
-}
+// CADir is where the interception CA lives.
+func CADir(cfg *configs.Config) string { return filepath.Join(cfg.Data, "ca") }
 
 // compile is compile with the CA and the console's users, which only the process
 // itself needs to read.
-func (a *app) compile(cfg *configs.Config) (*compiled, error) {
-	made, err := compile(cfg, a.addresses(), kept{a.exceptions, a.auth, a.lists}, a.log)
+func (a *App) compile(l *configs.Loaded) (*Compiled, error) {
+	cfg := l.Config
+	made, err := compile(cfg, a.sockets.addrs(""), kept{a.exceptions, a.auth, a.lists}, a.log)
 	if err != nil {
 		return nil, err
 	}
-	ca, err := inspect.LoadCA(caDir(cfg))
+	made.loaded = l
+	made.explainer = made.explain(cfg, a.sockets.addrs(forProxy))
+	made.explainer.Up = a.health.Up
+	ca, err := inspect.LoadCA(CADir(cfg))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("data: %w", err)
 	}
-	apple := made.state.Policy.Apple()
-	made.ca = caInForce{ca, apple.Rows()}
+	apple := made.State.Policy.Apple()
+	made.ca = ca
 	if err := needCA(cfg); err != nil {
 		return nil, err
 	}
@@ -54,12 +51,12 @@ func (a *app) compile(cfg *configs.Config) (*compiled, error) {
 		}
 	}
 	if intercepts(cfg) {
-		made.state.Leaves, err = inspect.NewLeaves(ca, func(host string, addr netip.Addr) bool { return apple.Match(host, addr, 443).OK() })
+		made.State.Leaves, err = inspect.NewLeaves(ca, func(host string, addr netip.Addr) bool { return apple.Match(host, addr, 443).OK() })
 		if err != nil {
 			return nil, err
 		}
 	}
-	made.state.Exceptions = a.exceptions
+	made.State.Exceptions = a.exceptions
 	if made.users, err = signin.OpenUsers(cfg.UsersFile(), a.desk.Users()); err != nil {
 		return nil, fmt.Errorf("web.users: %w", err)
 	}
@@ -77,25 +74,25 @@ func needCA(cfg *configs.Config) error {
 	if !intercepts(cfg) {
 		return nil
 	}
-	if _, err := os.Stat(caDir(cfg)); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(CADir(cfg)); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("inspect.mode: %s needs a CA that devices trust, and there is none in %s: make it with `espalier ca init`", cfg.Inspect.Mode, cfg.Data)
 	}
 	return nil
 }
 
 // caRoot is what devices must trust, nil where there is no CA.
-func (a *app) caRoot() *x509.Certificate {
-	if ca := a.ca.Load().ca; ca != nil {
+func (a *App) caRoot() *x509.Certificate {
+	if ca := a.made.Load().ca; ca != nil {
 		return ca.Root()
 	}
 	return nil
 }
 
 // rootProfile is the profile of caRoot.
-func (a *app) rootProfile() []byte { return a.made.Load().rootProfile }
+func (a *App) rootProfile() []byte { return a.made.Load().rootProfile }
 
 // profile makes a profile of the CA and script in force, which it sets in r.
-func (a *app) profile(r profile.Request) ([]byte, error) {
+func (a *App) profile(r profile.Request) ([]byte, error) {
 	r.Root, r.PACURL = a.caRoot(), a.pacURL(r.Site)
 	if r.PACURL == "" && r.Kind != profile.KindCA {
 		return nil, errNoPublicURL
@@ -103,29 +100,26 @@ func (a *app) profile(r profile.Request) ([]byte, error) {
 	return a.made.Load().issuer.Make(r)
 }
 
-// warnings says what must be done about the CA.
-func (c *caInForce) warnings(now time.Time) []string {
+// caStatus is what the CA must not speak for, and what must be done about it; nil where
+// there is none.
+func (c *Compiled) caStatus(now time.Time) *api.CA {
 	if c.ca == nil {
 		return nil
 	}
-	return c.ca.Warnings(c.rows, now)
+	rows := c.State.Policy.Apple().Rows()
+	return &api.CA{NotAfter: c.ca.NotAfter(), Missing: c.ca.Missing(rows), Warnings: c.ca.Warnings(rows, now)}
 }
 
-func (c *caInForce) status(now time.Time) *api.CA {
-	if c.ca == nil {
-		return nil
-	}
-	return &api.CA{NotAfter: c.ca.NotAfter(), Missing: c.ca.Missing(c.rows), Warnings: c.warnings(now)}
-}
-
-func (a *app) warnOfCA() {
-	for _, text := range a.ca.Load().warnings(time.Now()) {
-		a.log.Warn(text)
+func (a *App) warnOfCA() {
+	if st := a.made.Load().caStatus(time.Now()); st != nil {
+		for _, text := range st.Warnings {
+			a.log.Warn(text)
+		}
 	}
 }
 
 // watchCA repeats the warnings every day.
-func (a *app) watchCA(ctx context.Context) {
+func (a *App) watchCA(ctx context.Context) {
 	tick := time.NewTicker(24 * time.Hour)
 	defer tick.Stop()
 	for {

@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"context"
@@ -13,8 +13,8 @@ import (
 // notify tells the service manager of a change (sd_notify(3)), where there is
 // one. After STOPPING=1 it only feeds the watchdog: READY=1 behind a reload would say
 // that the process goes on.
-func (a *app) notify(state string) {
-	if a.stopping.Load() && state != daemon.SdNotifyWatchdog {
+func (a *App) notify(state string) {
+	if a.draining.Load() && state != daemon.SdNotifyWatchdog {
 		return
 	}
 	if _, err := daemon.SdNotify(false, state); err != nil {
@@ -24,7 +24,7 @@ func (a *app) notify(state string) {
 
 // notifyReloading begins a reload, as Type=notify-reload wants it. READY=1 ends
 // it.
-func (a *app) notifyReloading() {
+func (a *App) notifyReloading() {
 	var now unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // cannot fail with this clock
 	a.notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/int64(time.Microsecond)))
@@ -32,7 +32,7 @@ func (a *app) notifyReloading() {
 
 // feedWatchdog tells the service manager twice in each interval that the process
 // lives, where it wants to know (WatchdogSec=).
-func (a *app) feedWatchdog(ctx context.Context) {
+func (a *App) feedWatchdog(ctx context.Context) {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
 		a.log.Warn("the service manager's watchdog is not fed", zap.Error(err))

@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"context"
@@ -9,11 +9,11 @@ import (
 
 // watchParents watches until ctx ends whether the parents of the configuration in
 // force lead back to this proxy.
-func (a *app) watchParents(ctx context.Context) {
+func (a *App) watchParents(ctx context.Context) {
 	for ctx.Err() == nil {
 		watching, stop := context.WithCancel(ctx)
 		var watch sync.WaitGroup
-		watch.Go(func() { a.made.Load().state.Dialer.Watch(watching, a.parentLoops) })
+		watch.Go(func() { a.made.Load().State.Dialer.Watch(watching, a.parentLoops) })
 		select {
 		case <-a.applied:
 		case <-ctx.Done():
@@ -23,7 +23,7 @@ func (a *app) watchParents(ctx context.Context) {
 	}
 }
 
-func (a *app) parentLoops(parent string, loops bool) {
+func (a *App) parentLoops(parent string, loops bool) {
 	if loops {
 		a.log.Error("parent proxy leads back to this proxy; requests through it are refused", zap.String("parent", parent))
 	} else {

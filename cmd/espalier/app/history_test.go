@@ -1,20 +1,24 @@
-package main
+package app
 
 import (
 	"net/netip"
 	"testing"
 
+	"espalier/configs"
 	"espalier/pac"
 	"espalier/pac/history"
 )
 
 // Each site's script is kept when it changes, and not again at the next start.
 func TestKeepScripts(t *testing.T) {
-	cfg := pacTestConfig()
+	cfg := &configs.Config{PAC: pac.Config{
+		Routes: pac.Routes{Apple: []string{"proxy"}, AppleUnmarked: []string{"proxy"}, Internal: []string{"direct"}, Default: []string{"proxy"}},
+		Sites:  map[string]pac.Site{"school": {Clients: []string{"10.0.0.0/8"}, Proxies: []string{"school.example:80"}}},
+	}}
 	store := history.New(t.TempDir())
 	sites := func() (list []string) {
 		t.Helper()
-		compiled, err := compilePAC(cfg)
+		compiled, err := CompilePAC(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -44,7 +48,7 @@ func TestKeepScripts(t *testing.T) {
 
 	// Loopback alone is no address of a proxy, which is no mistake.
 	cfg.PAC.Sites = nil
-	compiled, err := compilePAC(cfg)
+	compiled, err := CompilePAC(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

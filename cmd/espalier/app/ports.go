@@ -1,4 +1,4 @@
-package main
+package app
 
 import (
 	"cmp"
@@ -29,7 +29,7 @@ const (
 // portWarnings says which ports of the last records' requests cfg refuses by
 // proxy.ports, a line for each port, those with the most requests first. note says
 // why records were not checked, if they were not. Without a store there is neither.
-func portWarnings(ctx context.Context, cfg *configs.Config, made *compiled, now time.Time) (warnings []string, note string) {
+func portWarnings(ctx context.Context, cfg *configs.Config, made *Compiled, now time.Time) (warnings []string, note string) {
 	if cfg.Log.Store.Path == "" {
 		return nil, ""
 	}
@@ -77,13 +77,13 @@ func portWarnings(ctx context.Context, cfg *configs.Config, made *compiled, now 
 
 // A portDecider knows what a configuration refuses by proxy.ports.
 type portDecider struct {
-	*compiled
+	*Compiled
 	ports  []policy.PortRange
 	client netip.Addr // one that may use the proxy; invalid if none may
 }
 
-func newPortDecider(cfg *configs.Config, made *compiled) *portDecider {
-	d := &portDecider{compiled: made, ports: cfg.Proxy.Ports}
+func newPortDecider(cfg *configs.Config, made *Compiled) *portDecider {
+	d := &portDecider{Compiled: made, ports: cfg.Proxy.Ports}
 	if len(d.ports) == 0 {
 		d.ports = policy.DefaultPorts()
 	}
@@ -98,11 +98,11 @@ func (d *portDecider) refuses(u *accesslog.PortUse) bool {
 	if err != nil {
 		return false
 	}
-	r := policy.Request{Target: t, Client: u.Client, User: u.User, Groups: d.state.Auth.FileGroups(u.User), Connect: true, Time: u.Last}
-	decision := d.state.Policy.Decide(&r)
+	r := policy.Request{Target: t, Client: u.Client, User: u.User, Groups: d.State.Auth.FileGroups(u.User), Connect: true, Time: u.Last}
+	decision := d.State.Policy.Decide(&r)
 	if decision.Rule == policy.RuleClients { // an anonymous record, or clients were other ones
 		r.Client = d.client
-		decision = d.state.Policy.Decide(&r)
+		decision = d.State.Policy.Decide(&r)
 	}
 	return decision.Rule == policy.RulePorts
 }

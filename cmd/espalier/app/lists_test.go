@@ -1,13 +1,11 @@
-package main
+package app
 
 import (
-	"bufio"
 	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +13,8 @@ import (
 	"espalier/policy"
 	"espalier/proxy/egress"
 )
+
+const patience = time.Minute
 
 // Lists are fetched where the administrator says, and a redirect leads to no
 // place that clients may not go to.
@@ -59,15 +59,14 @@ func TestListTransport(t *testing.T) {
 	// Through a parent, which says no.
 	var mu sync.Mutex
 	var asked []string
-	parent := listen(t, "127.0.0.1:0", func(c net.Conn) {
-		_ = c.SetDeadline(time.Now().Add(patience))
-		line, _ := bufio.NewReader(c).ReadString('\n')
+	parent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
-		asked = append(asked, strings.TrimSpace(line))
-		mu.Unlock()
-		_, _ = c.Write([]byte("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"))
-	})
-	through := egress.Config{Parent: "http://" + parent.String()}
+		defer mu.Unlock()
+		asked = append(asked, r.Method+" "+r.RequestURI)
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	defer parent.Close()
+	through := egress.Config{Parent: parent.URL}
 	if err := get(through, "http://lists.example/a"); err != nil {
 		t.Error(err)
 	}
@@ -76,7 +75,7 @@ func TestListTransport(t *testing.T) {
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	if want := []string{"GET http://lists.example/a HTTP/1.1", "CONNECT lists.example:443 HTTP/1.1"}; !slices.Equal(asked, want) {
+	if want := []string{"GET http://lists.example/a", "CONNECT lists.example:443"}; !slices.Equal(asked, want) {
 		t.Errorf("the parent was asked %q, want %q", asked, want)
 	}
 }

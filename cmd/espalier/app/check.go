@@ -1,0 +1,26 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"espalier/configs"
+)
+
+// Check compiles a configuration as a running process would, and returns what is valid and
+// hardly wanted, each with its place. note says why recent records were not checked, if
+// they were not.
+func Check(ctx context.Context, l *configs.Loaded) (warnings configs.Problems, note string, err error) {
+	made, err := compileAlone(l.Config, nil)
+	if err = errors.Join(err, needCA(l.Config)); err != nil {
+		return nil, "", err
+	}
+	ports, note := portWarnings(ctx, l.Config, made, time.Now())
+	warnings = slices.Clone(l.Warnings)
+	for _, text := range slices.Concat(listWarnings(l.Config, made.lists.Status()), ports) {
+		warnings = append(warnings, l.Problem(text))
+	}
+	return warnings, note, nil
+}
