@@ -10,8 +10,13 @@ import (
 	"io"
 	"net/http"
 	"path"
+	"slices"
 	"sync"
 	"time"
+
+	"espalier/pac/health"
+	"espalier/web/api"
+	"espalier/web/signin"
 )
 
 //go:embed assets
@@ -41,17 +46,13 @@ var contentTypes = map[string]string{
 // A Page is what all pages have, around what one shows.
 type Page struct {
 	Look
-	Area  string // the entry of the navigation that it belongs to
-	Title string // as the locale has it; empty: the name of the area
-	Path  string // with query
-	User  User
-	// Node and Version are those of the process, and Now its time.
-	Node, Version string
-	Now           time.Time
-	Draining      bool
-	Overloaded    string // why; empty where it is not
-	ConfigOK      bool
-	Data          any // Overview, Logs, …
+	Area   string // the entry of the navigation that it belongs to
+	Title  string // as the locale has it; empty: the name of the area
+	Path   string // with query
+	User   User
+	Status api.Status // of the process
+	Now    time.Time
+	Data   any // Overview, Logs, …
 }
 
 // Look is how a reader wants pages.
@@ -60,13 +61,14 @@ type Look struct {
 	Theme string // light or dark; empty: as the system has it
 }
 
-// User is who looks at the page.
+// T is Locale.T in the language.
+func (l Look) T(text string, args ...any) string { return Locale(l.Lang).T(text, args...) }
+
+// User is who looks at the page. Its CSRF is what a form repeats in its field csrf,
+// and a script in the header X-CSRF-Token.
 type User struct {
-	Name, Role string
-	Admin      bool
-	// CSRF is what a form repeats in its field csrf, and a script in the header
-	// X-CSRF-Token. It is empty for API tokens.
-	CSRF string
+	signin.Identity
+	Admin bool
 }
 
 // An Area is an entry of the navigation.
@@ -94,24 +96,21 @@ func (p Page) AreaName() string {
 	return ""
 }
 
-// templates are the templates by language and name. They are parsed when the first is
-// shown, for most commands of the program show none.
+// templates are those of pages by language and name. They are parsed when the first
+// is shown, for most commands of the program show none.
 var templates = sync.OnceValue(func() map[string]map[string]*template.Template {
-	return parse("overview", "services", "service", "logs", "record", "policy", "pac", "inspection", "doctor", "settings", "notice")
-})
-
-func parse(names ...string) map[string]map[string]*template.Template {
 	all := map[string]map[string]*template.Template{}
 	for _, lang := range Languages {
 		common := template.Must(template.New("").Funcs(Locale(lang).funcs()).ParseFS(templateFiles, "templates/layout.html", "templates/parts.html"))
 		all[lang] = map[string]*template.Template{}
-		for _, name := range names {
+		for _, name := range []string{
+			"overview", "services", "service", "logs", "record", "policy", "pac", "inspection", "doctor", "settings", "notice", "signin",
+		} {
 			all[lang][name] = template.Must(template.Must(common.Clone()).ParseFS(templateFiles, "templates/"+name+".html"))
 		}
-		all[lang]["signin"] = template.Must(template.Must(common.Clone()).ParseFS(templateFiles, "templates/signin.html"))
 	}
 	return all
-}
+})
 
 // Render writes the page of that name.
 func Render(w io.Writer, name string, page Page) error {
@@ -124,4 +123,27 @@ func render(w io.Writer, name, lang, block string, data any) error {
 		return fmt.Errorf("there is no page %q in language %q", name, lang)
 	}
 	return t.ExecuteTemplate(w, block, data)
+}
+
+// TLSWarnings say what must be done about the listeners' certificates.
+func (p Page) TLSWarnings() (list []string) {
+	for _, c := range p.Status.TLS {
+		list = append(list, c.Warnings...)
+	}
+	return list
+}
+
+// ProxiesDown are the proxies of the PAC script that are not well.
+func (p Page) ProxiesDown() []health.Status {
+	return slices.DeleteFunc(slices.Clone(p.Status.PACProxies), func(x health.Status) bool { return x.Up })
+}
+
+// StaleLists are the names of the lists that are stale.
+func (p Page) StaleLists() (names []string) {
+	for _, l := range p.Status.Lists {
+		if l.Stale {
+			names = append(names, l.Name)
+		}
+	}
+	return names
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"espalier/policy/catalog"
+	"espalier/proxy/doctor"
 )
 
 var (
@@ -23,7 +24,7 @@ var (
 // texts are all that the pages say, in English.
 func texts(t *testing.T) map[string]bool {
 	t.Helper()
-	all := map[string]bool{"The first rule of yours that matches.": true, "d": true, "%s ago": true}
+	all := map[string]bool{ruleOfYours: true, "d": true, "%s ago": true}
 	err := fs.WalkDir(templateFiles, "templates", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -40,10 +41,11 @@ func texts(t *testing.T) map[string]bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range []map[string]string{actionMeanings, ruleMeanings} {
-		for _, text := range m {
-			all[text] = true
-		}
+	for _, text := range actionMeanings {
+		all[text] = true
+	}
+	for _, text := range ruleMeanings {
+		all[text] = true
 	}
 	for _, p := range problems {
 		all[p.Title()] = true
@@ -58,6 +60,20 @@ func texts(t *testing.T) map[string]bool {
 		all[text] = true
 	}
 	return all
+}
+
+// problems are all that the doctor finds.
+var problems = []doctor.Problem{
+	doctor.NoSuchName, doctor.NoAddress, doctor.DNSTimeout, doctor.DNSFailed, doctor.AddressGuard, doctor.Refused,
+	doctor.Reset, doctor.TimedOut, doctor.Unroutable, doctor.Intercepted, doctor.Expired, doctor.WrongName,
+	doctor.BadCertificate, doctor.TLSAlert, doctor.NotTLS, doctor.NoHTTP2, doctor.NotHTTP, doctor.CaptivePortal,
+	doctor.NotNTP, doctor.SignIn, doctor.Denied, doctor.ProxyDown, doctor.ProxyFailed,
+}
+
+// spoken are the texts of words.go that handlers say.
+var spoken = []string{
+	NoStore, StoreFails, NoSuchThing, RequestFor, NotNow, WrongPassword, Damped, LinkIsOver, PasswordsVary,
+	TrafficOfAll, Traffic, ToDevices, FromDevices, AllOthers,
 }
 
 func TestSwedishIsComplete(t *testing.T) {
@@ -112,7 +128,7 @@ func TestRichEscapes(t *testing.T) {
 func TestServicesTellTheirHealth(t *testing.T) {
 	for health, want := range map[string]string{"ok": "reachable", "broken": "broken", "skipped": "", "": ""} {
 		var page strings.Builder
-		list := []Service{{ID: "push", Apple: true, Rows: 3, Health: health}}
+		list := []Service{{ID: "push", Rows: 3, Health: health}}
 		if err := Render(&page, "services", Page{Look: Look{Lang: "en"}, Area: "services", Data: Services{List: list}}); err != nil {
 			t.Fatal(err)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -13,7 +14,10 @@ import (
 
 	"golang.org/x/text/language"
 
+	"espalier/policy"
+	"espalier/policy/catalog"
 	"espalier/proxy/doctor"
+	"espalier/proxy/traffic"
 	"espalier/web/api"
 )
 
@@ -185,37 +189,44 @@ func (l Locale) Took(d time.Duration) string {
 
 func (l Locale) funcs() template.FuncMap {
 	return template.FuncMap{
-		"t": l.T, "rich": l.rich, "size": l.Size, "count": l.Count, "percent": l.Percent, "span": l.Span, "took": l.Took,
-		"ago": func(at, now time.Time) string { return l.T("%s ago", l.Span(now.Sub(at))) },
-		"n":   l.number,
-		// A rule's reason says all but which address the guard means.
-		"said":    func(rule string) bool { return ruleMeanings[rule] != "" && rule != "address-guard" },
-		"problem": func(p doctor.Problem) string { return l.T(p.Title()) },
-		"bar":     bar,
-		"count64": func(n int) string { return l.Count(int64(n)) },
-		"int64":   func(n int) int64 { return int64(n) },
-		"when":    func(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") },
-		"zone":    func(t time.Time) string { return t.Local().Format("MST") },
+		"t": l.T, "rich": l.rich, "size": l.Size, "percent": l.Percent, "span": l.Span, "took": l.Took, "bar": bar,
+		"count": func(n any) string { return l.Count(asInt(n)) },
+		"n":     func(n any, one, many string) string { return l.number(asInt(n), one, many) },
+		"sum":   func(a, b int64) int64 { return a + b },
+		"ago":   func(at, now time.Time) string { return l.T("%s ago", l.Span(now.Sub(at))) },
+		"when":  func(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") },
+		"zone":  func(t time.Time) string { return t.Local().Format("MST") },
+		"iso":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"offset": func(t time.Time) int { // seconds east of UTC
 			_, seconds := t.Local().Zone()
 			return seconds
 		},
-		"systems": systems,
-		"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-		"service": func(id string) string { return l.T(api.ServiceName(id)) },
-		"meaning": func(action string) string { return l.T(actionMeanings[action]) },
-		"actions": func() []string { return actionOrder },
-		"reason": func(rule string) template.HTML {
-			if text, ok := ruleMeanings[rule]; ok {
-				return l.rich(text)
-			}
-			return l.rich("The first rule of yours that matches.")
-		},
-		"join":      strings.Join,
-		"areas":     func() []Area { return Areas },
-		"languages": func() map[string]string { return map[string]string{"en": "English", "sv": "Svenska"} },
-		"dict":      dict,
+		// A rule's reason says all but which address the guard means.
+		"said":     func(rule string) bool { return ruleMeanings[rule] != "" && rule != "address-guard" },
+		"reason":   func(rule string) template.HTML { return l.rich(cmp.Or(ruleMeanings[rule], ruleOfYours)) },
+		"problem":  func(p doctor.Problem) string { return l.T(p.Title()) },
+		"service":  func(id string) string { return l.T(api.ServiceName(id)) },
+		"services": func() []catalog.Service { return catalog.Services },
+		// Actions are strings of several types.
+		"meaning":    func(action any) string { return l.T(actionMeanings[policy.Action(fmt.Sprint(action))]) },
+		"actions":    func() []policy.Action { return traffic.Actions },
+		"conditions": conditions,
+		"systems":    systems,
+		"join":       strings.Join,
+		"areas":      func() []Area { return Areas },
+		"windows":    func() []window { return windows },
+		"languages":  func() map[string]string { return map[string]string{"en": "English", "sv": "Svenska"} },
+		"dict":       dict,
 	}
+}
+
+// asInt is a number of any integer type.
+func asInt(n any) int64 {
+	v := reflect.ValueOf(n)
+	if v.CanUint() {
+		return int64(v.Uint())
+	}
+	return v.Int()
 }
 
 // systemNames are Apple's names of the catalogue's systems.

@@ -1,92 +1,151 @@
 package console
 
 import (
+	"cmp"
+	"context"
+	"net/http"
+	"slices"
 	"time"
 
-	"espalier/pac/health"
-	"espalier/policy/lists"
+	"espalier/policy"
+	"espalier/policy/catalog"
+	"espalier/proxy/accesslog"
+	"espalier/proxy/traffic"
 )
 
-// Overview is what the first page shows.
+// Overview is what the first page shows beside the page's Status.
 type Overview struct {
-	Started       time.Time
-	PACURL, Proxy string // empty where there is none
-	Listeners     []Listener
-	Config        Config
-	Lists         []lists.Status
-	Stale         []string // names of Lists that are stale
-	CA            []string // what must be done about the interception CA
-	TLS           []string // and about the listeners' certificates
-	ProxiesDown   []health.Status
-	Fetches       []Fetches  // of the PAC script
-	AccessLog     *AccessLog // nil: it is written, and always was
-	Interceptors  []string   // of TLS on the way to Apple
-	StoreError    string     // why records cannot be searched; empty where they can
+	Interceptors []string // of TLS on the way to Apple
+	StoreError   string   // why records cannot be searched; empty where they can
 
 	// HasStore says that what follows is of the last day, and not since the start.
-	HasStore                    bool
-	Up, Down, Requests, Tunnels int64     // tunnels are open now
-	Errors                      int64     // of Requests
-	Other                       int64     // bytes of what is not Apple's
-	Services                    []Service // those with traffic, the most bytes first
-	Quiet                       []string  // ids of the others
-	Actions                     []Action
+	HasStore bool
+	accesslog.Sum
+	Other    int64     // bytes of what is not Apple's
+	Services []Service // those with traffic, the most bytes first
+	Quiet    []string  // ids of the others
+	Actions  []Action
 
 	// These are of a store only.
 	Chart          Chart
-	Hosts, Clients []Share
+	Hosts, Clients []accesslog.TrafficRow
 }
-
-// Bytes is the sum of both directions.
-func (o Overview) Bytes() int64 { return o.Up + o.Down }
 
 // Apple is Apple's part of Bytes.
 func (o Overview) Apple() int64 { return o.Bytes() - o.Other }
 
-// Listener is an address that the process listens at.
-type Listener struct{ Purpose, Address string }
-
-// AccessLog is what went wrong with writing access records.
-type AccessLog struct {
-	Error string    // empty: it is written again
-	Since time.Time // of Error
-	Lost  int64     // records, since the start
-}
-
-// Config is how the last reading of the configuration went.
-type Config struct {
-	File     string // empty for the embedded default
-	OK       bool
-	Problems []string
-	Tried    time.Time
-	Loaded   time.Time // the configuration in force
-}
-
-// Fetches are how often a kind of client has fetched the script of a site.
-type Fetches struct {
-	Site, Agent string
-	Count       int64
-	Last        time.Time
-}
-
-// Service is what one service has used in a period.
-type Service struct {
-	ID       string
-	Apple    bool
-	Up, Down int64
-	Requests int64
-	Tunnels  int64 // open now
-	Errors   int64
-	Rows     int    // of the catalogue; 0 where that is not told
-	Health   string // a doctor.State; empty where nobody has looked
-}
-
-// Bytes is the sum of both directions.
-func (s Service) Bytes() int64 { return s.Up + s.Down }
-
 // Action is what was done with requests, and with how many.
 type Action struct {
-	ID            string
+	ID            policy.Action
 	Count         int64
 	Offset, Width float64 // of its part of the bar, in hundredths
+}
+
+// overviewPage is GET /. Figures are those of the last day where a store can tell
+// them, so that a restart leaves them alone, and since the start elsewhere.
+func (c pages) overviewPage(r *http.Request, p *Page) (any, int) {
+	view := Overview{Interceptors: c.interceptors()}
+	if c.Store != nil {
+		if err := c.Store.Health().Err; err != nil {
+			view.StoreError = err.Error()
+		}
+		ctx, cancel := pageTime(r)
+		defer cancel()
+		err := c.lastDay(ctx, p, &view)
+		if err == nil {
+			return view, http.StatusOK
+		}
+		c.LogStore(r, err)
+		view.StoreError = cmp.Or(view.StoreError, p.T(StoreFails))
+	}
+	sums, actions := map[string]accesslog.Sum{}, map[string]accesslog.Sum{}
+	for _, s := range c.Services() {
+		sums[s.Service] = accesslog.Sum{Up: s.Up, Down: s.Down, Requests: s.Total(), Errors: s.Requests[policy.Error]}
+		for a, n := range s.Requests {
+			sum := actions[string(a)]
+			sum.Requests += n
+			actions[string(a)] = sum
+		}
+	}
+	c.figures(sums, actions, &view)
+	return view, http.StatusOK
+}
+
+// lastDay adds what the store knows of the last day.
+func (c pages) lastDay(ctx context.Context, p *Page, view *Overview) error {
+	day := windowOf("24h")
+	from := day.from(p.Now)
+	chart, err := c.servicesChart(ctx, p, day)
+	if err != nil {
+		return err
+	}
+	hosts, err := c.top(ctx, accesslog.ByHost, from)
+	if err != nil {
+		return err
+	}
+	clients, err := c.top(ctx, accesslog.ByClient, from)
+	if err != nil {
+		return err
+	}
+	sums, err := c.sums(ctx, accesslog.ByService, from)
+	if err != nil {
+		return err
+	}
+	actions, err := c.sums(ctx, accesslog.ByAction, from)
+	if err != nil {
+		return err
+	}
+	view.HasStore, view.Chart, view.Hosts, view.Clients = true, chart, hosts, clients
+	c.figures(sums, actions, view)
+	return nil
+}
+
+// sums are those since a time, by name.
+func (c pages) sums(ctx context.Context, by string, from time.Time) (map[string]accesslog.Sum, error) {
+	t, err := c.Store.Traffic(ctx, accesslog.TrafficQuery{From: from, By: by})
+	if err != nil {
+		return nil, err
+	}
+	sums := map[string]accesslog.Sum{}
+	for _, r := range t.Rows {
+		sums[r.Name] = r.Sum
+	}
+	return sums, nil
+}
+
+// top returns the names with the most bytes, and the others behind them.
+func (c pages) top(ctx context.Context, by string, from time.Time) ([]accesslog.TrafficRow, error) {
+	t, err := c.Store.Traffic(ctx, accesslog.TrafficQuery{From: from, By: by, Limit: 6})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(t.Rows, func(a, b accesslog.TrafficRow) int {
+		if (a.Name == "") != (b.Name == "") {
+			return cmp.Compare(b.Name, a.Name)
+		}
+		return cmp.Or(cmp.Compare(b.Bytes(), a.Bytes()), cmp.Compare(b.Requests, a.Requests))
+	})
+	return t.Rows, nil
+}
+
+// figures adds what services have used, and how many requests there were by action.
+func (c pages) figures(sums, actions map[string]accesslog.Sum, view *Overview) {
+	for _, s := range c.services(sums) {
+		view.Add(s.Sum)
+		if s.ID == catalog.Other {
+			view.Other = s.Bytes()
+		}
+		if s.Bytes() == 0 && s.Requests == 0 && s.Tunnels == 0 {
+			view.Quiet = append(view.Quiet, s.ID)
+		} else {
+			view.Services = append(view.Services, s)
+		}
+	}
+	offset := 0.0
+	for _, a := range traffic.Actions {
+		x := Action{ID: a, Count: actions[string(a)].Requests, Offset: offset}
+		x.Width = width(x.Count, view.Requests)
+		view.Actions = append(view.Actions, x)
+		offset += x.Width
+	}
 }

@@ -50,17 +50,14 @@ func Endpoints(process api.Control) []api.Endpoint {
 }
 
 func (c pages) show(w http.ResponseWriter, r *http.Request, v view) {
-	st := c.CompleteStatus()
 	who := signin.FromContext(r.Context())
 	p := Page{
-		Look: LookOf(r), Area: v.area, Path: r.URL.RequestURI(),
-		User: User{Name: who.Name, Role: string(who.Role), Admin: who.Role.May(signin.Admin), CSRF: who.CSRF},
-		Node: st.Node, Version: st.Version, Now: time.Now(),
-		Draining: st.Draining, Overloaded: st.Overloaded, ConfigOK: st.Reload.OK,
+		Look: LookOf(r), Area: v.area, Path: r.URL.RequestURI(), User: User{*who, who.Role.May(signin.Admin)},
+		Status: c.CompleteStatus(), Now: time.Now(),
 	}
 	data, status := v.data(r, &p)
 	if n, ok := data.(Notice); ok {
-		v.name, n.Text = "notice", Locale(p.Lang).T(n.Text)
+		v.name, n.Text = "notice", p.T(n.Text)
 		data = n
 	}
 	p.Data = data
@@ -86,19 +83,10 @@ var (
 	noSuchThing = Notice{Text: NoSuchThing}
 )
 
-// storeFailedOnPage is the page in place of one that the store did not answer.
-func (c pages) storeFailedOnPage(r *http.Request, err error) (any, int) {
+// storeFailed is the page in place of one that the store did not answer.
+func (c pages) storeFailed(r *http.Request, err error) (any, int) {
 	c.LogStore(r, err)
 	return storeFails, http.StatusServiceUnavailable
-}
-
-// reload is POST /settings/reload. How it went is shown by every page.
-func (c pages) reload(w http.ResponseWriter, r *http.Request) {
-	if c.Reload() != nil {
-		http.Redirect(w, r, "/", http.StatusSeeOther) // which says what is wrong
-		return
-	}
-	http.Redirect(w, r, "/settings", http.StatusSeeOther)
 }
 
 // pageTime bounds what a page asks the store for.

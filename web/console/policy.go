@@ -1,11 +1,17 @@
 package console
 
 import (
-	"time"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
 
-	"espalier/pac"
+	"espalier/policy"
 	"espalier/proxy/inspect"
+	"espalier/web/api"
 	"espalier/web/explain"
+	"espalier/web/server"
 )
 
 // Policy is the page that explains decisions.
@@ -13,13 +19,25 @@ type Policy struct {
 	URL, Client, User string // as asked
 	Problem           string // why that cannot be answered
 	Answer            *explain.Explanation
-	Rules             []Rule
+	Rules             []policy.Rule
 }
 
-// Rule is one of the configuration.
-type Rule struct {
-	Name, Then string
-	When       []Condition // none: always
+// policyPage is GET /policy?url=URL&client=IP&user=NAME.
+func (c pages) policyPage(r *http.Request, _ *Page) (any, int) {
+	asked := func(key string) string { return strings.TrimSpace(r.URL.Query().Get(key)) }
+	e := c.Explainer()
+	view := Policy{URL: asked("url"), Client: asked("client"), User: asked("user"), Rules: e.Rules}
+	if view.URL == "" {
+		return view, http.StatusOK
+	}
+	client, err := api.ParseClient(view.Client)
+	if err == nil {
+		view.Answer, err = e.Explain(explain.Question{Target: view.URL, Client: client, User: view.User})
+	}
+	if err != nil {
+		view.Problem = err.Error()
+	}
+	return view, http.StatusOK
 }
 
 // Condition is a part of what a rule asks for.
@@ -29,80 +47,85 @@ type Condition struct {
 	More   int // values that are left out
 }
 
-// PAC is the page of the script and of what devices are given.
-type PAC struct {
-	Site    string // empty for the general one
-	Sites   []string
-	Problem string // why there is no script
-	Script  string
-	ETag    string
-	Proxies []string
-
-	URL, CA  string // that devices can reach; empty: there is none
-	QR, CAQR Code
-	HasCA    bool
-
-	URLs        string // to test, a line each
-	Answers     []PACAnswer
-	TestProblem string
-
-	Former         []FormerPAC // the newest first
-	Old            string      // id of the one to compare with; empty: none
-	Changes        []pac.Change
-	Asked          int // URLs that both were asked about
-	CompareProblem string
-}
-
-// FormerPAC is a script that is or was in force.
-type FormerPAC struct {
-	ID   string
-	Time time.Time
-}
-
-// PACAnswer is what a script answers.
-type PACAnswer struct{ URL, Answer, Problem string }
-
-// Code is a QR code: the path of an SVG that many units wide. Size 0: none.
-type Code struct {
-	Size int
-	Path string
+// conditions are those of a rule, in the order of the configuration; none: always.
+func conditions(w policy.When) (list []Condition) {
+	add := func(key string, values []string) {
+		if len(values) > 0 {
+			list = append(list, Condition{key, values[:min(len(values), 8)], max(0, len(values)-8)})
+		}
+	}
+	ports := make([]string, len(w.Ports))
+	for i, p := range w.Ports {
+		ports[i] = fmt.Sprint(p)
+	}
+	add("hosts", w.Hosts)
+	add("lists", w.Lists)
+	add("services", w.Services)
+	add("clients", w.Clients)
+	add("users", w.Users)
+	add("groups", w.Groups)
+	add("ports", ports)
+	add("hours", w.Hours)
+	return list
 }
 
 // Inspection is the page of TLS interception.
 type Inspection struct {
 	Mode       string
-	HasCA      bool
-	NotAfter   time.Time
-	Warnings   []string
+	CA         *api.CA // nil: there is none
 	Exceptions []inspect.Exception
 }
 
-// Settings is the configuration in force.
-type Settings struct {
-	File     string // empty for the embedded default
-	Loaded   time.Time
-	TLS      []Certificate // of the listeners
-	Sections []Section
+// inspectionPage is GET /inspection.
+func (c pages) inspectionPage(_ *http.Request, p *Page) (any, int) {
+	view := Inspection{CA: p.Status.CA, Exceptions: c.Exceptions.List()}
+	for _, s := range c.Settings() {
+		if s.Key == "inspect.mode" {
+			view.Mode = s.Value
+		}
+	}
+	return view, http.StatusOK
 }
 
-// A Certificate is one that the listeners serve TLS with, or are to.
-type Certificate struct {
-	Names       []string
-	Source      string // acme, files or self-signed
-	Issuer      string // empty: there is none yet
-	NotAfter    time.Time
-	Fingerprint string
-	Warnings    []string
+// changeException is POST /inspection/{do} with the field host.
+func (c pages) changeException(w http.ResponseWriter, r *http.Request) {
+	err := c.ChangeException(r.PathValue("do"), r.PostFormValue("host"))
+	if p, ok := errors.AsType[*server.Problem](err); ok && p.Status != http.StatusNotFound {
+		http.Error(w, p.Detail, p.Status)
+		return
+	}
+	http.Redirect(w, r, "/inspection", http.StatusSeeOther)
 }
 
-// Section are the settings below a first name.
+// A Section are the settings below a first name.
 type Section struct {
 	Name     string
-	Settings []Setting
+	Settings []api.Setting
 }
 
-// Setting is a value and where it comes from.
-type Setting struct {
-	Key, Value, Origin string
-	Default            bool
+// settingsPage is GET /settings.
+func (c pages) settingsPage(*http.Request, *Page) (any, int) {
+	var sections []Section
+	for _, s := range c.Settings() {
+		name := s.Key
+		if i := strings.IndexAny(name, ".["); i > 0 {
+			name = name[:i]
+		}
+		i := slices.IndexFunc(sections, func(x Section) bool { return x.Name == name })
+		if i < 0 {
+			i = len(sections)
+			sections = append(sections, Section{Name: name})
+		}
+		sections[i].Settings = append(sections[i].Settings, s)
+	}
+	return sections, http.StatusOK
+}
+
+// reload is POST /settings/reload. How it went is shown by every page.
+func (c pages) reload(w http.ResponseWriter, r *http.Request) {
+	to := "/settings"
+	if c.Reload() != nil {
+		to = "/" // which says what is wrong
+	}
+	http.Redirect(w, r, to, http.StatusSeeOther)
 }

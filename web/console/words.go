@@ -4,18 +4,18 @@ import (
 	"espalier/policy"
 )
 
-// actionOrder is how actions are listed.
-var actionOrder = []string{"tunnel", "forward", "inspect", "deny", "challenge", "error"}
-
-// actionMeanings explain actions to whoever has not read the manual.
-var actionMeanings = map[string]string{
-	"tunnel":    "carried untouched",
-	"forward":   "plain HTTP",
-	"inspect":   "TLS opened",
-	"deny":      "refused by policy",
-	"challenge": "asked to sign in",
-	"error":     "permitted, but failed",
+// actionMeanings explain actions to readers who have not read the manual.
+var actionMeanings = map[policy.Action]string{
+	policy.Tunnel:    "carried untouched",
+	policy.Forward:   "plain HTTP",
+	policy.Inspect:   "TLS opened",
+	policy.Deny:      "refused by policy",
+	policy.Challenge: "asked to sign in",
+	policy.Error:     "permitted, but failed",
 }
+
+// ruleOfYours explains every other rule than those of ruleMeanings.
+const ruleOfYours = "The first rule of yours that matches."
 
 // ruleMeanings explain the rules that are no administrator's.
 var ruleMeanings = map[string]string{
@@ -53,9 +53,3 @@ const (
 	FromDevices   = "From devices"
 	AllOthers     = "all others"
 )
-
-// spoken are all of these.
-var spoken = []string{
-	NoStore, StoreFails, NoSuchThing, RequestFor, NotNow, WrongPassword, Damped, LinkIsOver, PasswordsVary,
-	TrafficOfAll, Traffic, ToDevices, FromDevices, AllOthers,
-}

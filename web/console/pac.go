@@ -14,14 +14,40 @@ import (
 	"go.uber.org/zap"
 
 	"espalier/pac"
+	"espalier/pac/history"
 	"espalier/web/api"
 	"espalier/web/profile"
 	"espalier/web/server"
 )
 
+// PAC is the page of the script and of what devices are given.
+type PAC struct {
+	Site    string // empty for the general one
+	Sites   []string
+	Problem string // why there is no script
+	Script  string
+	ETag    string
+
+	URL, CA  string // that devices can reach; empty: there is none
+	QR, CAQR Code
+
+	URLs        string // to test, a line each
+	Answers     []PACAnswer
+	TestProblem string
+
+	Former         []history.Entry // the newest first
+	Old            string          // id of the one to compare with; empty: none
+	Changes        []pac.Change
+	Asked          int // URLs that both were asked about
+	CompareProblem string
+}
+
+// PACAnswer is what a script answers.
+type PACAnswer struct{ URL, Answer, Problem string }
+
 // pacPage is GET /pac?site=SITE&urls=LINES&old=ID: the script, what it answers,
 // and what it answers else than one that was in force.
-func (c pages) pacPage(r *http.Request, _ *Page) (any, int) {
+func (c pages) pacPage(r *http.Request, p *Page) (any, int) {
 	q := r.URL.Query()
 	e := c.Explainer()
 	site := q.Get("site")
@@ -29,19 +55,18 @@ func (c pages) pacPage(r *http.Request, _ *Page) (any, int) {
 		return noSuchThing, http.StatusNotFound
 	}
 	view := PAC{Site: site, Sites: e.PAC.Sites(), URLs: q.Get("urls")}
-	script, proxies, err := e.Script(site, netip.Addr{})
+	script, _, err := e.Script(site, netip.Addr{})
 	if err != nil {
 		view.Problem = err.Error()
 		return view, http.StatusOK
 	}
-	view.Script, view.ETag, view.Proxies = string(script.Body), script.ETag, proxies
-	view.HasCA = c.Status().CA != nil
-	if at := c.Status().PACURL; at != "" {
+	view.Script, view.ETag = string(script.Body), script.ETag
+	if at := p.Status.PACURL; at != "" {
 		scheme, rest, _ := strings.Cut(at, "://")
 		host, _, _ := strings.Cut(rest, "/")
 		base := scheme + "://" + host
 		view.URL = base + e.PAC.Path(site)
-		if view.HasCA {
+		if p.Status.CA != nil {
 			view.CA = base + "/ca.mobileconfig"
 		}
 		view.QR, view.CAQR = code(view.URL), code(view.CA)
@@ -68,7 +93,7 @@ func (c pages) compare(ctx context.Context, script []byte, view *PAC) {
 	}
 	for _, e := range slices.Backward(entries) {
 		if e.Site == cmp.Or(view.Site, pac.General) && len(view.Former) < 50 {
-			view.Former = append(view.Former, FormerPAC{ID: e.ID, Time: e.Time})
+			view.Former = append(view.Former, e)
 		}
 	}
 	if view.Old == "" {
@@ -164,6 +189,12 @@ func (c pages) makeProfile(w http.ResponseWriter, r *http.Request) {
 		wanted.Kind = profile.KindBundle
 	}
 	c.SendProfile(w, r, wanted)
+}
+
+// Code is a QR code: the path of an SVG that many units wide. Size 0: none.
+type Code struct {
+	Size int
+	Path string
 }
 
 // code is a QR code of a text, as the path of an SVG with a margin; the zero Code
