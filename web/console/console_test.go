@@ -79,14 +79,14 @@ var spoken = []string{
 func TestSwedishIsComplete(t *testing.T) {
 	english := texts(t)
 	for _, text := range slices.Sorted(maps.Keys(english)) {
-		translated, ok := swedish[text]
+		translated, ok := swedish()[text]
 		if !ok {
 			t.Errorf("no Swedish for %q", text)
 		} else if !slices.Equal(verb.FindAllString(text, -1), verb.FindAllString(translated, -1)) || strings.Count(text, "`") != strings.Count(translated, "`") {
 			t.Errorf("%q and %q have other verbs or codes", text, translated)
 		}
 	}
-	for text := range swedish {
+	for text := range swedish() {
 		if !english[text] {
 			t.Errorf("nothing says %q", text)
 		}

@@ -2,6 +2,7 @@ package console
 
 import (
 	"cmp"
+	_ "embed"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -10,8 +11,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/goccy/go-yaml"
 	"golang.org/x/text/language"
 
 	"espalier/policy"
@@ -51,10 +54,22 @@ func LookOf(r *http.Request) Look {
 	return look
 }
 
+//go:embed swedish.yaml
+var swedishYAML []byte
+
+// swedish are the texts in Swedish, by the English ones.
+var swedish = sync.OnceValue(func() map[string]string {
+	texts := map[string]string{}
+	if err := yaml.Unmarshal(swedishYAML, &texts); err != nil {
+		panic(err) // a mistake in the file, which the tests read
+	}
+	return texts
+})
+
 // T returns the text in the locale. Args stand for its verbs.
 func (l Locale) T(text string, args ...any) string {
 	if l == "sv" {
-		if s, ok := swedish[text]; ok {
+		if s, ok := swedish()[text]; ok {
 			text = s
 		}
 	}
