@@ -25,46 +25,29 @@ type DNS struct {
 	Locked bool
 }
 
-// payload checks d. Errors begin with the field at fault.
-func (d DNS) payload() (Payload, error) {
-	settings := map[string]any{}
-	scheme, rest, _ := strings.Cut(d.Server, "://")
-	switch scheme {
-	case "https":
-		bare := strings.TrimSuffix(d.Server, "{?dns}")
-		u, err := httpurl.Parse(bare)
-		if err != nil {
-			return Payload{}, fmt.Errorf("dns-server: invalid URL %q: %w", d.Server, err)
-		}
-		settings["DNSProtocol"], settings["ServerURL"] = "HTTPS", u.String()+d.Server[len(bare):]
-	case "tls":
-		t, err := policy.ParseTarget(strings.TrimSuffix(rest, "/"), 853)
-		if err != nil {
-			return Payload{}, fmt.Errorf("dns-server: invalid URL %q: %w", d.Server, err)
-		}
-		if t.Port != 853 {
-			return Payload{}, fmt.Errorf("dns-server: invalid URL %q: port must be 853", d.Server)
-		}
-		settings["DNSProtocol"], settings["ServerName"] = "TLS", t.Host
-	case "":
-		return Payload{}, errors.New("dns-server: missing (https://NAME/dns-query or tls://NAME)")
-	default:
-		return Payload{}, fmt.Errorf("dns-server: invalid URL %q: must be https://NAME/PATH or tls://NAME; devices learn of unencrypted servers by DHCP", d.Server)
+// payload checks d, and returns its domains in their normal form. Errors begin with
+// the field at fault.
+func (d *DNS) payload() (p payload, domains []string, err error) {
+	if d == nil || d.Server == "" {
+		return p, nil, errors.New("dns-server: missing (https://NAME/dns-query or tls://NAME)")
 	}
-	if len(d.Addresses) > 0 {
-		list := make([]string, len(d.Addresses))
-		for i, s := range d.Addresses {
-			a, err := netip.ParseAddr(s)
-			if err != nil || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
-				return Payload{}, fmt.Errorf("dns-address: invalid address %q (192.0.2.53 or 2001:db8::53)", s)
-			}
-			list[i] = a.Unmap().String()
-		}
-		settings["ServerAddresses"] = list
-	}
-	domains, err := d.domains()
+	settings, err := d.server()
 	if err != nil {
-		return Payload{}, err
+		return p, nil, fmt.Errorf("dns-server: invalid URL %q: %w", d.Server, err)
+	}
+	var addresses []string
+	for _, s := range d.Addresses {
+		a, err := netip.ParseAddr(s)
+		if err != nil || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() {
+			return p, nil, fmt.Errorf("dns-address: invalid address %q (192.0.2.53 or 2001:db8::53)", s)
+		}
+		addresses = append(addresses, a.Unmap().String())
+	}
+	if addresses != nil {
+		settings["ServerAddresses"] = addresses
+	}
+	if domains, err = d.domains(); err != nil {
+		return p, nil, err
 	}
 	if len(domains) > 0 {
 		settings["SupplementalMatchDomains"] = domains
@@ -73,11 +56,32 @@ func (d DNS) payload() (Payload, error) {
 	if d.Locked {
 		keys["ProhibitDisablement"] = true
 	}
-	return Payload{kind: "com.apple.dnsSettings.managed", name: "payload.dns", title: "DNS", keys: keys}, nil
+	return payload{kind: "com.apple.dnsSettings.managed", name: "payload.dns", title: "DNS", keys: keys}, domains, nil
+}
+
+// server are the settings that Server is.
+func (d *DNS) server() (map[string]any, error) {
+	scheme, rest, ok := strings.Cut(d.Server, "://")
+	switch {
+	case scheme == "https" && ok:
+		bare := strings.TrimSuffix(d.Server, "{?dns}")
+		u, err := httpurl.Parse(bare)
+		if err != nil {
+			return nil, err
+		}
+		return map[string]any{"DNSProtocol": "HTTPS", "ServerURL": u.String() + d.Server[len(bare):]}, nil
+	case scheme == "tls" && ok:
+		t, err := policy.ParseTarget(strings.TrimSuffix(rest, "/"), 853)
+		if err == nil && t.Port != 853 {
+			err = errors.New("port must be 853")
+		}
+		return map[string]any{"DNSProtocol": "TLS", "ServerName": t.Host}, err
+	}
+	return nil, errors.New("must be https://NAME/PATH or tls://NAME; devices learn of unencrypted servers by DHCP")
 }
 
 // domains are d.Domains in their normal form, sorted.
-func (d DNS) domains() ([]string, error) {
+func (d *DNS) domains() ([]string, error) {
 	var list []string
 	for _, s := range d.Domains {
 		rest, wild := strings.CutPrefix(s, "*.")

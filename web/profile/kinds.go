@@ -50,9 +50,13 @@ type Request struct {
 	// Beside gives a KindCA an identifier of its root's own, so that a device keeps
 	// the root of another profile while a CA is replaced.
 	Beside bool
-	// Locked, RemoveOn and RemoveAfter are as in Options.
-	Locked      bool
-	RemoveOn    time.Time
+	// Locked keeps people from removing the profile; supervised devices only.
+	Locked bool
+	// RemoveOn is when the device removes the profile by itself, to the second; zero:
+	// never.
+	RemoveOn time.Time
+	// RemoveAfter is how long after its installation that is; 0: never. The earlier
+	// of the two counts.
 	RemoveAfter time.Duration
 }
 
@@ -66,11 +70,10 @@ type RequestError struct{ Err error }
 func (e *RequestError) Error() string { return e.Err.Error() }
 func (e *RequestError) Unwrap() error { return e.Err }
 
-// Make returns the profile that r asks for. Errors are ErrNoRoot, a *RequestError,
-// or those of Profile.
+// Make returns the profile that r asks for. Errors are ErrNoRoot, a *RequestError, or
+// those of signing.
 func (i *Issuer) Make(r Request) ([]byte, error) {
-	o := Options{Locked: r.Locked, RemoveOn: r.RemoveOn, RemoveAfter: r.RemoveAfter}
-	if err := o.validate(i.now()); err != nil {
+	if err := r.validateRemoval(i.now()); err != nil {
 		return nil, &RequestError{err}
 	}
 	name, payloads, err := r.payloads()
@@ -80,97 +83,87 @@ func (i *Issuer) Make(r Request) ([]byte, error) {
 	if err != nil {
 		return nil, &RequestError{err}
 	}
-	o.Title, o.Description = i.organization+": "+r.title(), r.description()
-	return i.Profile(name, o, payloads...)
+	return i.plist(name, r, payloads)
+}
+
+func (r Request) validateRemoval(now time.Time) error {
+	if !r.RemoveOn.IsZero() && !r.RemoveOn.After(now) {
+		return fmt.Errorf("remove-on: %s is not in the future", r.RemoveOn.Format(time.RFC3339))
+	}
+	if r.RemoveAfter < 0 || r.RemoveAfter > 0 && r.RemoveAfter < time.Second {
+		return fmt.Errorf("remove-after: invalid duration %s: must be 1s or more", r.RemoveAfter)
+	}
+	return nil
 }
 
 // payloads checks r. name is what tells its profile from others that a device has.
-func (r Request) payloads() (name string, list []Payload, err error) {
+func (r Request) payloads() (name string, list []payload, err error) {
 	name = r.Kind
-	switch r.Kind {
-	case KindCA:
-		if r.Root == nil {
-			return "", nil, ErrNoRoot
-		}
-		if r.Beside {
-			name += "." + strings.ToLower(id(string(r.Root.Raw)))
-		}
-		return name, []Payload{Root(r.Root)}, nil
-	case KindRestrictions:
-		return name, []Payload{NoPrivateRelay()}, nil
-	case KindDNS:
-		return r.dns()
-	case KindGlobalProxy, KindNetworkProxy, KindWiFi, KindBundle:
-	default:
-		return "", nil, fmt.Errorf("kind: unknown kind %q (allowed: %s)", r.Kind, strings.Join(Kinds, ", "))
-	}
-	u, err := httpurl.Parse(r.PACURL)
-	if err != nil {
-		return "", nil, fmt.Errorf("pac-url: invalid URL %q: %w", r.PACURL, err)
-	}
-	if r.Site != "" {
-		name += "." + sitePart(r.Site)
-	}
+	bundle := r.Kind == KindBundle
 	switch {
-	case r.Kind == KindNetworkProxy:
-		return name, []Payload{NetworkProxy(u.String(), r.Proxy)}, nil
-	case r.Kind == KindGlobalProxy || r.Kind == KindBundle && r.WiFi == nil:
-		list = []Payload{GlobalProxy(u.String(), r.Proxy)}
-	case r.WiFi == nil:
-		return "", nil, errors.New("ssid: missing (the network's name)")
-	default:
-		w := *r.WiFi
-		if err := w.Validate(); err != nil {
-			return "", nil, err
-		}
-		w.pacURL, w.fallback = u.String(), r.Proxy.Fallback
-		list = w.payloads()
-		name += "." + strings.ToLower(id(w.SSID)) // a device may have several networks
+	case !slices.Contains(Kinds, r.Kind):
+		return "", nil, fmt.Errorf("kind: unknown kind %q (allowed: %s)", r.Kind, strings.Join(Kinds, ", "))
+	case r.Kind == KindCA && r.Root == nil:
+		return "", nil, ErrNoRoot
+	case r.Kind == KindCA && r.Beside:
+		name += "." + strings.ToLower(id(string(r.Root.Raw)))
 	}
-	if r.Kind != KindBundle {
-		return name, list, nil
+	if r.Kind == KindCA || bundle && r.Root != nil {
+		list = append(list, rootPayload(r.Root))
 	}
-	if r.Root != nil {
-		list = slices.Concat([]Payload{Root(r.Root)}, list)
-	}
-	if r.DNS != nil {
-		_, dns, err := r.dns()
+	if Scripted(r.Kind) {
+		suffix, script, err := r.script()
 		if err != nil {
 			return "", nil, err
 		}
-		list = append(list, dns...)
+		name, list = name+suffix, append(list, script...)
 	}
-	if r.NoPrivateRelay {
-		list = append(list, NoPrivateRelay())
+	if r.Kind == KindDNS || bundle && r.DNS != nil {
+		p, domains, err := r.DNS.payload()
+		if err != nil {
+			return "", nil, err
+		}
+		list = append(list, p)
+		if len(domains) > 0 && !bundle { // a device may have one for each set of domains
+			name += "." + strings.ToLower(id(strings.Join(domains, " ")))
+		}
+	}
+	if r.Kind == KindRestrictions || r.NoPrivateRelay && bundle {
+		list = append(list, noPrivateRelay())
 	}
 	return name, list, nil
 }
 
-// dns is the profile of r.DNS alone. A device may have one for each set of domains.
-func (r Request) dns() (name string, list []Payload, err error) {
-	if r.DNS == nil {
-		return "", nil, errors.New("dns-server: missing (https://NAME/dns-query or tls://NAME)")
-	}
-	p, err := r.DNS.payload()
+// script are the payloads that lead to the PAC script, and what they add to the
+// profile's name.
+func (r Request) script() (suffix string, list []payload, err error) {
+	u, err := httpurl.Parse(r.PACURL)
 	if err != nil {
+		return "", nil, fmt.Errorf("pac-url: invalid URL %q: %w", r.PACURL, err)
+	}
+	switch r.Site {
+	case "":
+	case "proxy", "root": // payloads have these names in the same place, and no two identifiers may be equal
+		suffix = ".site." + r.Site
+	default:
+		suffix = "." + r.Site
+	}
+	switch {
+	case r.Kind == KindNetworkProxy:
+		return suffix, []payload{networkProxy(u.String(), r.Proxy)}, nil
+	case r.Kind == KindGlobalProxy || r.Kind == KindBundle && r.WiFi == nil:
+		return suffix, []payload{globalProxy(u.String(), r.Proxy)}, nil
+	case r.WiFi == nil:
+		return "", nil, errors.New("ssid: missing (the network's name)")
+	}
+	if err := r.WiFi.Validate(); err != nil {
 		return "", nil, err
 	}
-	name = KindDNS
-	if domains, _ := r.DNS.domains(); len(domains) > 0 { // payload has checked them
-		name += "." + strings.ToLower(id(strings.Join(domains, " ")))
-	}
-	return name, []Payload{p}, nil
+	suffix += "." + strings.ToLower(id(r.WiFi.SSID)) // a device may have several networks
+	return suffix, r.WiFi.payloads(u.String(), r.Proxy.Fallback), nil
 }
 
-// sitePart is a site's part of identifiers. Payloads have the names "proxy" and
-// "root" in the same place, and no two identifiers may be equal.
-func sitePart(site string) string {
-	if site == "proxy" || site == "root" {
-		return "site." + site
-	}
-	return site
-}
-
+// title and description are what people read on the device.
 func (r Request) title() string {
 	switch r.Kind {
 	case KindCA:

@@ -23,8 +23,8 @@ import (
 // ContentType is the media type that devices install from.
 const ContentType = "application/x-apple-aspen-config"
 
-// A Payload is one part of a profile.
-type Payload struct {
+// A payload is one part of a profile.
+type payload struct {
 	kind  string // PayloadType
 	name  string // part of the identifiers; differs where a profile has several
 	title string
@@ -43,35 +43,10 @@ func id(s string) string {
 	return strings.ToUpper(uuid.NewSHA1(namespace, []byte(s)).String())
 }
 
-// Options are what may be chosen for a profile as a whole.
-type Options struct {
-	// Title and Description are what people read on the device.
-	Title, Description string
-	// Locked keeps people from removing the profile; supervised devices only.
-	Locked bool
-	// RemoveOn is when the device removes the profile by itself, to the second; zero:
-	// never.
-	RemoveOn time.Time
-	// RemoveAfter is how long after its installation that is; 0: never. The earlier
-	// of the two counts.
-	RemoveAfter time.Duration
-}
-
-// validate returns an error that begins with the name of the field at fault.
-func (o Options) validate(now time.Time) error {
-	if !o.RemoveOn.IsZero() && !o.RemoveOn.After(now) {
-		return fmt.Errorf("remove-on: %s is not in the future", o.RemoveOn.Format(time.RFC3339))
-	}
-	if o.RemoveAfter < 0 || o.RemoveAfter > 0 && o.RemoveAfter < time.Second {
-		return fmt.Errorf("remove-after: invalid duration %s: must be 1s or more", o.RemoveAfter)
-	}
-	return nil
-}
-
-// Profile returns the property list of a profile with payloads, signed if the
-// issuer signs. name tells the issuer's profiles apart; a device replaces the one
-// of the same name. It returns an error for what Apple's schema does not allow.
-func (i *Issuer) Profile(name string, o Options, payloads ...Payload) ([]byte, error) {
+// plist returns the property list of a profile with payloads, signed if the issuer
+// signs. name tells the issuer's profiles apart; a device replaces the one of the same
+// name. It returns an error for what Apple's schema does not allow.
+func (i *Issuer) plist(name string, r Request, payloads []payload) ([]byte, error) {
 	identifier := i.identifier + "." + name
 	content := make([]map[string]any, len(payloads))
 	for n, p := range payloads {
@@ -90,19 +65,16 @@ func (i *Issuer) Profile(name string, o Options, payloads ...Payload) ([]byte, e
 	}
 	top := map[string]any{
 		"PayloadType": "Configuration", "PayloadVersion": 1, "PayloadIdentifier": identifier, "PayloadUUID": id(identifier),
-		"PayloadDisplayName": o.Title, "PayloadOrganization": i.organization, "PayloadScope": "System",
-		"PayloadContent": content,
+		"PayloadDisplayName": i.organization + ": " + r.title(), "PayloadOrganization": i.organization, "PayloadScope": "System",
+		"PayloadContent": content, "PayloadDescription": r.description(),
 	}
-	if o.Description != "" {
-		top["PayloadDescription"] = o.Description
-	}
-	if o.Locked {
+	if r.Locked {
 		top["PayloadRemovalDisallowed"] = true
 	}
-	if !o.RemoveOn.IsZero() {
-		top["RemovalDate"] = o.RemoveOn.UTC().Truncate(time.Second)
+	if !r.RemoveOn.IsZero() {
+		top["RemovalDate"] = r.RemoveOn.UTC().Truncate(time.Second)
 	}
-	seconds := o.RemoveAfter.Truncate(time.Second).Seconds()
+	seconds := r.RemoveAfter.Truncate(time.Second).Seconds()
 	if seconds > 0 {
 		top["DurationUntilRemoval"] = seconds
 	}
@@ -143,10 +115,10 @@ func resolve(value any, identifier string) any {
 	return value
 }
 
-// Root makes a device know a root certificate: com.apple.security.root. The device
+// rootPayload makes a device know a root certificate: com.apple.security.root. The device
 // trusts it for TLS if an MDM server has installed the profile; otherwise a person
 // switches that on in the settings.
-func Root(cert *x509.Certificate) Payload {
+func rootPayload(cert *x509.Certificate) payload {
 	p := certificate(cert, "root", "espalier-root.cer")
 	p.kind = "com.apple.security.root"
 	return p

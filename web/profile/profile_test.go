@@ -254,9 +254,10 @@ func TestDocumentedPayloads(t *testing.T) {
 		documented[kind] = true
 		var systems, supervised []string
 		for _, system := range []string{"ios", "macos", "tvos", "visionos", "watchos"} {
-			version := row.systems[system]
-			if version != "" && version != "-" {
-				systems = append(systems, names[system]+" "+strings.TrimSuffix(version, ".0"))
+			for _, x := range row.systems {
+				if version, ok := strings.CutPrefix(x, system+"="); ok && version != "-" {
+					systems = append(systems, names[system]+" "+strings.TrimSuffix(version, ".0"))
+				}
 			}
 			if slices.Contains(row.supervised, system) {
 				supervised = append(supervised, names[system])

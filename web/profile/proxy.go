@@ -8,26 +8,26 @@ type ProxyOptions struct {
 	CaptiveLogin bool
 }
 
-// GlobalProxy makes a device use the PAC script at pacURL in every network:
+// globalProxy makes a device use the PAC script at pacURL in every network:
 // com.apple.proxy.http.global. iOS, iPadOS, tvOS and visionOS require supervision,
 // macOS does not.
-func GlobalProxy(pacURL string, o ProxyOptions) Payload {
-	return Payload{kind: "com.apple.proxy.http.global", name: "proxy", title: "Proxy", keys: map[string]any{
+func globalProxy(pacURL string, o ProxyOptions) payload {
+	return payload{kind: "com.apple.proxy.http.global", name: "proxy", title: "Proxy", keys: map[string]any{
 		"ProxyType": "Auto", "ProxyPACURL": pacURL,
 		"ProxyPACFallbackAllowed": o.Fallback, "ProxyCaptiveLoginAllowed": o.CaptiveLogin,
 	}}
 }
 
-// NetworkProxy makes a Mac use the PAC script at pacURL on its network services:
+// networkProxy makes a Mac use the PAC script at pacURL on its network services:
 // com.apple.SystemConfiguration.
-func NetworkProxy(pacURL string, o ProxyOptions) Payload {
+func networkProxy(pacURL string, o ProxyOptions) payload {
 	number := func(b bool) int {
 		if b {
 			return 1
 		}
 		return 0
 	}
-	return Payload{kind: "com.apple.SystemConfiguration", name: "payload.network-proxy", title: "Network proxy", keys: map[string]any{
+	return payload{kind: "com.apple.SystemConfiguration", name: "payload.network-proxy", title: "Network proxy", keys: map[string]any{
 		"Proxies": map[string]any{
 			"ProxyAutoConfigEnable": 1, "ProxyAutoConfigURLString": pacURL,
 			"FallBackAllowed": number(o.Fallback), "ProxyCaptiveLoginAllowed": number(o.CaptiveLogin),
@@ -35,10 +35,10 @@ func NetworkProxy(pacURL string, o ProxyOptions) Payload {
 	}}
 }
 
-// NoPrivateRelay switches iCloud Private Relay off: com.apple.applicationaccess.
+// noPrivateRelay switches iCloud Private Relay off: com.apple.applicationaccess.
 // iOS, iPadOS and visionOS require supervision, macOS does not.
-func NoPrivateRelay() Payload {
-	return Payload{kind: "com.apple.applicationaccess", name: "payload.restrictions", title: "Private Relay off", keys: map[string]any{
+func noPrivateRelay() payload {
+	return payload{kind: "com.apple.applicationaccess", name: "payload.restrictions", title: "Private Relay off", keys: map[string]any{
 		"allowCloudPrivateRelay": false,
 	}}
 }

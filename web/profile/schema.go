@@ -3,6 +3,7 @@ package profile
 import (
 	_ "embed"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -12,37 +13,41 @@ import (
 
 // A schemaKey is a row of schema.tsv, which says what the columns hold.
 type schemaKey struct {
-	kind       string
-	required   bool
-	systems    map[string]string // first version by system; "-": none
-	supervised []string          // systems
-	allowed    []string          // empty: any
+	kind                string
+	required            bool
+	systems, supervised []string
+	allowed             []string // empty: any
 }
+
+// schemaKeys are the keys of a payload type by path; the payload itself is at "".
+type schemaKeys map[string]schemaKey
 
 //go:embed schema.tsv
 var schemaTable string
 
-// schema has the keys of each payload type by path; the payload itself is at "".
-var schema = sync.OnceValue(func() map[string]map[string]schemaKey {
-	all := map[string]map[string]schemaKey{}
+// schema has the keys of each payload type.
+var schema = sync.OnceValue(func() map[string]schemaKeys {
+	all := map[string]schemaKeys{}
 	for line := range strings.Lines(schemaTable) {
-		line = strings.TrimRight(line, "\n")
-		if strings.HasPrefix(line, "#") || strings.HasPrefix(line, "payload\t") {
+		f := strings.Split(strings.TrimRight(line, "\n"), "\t")
+		if strings.HasPrefix(line, "#") || f[0] == "payload" {
 			continue
 		}
-		f := strings.Split(line, "\t")
 		if len(f) != 7 {
 			panic("schema.tsv: invalid row " + line)
 		}
-		k := schemaKey{kind: f[2], required: f[3] == "required", systems: map[string]string{}, supervised: strings.Fields(f[5]), allowed: strings.Fields(f[6])}
-		for s := range strings.FieldsSeq(f[4]) {
-			system, version, _ := strings.Cut(s, "=")
-			k.systems[system] = version
-		}
 		if all[f[0]] == nil {
-			all[f[0]] = map[string]schemaKey{}
+			all[f[0]] = schemaKeys{}
 		}
-		all[f[0]][f[1]] = k
+		all[f[0]][f[1]] = schemaKey{f[2], f[3] == "required", strings.Fields(f[4]), strings.Fields(f[5]), strings.Fields(f[6])}
+	}
+	common := all["*"] // the keys that each payload has
+	delete(all, "*")
+	for kind, own := range all {
+		if kind != "Configuration" {
+			all[kind] = maps.Clone(common)
+			maps.Copy(all[kind], own)
+		}
 	}
 	return all
 })
@@ -53,62 +58,36 @@ var schema = sync.OnceValue(func() map[string]map[string]schemaKey {
 func checkSchema(dict map[string]any) error {
 	kind, _ := dict["PayloadType"].(string)
 	keys, ok := schema()[kind]
-	if !ok || kind == "*" {
+	if !ok {
 		return fmt.Errorf("PayloadType: unknown type %q", kind)
 	}
-	common := schema()["*"]
-	if kind == "Configuration" {
-		common = nil
-	}
-	find := func(path string) (schemaKey, bool) {
-		if k, ok := keys[path]; ok {
-			return k, true
-		}
-		if i := strings.LastIndexByte(path, '.'); i >= 0 {
-			if k, ok := keys[path[:i]+".*"]; ok {
-				return k, true
-			}
-		}
-		k, ok := common[path]
-		return k, ok && path != ""
-	}
-	if err := missing(common, "", dict); err != nil {
-		return fmt.Errorf("%s: %w", kind, err)
-	}
-	if err := checkDict(keys, find, "", dict); err != nil {
+	if err := keys.checkDict("", dict); err != nil {
 		return fmt.Errorf("%s: %w", kind, err)
 	}
 	return nil
 }
 
-// missing returns an error for the first required key that dict, at a path, lacks.
-func missing(keys map[string]schemaKey, at string, dict map[string]any) error {
+// checkDict checks a dictionary whose keys have paths that begin with at.
+func (keys schemaKeys) checkDict(at string, dict map[string]any) error {
 	for path, k := range keys {
-		name, ok := strings.CutPrefix(path, at)
-		if !ok || name == "" || !k.required || strings.ContainsAny(name, ".[") {
-			continue
-		}
-		if _, there := dict[name]; !there {
+		name, below := strings.CutPrefix(path, at)
+		if _, there := dict[name]; k.required && below && !there && !strings.ContainsAny(name, ".[") {
 			return fmt.Errorf("%s: missing", path)
 		}
 	}
-	return nil
-}
-
-func checkDict(keys map[string]schemaKey, find func(string) (schemaKey, bool), at string, dict map[string]any) error {
-	if err := missing(keys, at, dict); err != nil {
-		return err
-	}
 	for name, value := range dict {
-		if err := checkValue(keys, find, at+name, value); err != nil {
+		if err := keys.check(at+name, value); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func checkValue(keys map[string]schemaKey, find func(string) (schemaKey, bool), path string, value any) error {
-	k, ok := find(path)
+func (keys schemaKeys) check(path string, value any) error {
+	k, ok := keys[path]
+	if !ok {
+		k, ok = keys[path[:max(strings.LastIndexByte(path, '.'), 0)]+".*"]
+	}
 	if !ok {
 		return fmt.Errorf("%s: unknown key", path)
 	}
@@ -118,16 +97,12 @@ func checkValue(keys map[string]schemaKey, find func(string) (schemaKey, bool), 
 	if len(k.allowed) > 0 && !slices.Contains(k.allowed, fmt.Sprint(value)) {
 		return fmt.Errorf("%s: %v is not allowed", path, value)
 	}
-	switch k.kind {
-	case "dictionary":
-		if path == "PayloadContent[]" { // a payload, which is checked by itself
-			return nil
-		}
-		return checkDict(keys, find, path+".", value.(map[string]any))
-	case "array":
-		list := reflect.ValueOf(value)
-		for i := range list.Len() {
-			if err := checkValue(keys, find, path+"[]", list.Index(i).Interface()); err != nil {
+	switch {
+	case k.kind == "dictionary" && path != "PayloadContent[]": // a payload is checked by itself
+		return keys.checkDict(path+".", value.(map[string]any))
+	case k.kind == "array":
+		for _, element := range reflect.ValueOf(value).Seq2() {
+			if err := keys.check(path+"[]", element.Interface()); err != nil {
 				return err
 			}
 		}
@@ -142,8 +117,6 @@ func plistType(value any) string {
 		return "data"
 	case time.Time:
 		return "date"
-	case map[string]any:
-		return "dictionary"
 	}
 	switch v := reflect.ValueOf(value); {
 	case v.Kind() == reflect.String:
@@ -156,6 +129,8 @@ func plistType(value any) string {
 		return "real"
 	case v.Kind() == reflect.Slice:
 		return "array"
+	case v.Kind() == reflect.Map:
+		return "dictionary"
 	}
 	return fmt.Sprintf("%T", value)
 }

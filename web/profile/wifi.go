@@ -26,9 +26,6 @@ type WiFi struct {
 	FixedMAC bool
 	// EAP is nil where the network has no 802.1X.
 	EAP *EAP
-
-	pacURL   string
-	fallback bool
 }
 
 // Encryptions are the values of WiFi.Encryption.
@@ -172,10 +169,10 @@ func (e *EAP) validate() error {
 func isHex(s string) bool { return strings.Trim(strings.ToLower(s), "0123456789abcdef") == "" }
 
 // payloads are that of the network and those of the certificates that it refers to.
-func (w WiFi) payloads() []Payload {
+func (w WiFi) payloads(pacURL string, fallback bool) []payload {
 	keys := map[string]any{
 		"SSID_STR": w.SSID, "HIDDEN_NETWORK": w.Hidden, "AutoJoin": true, "EncryptionType": w.Encryption,
-		"ProxyType": "Auto", "ProxyPACURL": w.pacURL, "ProxyPACFallbackAllowed": w.fallback,
+		"ProxyType": "Auto", "ProxyPACURL": pacURL, "ProxyPACFallbackAllowed": fallback,
 	}
 	if w.Password != "" {
 		keys["Password"] = w.Password
@@ -184,7 +181,7 @@ func (w WiFi) payloads() []Payload {
 		keys["DisableAssociationMACRandomization"] = true
 	}
 	// A UUID of the name, since it may hold anything.
-	list := []Payload{{kind: "com.apple.wifi.managed", name: "wifi." + strings.ToLower(id(w.SSID)), title: "Wi-Fi " + w.SSID, keys: keys}}
+	list := []payload{{kind: "com.apple.wifi.managed", name: "wifi." + strings.ToLower(id(w.SSID)), title: "Wi-Fi " + w.SSID, keys: keys}}
 	if w.EAP == nil {
 		return list
 	}
@@ -214,7 +211,7 @@ func (w WiFi) payloads() []Payload {
 		eap["PayloadCertificateAnchorUUID"] = anchors
 	}
 	if len(w.EAP.Identity) > 0 {
-		p := Payload{kind: "com.apple.security.pkcs12", name: "payload.identity", title: "Wi-Fi " + w.SSID + ": certificate", keys: map[string]any{
+		p := payload{kind: "com.apple.security.pkcs12", name: "payload.identity", title: "Wi-Fi " + w.SSID + ": certificate", keys: map[string]any{
 			"PayloadContent": w.EAP.Identity, "PayloadCertificateFileName": "identity.p12",
 		}}
 		if w.EAP.IdentityPassword != "" {
@@ -228,7 +225,7 @@ func (w WiFi) payloads() []Payload {
 }
 
 // certificate is the payload of one that devices shall know.
-func certificate(cert *x509.Certificate, name, file string) Payload {
+func certificate(cert *x509.Certificate, name, file string) payload {
 	kind := "com.apple.security.root"
 	if !bytes.Equal(cert.RawSubject, cert.RawIssuer) {
 		kind = "com.apple.security.pkcs1" // an intermediate
@@ -237,7 +234,7 @@ func certificate(cert *x509.Certificate, name, file string) Payload {
 	if title == "" || checkText(title, maxText, false) != nil {
 		title = "Certificate"
 	}
-	return Payload{kind: kind, name: name, title: title, keys: map[string]any{
+	return payload{kind: kind, name: name, title: title, keys: map[string]any{
 		"PayloadContent": cert.Raw, "PayloadCertificateFileName": file,
 	}}
 }
