@@ -43,20 +43,13 @@ func (d *DNS) payload() (p payload, domains []string, err error) {
 		}
 		addresses = append(addresses, a.Unmap().String())
 	}
-	if addresses != nil {
-		settings["ServerAddresses"] = addresses
-	}
 	if domains, err = d.domains(); err != nil {
 		return p, nil, err
 	}
-	if len(domains) > 0 {
-		settings["SupplementalMatchDomains"] = domains
-	}
-	keys := map[string]any{"DNSSettings": settings}
-	if d.Locked {
-		keys["ProhibitDisablement"] = true
-	}
-	return payload{kind: "com.apple.dnsSettings.managed", name: "payload.dns", title: "DNS", keys: keys}, domains, nil
+	settings["ServerAddresses"], settings["SupplementalMatchDomains"] = addresses, domains
+	return payload{kind: "com.apple.dnsSettings.managed", name: "payload.dns", title: "DNS", keys: optional(map[string]any{
+		"DNSSettings": optional(settings), "ProhibitDisablement": d.Locked,
+	})}, domains, nil
 }
 
 // server are the settings that Server is.

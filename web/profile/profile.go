@@ -12,6 +12,8 @@ import (
 	"bytes"
 	"crypto/x509"
 	"fmt"
+	"maps"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -63,21 +65,13 @@ func (i *Issuer) plist(name string, r Request, payloads []payload) ([]byte, erro
 		}
 		content[n] = dict
 	}
-	top := map[string]any{
+	seconds := r.RemoveAfter.Truncate(time.Second).Seconds()
+	top := optional(map[string]any{
 		"PayloadType": "Configuration", "PayloadVersion": 1, "PayloadIdentifier": identifier, "PayloadUUID": id(identifier),
 		"PayloadDisplayName": i.organization + ": " + r.title(), "PayloadOrganization": i.organization, "PayloadScope": "System",
-		"PayloadContent": content, "PayloadDescription": r.description(),
-	}
-	if r.Locked {
-		top["PayloadRemovalDisallowed"] = true
-	}
-	if !r.RemoveOn.IsZero() {
-		top["RemovalDate"] = r.RemoveOn.UTC().Truncate(time.Second)
-	}
-	seconds := r.RemoveAfter.Truncate(time.Second).Seconds()
-	if seconds > 0 {
-		top["DurationUntilRemoval"] = seconds
-	}
+		"PayloadContent": content, "PayloadDescription": r.description(), "PayloadRemovalDisallowed": r.Locked,
+		"RemovalDate": r.RemoveOn.UTC().Truncate(time.Second), "DurationUntilRemoval": seconds,
+	})
 	if err := checkSchema(top); err != nil {
 		return nil, fmt.Errorf("profile %s: %w", identifier, err)
 	}
@@ -92,6 +86,12 @@ func (i *Issuer) plist(name string, r Request, payloads []payload) ([]byte, erro
 		data = bytes.Replace(data, real('g'), real('f'), 1)
 	}
 	return i.sign(append(data, '\n'))
+}
+
+// optional returns keys without those that have the zero value.
+func optional(keys map[string]any) map[string]any {
+	maps.DeleteFunc(keys, func(_ string, v any) bool { return reflect.ValueOf(v).IsZero() })
+	return keys
 }
 
 // resolve puts UUIDs in the place of references to payloads of a profile.

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -170,36 +171,19 @@ func isHex(s string) bool { return strings.Trim(strings.ToLower(s), "0123456789a
 
 // payloads are that of the network and those of the certificates that it refers to.
 func (w WiFi) payloads(pacURL string, fallback bool) []payload {
-	keys := map[string]any{
+	keys := optional(map[string]any{"Password": w.Password, "DisableAssociationMACRandomization": w.FixedMAC})
+	maps.Copy(keys, map[string]any{
 		"SSID_STR": w.SSID, "HIDDEN_NETWORK": w.Hidden, "AutoJoin": true, "EncryptionType": w.Encryption,
 		"ProxyType": "Auto", "ProxyPACURL": pacURL, "ProxyPACFallbackAllowed": fallback,
-	}
-	if w.Password != "" {
-		keys["Password"] = w.Password
-	}
-	if w.FixedMAC {
-		keys["DisableAssociationMACRandomization"] = true
-	}
+	})
 	// A UUID of the name, since it may hold anything.
 	list := []payload{{kind: "com.apple.wifi.managed", name: "wifi." + strings.ToLower(id(w.SSID)), title: "Wi-Fi " + w.SSID, keys: keys}}
 	if w.EAP == nil {
 		return list
 	}
-	eap := map[string]any{"TLSMinimumVersion": "1.2"} // RFC 8996 and RFC 9190 retire what is older
-	types := make([]int, len(w.EAP.Methods))
-	for i, m := range w.EAP.Methods {
-		types[i] = eapTypes[m]
-	}
-	eap["AcceptEAPTypes"] = types
-	for key, value := range map[string]string{
-		"UserName": w.EAP.UserName, "UserPassword": w.EAP.Password, "OuterIdentity": w.EAP.OuterIdentity, "TTLSInnerAuthentication": w.EAP.Inner,
-	} {
-		if value != "" {
-			eap[key] = value
-		}
-	}
-	if len(w.EAP.ServerNames) > 0 {
-		eap["TLSTrustedServerNames"] = w.EAP.ServerNames
+	var types []int
+	for _, m := range w.EAP.Methods {
+		types = append(types, eapTypes[m])
 	}
 	var anchors []payloadRef
 	for i, cert := range w.EAP.Roots {
@@ -207,20 +191,18 @@ func (w WiFi) payloads(pacURL string, fallback bool) []payload {
 		anchors = append(anchors, payloadRef(p.name))
 		list = append(list, p)
 	}
-	if anchors != nil {
-		eap["PayloadCertificateAnchorUUID"] = anchors
-	}
+	keys["EAPClientConfiguration"] = optional(map[string]any{
+		"AcceptEAPTypes": types, "TLSMinimumVersion": "1.2", // RFC 8996 and RFC 9190 retire what is older
+		"UserName": w.EAP.UserName, "UserPassword": w.EAP.Password, "OuterIdentity": w.EAP.OuterIdentity,
+		"TTLSInnerAuthentication": w.EAP.Inner, "TLSTrustedServerNames": w.EAP.ServerNames, "PayloadCertificateAnchorUUID": anchors,
+	})
 	if len(w.EAP.Identity) > 0 {
-		p := payload{kind: "com.apple.security.pkcs12", name: "payload.identity", title: "Wi-Fi " + w.SSID + ": certificate", keys: map[string]any{
-			"PayloadContent": w.EAP.Identity, "PayloadCertificateFileName": "identity.p12",
-		}}
-		if w.EAP.IdentityPassword != "" {
-			p.keys["Password"] = w.EAP.IdentityPassword
-		}
+		p := payload{kind: "com.apple.security.pkcs12", name: "payload.identity", title: "Wi-Fi " + w.SSID + ": certificate", keys: optional(map[string]any{
+			"PayloadContent": w.EAP.Identity, "PayloadCertificateFileName": "identity.p12", "Password": w.EAP.IdentityPassword,
+		})}
 		keys["PayloadCertificateUUID"] = payloadRef(p.name)
 		list = append(list, p)
 	}
-	keys["EAPClientConfiguration"] = eap
 	return list
 }
 
