@@ -16,6 +16,7 @@ import (
 	"espalier/proxy/egress"
 	"espalier/proxy/limits"
 	"espalier/proxy/tunnel"
+	"espalier/proxy/waiting"
 	"espalier/proxy/wire"
 )
 
@@ -206,8 +207,9 @@ const helloTimeout = 10 * time.Second
 // shake does the handshake with a client, and serves it.
 func (s *Server) shake(g *guest, config *tls.Config) {
 	c := g.Conn
-	s.room.Enter(c)
-	defer s.room.Leave(c)
+	place := &waiting.Place{Conn: c}
+	s.room.Enter(place)
+	defer s.room.Leave(place)
 	_ = c.RemoteAddr() // reads a PROXY header, which has its own time
 	_ = c.SetDeadline(time.Now().Add(helloTimeout))
 	secure := tls.Server(wire.NewSteady(c, s.times.Stall), config)
@@ -216,7 +218,7 @@ func (s *Server) shake(g *guest, config *tls.Config) {
 		c.Close()
 		return
 	}
-	s.room.Leave(c)
+	s.room.Leave(place)
 	_ = secure.SetDeadline(time.Time{})
 	protocol := secure.ConnectionState().NegotiatedProtocol
 	s.ops.Debug("client connected by TLS", zap.Stringer("client", c.RemoteAddr()), zap.String("protocol", protocol))

@@ -24,7 +24,7 @@ type Request struct {
 	// Authority is the host and port, as sent. The port may be missing but in a
 	// CONNECT.
 	Authority string
-	// Path is that of the URL without the query, as sent.
+	// Path is that of the URL, as sent.
 	Path string
 	// Invalid says what makes the URL no destination; nil: it may be one.
 	Invalid error
@@ -261,6 +261,9 @@ func parseBasic(header string) (name, password string, ok bool) {
 // recordURL is what a record keeps of a URL: no query, no fragment, no credentials,
 // since these are private.
 func recordURL(scheme, authority, path string) string {
+	if private := strings.IndexAny(path, "?#"); private >= 0 {
+		path = path[:private]
+	}
 	if path == "" {
 		path = "/"
 	}

@@ -10,28 +10,27 @@ import (
 	"espalier/proxy/wire"
 )
 
-// A body is passed on as it is framed, from one connection to the other.
+// A body is passed on as it is framed, from one connection to the other: of a request if
+// up is set, else of the answer.
 type body struct {
-	dst, src   *wire.Conn
-	length     int64 // still to come, or head.UntilClose, head.Chunked
-	unchunk    bool  // pass the payload of chunks alone, to a client of HTTP/1.0
-	take, send time.Duration
-	count      func(payload int64)
-	drained    func() // called when the last byte has been read, before it is sent; nil: not
+	*reader
+	up       bool
+	dst, src *wire.Conn
+	length   int64 // still to come, or head.UntilClose, head.Chunked
+	unchunk  bool  // pass the payload of chunks alone, to a client of HTTP/1.0
+
+	chunks head.Chunks
+	pieces []byte // of the payload, for unchunk
 }
 
-// A sideError is an error of one side of a body.
-type sideError struct {
-	sender bool // of the one that the body comes from
-	error
-}
+// A sourceError is an error of the side that a body comes from.
+type sourceError struct{ error }
 
-func (e *sideError) Unwrap() error { return e.error }
+func (e *sourceError) Unwrap() error { return e.error }
 
-// sentBy reports whether err is of the side that sends a body.
-func sentBy(err error) bool {
-	e, ok := errors.AsType[*sideError](err)
-	return ok && e.sender
+func fromSource(err error) bool {
+	_, ok := errors.AsType[*sourceError](err)
+	return ok
 }
 
 // Portions in which a body is spliced. A portion is counted when it has passed, so a
@@ -41,197 +40,184 @@ const (
 	largePortion = 1 << 20
 )
 
-// pass sends prefix, and behind it the body. The error is a *sideError.
+// pass sends prefix, and behind it the body. An error of src is a *sourceError.
 func (b *body) pass(prefix []byte) error {
-	if b.length == head.Chunked {
-		return b.passChunked(prefix)
+	out, used, payload, err := b.portion(b.src.Unread())
+	if err == nil && len(prefix)+len(out) > 0 {
+		err = b.write(append(prefix, out...), payload)
 	}
-	buf := wire.Buffers.Get().(*[32 << 10]byte)
-	defer wire.Buffers.Put(buf)
-	u := b.src.Unread()
-	if b.length >= 0 && int64(len(u)) >= b.length {
-		u = u[:b.length]
-		b.drain()
+	if err != nil {
+		return err
 	}
-	if len(prefix) > 0 || len(u) > 0 {
-		if err := b.write(append(append(buf[:0], prefix...), u...), int64(len(u))); err != nil {
-			return err
-		}
-		b.src.Use(len(u))
-	}
-	if b.took(int64(len(u))) {
+	b.src.Use(used)
+	if b.length == 0 {
 		return nil
 	}
-	return b.passRest(buf[:])
+	return b.passRest()
 }
 
-// passRest passes what has not been read yet. buf is scratch space.
-func (b *body) passRest(buf []byte) error {
-	part := 0 // as long as it goes without splice
-	for {
-		var n int64
+// portion takes from p what is of the body, and returns how long that is, what it is for
+// dst, and how much of it is payload.
+func (b *body) portion(p []byte) (out []byte, used int, payload int64, err error) {
+	if b.length == head.Chunked {
+		b.pieces = b.pieces[:0]
+		var each func([]byte)
+		if b.unchunk {
+			each = func(piece []byte) { b.pieces = append(b.pieces, piece...) }
+		}
+		if used, payload, err = b.chunks.Scan(p, each); err != nil {
+			return nil, 0, 0, &sourceError{err}
+		}
+		if b.unchunk {
+			return b.pieces, used, payload, nil
+		}
+		return p[:used], used, payload, nil
+	}
+	if b.length >= 0 {
+		p = p[:min(b.length, int64(len(p)))]
+		b.took(int64(len(p)))
+	}
+	return p, len(p), int64(len(p)), nil
+}
+
+// took notes that n bytes of a body of known length were read.
+func (b *body) took(n int64) {
+	if b.length -= n; b.length == 0 {
+		b.ended()
+	}
+}
+
+// ended notes that all of the body was read.
+func (b *body) ended() {
+	b.length = 0
+	if b.up {
+		b.upload.Store(drained)
+	}
+}
+
+// count notes what was sent.
+func (b *body) count(payload int64) {
+	if !b.up {
+		b.c.x.AddDown(payload)
+		return
+	}
+	b.c.x.AddUp(payload)
+	b.movedNow()
+}
+
+// passRest passes what has not been read yet.
+func (b *body) passRest() error {
+	buf := wire.Buffers.Get().(*[32 << 10]byte)
+	defer wire.Buffers.Put(buf)
+	part := 0 // to splice next; 0: the body goes without
+	for b.length != 0 && !b.chunks.Done {
 		var err error
 		if part > 0 && b.length != 1 {
-			n, part, err = b.splice(part)
+			part, err = b.splice(part)
 		} else {
-			n, err = b.copy(buf)
-			if part = 0; n == int64(len(buf)) && b.dst.CanSplice(b.src) {
+			var n int
+			n, err = b.copy(buf[:])
+			if part = 0; n == len(buf) && b.length != head.Chunked && b.dst.CanSplice(b.src) {
 				part = firstPortion
 			}
 		}
-		if done := b.took(n); done || err == io.EOF && b.length == head.UntilClose {
+		switch {
+		case err == io.EOF && b.length == head.UntilClose:
 			return nil
-		}
-		if err == io.EOF {
-			return &sideError{true, io.ErrUnexpectedEOF}
-		}
-		if err != nil {
+		case err == io.EOF:
+			return &sourceError{io.ErrUnexpectedEOF}
+		case err != nil:
 			return err
 		}
 	}
+	if b.length == head.Chunked {
+		return b.passTrailer()
+	}
+	return nil
 }
 
-// copy passes what one read yields. The error is io.EOF or a *sideError.
-func (b *body) copy(buf []byte) (int64, error) {
+// copy passes what one read yields. The error of an end is io.EOF.
+func (b *body) copy(buf []byte) (n int, err error) {
 	if b.length >= 0 {
 		buf = buf[:min(b.length, int64(len(buf)))]
 	}
-	n, err := b.src.Take(buf, b.take)
-	switch {
-	case err == io.EOF:
-		return int64(n), err
-	case err != nil:
-		return int64(n), &sideError{true, err}
+	n, err = b.take(buf)
+	if err == io.EOF {
+		return n, err
 	}
-	if int64(n) == b.length {
-		b.drain()
+	if err != nil {
+		return n, &sourceError{err}
 	}
-	return int64(n), b.write(buf[:n], int64(n))
+	out, used, payload, err := b.portion(buf[:n])
+	if err != nil {
+		return n, err
+	}
+	b.src.PutBack(buf[used:n])
+	return n, b.write(out, payload)
+}
+
+// take reads once. When an answer pauses, the client is read meanwhile.
+func (b *body) take(buf []byte) (int, error) {
+	times := &b.c.cfg.Times
+	if b.up || b.running || times.Watch >= times.Stall {
+		return b.src.Take(buf, times.Stall)
+	}
+	n, err := b.src.Take(buf, times.Watch)
+	if !isTimeout(err) {
+		return n, err
+	}
+	b.start()
+	return b.src.Take(buf, times.Stall-times.Watch)
 }
 
 // splice passes at most part bytes within the kernel, and counts them. next is the
-// portion that suits the body's speed, 0 if splice does not. The error is io.EOF or a
-// *sideError.
-func (b *body) splice(part int) (n int64, next int, err error) {
+// portion that suits the body's speed, 0 if splice does not. The error of an end is io.EOF.
+func (b *body) splice(part int) (next int, err error) {
+	b.start()
 	began, want := time.Now(), int64(part)
 	if b.length >= 0 {
 		want = min(want, b.length)
 	}
-	if want == b.length && b.drained != nil {
+	if want == b.length && b.up {
 		want-- // so that the last byte is known to be read before it is sent
 	}
-	n, sender, err := b.dst.Splice(b.src, want, b.take)
-	if err != nil && err != io.EOF {
-		err = &sideError{sender, err}
+	n, sender, err := b.dst.Splice(b.src, want, b.c.cfg.Times.Stall)
+	if err != nil && err != io.EOF && sender {
+		err = &sourceError{err}
 	}
 	b.count(n)
+	if b.length > 0 {
+		if b.took(n); b.length == 0 {
+			err = nil
+		}
+	}
 	switch took := time.Since(began); {
 	case took < 100*time.Millisecond:
-		return n, min(2*part, largePortion), err
+		return min(2*part, largePortion), err
 	case took > time.Second:
-		return n, 0, err
+		return 0, err
 	}
-	return n, part, err
-}
-
-func (b *body) drain() {
-	if b.drained != nil {
-		b.drained()
-	}
-}
-
-// took notes that n bytes have passed, and reports whether they were the last.
-func (b *body) took(n int64) bool {
-	if b.length > 0 {
-		b.length -= n
-	}
-	return b.length == 0
+	return part, err
 }
 
 func (b *body) write(p []byte, payload int64) error {
-	if err := b.dst.Send(p, b.send); err != nil {
-		return &sideError{false, err}
+	if err := b.dst.Send(p, b.c.cfg.Times.Stall); err != nil {
+		return err
 	}
 	b.count(payload)
 	return nil
 }
 
-// passChunked is pass for chunks.
-func (b *body) passChunked(prefix []byte) error {
-	var chunks head.Chunks
-	buf, first := wire.Buffers.Get().(*[32 << 10]byte), wire.Buffers.Get().(*[32 << 10]byte)
-	defer wire.Buffers.Put(buf)
-	defer wire.Buffers.Put(first)
-	var pieces []byte
-	each := func(piece []byte) { pieces = append(pieces, piece...) }
-	if !b.unchunk {
-		each = nil
+// passTrailer passes the trailer section on, but for fields that may not be in one.
+func (b *body) passTrailer() error {
+	var out []byte
+	err := upstream.ReadTrailer(b.src, b.c.cfg.Times.Stall, func(f head.Field) { out = append(out, f.Line...) })
+	if err != nil {
+		return &sourceError{err}
 	}
-	if len(prefix) > 0 && len(b.src.Unread()) == 0 { // the client may wait for the head
-		if err := b.write(prefix, 0); err != nil {
-			return err
-		}
-		prefix = nil
+	b.ended()
+	if b.unchunk {
+		return nil
 	}
-	for !chunks.Done {
-		n, err := b.src.Take(buf[:], b.take)
-		if err != nil {
-			return b.ended(err)
-		}
-		used, payload, err := chunks.Scan(buf[:n], each)
-		if err != nil {
-			return &sideError{true, err}
-		}
-		out := buf[:used]
-		if b.unchunk {
-			out = pieces
-		}
-		if len(prefix) > 0 {
-			out = append(append(first[:0], prefix...), out...)
-		}
-		if err := b.write(out, payload); err != nil {
-			return err
-		}
-		prefix, pieces = nil, pieces[:0]
-		b.src.PutBack(buf[used:n])
-	}
-	return b.passTrailers()
-}
-
-// passTrailers passes the trailer section on, but for fields that may not stand in
-// one.
-func (b *body) passTrailers() error {
-	for {
-		fields, n, err := head.ParseTrailers(b.src.Unread())
-		if err == head.ErrIncomplete {
-			if err := b.src.More(b.take); err != nil {
-				return b.ended(err)
-			}
-			continue
-		}
-		if err != nil {
-			return &sideError{true, err}
-		}
-		var out []byte
-		for f, rest, ok := fields.Next(); ok; f, rest, ok = rest.Next() {
-			if upstream.InTrailer(f) {
-				out = append(out, f.Line...)
-			}
-		}
-		b.src.Use(n)
-		b.length = 0
-		b.drain()
-		if b.unchunk {
-			return nil
-		}
-		return b.write(append(out, "\r\n"...), 0)
-	}
-}
-
-// ended is the error of a body that ended too early.
-func (b *body) ended(err error) error {
-	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return &sideError{true, err}
+	return b.write(append(out, "\r\n"...), 0)
 }

@@ -18,10 +18,14 @@ import (
 	"espalier/proxy/head"
 	"espalier/proxy/tunnel"
 	"espalier/proxy/upstream"
+	"espalier/proxy/waiting"
 	"espalier/proxy/wire"
 )
 
-// A phase is what a client's connection waits for.
+// A phase is what a client's connection waits for:
+//
+//	fresh → asking ⇄ idle
+//	          └→ leaving
 type phase uint8
 
 const (
@@ -38,6 +42,7 @@ type conn struct {
 	*wire.Conn
 	session *exchange.Session // that it is inside of; nil: the proxy is asked
 	client  netip.Addr
+	place   waiting.Place // while nothing is asked
 
 	handed    *exchange.Exchange // of the first request, which an event loop has admitted
 	handedErr error              // why that could not connect
@@ -47,6 +52,7 @@ type conn struct {
 	x       *exchange.Exchange
 	request request        // that is being answered
 	reader  reader         // of it
+	body    body           // of the answer
 	own     *egress.Origin // that the client has signed in to; nil: none
 	owner   string         // the user then
 	served  bool           // a request was
@@ -120,33 +126,35 @@ func (c *conn) next() (*request, error) {
 		return nil, err
 	}
 	defer c.leaveRoom()
-	until := time.Now().Add(c.cfg.Times.Head)
-	for scanned, line := 0, false; ; {
+	var until time.Time
+	for scanned, checked := 0, false; ; {
 		b := c.Unread()
-		if !line {
-			if i := bytes.IndexByte(b[scanned:], '\n'); i >= 0 {
-				line = true
-				// The rest of something else than a request is not waited for.
-				if method, err := head.CheckRequestLine(bytes.TrimSuffix(b[:scanned+i], []byte("\r"))); err != nil {
-					r.head, _ = head.ParseRequest(b)
-					r.head.Method, r.err = method, err
-					r.noise = !c.served && string(method) != http.MethodConnect && !bytes.Contains(b[:scanned+i], []byte(" HTTP/"))
-					return r, nil
-				}
-			}
-		}
 		end := head.End(b, scanned)
 		scanned = len(b)
-		if end > head.MaxBytes || end == 0 && len(b) > head.MaxBytes {
-			r.head, _ = head.ParseRequest(b)
-			r.err = errLongHead
-			return r, nil
-		}
-		if end > 0 {
+		line := bytes.IndexByte(b, '\n')
+		switch {
+		case 0 < end && end <= head.MaxBytes:
 			c.head = append(c.head[:0], b[:end]...)
 			c.Use(end)
 			r.head, r.err = head.ParseRequest(c.head)
-			break
+		case len(b) > head.MaxBytes:
+			r.head, _ = head.ParseRequest(b)
+			r.err = errLongHead
+		case line >= 0 && !checked: // the rest of something else than a request is not waited for
+			checked = true
+			if h, err := head.ParseRequest(b[:line+1]); err != head.ErrIncomplete {
+				r.head, r.err = h, err
+			}
+		}
+		if r.err != nil {
+			r.noise = !c.served && line >= 0 && string(r.head.Method) != http.MethodConnect && !bytes.Contains(b[:line], []byte(" HTTP/"))
+		}
+		if r.err != nil || r.head.Len > 0 {
+			c.setPhase(asking)
+			return r, nil
+		}
+		if until.IsZero() {
+			until = time.Now().Add(c.cfg.Times.Head)
 		}
 		_ = c.SetReadDeadline(until)
 		c.enterRoom()
@@ -154,9 +162,6 @@ func (c *conn) next() (*request, error) {
 			return nil, errEnd // half a head is worth no answer
 		}
 	}
-	_ = c.SetReadDeadline(time.Time{})
-	c.setPhase(asking)
-	return r, nil
 }
 
 var errLongHead = &head.Error{Status: http.StatusRequestHeaderFieldsTooLarge, Why: "it is longer than 65536 bytes"}
@@ -193,18 +198,19 @@ func (c *conn) wait() error {
 }
 
 func (c *conn) waitMore() error {
-	limit := c.cfg.Times.KeepAlive
 	c.mu.Lock()
-	c.phase = idle
 	closing := c.cfg.Conns.Stage() >= conns.Closing
+	limit := c.cfg.Times.KeepAlive
 	switch {
 	case closing && c.served:
 		c.mu.Unlock()
 		return errEnd
 	case closing:
-		c.phase, limit = fresh, askGrace
-	case !c.served:
-		c.phase, limit = fresh, c.cfg.Times.Head
+		limit = askGrace
+	case c.served:
+		c.phase = idle
+	default:
+		limit = c.cfg.Times.Head
 	}
 	_ = c.SetReadDeadline(time.Now().Add(limit))
 	c.mu.Unlock()
@@ -219,13 +225,13 @@ func (c *conn) waitMore() error {
 // enterRoom notes that nothing is asked. A session is counted as a tunnel.
 func (c *conn) enterRoom() {
 	if c.session == nil {
-		c.cfg.Room.Enter(c.Conn.Conn)
+		c.cfg.Room.Enter(&c.place)
 	}
 }
 
 func (c *conn) leaveRoom() {
 	if c.session == nil {
-		c.cfg.Room.Leave(c.Conn.Conn)
+		c.cfg.Room.Leave(&c.place)
 	}
 }
 
@@ -237,15 +243,17 @@ func (c *conn) setPhase(p phase) {
 
 // A request is what was asked, and how far its answer is.
 type request struct {
-	head   head.Request
-	err    error // what is wrong with the head
-	noise  bool  // it is not HTTP at all, on a new connection
-	target target
+	head  head.Request
+	err   error // what is wrong with the head
+	noise bool  // it is not HTTP at all, on a new connection
+	ask   exchange.Request
 	// Set by the answer.
 	up     upstream.Request
 	read   int64 // bytes of the body
 	broken bool  // it is not known where the body ends
 }
+
+func (r *request) is(method string) bool { return string(r.head.Method) == method }
 
 // answer answers a request, once.
 func (c *conn) answer(r *request) outcome {
@@ -254,28 +262,28 @@ func (c *conn) answer(r *request) outcome {
 		x = c.cfg.Pipeline.Begin(c.client, string(r.head.Method), string(r.head.Agent))
 	}
 	c.x = x
-	if r.err != nil {
-		return c.malformed(r)
-	}
+	r.ask.Header, r.ask.Session = &r.head.Fields, c.session
 	if c.session != nil {
 		c.session.Accepted()
 	}
-	ask, own := c.question(r)
-	if own {
+	own := c.question(r)
+	switch {
+	case r.err != nil:
+		return c.malformed(r)
+	case own:
 		return c.answerItself(r)
 	}
-	if err := x.Admit(c.alive(), ask); err != nil {
+	if err := x.Admit(c.alive(), &r.ask); err != nil {
 		return c.refuse(r, err)
 	}
-	if c.handedErr != nil {
-		return c.fail(r, c.handedErr)
-	}
 	switch {
-	case string(r.head.Method) == http.MethodConnect && (x.Decision.Action == policy.Inspect || x.Decision.Page):
+	case c.handedErr != nil:
+		return c.fail(r, c.handedErr)
+	case r.is(http.MethodConnect) && (x.Decision.Action == policy.Inspect || x.Decision.Page):
 		return c.inspect(r)
-	case string(r.head.Method) == http.MethodConnect:
+	case r.is(http.MethodConnect):
 		return c.connect(r)
-	case string(r.head.Method) == http.MethodOptions && isZero(r.head.Fields.Get("max-forwards")):
+	case r.is(http.MethodOptions) && isZero(r.head.Fields.Get("max-forwards")):
 		c.x.Finish(http.StatusOK)
 		return c.empty(r, http.StatusOK)
 	}
@@ -285,44 +293,11 @@ func (c *conn) answer(r *request) outcome {
 // isZero reports whether s is a number without a digit but 0.
 func isZero(s string) bool { return s != "" && strings.Trim(s, "0") == "" }
 
-// question makes of a request what Admit is asked. own is set if it is about the
-// proxy itself.
-func (c *conn) question(r *request) (ask *exchange.Request, own bool) {
-	raw := r.head.Target
-	ask = &exchange.Request{Header: r.head.Fields, Session: c.session}
-	if string(r.head.Method) == http.MethodConnect {
-		ask.Authority = string(raw)
-		return ask, false
-	}
-	t, absolute := parseTarget(raw)
-	switch {
-	case absolute:
-	case c.session == nil:
-		return nil, true
-	default: // origin form
-		t = target{scheme: c.session.Scheme(), authority: string(r.head.Host), path: string(raw)}
-		if r.head.Hosts == 0 { // HTTP/1.0
-			if t.authority = c.session.Host(); strings.IndexByte(t.authority, ':') >= 0 {
-				t.authority = "[" + t.authority + "]"
-			}
-		}
-		if raw[0] != '/' && string(raw) != "*" {
-			t.invalid = errors.New("the request target is not a path")
-		}
-	}
-	if string(r.head.Method) == http.MethodOptions && absolute && t.path == "/" && raw[len(raw)-1] != '/' {
-		t.path = "*" // RFC 9112, 3.2.4
-	}
-	r.target = t
-	ask.Scheme, ask.Authority, ask.Path, ask.Invalid = t.scheme, t.authority, t.withoutQuery(), t.invalid
-	return ask, false
-}
-
 // answerItself answers what is asked of the proxy and no destination. It makes no
 // record.
 func (c *conn) answerItself(r *request) outcome {
 	c.x.Drop()
-	if string(r.head.Target) == "*" && string(r.head.Method) == http.MethodOptions {
+	if string(r.head.Target) == "*" && r.is(http.MethodOptions) {
 		// So other proxies, and this one, learn to name it last (pac/health).
 		status := http.StatusOK
 		if c.cfg.Pipeline.Limits.Overloaded() != "" {
@@ -340,7 +315,11 @@ func (c *conn) answerItself(r *request) outcome {
 func (c *conn) connect(r *request) outcome {
 	x := c.x
 	began := time.Now()
-	upstream, err := x.State.Dialer.Dial(egress.WithVia(c.alive(), via(r)), x.Decision.Dial)
+	var via []string
+	if v := r.head.Fields.Get("via"); v != "" {
+		via = []string{v}
+	}
+	upstream, err := x.State.Dialer.Dial(egress.WithVia(c.alive(), via), x.Decision.Dial)
 	x.Record.Connect = time.Since(began)
 	if err != nil {
 		return c.fail(r, err)
@@ -354,14 +333,6 @@ func (c *conn) connect(r *request) outcome {
 	}
 	c.handOn(upstream)
 	return gone
-}
-
-// via are the values of Via.
-func via(r *request) []string {
-	if v := r.head.Fields.Get("via"); v != "" {
-		return []string{v}
-	}
-	return nil
 }
 
 var established = []byte("HTTP/1.1 200 Connection established\r\n\r\n")

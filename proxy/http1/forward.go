@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"espalier/proxy/egress"
@@ -12,21 +13,21 @@ import (
 	"espalier/proxy/head"
 	"espalier/proxy/tunnel"
 	"espalier/proxy/upstream"
-	"espalier/proxy/wire"
 )
 
 // forward passes a request on, and its answer back.
 func (c *conn) forward(r *request) outcome {
-	x := c.x
-	to := egress.Endpoint{Target: x.Target, Dial: x.Decision.Dial, Secure: r.target.scheme == "https"}
-	r.up = upstream.Request{Exchange: x, Head: &r.head, Authority: r.target.authority, Path: r.target.path, Inside: c.session != nil}
+	to := egress.Endpoint{Target: c.x.Target, Dial: c.x.Decision.Dial, Secure: r.ask.Scheme == "https"}
+	r.up = upstream.Request{Exchange: c.x, Head: &r.head, Authority: r.ask.Authority, Path: r.ask.Path, Inside: c.session != nil}
 	for {
 		o, err := c.connectOrigin(to, r)
 		if err != nil {
 			return c.fail(r, err)
 		}
-		again, end := c.ask(r, o)
-		c.letGo()
+		again, end := c.exchange(r, o)
+		c.mu.Lock()
+		c.origin = nil
+		c.mu.Unlock()
 		if !again {
 			return end
 		}
@@ -36,8 +37,8 @@ func (c *conn) forward(r *request) outcome {
 // connectOrigin returns a connection for r: the one that the client has signed in to,
 // or any.
 func (c *conn) connectOrigin(to egress.Endpoint, r *request) (*egress.Origin, error) {
-	o, route := c.own, c.x.State.Route()
-	if c.own = nil; o != nil && (c.owner != c.x.Record.User || !o.Reuse(to, route)) {
+	o := c.own
+	if c.own = nil; o != nil && (c.owner != c.x.Record.User || !o.Reuse(to, c.x.State.Route())) {
 		o.Close()
 		o = nil
 	}
@@ -58,103 +59,94 @@ func (c *conn) connectOrigin(to egress.Endpoint, r *request) (*egress.Origin, er
 	return o, nil
 }
 
-func (c *conn) letGo() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.origin = nil
-}
-
-// ask sends the request on o and relays the answer. again is set if it may be sent
+// exchange sends the request on o and relays the answer. again is set if it may be sent
 // once more, on another connection.
-func (c *conn) ask(r *request, o *egress.Origin) (again bool, end outcome) {
-	x, times := c.x, c.cfg.Times
+func (c *conn) exchange(r *request, o *egress.Origin) (again bool, end outcome) {
+	up := &c.reader
+	*up = reader{}
 	rest := c.writeRequest(r, o)
-	if err := o.Send(c.out, times.Stall); err != nil && (r.head.Length == 0 || stalled(err)) { // else the answer may say why
-		return c.unanswered(r, o, nil, err)
+	if err := o.Send(c.out, c.cfg.Times.Stall); err != nil && (r.head.Length == 0 || isTimeout(err)) { // else the answer may say why
+		return c.unanswered(r, o, err)
 	}
-	up := c.read(o, rest)
-	answer, err := r.up.ReadAnswer(o, func() error { return c.more(o, up) }, func(a head.Response) error {
+	up.begin(c, o, rest)
+	answer, err := r.up.ReadAnswer(o, func() error { return c.more(o) }, func(a head.Response) error {
 		defer up.movedNow()
 		return c.passInterim(r, a)
 	})
-	if err != nil {
-		return c.unanswered(r, o, up, err)
-	}
-	if answer.Status == http.StatusSwitchingProtocols {
-		return false, c.switchTo(o, up, answer)
-	}
-	status, keepOrigin := answer.Status, r.up.Persists(answer)
-	keep, err := c.relay(r, o, up, answer)
-	up.stop()
 	switch {
-	case err != nil && c.alive().Err() != nil:
-		x.Fail(tunnel.ErrShutdown)
-	case err != nil && !up.left.Load() && isUpload(up.err):
-		x.Fail(up.err)
-	case err != nil && (up.left.Load() || !sentBy(err)):
-		x.Fail(clientError(err))
 	case err != nil:
-		x.Fail(fmt.Errorf("read the answer's body: %w", err))
+		return c.unanswered(r, o, err)
+	case answer.Status == http.StatusSwitchingProtocols:
+		return false, c.switchTo(o, answer)
 	}
-	x.Finish(status)
-	if err != nil {
-		o.Interrupt()
-		o.Close()
-		return false, cutting
-	}
-	c.owner = x.Record.User
-	c.own = r.up.Release(c.cfg.Pipeline, c.cfg.Origins, o, keepOrigin && up.sent.Load())
-	switch {
-	case keep && up.drained.Load():
-		return false, staying
-	case up.drained.Load():
-		return false, closing
-	}
-	return false, lingering
+	return false, c.relay(r, o, answer)
 }
 
-// clientError is what a record says of an error on the client's side.
+// relay passes the answer on, and finishes the request.
+func (c *conn) relay(r *request, o *egress.Origin, a head.Response) outcome {
+	x, up := c.x, &c.reader
+	status, keepOrigin := a.Status, r.up.Persists(a)
+	keep, err := c.passAnswer(r, o, a)
+	up.stop()
+	if err != nil {
+		switch {
+		case c.alive().Err() != nil:
+			x.Fail(tunnel.ErrShutdown)
+		case !up.hasLeft() && isUpload(up.err):
+			x.Fail(up.err)
+		case up.hasLeft() || !fromSource(err):
+			x.Fail(clientError(err))
+		default:
+			x.Fail(fmt.Errorf("read the answer's body: %w", err))
+		}
+		x.Finish(status)
+		o.Interrupt()
+		o.Close()
+		return cutting
+	}
+	x.Finish(status)
+	c.owner = x.Record.User
+	c.own = r.up.Release(c.cfg.Pipeline, c.cfg.Origins, o, keepOrigin && up.upload.Load() == sent)
+	switch {
+	case !up.hasDrained():
+		return lingering
+	case keep:
+		return staying
+	}
+	return closing
+}
+
+var errWrite = errors.New("write to client")
+
+// clientError is what a record says of an error of writing to the client.
 func clientError(err error) error {
-	if stalled(err) {
-		return fmt.Errorf("write to client: %w", err)
+	if isTimeout(err) {
+		return fmt.Errorf("%w: %w", errWrite, err)
 	}
 	return exchange.ErrClientClosed
 }
 
-// stalled reports whether err says that a peer takes nothing.
-func stalled(err error) bool { return isTimeout(err) || errors.Is(err, wire.ErrStalled) }
-
-// unanswered is for a request to which there is no answer. up is nil if it was not
-// sent.
-func (c *conn) unanswered(r *request, o *egress.Origin, up *reader, err error) (again bool, end outcome) {
-	x := c.x
+// unanswered is for a request to which o gave no answer, but err.
+func (c *conn) unanswered(r *request, o *egress.Origin, err error) (again bool, end outcome) {
 	o.Interrupt()
 	o.Close()
-	if up != nil {
-		up.stop()
-		if r.broken = !up.drained.Load(); !r.broken {
-			r.read = r.head.Length
-		}
-		if isUpload(up.err) || stalled(up.err) {
-			err = up.err // whatever the origin made of it
-		}
+	up := &c.reader
+	up.stop()
+	switch up.upload.Load() {
+	case sending:
+		r.broken = true
+	case drained, sent:
+		r.read = r.head.Length
+	}
+	if isUpload(up.err) || isTimeout(up.err) {
+		err = up.err // whatever the origin made of it
 	}
 	switch {
 	case c.alive().Err() != nil: // that has ended everything
-	case up != nil && up.left.Load():
-		x.Fail(exchange.ErrClientClosed)
-		x.Finish(0)
-		return false, closing
-	case isTimeout(err) && up != nil && up.halfClosed.Load():
-		x.Fail(exchange.ErrClientClosed)
-		x.Finish(0)
-		return false, closing
-	case isTimeout(err) && up != nil && up.err == nil:
-		err = &upstream.SlowReply{Err: err}
-	case isInterim(err):
-		x.Fail(clientError(err))
-		x.Finish(0)
-		return false, cutting
+	case up.hasLeft(), errors.Is(err, exchange.ErrClientClosed):
+		return false, c.abandon(exchange.ErrClientClosed, closing)
+	case errors.Is(err, errWrite):
+		return false, c.abandon(err, cutting)
 	default:
 		if again, err = r.up.Again(o, err); again {
 			return true, staying
@@ -163,29 +155,26 @@ func (c *conn) unanswered(r *request, o *egress.Origin, up *reader, err error) (
 	return false, c.fail(r, err)
 }
 
-// An interimError is one of passing an interim answer on to the client.
-type interimError struct{ error }
-
-func (e *interimError) Unwrap() error { return e.error }
-
-func isInterim(err error) bool {
-	_, ok := errors.AsType[*interimError](err)
-	return ok
-}
-
 // more reads more of an answer's head. The time for it begins anew while the request's body
 // moves.
-func (c *conn) more(o *egress.Origin, up *reader) error {
+func (c *conn) more(o *egress.Origin) error {
+	up, times := &c.reader, &c.cfg.Times
+	if !up.running {
+		if err := o.More(min(times.Watch, times.Reply)); !isTimeout(err) {
+			return err
+		}
+		up.start()
+	}
 	for {
-		limit := c.cfg.Times.Reply
-		if up.halfClosed.Load() {
-			limit = c.cfg.Times.HalfClosed
+		limit, late := times.Reply, error(&upstream.SlowReply{Err: os.ErrDeadlineExceeded})
+		if up.client.Load() == halfClosed {
+			limit, late = times.HalfClosed, exchange.ErrClientClosed
 		}
-		left := limit - time.Since(time.Unix(0, up.moved.Load()))
-		if left <= 0 {
-			return os.ErrDeadlineExceeded
+		rest := limit - time.Since(time.Unix(0, up.moved.Load()))
+		if rest <= 0 {
+			return late
 		}
-		if err := o.More(left); !isTimeout(err) {
+		if err := o.More(rest); !isTimeout(err) {
 			return err
 		}
 	}
@@ -198,40 +187,33 @@ func (c *conn) passInterim(r *request, a head.Response) error {
 	}
 	c.writeAnswer(a, "", false)
 	if err := c.Send(c.out, c.cfg.Times.Stall); err != nil {
-		return &interimError{err}
+		return clientError(err)
 	}
 	return nil
 }
 
-// relay passes the answer on. keep is set if the client's connection may stay.
-func (c *conn) relay(r *request, o *egress.Origin, up *reader, a head.Response) (keep bool, err error) {
-	b := &body{
-		dst: c.Conn, src: o.Conn, length: a.Length, count: c.x.AddDown,
-		take: c.cfg.Times.Stall, send: c.cfg.Times.Stall,
-	}
+// passAnswer passes the answer on. keep is set if the client's connection may stay.
+func (c *conn) passAnswer(r *request, o *egress.Origin, a head.Response) (keep bool, err error) {
+	b := &c.body
+	*b = body{reader: &c.reader, dst: c.Conn, src: o.Conn, length: a.Length}
 	if !a.HasBody(r.head.Method) {
 		b.length = 0
 	}
 	b.unchunk = b.length == head.Chunked && r.head.Minor == 0
-	keep = !r.head.Close && b.length != head.UntilClose && !b.unchunk && up.drained.Load() && !c.cfg.Conns.Draining()
-	connection := ""
-	if !keep {
-		connection = "close"
-	} else if r.head.Minor == 0 {
-		connection = "keep-alive"
-	}
-	c.writeAnswer(a, connection, b.unchunk)
+	keep = !r.head.Close && b.length != head.UntilClose && !b.unchunk && c.reader.hasDrained() && !c.cfg.Conns.Draining()
+	c.writeAnswer(a, r.connectionOption(keep), b.unchunk)
 	o.Use(a.Len)
+	c.out = slices.Grow(c.out, len(o.Unread())) // which goes out with it
 	return keep, b.pass(c.out)
 }
 
 // switchTo relays a WebSocket, as a tunnel.
-func (c *conn) switchTo(o *egress.Origin, up *reader, a head.Response) outcome {
-	up.stop()
+func (c *conn) switchTo(o *egress.Origin, a head.Response) outcome {
+	c.reader.stop()
 	c.writeAnswer(a, "", false)
 	o.Use(a.Len)
 	early := o.Unread()
-	if err := c.Send(append(c.out, early...), c.cfg.Times.Stall); err != nil || up.left.Load() {
+	if err := c.Send(append(c.out, early...), c.cfg.Times.Stall); err != nil || c.reader.hasLeft() {
 		o.Close()
 		c.x.Fail(exchange.ErrClientClosed)
 		c.x.Finish(http.StatusSwitchingProtocols)
@@ -246,17 +228,16 @@ func (c *conn) switchTo(o *egress.Origin, up *reader, a head.Response) outcome {
 // for those that concern this connection, and behind them what has come of the body. It
 // returns the length of what is left of the body.
 func (c *conn) writeRequest(r *request, o *egress.Origin) (rest int64) {
-	b := r.up.AppendHead(c.out[:0], o)
+	c.out = r.up.AppendHead(c.out[:0], o)
 	rest = r.head.Length
 	if u := c.Unread(); rest > 0 && len(u) > 0 {
 		u = u[:min(rest, int64(len(u)))]
-		b = append(b, u...)
+		c.out = append(c.out, u...)
 		rest -= int64(len(u))
 		r.read += int64(len(u))
 		c.x.AddUp(int64(len(u)))
 		c.Use(len(u))
 	}
-	c.out = b
 	return rest
 }
 

@@ -16,57 +16,66 @@ import (
 
 // A reader reads the client while its request is answered: the rest of the body,
 // which goes to the origin, and after that what shows that the client has left, or
-// the next request. It begins at once if there is a body, else only where an answer
-// takes its time.
+// the next request. It runs from the beginning if there is a body, else only once the
+// origin keeps the client waiting.
 type reader struct {
 	c *conn
 	o *egress.Origin
 
-	body    *body       // nil: the request has none left
-	timer   *time.Timer // that begins it, made by the first request of a connection that needs it
-	waiting bool        // for timer
+	body    body
+	running bool // it was started
 	done    sync.WaitGroup
 
-	moved      atomic.Int64 // when the client last sent something or ended; Unix time, ns
-	halfClosed atomic.Bool  // the client has ended its direction
-	left       atomic.Bool  // the client has gone
-
-	drained atomic.Bool // all of the body was read
-	sent    atomic.Bool // and sent
+	moved   atomic.Int64 // when the client last sent something or ended; Unix time, ns
+	upload  atomic.Int32 // the state of the body
+	client  atomic.Int32 // the state of the client
 	stopped atomic.Bool
 
 	err error // of the body; to be read after stop
 }
 
+// The states of a request's body. It goes through them in turn, unless it fails.
+const (
+	unsent  int32 = iota // what has not come with the head is still to be read
+	sending              // the reader reads it
+	drained              // it was read
+	sent                 // and sent
+)
+
+// The states of a client: present becomes one of the others at most.
+const (
+	present    int32 = iota
+	halfClosed       // it has ended its direction
+	left             // it has gone
+)
+
+func (r *reader) hasLeft() bool    { return r.client.Load() == left }
+func (r *reader) hasDrained() bool { return r.upload.Load() >= drained }
+
 func (r *reader) movedNow() { r.moved.Store(time.Now().UnixNano()) }
 
-// read starts the connection's reader. rest is the length of what is left of the body.
-func (c *conn) read(o *egress.Origin, rest int64) *reader {
-	r := &c.reader
-	*r = reader{c: c, o: o, timer: r.timer}
+// begin is called when the request was sent to o, but for the last rest bytes of its body.
+func (r *reader) begin(c *conn, o *egress.Origin, rest int64) {
+	r.c, r.o = c, o
 	r.movedNow()
-	r.done.Add(1)
 	if rest == 0 {
-		r.drained.Store(true)
-		r.sent.Store(true)
-		r.waiting = true
-		if r.timer == nil {
-			r.timer = time.AfterFunc(c.cfg.Times.Watch, r.run)
-		} else {
-			r.timer.Reset(c.cfg.Times.Watch)
-		}
-		return r
+		r.upload.Store(sent)
+		return
 	}
-	r.body = &body{dst: o.Conn, src: c.Conn, length: rest, take: c.cfg.Times.Stall, send: c.cfg.Times.Stall, count: func(n int64) {
-		c.x.AddUp(n)
-		r.movedNow()
-	}, drained: func() { r.drained.Store(true) }}
-	go r.run()
-	return r
+	r.upload.Store(sending)
+	r.body = body{reader: r, up: true, dst: o.Conn, src: c.Conn, length: rest}
+	r.start()
+}
+
+// start has the client read, unless it is.
+func (r *reader) start() {
+	if !r.running {
+		r.running = true
+		r.done.Go(r.run)
+	}
 }
 
 func (r *reader) run() {
-	defer r.done.Done()
 	defer func() {
 		if fault := recover(); fault != nil {
 			r.c.cfg.Pipeline.Panicked(nil, fault)
@@ -74,12 +83,12 @@ func (r *reader) run() {
 			r.o.Interrupt()
 		}
 	}()
-	if r.body != nil {
+	if r.upload.Load() != sent {
 		if err := r.body.pass(nil); err != nil {
 			r.failed(err)
 			return
 		}
-		r.sent.Store(true)
+		r.upload.Store(sent)
 	}
 	r.c.WaitLong()
 	if len(r.c.Unread()) > 0 {
@@ -89,10 +98,10 @@ func (r *reader) run() {
 	case err == nil, isTimeout(err): // the next request, or stop
 	case err == io.EOF:
 		r.movedNow()
-		r.halfClosed.Store(true)
+		r.client.Store(halfClosed)
 		_ = r.o.SetReadDeadline(time.Now().Add(r.c.cfg.Times.HalfClosed))
 	default:
-		r.left.Store(true)
+		r.client.Store(left)
 		r.o.Interrupt()
 	}
 }
@@ -102,15 +111,17 @@ func (r *reader) failed(err error) {
 	if r.stopped.Load() && !errors.Is(err, head.ErrChunks) {
 		return // which made it fail
 	}
-	if !sentBy(err) {
+	if !fromSource(err) {
 		r.err = fmt.Errorf("send the request body: %w", err)
-		if stalled(err) { // else its answer may say why
+		if isTimeout(err) { // else its answer may say why
 			r.o.Interrupt()
 		}
 		return
 	}
 	r.err = &upstream.UploadError{Err: err}
-	r.left.Store(errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ETIMEDOUT))
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ETIMEDOUT) {
+		r.client.Store(left)
+	}
 	r.o.Interrupt()
 }
 
@@ -122,19 +133,17 @@ func isUpload(err error) bool {
 // stop ends the reader. Nothing reads the client then. If the body has not passed, the
 // connection to the origin is of no more use.
 func (r *reader) stop() {
-	if r.waiting && r.timer.Stop() {
-		r.done.Done()
+	if !r.running {
 		return
 	}
 	r.stopped.Store(true)
 	r.c.Halt()
-	if r.body != nil && !r.sent.Load() {
-		if r.drained.Load() { // and its last bytes are being sent
-			interrupt := time.AfterFunc(upstream.LastBytes, r.o.Interrupt)
-			defer interrupt.Stop()
-		} else {
-			r.o.Interrupt()
-		}
+	switch r.upload.Load() {
+	case sending:
+		r.o.Interrupt()
+	case drained: // its last bytes are being sent
+		interrupt := time.AfterFunc(upstream.LastBytes, r.o.Interrupt)
+		defer interrupt.Stop()
 	}
 	r.done.Wait()
 	r.c.Resume()

@@ -20,12 +20,19 @@ func (c *conn) fail(r *request, err error) outcome {
 	return c.refuse(r, err)
 }
 
+// abandon finishes a request whose client does not get an answer.
+func (c *conn) abandon(err error, end outcome) outcome {
+	c.x.Fail(err)
+	c.x.Finish(0)
+	return end
+}
+
 // refuse tells the client that its request is refused, and finishes it.
 func (c *conn) refuse(r *request, err error) outcome {
 	refused, h, body := c.x.Refuse(err)
 	// What follows a refused CONNECT is meant for another, and what is left of a body is
 	// no request. A limit wants room.
-	keep := r.err == nil && !r.broken && c.mayDiscard(r) && string(r.head.Method) != http.MethodConnect && !refused.IsLimit() &&
+	keep := r.err == nil && !r.broken && c.mayDiscard(r) && !r.is(http.MethodConnect) && !refused.IsLimit() &&
 		refused.Status != http.StatusMisdirectedRequest && c.x.Record.Rule != exchange.RuleTarget && !(c.session != nil && c.session.Page)
 	c.x.Finish(refused.Status) // its place is free when the client knows
 	end := c.send(r, refused.Status, h, body, keep)
@@ -71,16 +78,14 @@ func (c *conn) empty(r *request, status int) outcome {
 func (c *conn) send(r *request, status int, h http.Header, body string, keep bool) outcome {
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	keep = keep && !r.head.Close && !c.cfg.Conns.Draining()
-	if !keep {
-		h.Set("Connection", "close")
-	} else if r.head.Minor == 0 {
-		h.Set("Connection", "keep-alive")
+	if option := r.connectionOption(keep); option != "" {
+		h.Set("Connection", option)
 	}
 	var b bytes.Buffer
 	b.WriteString("HTTP/1.1 " + strconv.Itoa(status) + " " + http.StatusText(status) + "\r\n")
 	_ = h.Write(&b) // a bytes.Buffer takes everything
 	b.WriteString("\r\n")
-	if string(r.head.Method) != http.MethodHead {
+	if !r.is(http.MethodHead) {
 		b.WriteString(body)
 	}
 	switch err := c.Send(b.Bytes(), c.cfg.Times.Stall); {
@@ -88,34 +93,34 @@ func (c *conn) send(r *request, status int, h http.Header, body string, keep boo
 		return closing // a client that has left needs no answer
 	case keep:
 		return staying
-	case r.head.Length == 0 && string(r.head.Method) != http.MethodConnect && r.err == nil:
+	case r.head.Length == 0 && !r.is(http.MethodConnect) && r.err == nil:
 		return closing // nothing more of it comes
 	}
 	return lingering
 }
 
+// connectionOption is what Connection says to the client; "": the field is left out.
+func (r *request) connectionOption(keep bool) string {
+	switch {
+	case !keep:
+		return "close"
+	case r.head.Minor == 0:
+		return "keep-alive"
+	}
+	return ""
+}
+
 // malformed refuses a request that is not valid HTTP. There is a record of it unless
 // it is noise on a new connection.
 func (c *conn) malformed(r *request) outcome {
-	x := c.x
-	ask := &exchange.Request{Authority: string(r.head.Host), Header: r.head.Fields, Session: c.session}
-	switch t, absolute := parseTarget(r.head.Target); {
-	case string(r.head.Method) == http.MethodConnect:
-		ask.Authority = string(r.head.Target)
-	case absolute:
-		ask.Authority = t.authority
-	}
-	if ses := c.session; ses != nil {
-		ses.Accepted()
-	}
 	status := http.StatusBadRequest
 	if e, ok := errors.AsType[*head.Error](r.err); ok {
 		status = e.Status
 	}
-	refused := x.Malformed(ask, status, r.err)
+	refused := c.x.Malformed(&r.ask, status, r.err)
 	if r.noise {
-		_, h, body := x.Refuse(refused)
-		x.Drop()
+		_, h, body := c.x.Refuse(refused)
+		c.x.Drop()
 		return c.send(r, refused.Status, h, body, false)
 	}
 	return c.refuse(r, refused)

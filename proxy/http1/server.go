@@ -97,6 +97,7 @@ const askGrace = 5 * time.Second
 
 // enter notes a connection. It reports false, and closes it, if that would end anyway.
 func (s *Server) enter(c *conn) bool {
+	c.place.Conn = c.Conn.Conn
 	late := c.session == nil && len(c.Unread()) == 0 && s.cfg.Conns.Stage() >= conns.Closing
 	if !late && s.cfg.Conns.Enter(c) {
 		return true

@@ -42,9 +42,7 @@ func (k *conn) begin(r *http2.Request) (*exchange.Exchange, *exchange.Request) {
 	x := k.cfg.Pipeline.Begin(k.client, r.Method, h.Get("user-agent"))
 	ask := &exchange.Request{Header: h, Session: k.session, Authority: r.Authority}
 	if r.Method != http.MethodConnect {
-		ask.Scheme = r.Scheme
-		ask.Path, _, _ = strings.Cut(r.Path, "?")
-		ask.Path, _, _ = strings.Cut(ask.Path, "#")
+		ask.Scheme, ask.Path = r.Scheme, r.Path
 	} else if n := h.Get("content-length"); n != "" && n != "0" {
 		ask.Invalid = errors.New("a CONNECT has a body")
 	}

@@ -72,9 +72,15 @@ func (s *Server) serve(c net.Conn, k *conn) {
 		Panicked:  func(_ *http2.Request, fault any) { s.cfg.Pipeline.Panicked(nil, fault) },
 	}
 	if k.session == nil { // a session is counted as a tunnel
-		guest := &guest{c, k}
-		cfg.Idle = guest.idle
-		defer s.cfg.Room.Leave(guest)
+		place := &waiting.Place{Conn: guest{k}}
+		cfg.Idle = func(idle bool) {
+			if idle {
+				s.cfg.Room.Enter(place)
+			} else {
+				s.cfg.Room.Leave(place)
+			}
+		}
+		defer s.cfg.Room.Leave(place)
 	}
 	k.Conn = http2.New(c, cfg, k.answer)
 	if !s.cfg.Conns.Enter(k) {
@@ -88,22 +94,11 @@ func (s *Server) serve(c net.Conn, k *conn) {
 }
 
 // A guest is a connection in the Room.
-type guest struct {
-	net.Conn
-	k *conn
-}
+type guest struct{ *conn }
 
-func (g *guest) idle(idle bool) {
-	if idle {
-		g.k.cfg.Room.Enter(g)
-	} else {
-		g.k.cfg.Room.Leave(g)
-	}
-}
-
-// Close implements net.Conn. It does not block.
-func (g *guest) Close() error {
-	go g.k.Conn.Close()
+// Close implements io.Closer. It does not block.
+func (g guest) Close() error {
+	go g.Conn.Close()
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"espalier/proxy/egress"
 	"espalier/proxy/head"
+	"espalier/proxy/wire"
 )
 
 // A Body is the body of an answer, without its framing.
@@ -107,10 +108,20 @@ func (b *Body) readChunked(p []byte) (n int, err error) {
 
 // readTrailer reads what is behind the last chunk, and returns io.EOF.
 func (b *Body) readTrailer() error {
+	if err := ReadTrailer(b.o.Conn, b.stall, func(f head.Field) { b.Trailer.Add(string(f.Name), string(f.Value)) }); err != nil {
+		return err
+	}
+	b.length = 0
+	return io.EOF
+}
+
+// ReadTrailer reads the trailer section of a chunked body from c, which may pause for
+// stall, and calls each for the fields that may be passed on.
+func ReadTrailer(c *wire.Conn, stall time.Duration, each func(head.Field)) error {
 	for {
-		fields, n, err := head.ParseTrailers(b.o.Unread())
+		fields, n, err := head.ParseTrailers(c.Unread())
 		if err == head.ErrIncomplete {
-			if err := b.o.More(b.stall); err != nil {
+			if err := c.More(stall); err != nil {
 				return unexpected(err)
 			}
 			continue
@@ -120,12 +131,11 @@ func (b *Body) readTrailer() error {
 		}
 		for f, rest, ok := fields.Next(); ok; f, rest, ok = rest.Next() {
 			if InTrailer(f) {
-				b.Trailer.Add(string(f.Name), string(f.Value))
+				each(f)
 			}
 		}
-		b.o.Use(n)
-		b.length = 0
-		return io.EOF
+		c.Use(n)
+		return nil
 	}
 }
 

@@ -58,9 +58,11 @@ func expectEnd(t *testing.T, c net.Conn) {
 func TestRoom(t *testing.T) {
 	turned := 0
 	room := NewRoom(2, func() { turned++ })
-	var ours, theirs [4]net.Conn
+	var ours [4]*Place
+	var theirs [4]net.Conn
 	for i := range ours {
-		ours[i], theirs[i] = net.Pipe()
+		ours[i] = &Place{}
+		ours[i].Conn, theirs[i] = net.Pipe()
 		_ = theirs[i].SetDeadline(time.Now().Add(limit))
 	}
 	room.Enter(ours[0])

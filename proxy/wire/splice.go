@@ -16,7 +16,7 @@ var ErrStalled error = stallError{}
 type stallError struct{}
 
 func (stallError) Error() string { return "nothing moved in time" }
-func (stallError) Timeout() bool { return true }
+func (stallError) Unwrap() error { return os.ErrDeadlineExceeded }
 
 // CanSplice reports whether bytes can go from src to c in the kernel: both are TCP
 // without TLS, and nothing of src is unread.
