@@ -10,10 +10,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"espalier/policy"
+	"espalier/policy/cache"
 	"espalier/policy/catalog"
 	"espalier/policy/hostclass"
 )
@@ -32,8 +32,7 @@ type PAC struct {
 	paths    map[[sha256.Size]byte]string // digest of a path: site
 	general  [sha256.Size]byte            // digest of the path where the client's address decides
 
-	mu    sync.RWMutex
-	cache map[string]*Script
+	scripts *cache.Cache[string, Script] // by site and proxies
 }
 
 // maxScripts bounds the scripts kept in memory: whoever can reach a machine by
@@ -86,7 +85,7 @@ func Compile(cfg Config, pol *policy.Policy) (*PAC, error) {
 		spread:   cfg.Spread,
 		paths:    map[[sha256.Size]byte]string{},
 		modified: time.Now(),
-		cache:    map[string]*Script{},
+		scripts:  cache.New[string, Script](maxScripts, nil, nil),
 	}
 	all := maps.Clone(cfg.Sites)
 	if all == nil {
@@ -372,10 +371,7 @@ func (p *PAC) Script(site string, proxies []string) (*Script, error) {
 		return nil, ErrNoProxy
 	}
 	key := site + " " + strings.Join(proxies, " ")
-	p.mu.RLock()
-	script := p.cache[key]
-	p.mu.RUnlock()
-	if script != nil {
+	if script := p.scripts.Get(key); script != nil {
 		return script, nil
 	}
 	for _, proxy := range proxies {
@@ -385,15 +381,7 @@ func (p *PAC) Script(site string, proxies []string) (*Script, error) {
 			return nil, fmt.Errorf("proxy address %q is not normal; write %q", proxy, normal)
 		}
 	}
-	script = s.script(proxies)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for old := range p.cache {
-		if len(p.cache) < maxScripts {
-			break
-		}
-		delete(p.cache, old) // any: the order of a map is random
-	}
-	p.cache[key] = script
+	script := s.script(proxies)
+	p.scripts.Set(key, script)
 	return script, nil
 }

@@ -358,7 +358,7 @@ func TestScriptsInMemoryAreBounded(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := len(p.cache); n > maxScripts {
+	if n := p.scripts.Len(); n > maxScripts {
 		t.Errorf("%d scripts are kept, want %d at most", n, maxScripts)
 	}
 	if a, b := script(t, p, "", "127.0.0.1:1"), script(t, p, "", "127.0.0.1:1"); a != b {

@@ -240,7 +240,7 @@ func (a *Auth) signIn(ctx context.Context, from netip.Addr, name, password strin
 	}
 	// Devices present the same credentials on many connections at once. What is
 	// found serves all of them, so it does not end with any of them.
-	done := a.flight.DoChan(from.String()+string(c.digest[:]), func() (any, error) { return c.run() })
+	done := a.flight.DoChan(from.String()+string(c.digest), func() (any, error) { return c.run() })
 	select {
 	case r := <-done:
 		u, _ := r.Val.(User)

@@ -4,10 +4,11 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/text/unicode/norm"
+
+	"espalier/policy/cache"
 )
 
 // A limit says how soon failures of one kind are slowed down: free ones cost
@@ -34,13 +35,12 @@ const maxDamped = 20_000
 // the name only: whoever may sign in could otherwise clear the address between
 // guesses. It is safe for concurrent use.
 type damper struct {
-	now func() time.Time
-
-	mu        sync.Mutex
-	addresses map[netip.Addr]*strikes
-	names     map[string]*strikes
+	now       func() time.Time
+	addresses *cache.Cache[string, strikes]
+	names     *cache.Cache[string, strikes]
 }
 
+// strikes are the failures of an address or a name; not modified.
 type strikes struct {
 	n     float64
 	at    time.Time // n is as of then
@@ -48,8 +48,15 @@ type strikes struct {
 }
 
 func newDamper() *damper {
-	return &damper{now: time.Now, addresses: map[netip.Addr]*strikes{}, names: map[string]*strikes{}}
+	d := &damper{now: time.Now}
+	now := func() time.Time { return d.now() }
+	d.addresses = cache.New[string](maxDamped, ofAddress.forgiven, now)
+	d.names = cache.New[string](maxDamped, ofName.forgiven, now)
+	return d
 }
+
+// forgiven is how long it takes until nothing is left of s.
+func (l limit) forgiven(s *strikes) time.Duration { return time.Duration(s.n * float64(l.leak)) }
 
 // A DampedError says that too many sign-ins have failed, so that this one was
 // not tried.
@@ -68,13 +75,11 @@ func (e *DampedError) Error() string {
 
 // allow returns a *DampedError where nothing may be tried yet.
 func (d *damper) allow(from netip.Addr, name string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	now := d.now()
-	if s := d.names[foldName(name)]; s != nil && s.until.After(now) {
+	if s := d.names.Get(foldName(name)); s != nil && s.until.After(now) {
 		return &DampedError{ByName: true, Wait: s.until.Sub(now)}
 	}
-	if s := d.addresses[foldAddress(from)]; s != nil && s.until.After(now) {
+	if s := d.addresses.Get(foldAddress(from)); s != nil && s.until.After(now) {
 		return &DampedError{Wait: s.until.Sub(now)}
 	}
 	return nil
@@ -82,8 +87,6 @@ func (d *damper) allow(from netip.Addr, name string) error {
 
 // failed counts a failure, once for a name that is given twice.
 func (d *damper) failed(from netip.Addr, names ...string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	now := d.now()
 	strike(d.addresses, foldAddress(from), ofAddress, now)
 	counted := ""
@@ -97,47 +100,23 @@ func (d *damper) failed(from netip.Addr, names ...string) {
 
 // succeeded forgives what happened by a name.
 func (d *damper) succeeded(names ...string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	for _, name := range names {
-		delete(d.names, foldName(name))
+		d.names.Delete(foldName(name))
 	}
 }
 
-func strike[K comparable](all map[K]*strikes, key K, l limit, now time.Time) {
-	s := all[key]
-	if s == nil {
-		if len(all) >= maxDamped {
-			makeRoom(all, l, now)
+func strike(all *cache.Cache[string, strikes], key string, l limit, now time.Time) {
+	all.Update(key, func(before *strikes) *strikes {
+		s := &strikes{n: 1, at: now}
+		if before != nil {
+			s.n += max(0, before.n-now.Sub(before.at).Seconds()/l.leak.Seconds())
+			s.until = before.until
 		}
-		s = &strikes{at: now}
-		all[key] = s
-	}
-	s.n = s.after(l, now) + 1
-	s.at = now
-	if over := s.n - l.free; over > 0 {
-		s.until = now.Add(min(l.longest, time.Second<<min(int(over), 20)))
-	}
-}
-
-// after is what is left of n.
-func (s *strikes) after(l limit, now time.Time) float64 {
-	return max(0, s.n-now.Sub(s.at).Seconds()/l.leak.Seconds())
-}
-
-// makeRoom forgets what is forgiven, and where that is not a tenth, anything.
-func makeRoom[K comparable](all map[K]*strikes, l limit, now time.Time) {
-	for key, s := range all {
-		if s.after(l, now) == 0 {
-			delete(all, key)
+		if over := s.n - l.free; over > 0 {
+			s.until = now.Add(min(l.longest, time.Second<<min(int(over), 20)))
 		}
-	}
-	for key := range all {
-		if len(all) <= maxDamped*9/10 {
-			return
-		}
-		delete(all, key)
-	}
+		return s
+	})
 }
 
 // foldName makes one of the names that a directory may take for the same.
@@ -146,12 +125,12 @@ func foldName(name string) string {
 }
 
 // foldAddress makes one of the IPv6 addresses that a device can give itself.
-func foldAddress(a netip.Addr) netip.Addr {
+func foldAddress(a netip.Addr) string {
 	a = a.Unmap().WithZone("")
 	if a.Is6() {
 		if p, err := a.Prefix(64); err == nil {
-			return p.Addr()
+			a = p.Addr()
 		}
 	}
-	return a
+	return a.String()
 }

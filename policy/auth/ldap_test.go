@@ -148,7 +148,7 @@ func TestDirectoryUnavailable(t *testing.T) {
 			if err != nil && strings.Contains(err.Error(), "secret") {
 				t.Errorf("%v repeats a password", err)
 			}
-			if len(a.damper.names) > 0 || len(a.memory.bad) > 0 {
+			if a.damper.names.Len() > 0 || a.memory.bad.Len() > 0 {
 				t.Error("a directory's fault counts as the user's")
 			}
 		})
@@ -280,8 +280,8 @@ func TestDirectoryCache(t *testing.T) {
 	if signsIn(t, a, "bob", "bob secret") || !signsIn(t, a, "bob", "new secret") {
 		t.Error("the new password does not count")
 	}
-	if len(a.damper.names) != 0 || len(a.memory.good) != 1 {
-		t.Errorf("what was right counts as a guess, or stays: %v, %v", a.damper.names, a.memory.good)
+	if a.damper.names.Len() != 0 || a.memory.good.Len() != 1 {
+		t.Errorf("what was right counts as a guess, or stays: %d, %d", a.damper.names.Len(), a.memory.good.Len())
 	}
 	// What one directory says is not taken for another's word.
 	cfg.Filter = "(cn=%s)"

@@ -5,8 +5,9 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
-	"sync"
 	"time"
+
+	"espalier/policy/cache"
 )
 
 const (
@@ -23,16 +24,14 @@ const (
 
 // A digest stands for credentials and for what they were checked against. It
 // cannot be told from it what they are.
-type digest [sha256.Size]byte
+type digest string
 
 // memory remembers what checking credentials has shown. It is safe for
 // concurrent use.
 type memory struct {
-	key [32]byte
-	now func() time.Time
-
-	mu        sync.Mutex
-	good, bad map[digest]remembered
+	key       [32]byte
+	now       func() time.Time
+	good, bad *cache.Cache[digest, remembered]
 }
 
 type remembered struct {
@@ -41,7 +40,11 @@ type remembered struct {
 }
 
 func newMemory() *memory {
-	m := &memory{now: time.Now, good: map[digest]remembered{}, bad: map[digest]remembered{}}
+	m := &memory{now: time.Now}
+	keep := func(life time.Duration) *cache.Cache[digest, remembered] {
+		return cache.New[digest](maxRemembered, func(*remembered) time.Duration { return life }, func() time.Time { return m.now() })
+	}
+	m.good, m.bad = keep(rememberGood), keep(rememberBad)
 	rand.Read(m.key[:])
 	return m
 }
@@ -49,50 +52,39 @@ func newMemory() *memory {
 // digest is of several texts; their lengths keep those apart that read the same
 // when they are put together.
 func (m *memory) digest(texts ...string) digest {
-	mac := hmac.New(sha256.New, m.key[:])
+	var b []byte
 	for _, s := range texts {
-		_ = binary.Write(mac, binary.BigEndian, uint64(len(s))) // a hash takes everything
-		mac.Write([]byte(s))
+		b = append(binary.BigEndian.AppendUint64(b, uint64(len(s))), s...)
 	}
-	return digest(mac.Sum(nil))
+	mac := hmac.New(sha256.New, m.key[:])
+	mac.Write(b) // a hash takes everything
+	return digest(mac.Sum(b[:0]))
 }
 
 // confirmed returns whom d was last shown to be, and how long ago.
 func (m *memory) confirmed(d digest) (u User, age time.Duration, ok bool) {
-	r, age, ok := m.get(m.good, d, rememberGood)
-	return r.user, age, ok
+	r := m.good.Get(d)
+	if r == nil {
+		return User{}, 0, false
+	}
+	return r.user, m.now().Sub(r.at), true
 }
 
 // refused returns how long ago d was last shown to be wrong.
 func (m *memory) refused(d digest) (age time.Duration, ok bool) {
-	_, age, ok = m.get(m.bad, d, rememberBad)
-	return age, ok
+	r := m.bad.Get(d)
+	if r == nil {
+		return 0, false
+	}
+	return m.now().Sub(r.at), true
 }
 
-func (m *memory) get(from map[digest]remembered, d digest, keep time.Duration) (remembered, time.Duration, bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	r, ok := from[d]
-	age := m.now().Sub(r.at)
-	if !ok || age >= keep {
-		delete(from, d)
-		return remembered{}, 0, false
-	}
-	return r, age, true
+func (m *memory) confirm(d digest, u User) {
+	m.good.Set(d, &remembered{u, m.now()})
+	m.bad.Delete(d)
 }
 
-func (m *memory) confirm(d digest, u User) { m.put(m.good, m.bad, d, u) }
-func (m *memory) refuse(d digest)          { m.put(m.bad, m.good, d, User{}) }
-
-func (m *memory) put(to, from map[digest]remembered, d digest, u User) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(from, d)
-	if _, ok := to[d]; !ok && len(to) >= maxRemembered {
-		for other := range to { // any: to forget one costs a check
-			delete(to, other)
-			break
-		}
-	}
-	to[d] = remembered{u, m.now()}
+func (m *memory) refuse(d digest) {
+	m.bad.Set(d, &remembered{at: m.now()})
+	m.good.Delete(d)
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,12 +22,10 @@ func (f resolve) lookup(ctx context.Context, name string) ([]netip.Addr, time.Du
 var public = netip.MustParseAddr("198.51.100.1") // to a cache, one address is like another
 
 // testCache is a cache whose clock stands still until it is set.
-func testCache(r resolve) (*cache, *atomic.Int64) {
-	c := newCache(r, time.Minute)
+func testCache(r resolve) (*names, *atomic.Int64) {
 	clock := new(atomic.Int64)
 	start := time.Now()
-	c.now = func() time.Time { return start.Add(time.Duration(clock.Load())) }
-	return c, clock
+	return newNames(r, time.Minute, func() time.Time { return start.Add(time.Duration(clock.Load())) }), clock
 }
 
 func TestCacheTTL(t *testing.T) {
@@ -118,10 +115,10 @@ func TestCacheGiveUp(t *testing.T) {
 }
 
 func TestCacheTimeout(t *testing.T) {
-	c := newCache(resolve(func(ctx context.Context, _ string) ([]netip.Addr, time.Duration, error) {
+	c := newNames(resolve(func(ctx context.Context, _ string) ([]netip.Addr, time.Duration, error) {
 		<-ctx.Done()
 		return nil, 0, ctx.Err()
-	}), time.Millisecond)
+	}), time.Millisecond, nil)
 	if _, err := c.lookup(t.Context(), "x"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
 	}
@@ -141,17 +138,19 @@ func TestCacheIsBounded(t *testing.T) {
 			if _, err := c.lookup(t.Context(), fmt.Sprint(prefix, i)); err != nil {
 				t.Fatal(err)
 			}
-			if len(c.names) > maxNames {
-				t.Fatalf("%d names", len(c.names))
+			if c.known.Len() > maxNames {
+				t.Fatalf("%d names", c.known.Len())
 			}
 		}
 	}
-	fill("long", maxNames/2)
-	fill("short", maxNames/2)
+	fill("long", maxNames/4)
+	fill("short", maxNames)
 	clock.Store(int64(time.Minute))
-	fill("more", 1)
-	if n := len(c.names); n != maxNames/2+1 {
-		t.Errorf("%d names are left, want all but the expired: %d", n, maxNames/2+1)
+	fill("more", maxNames/4) // there is room by what has expired
+	for i := range maxNames / 4 {
+		if c.peek(fmt.Sprint("more", i)) == nil {
+			t.Fatalf("more%d was dropped", i)
+		}
 	}
 	fill("even more", 2*maxNames)
 }
@@ -223,25 +222,11 @@ func TestCachePeek(t *testing.T) {
 
 // A resolver's panic is the error of who waits for it, and of nobody else.
 func TestLookupPanics(t *testing.T) {
-	c := newCache(resolve(func(context.Context, string) ([]netip.Addr, time.Duration, error) { panic("of a test") }), time.Minute)
+	c := newNames(resolve(func(context.Context, string) ([]netip.Addr, time.Duration, error) { panic("of a test") }), time.Minute, nil)
 	for range 2 {
 		_, err := c.lookup(t.Context(), "host.example")
 		if p, ok := errors.AsType[*PanicError](err); !ok || p.Fault != "of a test" || !bytes.Contains(p.Stack, []byte("TestLookupPanics")) {
 			t.Errorf("error %v", err)
 		}
-	}
-}
-
-// What is remembered expires by the monotonic clock, whatever the other is set
-// to.
-func TestLookupsExpireByTheMonotonicClock(t *testing.T) {
-	c := newCache(resolve(func(context.Context, string) ([]netip.Addr, time.Duration, error) {
-		return []netip.Addr{netip.MustParseAddr("192.0.2.1")}, time.Hour, nil
-	}), time.Minute)
-	if _, err := c.lookup(t.Context(), "host.example"); err != nil {
-		t.Fatal(err)
-	}
-	if at := c.names["host.example"].expires.String(); !strings.Contains(at, "m=") {
-		t.Errorf("expires at %s", at)
 	}
 }

@@ -49,7 +49,7 @@ type Dialer struct {
 	guard   guard
 	exact   map[string][]netip.Addr // egress.hosts
 	below   map[string][]netip.Addr // egress.hosts, "*.x" by x
-	cache   *cache
+	names   *names
 	answers *Reachability
 	wake    chan struct{} // Watch
 	timeout time.Duration
@@ -71,7 +71,7 @@ func New(cfg Config, self Self) (*Dialer, error) {
 	d := &Dialer{
 		exact:   map[string][]netip.Addr{},
 		below:   map[string][]netip.Addr{},
-		answers: &Reachability{},
+		answers: newReachability(nil),
 		wake:    make(chan struct{}, 1),
 		timeout: cfg.ConnectTimeout,
 		v6:      routed6(),
@@ -103,9 +103,9 @@ func New(cfg Config, self Self) (*Dialer, error) {
 		for i, s := range cfg.DNS {
 			servers[i], _ = ParseServer(s)
 		}
-		r = &dnsResolver{servers: servers, timeout: questionTimeout(cfg.ConnectTimeout, len(servers)), v6: d.v6}
+		r = &dnsResolver{answers: newReachability(nil), servers: servers, timeout: questionTimeout(cfg.ConnectTimeout, len(servers)), v6: d.v6}
 	}
-	d.cache = newCache(r, cfg.ConnectTimeout)
+	d.names = newNames(r, cfg.ConnectTimeout, nil)
 	return d, nil
 }
 
@@ -154,7 +154,7 @@ func (d *Dialer) lookup(ctx context.Context, t policy.Target) ([]netip.AddrPort,
 	addrs := d.known(t)
 	if addrs == nil {
 		var err error
-		if addrs, err = d.cache.lookup(ctx, t.Host); err != nil {
+		if addrs, err = d.names.lookup(ctx, t.Host); err != nil {
 			return nil, &LookupError{t.Host, err}
 		}
 	}
@@ -213,46 +213,49 @@ func (d *Dialer) permitted(room []netip.AddrPort, addrs []netip.Addr, t policy.T
 var errUnasked = errors.New("the addresses of this machine are not known")
 
 // arrange appends to room, up to maxAttempts, the addresses that pass check: IPv6
-// and IPv4 in turn, those that are known not to answer last. Where none passes it
-// returns the error about the first. It sorts without allocating.
+// and IPv4 in turn, those that are known not to answer last. If none passes it
+// returns the error about the first. It does not allocate.
 func (d *Dialer) arrange(room []netip.AddrPort, addrs []netip.Addr, port uint16, check func(netip.Addr) error) ([]netip.AddrPort, error) {
-	out, dead := room, false
-	// next finds the next address of a family, from index i on.
-	next := func(i int, v6, last bool) (netip.AddrPort, int) {
-		for ; i < len(addrs); i++ {
-			a := addrs[i].Unmap()
-			if a.Is6() != v6 {
-				continue
-			}
-			if check(a) != nil {
-				continue
-			}
-			ap := netip.AddrPortFrom(a, port)
-			if d.answers.unreachable(ap) == last {
-				return ap, i + 1
-			}
-			dead = true
-		}
-		return netip.AddrPort{}, i
+	// Indices of addrs: alive and of the preferred family, alive, dead and preferred, dead.
+	var queues [4]struct {
+		at [maxAttempts]int32
+		n  int
 	}
-	for _, last := range [...]bool{false, true} {
-		for i, j := 0, 0; len(out) < maxAttempts && (i < len(addrs) || j < len(addrs)); {
-			var preferred, other netip.AddrPort
-			preferred, i = next(i, d.v6, last)
-			other, j = next(j, !d.v6, last)
-			if preferred.IsValid() {
-				out = append(out, preferred)
+	var failed error
+	for i, a := range addrs {
+		a = a.Unmap()
+		if err := check(a); err != nil {
+			if failed == nil {
+				failed = err
 			}
-			if other.IsValid() && len(out) < maxAttempts {
-				out = append(out, other)
-			}
+			continue
 		}
-		if !dead {
-			break
+		kind := 0
+		if a.Is6() != d.v6 {
+			kind++
+		}
+		if d.answers.unreachable(netip.AddrPortFrom(a, port)) {
+			kind += 2
+		}
+		if q := &queues[kind]; q.n < maxAttempts {
+			q.at[q.n] = int32(i)
+			q.n++
 		}
 	}
-	if len(out) == 0 && len(addrs) > 0 {
-		return nil, check(addrs[0].Unmap())
+	out := room
+	for kind := 0; kind < len(queues); kind += 2 {
+		preferred, other := &queues[kind], &queues[kind+1]
+		for k := range max(preferred.n, other.n) {
+			if k < preferred.n && len(out) < maxAttempts {
+				out = append(out, netip.AddrPortFrom(addrs[preferred.at[k]].Unmap(), port))
+			}
+			if k < other.n && len(out) < maxAttempts {
+				out = append(out, netip.AddrPortFrom(addrs[other.at[k]].Unmap(), port))
+			}
+		}
+	}
+	if len(out) == 0 {
+		return nil, failed
 	}
 	return out, nil
 }

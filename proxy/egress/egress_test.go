@@ -167,12 +167,13 @@ func TestDialRebinding(t *testing.T) {
 		return reply(q, dns.RcodeSuccess, "rebind.example. 0 A 127.0.0.1")
 	})
 	d := dialer(t, Config{DNS: []string{ns.addr}, Allow: []string{"127.0.0.2"}})
+	now := time.Now()
+	d.names = newNames(d.names.resolver, time.Minute, func() time.Time { return now })
 	host := fmt.Sprintf("rebind.example:%d", good.port)
 	if got, err := dial(t, d, host); err != nil || got.String() != "127.0.0.2" || questions.Load() != 1 {
 		t.Errorf("first: %v, %v, after %d questions", got, err, questions.Load())
 	}
-	expired := time.Now().Add(time.Hour)
-	d.cache.now = func() time.Time { return expired }
+	now = now.Add(time.Hour)
 	_, err := dial(t, d, host)
 	if f := (*ForbiddenError)(nil); !errors.As(err, &f) || f.Class != "loopback" || questions.Load() != 2 {
 		t.Errorf("second: %v, after %d questions", err, questions.Load())

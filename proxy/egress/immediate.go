@@ -18,7 +18,7 @@ func (d *Dialer) Immediate(t policy.Target, room []netip.AddrPort) []netip.AddrP
 	}
 	addrs := d.known(t)
 	if addrs == nil {
-		addrs = d.cache.peek(t.Host)
+		addrs = d.names.peek(t.Host)
 	}
 	found, err := d.permitted(room, addrs, t, false)
 	if err != nil {

@@ -3,10 +3,10 @@ package egress
 import (
 	"errors"
 	"net/netip"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
+
+	"espalier/policy/cache"
 )
 
 const (
@@ -19,13 +19,13 @@ const (
 )
 
 // Reachability remembers the addresses that did not answer. They are tried last,
-// and never left out. The zero value is ready. It is safe for concurrent use.
+// and never left out. It is safe for concurrent use.
 type Reachability struct {
-	now   func() time.Time // nil: time.Now
-	count atomic.Int32     // of dead, so that most requests take no lock
+	dead *cache.Cache[netip.AddrPort, struct{}]
+}
 
-	mu   sync.RWMutex
-	dead map[netip.AddrPort]time.Time // until when
+func newReachability(now func() time.Time) *Reachability {
+	return &Reachability{cache.New[netip.AddrPort](maxDead, func(*struct{}) time.Duration { return deadTTL }, now)}
 }
 
 // Reachability is what Dial and DialPlain remember of addresses, for attempts
@@ -40,54 +40,17 @@ func (r *Reachability) Failed(to netip.AddrPort, err error) {
 			return
 		}
 	}
-	now := r.clock()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.dead) >= maxDead {
-		for a, until := range r.dead {
-			if !now.Before(until) {
-				delete(r.dead, a)
-			}
-		}
-		for a := range r.dead { // any
-			if len(r.dead) < maxDead*9/10 {
-				break
-			}
-			delete(r.dead, a)
-		}
-	}
-	if r.dead == nil {
-		r.dead = map[netip.AddrPort]time.Time{}
-	}
-	r.dead[to] = now.Add(deadTTL)
-	r.count.Store(int32(len(r.dead)))
+	r.dead.Set(to, &struct{}{})
 }
 
 // Reached notes that an address answers.
 func (r *Reachability) Reached(to netip.AddrPort) {
-	if r.count.Load() == 0 {
-		return
+	if r.unreachable(to) {
+		r.dead.Delete(to)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.dead, to)
-	r.count.Store(int32(len(r.dead)))
 }
 
 // unreachable reports whether an address is known not to answer.
-func (r *Reachability) unreachable(a netip.AddrPort) bool {
-	if r.count.Load() == 0 {
-		return false
-	}
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	until, ok := r.dead[a]
-	return ok && r.clock().Before(until)
-}
-
-func (r *Reachability) clock() time.Time {
-	if r.now != nil {
-		return r.now()
-	}
-	return time.Now()
+func (r *Reachability) unreachable(to netip.AddrPort) bool {
+	return r.dead.Len() > 0 && r.dead.Get(to) != nil
 }

@@ -12,7 +12,7 @@ import (
 
 func TestReachability(t *testing.T) {
 	now := time.Now()
-	r := &Reachability{now: func() time.Time { return now }}
+	r := newReachability(func() time.Time { return now })
 	a := netip.MustParseAddrPort("192.0.2.1:443")
 	check := func(what string, want bool) {
 		t.Helper()
@@ -46,7 +46,7 @@ func TestReachability(t *testing.T) {
 			now = now.Add(deadTTL / 2)
 		}
 	}
-	if n := len(r.dead); n > maxDead {
+	if n := r.dead.Len(); n > maxDead {
 		t.Errorf("%d addresses are remembered", n)
 	}
 	r.Failed(a, syscall.ECONNREFUSED)

@@ -75,7 +75,7 @@ type dnsResolver struct {
 	servers []string      // address:port
 	timeout time.Duration // for one question to one server
 	v6      bool          // IPv6 addresses alone are of use
-	answers Reachability
+	answers *Reachability
 }
 
 // Bounds of a question.

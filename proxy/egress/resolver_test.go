@@ -161,7 +161,7 @@ func TestDNSAnswers(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := serveDNS(t, tt.server)
-			r := &dnsResolver{servers: []string{s.addr}, timeout: 10 * time.Second}
+			r := &dnsResolver{answers: newReachability(nil), servers: []string{s.addr}, timeout: 10 * time.Second}
 			addrs, ttl, err := r.lookup(t.Context(), "x")
 			got := strings.Trim(fmt.Sprint(addrs), "[]")
 			if err != nil {
@@ -216,7 +216,7 @@ func TestDNSOtherAnswers(t *testing.T) {
 				}()
 				t.Cleanup(func() { pc.Close(); <-done })
 				second := serveDNS(t, byType([]string{"x. 60 A 192.0.2.2"}, nil))
-				r := &dnsResolver{servers: []string{pc.LocalAddr().String(), second.addr}, timeout: 10 * time.Second}
+				r := &dnsResolver{answers: newReachability(nil), servers: []string{pc.LocalAddr().String(), second.addr}, timeout: 10 * time.Second}
 				want := "[192.0.2.1]"
 				if last {
 					r.timeout, want = 100*time.Millisecond, "[192.0.2.2]"
@@ -268,7 +268,7 @@ func TestDNSWithoutEDNS(t *testing.T) {
 				plain.Add(1)
 				return byType([]string{"x. 60 A 192.0.2.1"}, nil)(q, "")
 			})
-			r := &dnsResolver{servers: []string{s.addr}, timeout: 10 * time.Second}
+			r := &dnsResolver{answers: newReachability(nil), servers: []string{s.addr}, timeout: 10 * time.Second}
 			addrs, _, err := r.lookup(t.Context(), "x")
 			if err != nil || fmt.Sprint(addrs) != "[192.0.2.1]" || plain.Load() != tc.plain {
 				t.Errorf("%v, %v, after %d questions without EDNS", addrs, err, plain.Load())
@@ -323,7 +323,7 @@ func TestDNSCutWithoutTCP(t *testing.T) {
 			go func() { defer close(done); _ = server.ActivateAndServe() }()
 			<-started
 			defer func() { _ = server.Shutdown(); <-done }()
-			r := &dnsResolver{servers: []string{pc.LocalAddr().String()}, timeout: 10 * time.Second}
+			r := &dnsResolver{answers: newReachability(nil), servers: []string{pc.LocalAddr().String()}, timeout: 10 * time.Second}
 			addrs, ttl, err := r.lookup(t.Context(), "x")
 			if got := fmt.Sprint(addrs); ttl != tc.ttl || err == nil && got != tc.want || err != nil && !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%s for %s, %v; want %s for %s", got, ttl, err, tc.want, tc.ttl)
@@ -336,7 +336,7 @@ func TestDNSCutWithoutTCP(t *testing.T) {
 func TestDNSSilentServerIsAskedLast(t *testing.T) {
 	silent := serveDNS(t, func(*dns.Msg, string) *dns.Msg { return nil })
 	good := serveDNS(t, byType([]string{"x. 60 A 192.0.2.1"}, []string{"x. 60 AAAA 2001:db8::1"}))
-	r := &dnsResolver{servers: []string{silent.addr, good.addr}, timeout: 100 * time.Millisecond}
+	r := &dnsResolver{answers: newReachability(nil), servers: []string{silent.addr, good.addr}, timeout: 100 * time.Millisecond}
 	for range 3 {
 		if _, _, err := r.lookup(t.Context(), "x"); err != nil {
 			t.Fatal(err)
@@ -371,7 +371,7 @@ func TestDNSNoNameForOneFamily(t *testing.T) {
 				}
 				return reply(q, dns.RcodeSuccess, tc.other)
 			})
-			r := &dnsResolver{servers: []string{s.addr}, timeout: time.Hour, v6: true}
+			r := &dnsResolver{answers: newReachability(nil), servers: []string{s.addr}, timeout: time.Hour, v6: true}
 			addrs, _, err := r.lookup(t.Context(), "x")
 			got := fmt.Sprint(addrs)
 			if err != nil {
@@ -421,7 +421,7 @@ func TestDNSNextServer(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			second := serveDNS(t, good)
-			r := &dnsResolver{servers: []string{"", second.addr}, timeout: 500 * time.Millisecond}
+			r := &dnsResolver{answers: newReachability(nil), servers: []string{"", second.addr}, timeout: 500 * time.Millisecond}
 			if tt.first == nil {
 				r.servers[0] = closed(t)
 			} else {
@@ -449,7 +449,7 @@ func TestDNSAsksTwice(t *testing.T) {
 		}
 		return byType([]string{"x. 60 A 192.0.2.1"}, nil)(q, "")
 	})
-	r := &dnsResolver{servers: []string{s.addr}, timeout: 500 * time.Millisecond}
+	r := &dnsResolver{answers: newReachability(nil), servers: []string{s.addr}, timeout: 500 * time.Millisecond}
 	if addrs, _, err := r.lookup(t.Context(), "x"); err != nil || fmt.Sprint(addrs) != "[192.0.2.1]" {
 		t.Errorf("%v, %v", addrs, err)
 	}
@@ -475,7 +475,7 @@ func TestDNSWithoutAnswerForIPv6(t *testing.T) {
 		}
 		return reply(q, dns.RcodeSuccess, "x. 600 A 192.0.2.1")
 	})
-	r := &dnsResolver{servers: []string{s.addr}, timeout: time.Hour}
+	r := &dnsResolver{answers: newReachability(nil), servers: []string{s.addr}, timeout: time.Hour}
 	addrs, ttl, err := r.lookup(t.Context(), "x")
 	if err != nil || fmt.Sprint(addrs) != "[192.0.2.1]" || ttl != negativeTTL {
 		t.Errorf("%v for %v, %v", addrs, ttl, err)
@@ -498,7 +498,7 @@ func TestDNSLateIPv4(t *testing.T) {
 				}
 				return reply(q, dns.RcodeSuccess, "x. 60 AAAA 2001:db8::1")
 			})
-			r := &dnsResolver{servers: []string{s.addr}, timeout: 10 * time.Second, v6: v6}
+			r := &dnsResolver{answers: newReachability(nil), servers: []string{s.addr}, timeout: 10 * time.Second, v6: v6}
 			want, wantTTL := "[192.0.2.1 2001:db8::1]", 60*time.Second
 			if v6 {
 				want, wantTTL = "[2001:db8::1]", minTTL
@@ -528,7 +528,7 @@ func TestDNSCancel(t *testing.T) {
 				m.Truncated = true
 				return m
 			})
-			r := &dnsResolver{servers: []string{s.addr}, timeout: time.Hour}
+			r := &dnsResolver{answers: newReachability(nil), servers: []string{s.addr}, timeout: time.Hour}
 			if _, _, err := r.lookup(ctx, "x"); !errors.Is(err, context.Canceled) {
 				t.Errorf("%v", err)
 			}

@@ -228,7 +228,7 @@ func (d *Dialer) connectTo(ctx context.Context, t policy.Target) (*net.TCPConn, 
 	addrs := d.known(t)
 	if addrs == nil {
 		var err error
-		if addrs, err = d.cache.lookup(ctx, t.Host); err != nil {
+		if addrs, err = d.names.lookup(ctx, t.Host); err != nil {
 			return nil, &LookupError{t.Host, err}
 		}
 	}

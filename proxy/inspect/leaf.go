@@ -1,7 +1,6 @@
 package inspect
 
 import (
-	"container/list"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -12,12 +11,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/singleflight"
 
 	"espalier/policy"
+	"espalier/policy/cache"
 )
 
 const (
@@ -38,7 +37,7 @@ const (
 var ErrApple = errors.New("is Apple's, or excluded from the CA, and never intercepted")
 
 // Leaves makes the certificates that clients of intercepted hosts see, one for
-// each name, and keeps the last used. It is safe for concurrent use.
+// each name, and keeps those that are used most. It is safe for concurrent use.
 //
 // All leaves share one key, made at the start: a key for each would cost an
 // eighth more time and protect nothing, since all live in this process.
@@ -48,15 +47,10 @@ type Leaves struct {
 	key    *ecdsa.PrivateKey
 	now    func() time.Time
 	flight singleflight.Group
-
-	mu     sync.Mutex
-	byHost map[string]*list.Element // of *leaf
-	recent list.List                // the last used first
-	limit  int
+	kept   *cache.Cache[string, leaf] // by host
 }
 
 type leaf struct {
-	host        string
 	cert        *tls.Certificate
 	from, renew time.Time
 }
@@ -69,10 +63,7 @@ func NewLeaves(ca *CA, apple func(host string, addr netip.Addr) bool) (*Leaves, 
 	if err != nil {
 		return nil, err
 	}
-	return &Leaves{
-		ca: ca, apple: apple, key: key, now: time.Now,
-		byHost: make(map[string]*list.Element), limit: maxLeaves,
-	}, nil
+	return &Leaves{ca: ca, apple: apple, key: key, now: time.Now, kept: cache.New[string, leaf](maxLeaves, nil, nil)}, nil
 }
 
 // Get returns the certificate for a host name or IP literal, with the chain that
@@ -101,7 +92,7 @@ func (l *Leaves) Get(host string) (*tls.Certificate, error) {
 		if err != nil {
 			return nil, fmt.Errorf("certificate for %s: %w", host, err)
 		}
-		l.keep(&leaf{host: host, cert: cert, from: now.Add(-clockSkew), renew: until})
+		l.kept.Set(host, &leaf{cert: cert, from: now.Add(-clockSkew), renew: until})
 		return cert, nil
 	})
 	if err != nil {
@@ -111,40 +102,16 @@ func (l *Leaves) Get(host string) (*tls.Certificate, error) {
 }
 
 // Len is how many certificates are kept.
-func (l *Leaves) Len() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.recent.Len()
-}
+func (l *Leaves) Len() int { return l.kept.Len() }
 
+// cached returns the kept certificate for a host if it is good now, by the wall clock as
+// certificates are; else nil.
 func (l *Leaves) cached(host string, now time.Time) *tls.Certificate {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e := l.byHost[host]
-	if e == nil {
+	have := l.kept.Get(host)
+	if have == nil || !now.Before(have.renew) || now.Before(have.from) { // the latter if the clock was put back
 		return nil
 	}
-	have := e.Value.(*leaf)
-	if !now.Before(have.renew) || now.Before(have.from) { // the latter where the clock was put back
-		return nil
-	}
-	l.recent.MoveToFront(e)
 	return have.cert
-}
-
-func (l *Leaves) keep(made *leaf) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if e := l.byHost[made.host]; e != nil {
-		e.Value = made
-		l.recent.MoveToFront(e)
-		return
-	}
-	l.byHost[made.host] = l.recent.PushFront(made)
-	if l.recent.Len() > l.limit {
-		last := l.recent.Remove(l.recent.Back()).(*leaf)
-		delete(l.byHost, last.host)
-	}
 }
 
 // mint makes a certificate, and says from when on it wants another.
