@@ -103,17 +103,18 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 
 // newProtocols makes what answers clients by each protocol.
 func (s *Server) newProtocols() {
+	s.forward = forward.New(forward.Config{
+		Pipeline: s.pipeline, Origins: &s.origins, Reply: s.times.Reply, Stall: s.times.Stall, Ops: s.ops,
+	})
 	s.http1 = http1.New(http1.Config{
 		Pipeline: s.pipeline, Conns: s.clients, Origins: &s.origins, Tunnels: s.tunnels, Room: s.room,
 		RefuseTLS: hello.Refuse, Ops: s.ops,
-		Inspect: func(x *exchange.Exchange, client net.Conn) { s.mitm.Take(x, client, false) },
+		Inspect:   func(x *exchange.Exchange, client net.Conn) { s.mitm.Take(x, client, false) },
+		Translate: s.forward.Translate,
 		Times: http1.Times{
 			Head: s.times.Head, KeepAlive: s.times.KeepAlive, Reply: s.times.Reply,
 			Stall: s.times.Stall, HalfClosed: min(s.times.HalfClosed, halfClosedRequest), Watch: s.times.Watch,
 		},
-	})
-	s.forward = forward.New(forward.Config{
-		Pipeline: s.pipeline, Origins: &s.origins, Reply: s.times.Reply, Stall: s.times.Stall, Ops: s.ops,
 	})
 	s.streams = streams.New(streams.Config{
 		Pipeline: s.pipeline, Conns: s.clients, Tunnels: s.tunnels, Room: s.room,

@@ -1,9 +1,13 @@
 package egress
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
+	"os"
 	"time"
 )
 
@@ -34,6 +38,78 @@ func (m *shared) usable() bool {
 	default:
 		return true
 	}
+}
+
+// A choice is what an origin speaks that HTTP/1.1 was offered to inside TLS.
+type choice struct {
+	http2 bool // nothing else
+	at    time.Time
+}
+
+const (
+	// choiceHolds is how long a choice is not asked for again.
+	choiceHolds = time.Hour
+	// Bounds on how long an origin that has chosen nothing may take to begin HTTP/2, which
+	// it does as soon as the handshake is over. It is as far away as connecting took.
+	minPreface = 100 * time.Millisecond
+	maxPreface = 500 * time.Millisecond
+)
+
+// ConnectAny is Connect for a request by HTTP/1 that HTTP/2 can carry too: it leads to
+// origins that are asked by TLS and speak HTTP/2 only.
+func (p *Origins) ConnectAny(ctx context.Context, r Route, to Endpoint, fresh bool, not []*Parent) (*Origin, error) {
+	p.mu.Lock()
+	known, ok := p.choices[to]
+	p.mu.Unlock()
+	ok = ok && time.Since(known.at) < choiceHolds
+	to.HTTP2 = to.HTTP2 || ok && known.http2
+	o, err := p.Connect(ctx, r, to, fresh, not)
+	if !to.Secure || to.HTTP2 {
+		return o, err
+	}
+	var chosen choice
+	switch {
+	case err != nil:
+		chosen.http2 = refusesHTTP1(err)
+	case ok || o.Reused || o.Conn.Conn.(*tls.Conn).ConnectionState().NegotiatedProtocol != "":
+		return o, nil
+	default:
+		chosen.http2 = o.beginsHTTP2()
+	}
+	if err != nil && !chosen.http2 {
+		return nil, err
+	}
+	p.mu.Lock()
+	if p.choices == nil || len(p.choices) >= keepTotal {
+		p.choices = map[Endpoint]choice{}
+	}
+	chosen.at = time.Now()
+	p.choices[to] = chosen
+	p.mu.Unlock()
+	if !chosen.http2 {
+		return o, nil
+	}
+	if err == nil {
+		o.Close()
+	}
+	to.HTTP2 = true
+	return p.Connect(ctx, r, to, fresh, not)
+}
+
+// beginsHTTP2 reports whether the origin says SETTINGS before it is asked, or closes, as
+// some do that miss the choice of HTTP/2.
+func (o *Origin) beginsHTTP2() bool {
+	err := o.More(min(max(o.Connect, minPreface), maxPreface))
+	begin := o.Unread()
+	return err != nil && !errors.Is(err, os.ErrDeadlineExceeded) ||
+		len(begin) >= 9 && begin[3] == 4 && bytes.Equal(begin[4:9], make([]byte, 5)) // RFC 9113, 3.4 and 4.1
+}
+
+// refusesHTTP1 reports whether an origin has ended a TLS handshake since it does not speak
+// HTTP/1.1 (RFC 7301, 3.2). crypto/tls does not export its alerts.
+func refusesHTTP1(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error" && op.Err.Error() == "tls: no application protocol"
 }
 
 // connectHTTP2 is Connect for an Endpoint with HTTP2. Of requests that come at once one

@@ -64,12 +64,13 @@ type Origins struct {
 	// be set before use.
 	Stall time.Duration
 
-	mu     sync.Mutex
-	idle   map[Endpoint][]*Origin
-	total  int
-	shared map[Endpoint]*shared // that speak HTTP/2
-	sweeps *time.Timer          // nil: none are kept
-	closed bool
+	mu      sync.Mutex
+	idle    map[Endpoint][]*Origin
+	total   int
+	shared  map[Endpoint]*shared // that speak HTTP/2
+	choices map[Endpoint]choice  // of those asked by HTTP/1 in TLS
+	sweeps  *time.Timer          // nil: none are kept
+	closed  bool
 }
 
 // Connect returns a connection to the origin, a kept one unless fresh is set, and by
@@ -167,6 +168,7 @@ func (p *Origins) take(to Endpoint, r Route, fresh bool) *Origin {
 // and nothing has come on it.
 func (o *Origin) Reuse(to Endpoint, r Route) bool {
 	o.Reused, o.Connect = true, 0
+	to.HTTP2 = o.Endpoint.HTTP2 // HTTP/1 is spoken on o
 	return o.Endpoint == to && o.route == r && o.Quiet()
 }
 

@@ -17,7 +17,7 @@ import (
 type upload struct {
 	io.ReadCloser
 	fx      *forwarded
-	trailer http.Header // of the request that goes out
+	trailer http.Header // of the request that goes out; filled when the body ends
 
 	mu      sync.Mutex
 	moved   time.Time // when a byte last was read, or an interim answer came
@@ -38,7 +38,7 @@ func (u *upload) Read(p []byte) (int, error) {
 		u.fx.AddUp(int64(n))
 		u.moved = time.Now()
 	}
-	if err == io.EOF && u.trailer != nil { // else none was announced
+	if err == io.EOF {
 		maps.Copy(u.trailer, u.fx.in.Trailer)
 		cleanTrailer(u.trailer)
 	}

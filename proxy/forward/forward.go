@@ -85,7 +85,7 @@ func (f *Forwarder) Serve(w http.ResponseWriter, r *http.Request, x *exchange.Ex
 	if r.ContentLength == 0 {
 		out.Body = http.NoBody
 	} else {
-		fx.upload.ReadCloser, fx.upload.fx, fx.upload.trailer = r.Body, fx, out.Trailer
+		fx.upload.ReadCloser, fx.upload.fx, fx.upload.trailer = r.Body, fx, http.Header{}
 		out.Body = &fx.upload
 	}
 	defer fx.end()

@@ -77,11 +77,9 @@ func (fx *forwarded) more(o *egress.Origin) error {
 // fieldsOf are the fields of an answer that go on to the client.
 func fieldsOf(a head.Response) http.Header {
 	h := http.Header{}
-	for f, rest, ok := a.Fields.Next(); ok; f, rest, ok = rest.Next() {
-		if upstream.PassesOn(a, f) && !f.Is("transfer-encoding") { // HTTP/2 frames bodies by itself
-			h.Add(string(f.Name), string(f.Value))
-		}
-	}
+	upstream.AddFields(h, a.Fields, func(f head.Field) bool {
+		return upstream.PassesOn(a, f) && !f.Is("transfer-encoding") // HTTP/2 frames bodies by itself
+	})
 	return h
 }
 
@@ -89,7 +87,12 @@ func fieldsOf(a head.Response) http.Header {
 func (fx *forwarded) newResponse(req *upstream.Request, o *egress.Origin, a head.Response, up *sending, stop func() bool) *http.Response {
 	resp := &http.Response{StatusCode: a.Status, ProtoMajor: 1, ProtoMinor: 1, Header: fieldsOf(a)}
 	keep := req.Persists(a)
-	b := req.NewBody(o, a, fx.f.cfg.Stall)
+	length := a.Length
+	if !a.HasBody(req.Head.Method) {
+		length = 0
+	}
+	o.Use(a.Len)
+	b := upstream.NewBody(o.Conn, length, fx.f.cfg.Stall)
 	resp.ContentLength, resp.Trailer = b.Length(), b.Trailer
 	resp.Body = &answerBody{Body: b, done: func() {
 		keep = stop() && keep && b.Whole() && up.ended()
@@ -157,38 +160,40 @@ func (s *sending) run(r *http.Request) {
 			s.o.Interrupt()
 		}
 	}()
-	if s.err = s.pass(r); s.err == nil {
+	if s.err = sendBody(s.o.Conn, r.Body, r.ContentLength, &s.fx.in.Trailer, s.fx.f.cfg.Stall, func() { s.read.Store(true) }); s.err == nil {
 		s.sent.Store(true)
 	} else if s.fx.upload.err() != nil || refusal.IsTimeout(s.err) {
 		s.o.Interrupt() // else its answer may say why
 	}
 }
 
-// pass sends the body, framed as the head says.
-func (s *sending) pass(r *http.Request) error {
+// sendBody sends on c what body has: length bytes, or chunks with the trailer behind them
+// if length is negative, in which case trailer is read when body has ended. ended is
+// called once all of body has been read. The peer may pause for stall.
+func sendBody(c *wire.Conn, body io.Reader, length int64, trailer *http.Header, stall time.Duration, ended func()) error {
 	buf := wire.Buffers.Get().(*[32 << 10]byte)
 	defer wire.Buffers.Put(buf)
 	const before = 8 // for the size of a chunk
-	for left := r.ContentLength; ; {
-		n, err := r.Body.Read(buf[before : len(buf)-2])
+	for left := length; ; {
+		n, err := body.Read(buf[before : len(buf)-2])
 		if left -= int64(n); left == 0 || err == io.EOF {
-			s.read.Store(true)
+			ended()
 		}
 		out := buf[before : before+n]
-		if n > 0 && r.ContentLength < 0 {
+		if n > 0 && length < 0 {
 			size := fmt.Sprintf("%x\r\n", n)
 			out = buf[before-len(size) : before+n+2]
 			copy(out, size)
 			copy(out[len(out)-2:], "\r\n")
 		}
 		if n > 0 {
-			if err := s.o.Send(out, s.fx.f.cfg.Stall); err != nil {
+			if err := c.Send(out, stall); err != nil {
 				return err
 			}
 		}
 		switch {
-		case err == io.EOF && r.ContentLength < 0:
-			return s.o.Send(s.lastChunk(), s.fx.f.cfg.Stall)
+		case err == io.EOF && length < 0:
+			return c.Send(lastChunk(*trailer), stall)
 		case err == io.EOF:
 			return nil
 		case err != nil:
@@ -198,8 +203,8 @@ func (s *sending) pass(r *http.Request) error {
 }
 
 // lastChunk is the last chunk with the fields behind it.
-func (s *sending) lastChunk() []byte {
-	t := s.fx.in.Trailer.Clone()
+func lastChunk(trailer http.Header) []byte {
+	t := trailer.Clone()
 	cleanTrailer(t)
 	var b bytes.Buffer
 	b.WriteString("0\r\n")

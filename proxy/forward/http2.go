@@ -2,6 +2,7 @@ package forward
 
 import (
 	"context"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptrace"
@@ -12,21 +13,20 @@ import (
 
 	"espalier/proxy/egress"
 	"espalier/proxy/head"
+	"espalier/proxy/http2"
 	"espalier/proxy/upstream"
 )
 
 // askHTTP2 asks an origin that speaks HTTP/2. Both directions may be open for long: calls
 // of gRPC are. again is set if the request may be sent once more.
 func (fx *forwarded) askHTTP2(r *http.Request, req *upstream.Request, o *egress.Origin) (resp *http.Response, again bool, err error) {
-	ctx, cancel := context.WithCancelCause(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
-		Got1xxResponse: func(status int, h textproto.MIMEHeader) error {
-			fx.passInterim(status, http.Header(h))
-			return nil
-		},
-	}))
+	ctx, cancel := context.WithCancelCause(fx.ctx)
+	sent, _ := head.ParseRequest(req.AppendHead(nil, o))
+	out := newHTTP2Request(ctx, &sent, r.Body, fx.upload.trailer, fx.passInterim)
+	if slices.Contains(fx.in.Header["Te"], "trailers") { // servers of gRPC insist
+		out.Header.Set("Te", "trailers")
+	}
 	onTime := fx.whenLate(func() { cancel(&upstream.SlowReply{Err: context.DeadlineExceeded}) })
-	out := r.WithContext(ctx)
-	out.Header = fx.fieldsFor(req, o)
 	resp, err = o.HTTP2.RoundTrip(out)
 	onTime()
 	if err != nil {
@@ -38,26 +38,34 @@ func (fx *forwarded) askHTTP2(r *http.Request, req *upstream.Request, o *egress.
 		case sent != nil:
 			return nil, false, sent
 		}
-		// An origin that has closed the connection has not seen what it does not answer.
-		return nil, o.Reused && o.HTTP2.Err() != nil && req.Repeatable(), err
+		again, err = req.Again(o, err)
+		return nil, again, err
 	}
 	maps.DeleteFunc(resp.Header, func(name string, _ []string) bool { return head.Field{Name: []byte(name)}.HopByHop() })
 	return resp, false, nil
 }
 
-// fieldsFor are the fields of a request as it goes out on o.
-func (fx *forwarded) fieldsFor(req *upstream.Request, o *egress.Origin) http.Header {
+// newHTTP2Request makes of a head by HTTP/1, as it would go out, the request by HTTP/2.
+// trailer is filled when body ends. interim is called with answers before the final one.
+func newHTTP2Request(ctx context.Context, sent *head.Request, body io.ReadCloser, trailer http.Header, interim func(int, http.Header)) *http.Request {
+	target := http2.Request{Scheme: "https", Authority: string(sent.Host), Path: string(sent.Target)}
 	h := http.Header{"User-Agent": nil} // net/http says its own otherwise
-	sent, _ := head.ParseRequest(req.AppendHead(nil, o))
-	for f, rest, ok := sent.Fields.Next(); ok; f, rest, ok = rest.Next() {
-		if !f.Is("host") && !f.Is("content-length") && !f.Is("transfer-encoding") { // which HTTP/2 has elsewhere
-			h.Add(string(f.Name), string(f.Value))
-		}
+	upstream.AddFields(h, sent.Fields, func(f head.Field) bool {
+		return !f.Is("host") && !f.Is("content-length") && !f.Is("transfer-encoding") // which HTTP/2 has elsewhere
+	})
+	out := &http.Request{
+		Method: string(sent.Method), URL: target.URL(), Host: target.Authority, Header: h,
+		Body: http.NoBody, ContentLength: max(sent.Length, -1),
 	}
-	if slices.Contains(fx.in.Header["Te"], "trailers") { // servers of gRPC insist
-		h.Set("Te", "trailers")
+	if sent.Length != 0 {
+		out.Body, out.Trailer = body, trailer // net/http looks for trailers only where it is not nil
 	}
-	return h
+	return out.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		Got1xxResponse: func(status int, h textproto.MIMEHeader) error {
+			interim(status, http.Header(h))
+			return nil
+		},
+	}))
 }
 
 // whenLate calls f when the origin has not begun to answer in time, which begins anew

@@ -49,6 +49,9 @@ func (c *conn) connectOrigin(to egress.Endpoint, r *request) (*egress.Origin, er
 		}
 	}
 	r.up.SetOrigin(o)
+	if o.HTTP2 != nil {
+		c.cfg.Translate(o)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.alive().Err() != nil {

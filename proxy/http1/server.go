@@ -40,7 +40,9 @@ type Config struct {
 	// denied by a page: client has what came behind its head. It says to the client
 	// that the CONNECT is established, and must not block.
 	Inspect func(x *exchange.Exchange, client net.Conn)
-	Room    *waiting.Room
+	// Translate lets the client of a request ask an origin that speaks only HTTP/2.
+	Translate func(*egress.Origin)
+	Room      *waiting.Room
 	// RefuseTLS answers a client that begins with TLS on a plain port, and closes.
 	RefuseTLS func(net.Conn)
 	Times     Times

@@ -29,8 +29,8 @@ func HTTP(h http.Handler) Handler {
 	}
 }
 
-// newHTTPRequest returns r as net/http has it, with an absolute URL, which a proxy
-// needs.
+// newHTTPRequest returns r as net/http has it, but with what a proxy needs: an absolute
+// URL, and the Trailer field as it came. Request.Trailer is set when Body ends.
 func newHTTPRequest(s *Stream, r *Request) *http.Request {
 	req := (&http.Request{
 		Method: r.Method, URL: r.URL(), Host: r.Authority, RequestURI: r.Path,
@@ -41,23 +41,14 @@ func newHTTPRequest(s *Stream, r *Request) *http.Request {
 	if r.Method == http.MethodConnect {
 		req.RequestURI = r.Authority
 	}
-	var trailers []string
 	for _, f := range r.Fields {
 		name := http.CanonicalHeaderKey(f.Name)
 		switch have := req.Header[name]; {
 		case name == "Cookie" && have != nil: // RFC 9113, 8.2.3
 			have[0] += "; " + f.Value
-		case name == "Trailer":
-			trailers = append(trailers, strings.Split(f.Value, ",")...)
 		default:
 			req.Header[name] = append(have, f.Value)
 		}
-	}
-	for _, name := range trailers {
-		if req.Trailer == nil {
-			req.Trailer = http.Header{}
-		}
-		req.Trailer[http.CanonicalHeaderKey(strings.TrimSpace(name))] = nil
 	}
 	if r.Length != 0 {
 		b := &body{s: s, req: req}

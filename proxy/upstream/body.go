@@ -8,18 +8,17 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
-	"espalier/proxy/egress"
 	"espalier/proxy/head"
 	"espalier/proxy/wire"
 )
 
-// A Body is the body of an answer, without its framing.
+// A Body is the body of a message by HTTP/1, without its framing.
 type Body struct {
 	// Trailer is filled with the fields behind a chunked body when Read returns
 	// io.EOF; it must be set.
 	Trailer http.Header
 
-	o      *egress.Origin
+	c      *wire.Conn
 	length int64 // still to come, or head.UntilClose, head.Chunked
 	stall  time.Duration
 
@@ -29,15 +28,10 @@ type Body struct {
 	err    error
 }
 
-// NewBody returns the body of the answer a, which was read from o. The origin may
-// pause for stall.
-func (r *Request) NewBody(o *egress.Origin, a head.Response, stall time.Duration) *Body {
-	b := &Body{o: o, length: a.Length, stall: stall, Trailer: http.Header{}}
-	if !a.HasBody(r.Head.Method) {
-		b.length = 0
-	}
-	o.Use(a.Len)
-	return b
+// NewBody returns a body of length, or head.UntilClose, head.Chunked, that comes on c. The
+// sender may pause for stall.
+func NewBody(c *wire.Conn, length int64, stall time.Duration) *Body {
+	return &Body{c: c, length: length, stall: stall, Trailer: http.Header{}}
 }
 
 // Length is how long the body is; -1: as long as it takes.
@@ -62,7 +56,7 @@ func (b *Body) Read(p []byte) (n int, err error) {
 		if b.length > 0 {
 			p = p[:min(int64(len(p)), b.length)]
 		}
-		if n, err = b.o.Take(p, b.stall); b.length > 0 {
+		if n, err = b.c.Take(p, b.stall); b.length > 0 {
 			b.length -= int64(n)
 			if err == io.EOF {
 				err = io.ErrUnexpectedEOF
@@ -94,7 +88,7 @@ func (b *Body) readChunked(p []byte) (n int, err error) {
 		if b.buf == nil {
 			b.buf = make([]byte, chunkBuffer)
 		}
-		m, err := b.o.Take(b.buf, b.stall)
+		m, err := b.c.Take(b.buf, b.stall)
 		if err != nil {
 			return 0, unexpected(err)
 		}
@@ -102,13 +96,13 @@ func (b *Body) readChunked(p []byte) (n int, err error) {
 		if err != nil {
 			return 0, err
 		}
-		b.o.PutBack(b.buf[used:m])
+		b.c.PutBack(b.buf[used:m])
 	}
 }
 
 // readTrailer reads what is behind the last chunk, and returns io.EOF.
 func (b *Body) readTrailer() error {
-	if err := ReadTrailer(b.o.Conn, b.stall, func(f head.Field) { b.Trailer.Add(string(f.Name), string(f.Value)) }); err != nil {
+	if err := ReadTrailer(b.c, b.stall, func(f head.Field) { b.Trailer.Add(string(f.Name), string(f.Value)) }); err != nil {
 		return err
 	}
 	b.length = 0
@@ -136,6 +130,15 @@ func ReadTrailer(c *wire.Conn, stall time.Duration, each func(head.Field)) error
 		}
 		c.Use(n)
 		return nil
+	}
+}
+
+// AddFields adds the fields to h for which keep returns true.
+func AddFields(h http.Header, fields head.Fields, keep func(head.Field) bool) {
+	for f, rest, ok := fields.Next(); ok; f, rest, ok = rest.Next() {
+		if keep(f) {
+			h.Add(string(f.Name), string(f.Value))
+		}
 	}
 }
 

@@ -50,10 +50,14 @@ func (r *Request) Repeatable() bool {
 	return false
 }
 
-// Connect returns a connection for r. Only what can be sent again goes on a kept one,
+// Connect returns a connection for r. The origin may speak HTTP/2 on it. Only what can be sent again goes on a kept one,
 // which the origin may be about to close, and that only once (RFC 9110, section 9.2.2).
 func (r *Request) Connect(ctx context.Context, pool *egress.Origins, to egress.Endpoint) (*egress.Origin, error) {
-	o, err := pool.Connect(ctx, r.State.Route(), to, r.retried || !r.Repeatable(), r.not)
+	connect := pool.ConnectAny
+	if r.Head.WebSocket { // which needs HTTP/1
+		connect = pool.Connect
+	}
+	o, err := connect(ctx, r.State.Route(), to, r.retried || !r.Repeatable(), r.not)
 	if errors.Is(err, egress.ErrNoOtherParent) {
 		err = r.unanswered
 	}
@@ -75,7 +79,7 @@ func (r *Request) Again(o *egress.Origin, err error) (bool, error) {
 		return false, err
 	}
 	switch {
-	case o.Reused && r.Repeatable():
+	case o.Reused && r.Repeatable() && (o.HTTP2 == nil || o.HTTP2.Err() != nil): // it was about to close
 		r.retried = true
 		return true, err
 	case o.Parent != nil: // it may be a load balancer without a server
