@@ -2,6 +2,7 @@ package pac
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -173,4 +174,43 @@ func NewPanel(script []byte, b Browser, engines ...Engine) ([]*Evaluator, error)
 		return nil, errs[0]
 	}
 	return panel, nil
+}
+
+// An EngineAnswer is what a script answers when called with URL and Host.
+type EngineAnswer struct {
+	URL  string `json:"url"`
+	Host string `json:"host"`
+	// Engine is set if engines differ: the answer is this engine's.
+	Engine Engine `json:"engine,omitempty"`
+	Answer string `json:"answer"`
+	Error  string `json:"error,omitempty"`
+}
+
+// Ask asks the evaluators of a script about destinations, in the forms of DeviceURL. It
+// returns the answers to those that are valid, one each where all engines agree, never nil;
+// and why the others are not.
+func Ask(panel []*Evaluator, destinations []string) (answers []EngineAnswer, invalid error) {
+	answers = []EngineAnswer{}
+	var errs []error
+	for _, d := range destinations {
+		url, host, _, err := DeviceURL(d)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		var of []EngineAnswer
+		for _, e := range panel {
+			a := EngineAnswer{URL: url, Host: host, Engine: e.Engine()}
+			if a.Answer, err = e.FindProxy(url, host); err != nil {
+				a.Error = err.Error()
+			}
+			of = append(of, a)
+		}
+		if !slices.ContainsFunc(of, func(a EngineAnswer) bool { return a.Answer != of[0].Answer || a.Error != of[0].Error }) {
+			of = of[:1]
+			of[0].Engine = ""
+		}
+		answers = append(answers, of...)
+	}
+	return answers, errors.Join(errs...)
 }

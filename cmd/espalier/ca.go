@@ -1,21 +1,19 @@
 package main
 
 import (
-	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"espalier/cmd/espalier/app"
+	"espalier/cmd/espalier/report"
 	"espalier/configs"
 	"espalier/policy/catalog"
 	"espalier/proxy/inspect"
@@ -23,14 +21,8 @@ import (
 
 // caCommand is `espalier ca`.
 func caCommand(load configOf) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "ca",
-		Short: "Make and show the CA for TLS interception",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(caInit(load), caRenew(load), caShow(load), caExport(load))
-	return cmd
+	return group("ca", "Make and show the CA for TLS interception",
+		caInit(load), caRenew(load), caShow(load), caExport(load))
 }
 
 func caInit(load configOf) *cobra.Command {
@@ -68,7 +60,7 @@ stays on this machine.`,
 			if err != nil {
 				return err
 			}
-			out := newScreen(cmd.OutOrStdout())
+			out := report.NewScreen(cmd.OutOrStdout())
 			lines := []string{fmt.Sprintf("Made %s in %s, valid until %s.", ca.Root().Subject.CommonName, dir, ca.Root().NotAfter.Format(time.DateOnly))}
 			lines = append(lines, "SHA-256 "+inspect.Fingerprint(ca.Root()))
 			if moved != "" {
@@ -79,7 +71,7 @@ stays on this machine.`,
 					filepath.Join(o.OfflineRoot, "root.key"), ca.NotAfter().Format(time.DateOnly)))
 			}
 			lines = append(lines, "Devices must trust the root: `espalier ca export`, or /ca.crt of web.public. A running proxy takes it over with `espalier reload`.")
-			return out.paragraphs(lines)
+			return out.Paragraphs(lines...)
 		},
 	}
 	cmd.Flags().StringVar(&o.OfflineRoot, "offline-root", "", "write the root's key to `DIR`, to be taken away")
@@ -104,44 +96,16 @@ func caRenew(load configOf) *cobra.Command {
 			if err != nil {
 				return noCA(err)
 			}
-			return newScreen(cmd.OutOrStdout()).paragraphs([]string{
+			return report.NewScreen(cmd.OutOrStdout()).Paragraphs(
 				fmt.Sprintf("Made %s, valid until %s.", ca.Issuer().Subject.CommonName, ca.Issuer().NotAfter.Format(time.DateOnly)),
-				"The one before is in " + moved + "; delete it.",
+				"The one before is in "+moved+"; delete it.",
 				"A running proxy takes it over with `espalier reload`. Devices need nothing new.",
-			})
+			)
 		},
 	}
 	cmd.Flags().StringVar(&key, "root-key", "", "the root.key `FILE` that ca init --offline-root has written")
 	_ = cmd.MarkFlagRequired("root-key") // it exists
 	return cmd
-}
-
-// caView is what `ca show --json` prints.
-type caView struct {
-	Mode         string       `json:"mode"` // online-root or offline-root
-	Root         certView     `json:"root"`
-	Intermediate *certView    `json:"intermediate,omitempty"`
-	NotAfter     time.Time    `json:"not_after"`
-	DaysLeft     int          `json:"days_left"`
-	Excluded     excludedView `json:"excluded"`
-	// Missing are hosts of the catalogue that the CA does not exclude.
-	Missing  []string `json:"missing"`
-	Warnings []string `json:"warnings"`
-}
-
-type certView struct {
-	Subject   string    `json:"subject"`
-	SHA256    string    `json:"sha256"`
-	Serial    string    `json:"serial"`
-	Key       string    `json:"key"`
-	NotBefore time.Time `json:"not_before"`
-	NotAfter  time.Time `json:"not_after"`
-	Bytes     int       `json:"bytes"`
-}
-
-type excludedView struct {
-	Domains []string `json:"domains"`
-	Blocks  []string `json:"blocks"`
 }
 
 func caShow(load configOf) *cobra.Command {
@@ -159,66 +123,11 @@ func caShow(load configOf) *cobra.Command {
 			if err != nil {
 				return noCA(err)
 			}
-			return writeAnswer(cmd, asJSON, viewCA(ca, rows, time.Now()), writeCA)
+			return report.Answer(cmd.OutOrStdout(), asJSON, report.NewCA(ca, rows, time.Now()), report.WriteCA)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
 	return cmd
-}
-
-func viewCA(ca *inspect.CA, rows []catalog.Row, now time.Time) caView {
-	not := ca.Constraints()
-	v := caView{
-		Mode: "online-root", Root: viewCert(ca.Root()), NotAfter: ca.NotAfter(), DaysLeft: ca.DaysLeft(now),
-		Excluded: excludedView{Domains: not.Domains, Blocks: []string{}},
-		Missing:  ca.Missing(rows), Warnings: ca.Warnings(rows, now),
-	}
-	for _, b := range not.Blocks {
-		v.Excluded.Blocks = append(v.Excluded.Blocks, b.String())
-	}
-	if ca.Offline() {
-		issuer := viewCert(ca.Issuer())
-		v.Mode, v.Intermediate = "offline-root", &issuer
-	}
-	for _, list := range []*[]string{&v.Missing, &v.Warnings} {
-		if *list == nil {
-			*list = []string{}
-		}
-	}
-	return v
-}
-
-func viewCert(c *x509.Certificate) certView {
-	return certView{
-		Subject: c.Subject.String(), SHA256: inspect.Fingerprint(c), Serial: fmt.Sprintf("%X", c.SerialNumber), Key: "ECDSA P-256",
-		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Bytes: len(c.Raw),
-	}
-}
-
-func writeCA(s screen, v caView) error {
-	var b strings.Builder
-	row := func(name, text string) { fmt.Fprintf(&b, "%s  %s\n", s.paint(dim, fmt.Sprintf("%-16s", name)), text) }
-	cert := func(name string, c certView) {
-		row(name, c.Subject)
-		row("  SHA-256", c.SHA256)
-		row("  valid", c.NotBefore.Format(time.DateOnly)+" to "+c.NotAfter.Format(time.DateOnly))
-		row("  key", c.Key)
-	}
-	cert("root", v.Root)
-	if v.Intermediate != nil {
-		cert("intermediate", *v.Intermediate)
-	}
-	row("mode", v.Mode)
-	row("days left", strconv.Itoa(v.DaysLeft))
-	row("cannot speak for", fmt.Sprintf("%d domains, %d address blocks", len(v.Excluded.Domains), len(v.Excluded.Blocks)))
-	if n := len(v.Missing); n > 0 {
-		row("not excluded", plural(n, "host", "hosts")+" of the catalogue, which is newer than the CA: "+strings.Join(v.Missing, ", "))
-	}
-	for _, w := range v.Warnings {
-		b.WriteString(s.paint(yellow, "warning: "+w) + "\n")
-	}
-	_, err := io.WriteString(s, b.String())
-	return err
 }
 
 func caExport(load configOf) *cobra.Command {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"espalier/cmd/espalier/report"
 	"espalier/policy/catalog"
 )
 
@@ -50,7 +51,7 @@ for older systems use it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if service != "" && !catalog.IsService(service) {
-				return usage(fmt.Errorf("--service: %q is unknown (allowed: %s)", service, strings.Join(serviceIDs(), ", ")))
+				return usage(fmt.Errorf("--service: %q is unknown (allowed: %s)", service, strings.Join(catalog.ServiceIDs(), ", ")))
 			}
 			rows, err := load()
 			if err != nil {
@@ -60,98 +61,13 @@ for older systems use it.`,
 			if asJSON {
 				return catalog.Export(cmd.OutOrStdout(), "json", catalog.Selection{Rows: rows})
 			}
-			return writeRows(newScreen(cmd.OutOrStdout()), rows, service == "")
+			return report.Rows(report.NewScreen(cmd.OutOrStdout()), rows, service == "")
 		},
 	}
 	cmd.Flags().StringVar(&service, "service", "", "only the rows of this `SERVICE`")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
-	_ = cmd.RegisterFlagCompletionFunc("service", cobra.FixedCompletions(serviceIDs(), cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("service", cobra.FixedCompletions(catalog.ServiceIDs(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
-}
-
-func serviceIDs() []string {
-	var ids []string
-	for _, s := range catalog.Services {
-		ids = append(ids, s.ID)
-	}
-	return ids
-}
-
-// writeRows lists rows by service, in the order of catalog.Services. The
-// service's column can be left out where all rows have the same.
-func writeRows(s screen, rows []catalog.Row, withService bool) error {
-	ids := serviceIDs()
-	slices.SortStableFunc(rows, func(a, b catalog.Row) int {
-		return slices.Index(ids, a.Service) - slices.Index(ids, b.Service)
-	})
-	t := table{head: []string{"SERVICE", "HOST", "PORTS", "TRANSPORT", "PROXY", "PURPOSE"}}
-	skip := 1
-	if withService {
-		skip = 0
-	}
-	retired, hosts := 0, map[string]bool{}
-	for _, r := range rows {
-		hosts[r.Host] = true
-		transports, purpose := cell{joined(r.Transports, ","), plain}, cell{r.Purpose, plain}
-		if r.UDP() {
-			transports.as = yellow
-		}
-		line := []cell{{r.Service, plain}, {r.Host, plain}, {joined(r.Ports, ","), plain}, transports, proxyMark(r), purpose}
-		if r.Until != "" {
-			retired++
-			line[5].text = strings.TrimSuffix("retired "+r.Until+": "+r.Purpose, ": ")
-			for i := range line {
-				line[i].as = dim
-			}
-		}
-		t.add(line[skip:]...)
-	}
-	t.head = t.head[skip:]
-	if err := t.write(s); err != nil {
-		return err
-	}
-	return s.paragraphs(append([]string{"", fmt.Sprintf("%s, %s, %d retired.", plural(len(rows), "row", "rows"), plural(len(hosts), "host", "hosts"), retired)},
-		besideTheProxy(rows)...))
-}
-
-func proxyMark(r catalog.Row) cell {
-	switch {
-	case slices.Contains(r.Unknown, "proxy"):
-		return cell{"?", plain}
-	case r.Proxy == catalog.ProxyYes:
-		return cell{"yes", green}
-	case r.Proxy == catalog.ProxySeeAPNs:
-		return cell{"by PAC", green}
-	}
-	return cell{"-", plain}
-}
-
-// besideTheProxy says, a line each, what of rows the proxy does not carry.
-func besideTheProxy(rows []catalog.Row) (lines []string) {
-	var udp, ssh []string
-	n := 0
-	for _, r := range rows {
-		if r.UDP() {
-			n++
-			for _, p := range r.Ports {
-				udp = append(udp, fmt.Sprintf("%s:%d", r.Host, p))
-			}
-		}
-		if r.TCP() && slices.Contains(r.Ports, 22) {
-			ssh = append(ssh, r.Host)
-		}
-	}
-	if n > 0 {
-		lines = append(lines, fmt.Sprintf("%s with UDP, which a TCP proxy cannot carry; the firewall must let it out: %s.",
-			plural(n, "row", "rows"), strings.Join(udp, ", ")))
-	}
-	if ssh != nil {
-		lines = append(lines, fmt.Sprintf("Port 22 is SSH; an SFTP client that knows no HTTP proxy needs it let out, too: %s.", strings.Join(ssh, ", ")))
-	}
-	if lines != nil {
-		lines = append(lines, "For the firewall: espalier catalog export --for devices, proxy, servers or udp.")
-	}
-	return lines
 }
 
 func catalogImport(load func() ([]catalog.Row, error)) *cobra.Command {
@@ -198,7 +114,7 @@ standard error.`,
 			if err := catalog.Encode(cmd.OutOrStdout(), rows); err != nil {
 				return err
 			}
-			return reportImport(cmd.ErrOrStderr(), args[0], article, update, o.Known, len(rows))
+			return report.Import(cmd.ErrOrStderr(), args[0], article, update, o.Known, len(rows))
 		},
 	}
 	cmd.Flags().StringArrayVar(&sections, "section", nil, "count new hosts below a heading for a service: `HEADING=SERVICE` (repeatable)")
@@ -207,49 +123,7 @@ standard error.`,
 
 // rowServices are the ids that a row can count for.
 func rowServices() []string {
-	return slices.DeleteFunc(serviceIDs(), func(id string) bool { return id == catalog.Other })
-}
-
-// reportImport says what import has decided, a line each.
-func reportImport(w io.Writer, file string, a *catalog.Article, u catalog.Update, known []catalog.Row, total int) error {
-	var b strings.Builder
-	hosts := map[string]bool{}
-	for _, r := range a.Rows {
-		hosts[r.Host] = true
-	}
-	fmt.Fprintf(&b, "%s: %s, %s (%s)\n", file, plural(len(a.Rows), "row", "rows"), plural(len(hosts), "host", "hosts"), a.Rows[0].Source)
-	for _, h := range a.Unknown {
-		as := "a section of its own; known hosts keep their service"
-		if h.Section != "" {
-			as = fmt.Sprintf("read as %q", h.Section)
-		}
-		fmt.Fprintf(&b, "unknown heading %q: %s, %s\n", h.Heading, plural(h.Rows, "row", "rows"), as)
-	}
-	for _, n := range a.New {
-		fmt.Fprintf(&b, "new: %s counts for %s: %s\n", n.Host, n.Service, n.Why)
-	}
-	list := func(what string, rows []catalog.Row) {
-		for _, r := range rows {
-			fmt.Fprintf(&b, "%s: %s (%s)\n", what, r.Host, r.Service)
-		}
-	}
-	for _, c := range catalog.Diff(known, a.Rows) {
-		if c.Kind == catalog.Moved {
-			fmt.Fprintf(&b, "moved: %s (%s): %s → %s\n", c.New.Host, c.New.Service, c.Cells[0].Old, c.Cells[0].New)
-		}
-	}
-	list("retired", u.Retired)
-	list("listed again", u.Restored)
-	if n := len(u.Newer); n > 0 {
-		fmt.Fprintf(&b, "%s newer than this edition kept\n", plural(n, "row", "rows"))
-	}
-	if u.Alone {
-		b.WriteString("no host of the catalogue is listed: its rows are left out\n")
-	} else {
-		fmt.Fprintf(&b, "%s written\n", plural(total, "row", "rows"))
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return slices.DeleteFunc(catalog.ServiceIDs(), func(id string) bool { return id == catalog.Other })
 }
 
 // maxArticle bounds what is read into memory; Apple's article is far smaller.
@@ -276,12 +150,4 @@ func readInput(cmd *cobra.Command, path string, limit int64) ([]byte, error) {
 		in = f
 	}
 	return io.ReadAll(io.LimitReader(in, limit))
-}
-
-func joined[T any](list []T, sep string) string {
-	parts := make([]string, len(list))
-	for i, v := range list {
-		parts[i] = fmt.Sprint(v)
-	}
-	return strings.Join(parts, sep)
 }

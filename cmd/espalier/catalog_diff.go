@@ -3,12 +3,11 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
+	"espalier/cmd/espalier/report"
 	"espalier/policy/catalog"
 )
 
@@ -34,15 +33,13 @@ they are the same, 1 if they differ.`,
 				return usage(err)
 			}
 			changes := catalog.Diff(old, rows)
-			if asJSON {
-				err = writeChangesJSON(cmd.OutOrStdout(), changes)
-			} else {
-				err = writeChanges(newScreen(cmd.OutOrStdout()), changes, args[0])
+			err = report.Answer(cmd.OutOrStdout(), asJSON, changes, func(s report.Screen, changes []catalog.Change) error {
+				return report.Changes(s, changes, args[0])
+			})
+			if err != nil {
+				return err
 			}
-			if err == nil && len(changes) > 0 {
-				return &exitError{code: exitNo}
-			}
-			return err
+			return no(len(changes) > 0)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
@@ -75,86 +72,4 @@ func looksLikeCatalogue(data []byte) bool {
 		}
 	}
 	return false
-}
-
-func writeChangesJSON(w io.Writer, changes []catalog.Change) error {
-	type change struct {
-		Change  string               `json:"change"`
-		Host    string               `json:"host"`
-		Service string               `json:"service"`
-		Cells   []catalog.CellChange `json:"cells"`
-		Old     *catalog.Row         `json:"old"`
-		New     *catalog.Row         `json:"new"`
-	}
-	list := []change{}
-	for _, c := range changes {
-		cells := c.Cells
-		if cells == nil {
-			cells = []catalog.CellChange{}
-		}
-		list = append(list, change{c.Kind, c.Row().Host, c.Row().Service, cells, c.Old, c.New})
-	}
-	return writeJSON(w, list)
-}
-
-func writeChanges(s screen, changes []catalog.Change, file string) error {
-	if len(changes) == 0 {
-		_, err := fmt.Fprintf(s, "%s and the catalogue have the same rows.\n", file)
-		return err
-	}
-	t := table{head: []string{"CHANGE", "HOST", "SERVICE", "WHAT"}}
-	n := map[string]int{}
-	for _, c := range changes {
-		n[c.Kind]++
-		r, as := c.Row(), map[string]style{catalog.Added: green, catalog.Removed: red, catalog.Changed: yellow, catalog.Moved: dim}[c.Kind]
-		t.add(cell{c.Kind, as}, cell{r.Host, plain}, cell{r.Service, plain}, cell{what(c), plain})
-	}
-	if err := t.write(s); err != nil {
-		return err
-	}
-	sum := fmt.Sprintf("In %s and not in the catalogue: %s. In the catalogue and not there: %s. Different: %s.",
-		file, plural(n[catalog.Added], "row", "rows"), plural(n[catalog.Removed], "row", "rows"), plural(n[catalog.Changed], "row", "rows"))
-	if n := n[catalog.Moved]; n > 0 {
-		sum += fmt.Sprintf(" Only below another heading: %s.", plural(n, "row", "rows"))
-	}
-	return s.paragraphs([]string{"", sum})
-}
-
-// what describes a change in a line.
-func what(c catalog.Change) string {
-	if c.Kind == catalog.Added || c.Kind == catalog.Removed {
-		r := c.Row()
-		parts := []string{joined(r.Ports, ",") + " " + joined(r.Transports, ",")}
-		if len(r.Systems) > 0 {
-			parts = append(parts, joined(r.Systems, " "))
-		}
-		if r.Proxy != catalog.ProxyUnmarked {
-			parts = append(parts, "proxy "+string(r.Proxy))
-		}
-		if strings.HasPrefix(r.Since, "after") {
-			parts = append(parts, "listed "+r.Since)
-		} else if r.Since != "" {
-			parts = append(parts, "listed since "+r.Since)
-		}
-		return strings.Join(parts, "; ")
-	}
-	var parts []string
-	for _, d := range c.Cells {
-		switch {
-		case d.Cell == "until" && d.New == "":
-			parts = append(parts, "retired "+d.Old+", listed there")
-		case d.Cell == "until" && d.Old == "":
-			parts = append(parts, "retired there "+d.New)
-		default:
-			parts = append(parts, fmt.Sprintf("%s: %s → %s", d.Cell, orNone(d.Old), orNone(d.New)))
-		}
-	}
-	return strings.Join(parts, "; ")
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "none"
-	}
-	return s
 }

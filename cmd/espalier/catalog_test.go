@@ -123,7 +123,7 @@ a.example.com  443    tcp        yes    Things
 ]
 `},
 		{name: "list: unknown service", args: "list --service cloud", code: exitUsage,
-			stderr: `--service: "cloud" is unknown (allowed: ` + strings.Join(serviceIDs(), ", ") + `)`},
+			stderr: `--service: "cloud" is unknown (allowed: ` + strings.Join(catalog.ServiceIDs(), ", ") + `)`},
 		{name: "list: no such file", args: "list --catalog none.yaml", code: exitUsage, stderr: "open none.yaml: no such file or directory"},
 		{name: "list: bad catalogue", args: "list --catalog bad.yaml", code: exitUsage, stderr: `bad.yaml:1:33: ports: "0" is not a port (allowed: 1 to 65535)`},
 		{name: "list: an argument", args: "list icloud", code: exitUsage, stderr: `unknown command "icloud" for "catalog list"`},

@@ -37,3 +37,16 @@ func dataDir(cmd *cobra.Command) (string, error) {
 	dir, err := configs.DataDir(configOptions(cmd))
 	return dir, usage(err)
 }
+
+// group is a command that only has others below it.
+func group(use, short string, below ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(below...)
+	return cmd
+}
+
+// withJSON gives a command the flag --json.
+func withJSON(asJSON *bool, cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().BoolVar(asJSON, "json", false, "write JSON")
+	return cmd
+}

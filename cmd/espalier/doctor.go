@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"espalier/cmd/espalier/app"
+	"espalier/cmd/espalier/report"
 	"espalier/configs"
 	"espalier/policy"
 	"espalier/policy/catalog"
@@ -56,7 +56,7 @@ been tried.`,
 			}
 			for _, id := range services {
 				if !catalog.IsService(id) {
-					return usage(fmt.Errorf("--service: %q is unknown (allowed: %s)", id, strings.Join(serviceIDs(), ", ")))
+					return usage(fmt.Errorf("--service: %q is unknown (allowed: %s)", id, strings.Join(catalog.ServiceIDs(), ", ")))
 				}
 			}
 			d.Services = services
@@ -81,15 +81,16 @@ been tried.`,
 			default:
 				d.Proxy, note = runningProxy(cfg)
 			}
-			clear := showProgress(newScreen(cmd.ErrOrStderr()), d)
+			screen := report.NewScreen(cmd.ErrOrStderr())
+			d.Progress = func(done, total int) { screen.Progress(fmt.Sprintf("trying Apple's hosts: %d of %d", done, total)) }
 			r := d.Run(cmd.Context())
-			clear()
+			screen.Progress("")
 			r.ProxyNote = note
-			err = writeAnswer(cmd, asJSON, r, writeReport)
-			if err == nil && (r.Broken() > 0 || !r.Complete) {
-				err = &exitError{code: exitNo}
+			err = report.Answer(cmd.OutOrStdout(), asJSON, r, report.Doctor)
+			if err != nil {
+				return err
 			}
-			return err
+			return no(r.Broken() > 0 || !r.Complete)
 		},
 	}
 	flags := cmd.Flags()
@@ -100,7 +101,7 @@ been tried.`,
 	flags.DurationVar(&timeout, "timeout", timeout, "the time for all")
 	flags.BoolVar(&asJSON, "json", false, "write JSON")
 	cmd.MarkFlagsMutuallyExclusive("direct", "through")
-	_ = cmd.RegisterFlagCompletionFunc("service", cobra.FixedCompletions(serviceIDs(), cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("service", cobra.FixedCompletions(catalog.ServiceIDs(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -123,17 +124,4 @@ func runningProxy(cfg *configs.Config) (at, note string) {
 		conn.Close()
 	}
 	return at, ""
-}
-
-// showProgress lets a doctor tell on a terminal how far it is, in one line, until
-// the returned function is called.
-func showProgress(s screen, d *doctor.Doctor) (clear func()) {
-	if s.width == 0 {
-		return func() {}
-	}
-	const start = "\r\x1b[K"
-	d.Progress = func(done, total int) {
-		_, _ = io.WriteString(s, start+cut(fmt.Sprintf("trying Apple's hosts: %d of %d", done, total), s.width))
-	}
-	return func() { _, _ = io.WriteString(s, start) }
 }

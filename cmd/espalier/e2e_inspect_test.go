@@ -40,11 +40,11 @@ type shop struct {
 	*httptest.Server
 	root string // file
 	port int
-	told chan report
+	told chan finding
 }
 
-// A report is what the shop's page found out in a browser.
-type report struct {
+// A finding is what the shop's page found out in a browser.
+type finding struct {
 	Protocol string // that the page came by
 	Hello    string // fetched
 	Echo     string // of a WebSocket
@@ -69,7 +69,7 @@ const shopPage = `<!doctype html><title>shop</title><script>
 
 func newShop(t *testing.T) *shop {
 	t.Helper()
-	s := &shop{told: make(chan report, 1)}
+	s := &shop{told: make(chan finding, 1)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
@@ -80,7 +80,7 @@ func newShop(t *testing.T) *shop {
 		fmt.Fprintf(w, "hello by %s, %d bytes", r.Proto, n)
 	})
 	mux.HandleFunc("/told", func(w http.ResponseWriter, r *http.Request) {
-		var x report
+		var x finding
 		if err := json.NewDecoder(r.Body).Decode(&x); err == nil {
 			s.told <- x
 		}
@@ -214,7 +214,7 @@ func TestBrowsersAreIntercepted(t *testing.T) {
 			b := browse(t, tt.program, visit{
 				url: fmt.Sprintf("https://example.com:%d/", s.port), pac: "http://" + p.public + "/proxy.pac", root: root, flags: []string{tt.flag},
 			})
-			want := report{Protocol: tt.protocol, Hello: "hello by HTTP/2.0, 100000 bytes", Echo: "ping"}
+			want := finding{Protocol: tt.protocol, Hello: "hello by HTTP/2.0, 100000 bytes", Echo: "ping"}
 			if tt.protocol == "http/1.1" {
 				want.Hello = "hello by HTTP/1.1, 100000 bytes"
 			}

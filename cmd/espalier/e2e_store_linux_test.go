@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"espalier/cmd/espalier/report"
 	"espalier/policy"
 	"espalier/proxy/accesslog"
 )
@@ -47,7 +48,7 @@ func (p *process) compareStore() {
 	p.t.Helper()
 	logged, _ := p.records()
 	ids := map[accesslog.ID]bool{}
-	want := map[string]trafficOf{}
+	want := map[string]report.Sum{}
 	for _, r := range logged {
 		ids[r.ID] = true
 		sum := want[r.Service]
@@ -68,12 +69,12 @@ func (p *process) compareStore() {
 		p.t.Errorf("%d records are stored, %d logged", len(stored), len(logged))
 	}
 	out, stderr, code := p.run("traffic", "--json", "--since", "1h")
-	var report trafficReport
-	if err := json.Unmarshal([]byte(out), &report); err != nil || code != 0 {
+	var sums report.Traffic
+	if err := json.Unmarshal([]byte(out), &sums); err != nil || code != 0 {
 		p.t.Fatalf("espalier traffic: %v, exit status %d, %s", err, code, stderr)
 	}
-	got := map[string]trafficOf{}
-	for _, row := range report.Rows {
+	got := map[string]report.Sum{}
+	for _, row := range sums.Rows {
 		got[row.Name] = row
 	}
 	if !reflect.DeepEqual(got, want) {

@@ -22,6 +22,14 @@ func (e *exitError) Error() string {
 
 func (e *exitError) Unwrap() error { return e.err }
 
+// no is a negative answer, which has been given on standard output, if it holds.
+func no(holds bool) error {
+	if holds {
+		return &exitError{code: exitNo}
+	}
+	return nil
+}
+
 // usage marks err as bad usage or configuration; nil stays nil.
 func usage(err error) error {
 	if err == nil {

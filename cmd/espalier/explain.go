@@ -1,18 +1,14 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"espalier/cmd/espalier/app"
-	"espalier/pac"
-	"espalier/policy"
+	"espalier/cmd/espalier/report"
 	"espalier/web/explain"
 )
 
@@ -47,11 +43,8 @@ Every destination is explained; the exit status is 2 if one of them is invalid.`
 			if err != nil {
 				return err
 			}
-			s := newScreen(cmd.OutOrStdout())
-			lines := json.NewEncoder(cmd.OutOrStdout())
-			lines.SetEscapeHTML(false)
 			var bad []error
-			explained := 0
+			first := true
 			for _, arg := range args {
 				q.Target = arg
 				x, err := e.Explain(q)
@@ -59,19 +52,18 @@ Every destination is explained; the exit status is 2 if one of them is invalid.`
 					bad = append(bad, fmt.Errorf("%s: %w", arg, err))
 					continue
 				}
-				explained++
 				if asJSON {
-					if err := lines.Encode(x); err != nil {
-						return err
+					err = report.JSONLine(cmd.OutOrStdout(), x)
+				} else {
+					if !first {
+						fmt.Fprintln(cmd.OutOrStdout())
 					}
-					continue
+					err = report.Explanation(report.NewScreen(cmd.OutOrStdout()), x)
 				}
-				if explained > 1 {
-					fmt.Fprintln(cmd.OutOrStdout())
-				}
-				if err := writeExplanation(s, x); err != nil {
+				if err != nil {
 					return err
 				}
+				first = false
 			}
 			return usage(errors.Join(bad...))
 		},
@@ -81,75 +73,4 @@ Every destination is explained; the exit status is 2 if one of them is invalid.`
 	cmd.Flags().StringArrayVar(&groups, "group", nil, "`GROUP` of that user, beside auth.groups; repeatable")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, a line for each destination")
 	return cmd
-}
-
-// pacSource says what gives a PAC answer, unless it is one of the four usual routes.
-func pacSource(x *explain.Explanation) string {
-	switch class := pac.Class(x.PACClass); class {
-	case pac.Local:
-		return " (local: " + x.Local + ")"
-	case pac.Internal:
-		return " (pac.internal)"
-	case pac.Default, pac.Apple, pac.AppleUnmarked:
-		return ""
-	default:
-		return " (pac.routes." + string(class) + ")"
-	}
-}
-
-func writeExplanation(s screen, x *explain.Explanation) error {
-	service := x.Service
-	if len(x.Also) > 0 {
-		service += " (also " + strings.Join(x.Also, ", ") + ")"
-	}
-	as := green
-	if x.Action == string(policy.Deny) || x.Action == string(policy.Challenge) {
-		as = red
-	}
-	var b strings.Builder
-	b.WriteString(s.paint(bold, x.Target) + "\n")
-	const indent = 13
-	line := func(label string, as style, text string) {
-		for _, part := range s.broken(text, indent) {
-			fmt.Fprintf(&b, "  %s %s\n", s.paint(dim, fmt.Sprintf("%-*s", indent-3, label)), s.paint(as, part))
-			label = ""
-		}
-	}
-	line("action", as, x.Action)
-	line("rule", plain, x.Rule)
-	line("why", plain, x.Why)
-	line("service", plain, service)
-	if x.Dial != "" {
-		line("dial", plain, "the address of "+x.Dial)
-	}
-	if len(x.Headers) > 0 {
-		line("sets", plain, strings.Join(x.Headers, ", "))
-	}
-	if x.PACUnknown != "" {
-		line("PAC", yellow, "not known: "+x.PACUnknown)
-	} else {
-		line("PAC", plain, x.PAC+pacSource(x))
-	}
-	for i, r := range x.Rows {
-		text := r.Host + " " + strings.Join(r.Transports, ",")
-		if len(r.Ports) > 0 {
-			text += " " + joined(r.Ports, ",")
-		}
-		text += ", " + r.Section
-		if r.Purpose != "" {
-			text += ": " + r.Purpose
-		}
-		if r.Until != "" {
-			text += " (retired " + r.Until + ")"
-		}
-		line(first(i, "catalogue"), plain, text)
-	}
-	if len(x.NotLoaded) > 0 {
-		line("lists", yellow, "not to be had here, so that they match nothing: "+strings.Join(x.NotLoaded, ", "))
-	}
-	if x.Note != "" {
-		line("note", yellow, x.Note)
-	}
-	_, err := io.WriteString(s, b.String())
-	return err
 }

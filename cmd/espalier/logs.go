@@ -2,23 +2,20 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"os/signal"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
-	"espalier/policy"
+	"espalier/cmd/espalier/app"
+	"espalier/cmd/espalier/report"
 	"espalier/proxy/accesslog"
 )
 
@@ -79,14 +76,14 @@ none.`,
 			if f, err = cfg.Log.Access.Anonymous(f, cfg.Data); err != nil {
 				return usage(flagErrors(err))
 			}
-			r, err := openRecords(cfg)
+			r, err := app.OpenRecords(cfg)
 			if err != nil {
 				return err
 			}
-			defer r.close()
+			defer r.Close()
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			out := newRecordWriter(cmd.OutOrStdout(), asJSON, asCSV)
+			out := report.NewRecords(cmd.OutOrStdout(), asJSON, asCSV)
 			err = showRecords(ctx, r, f, limit, follow, out, cmd.ErrOrStderr())
 			if ctx.Err() != nil { // interrupted
 				return nil
@@ -118,55 +115,48 @@ func flagErrors(err error) error {
 
 // showRecords writes the newest records of f, and new ones as they come where
 // follow is set.
-func showRecords(ctx context.Context, r *records, f accesslog.Filter, limit int, follow bool, out recordWriter, stderr io.Writer) error {
-	if follow && r.store == nil {
+func showRecords(ctx context.Context, r *app.Records, f accesslog.Filter, limit int, follow bool, out report.Records, stderr io.Writer) error {
+	if follow && r.Store == nil {
 		return errors.New("--follow needs the store (log.store.path), which has not been made yet")
+	}
+	write := func(records iter.Seq2[*accesslog.Record, error]) error {
+		for rec, err := range records {
+			if err == nil {
+				err = out.Write(rec)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return out.Flush()
 	}
 	var place accesslog.Place
 	var err error
 	if follow {
-		if place, err = r.store.Last(ctx); err != nil {
+		if place, err = r.Store.Last(ctx); err != nil {
 			return err
 		}
 	}
-	more := false
-	if limit == 0 {
-		for rec, err := range r.all(ctx, f) {
-			if err != nil {
-				return err
-			}
-			if err := out.write(rec); err != nil {
-				return err
-			}
-		}
-	} else {
+	found, more := r.All(ctx, f), false
+	if limit > 0 {
 		var list []accesslog.Record
-		if list, more, err = r.newest(ctx, f, limit); err != nil {
+		if list, more, err = r.Newest(ctx, f, limit); err != nil {
 			return err
 		}
-		for i := range list {
-			if err := out.write(&list[i]); err != nil {
-				return err
-			}
-		}
+		found = each(list)
 	}
-	if err := out.flush(); err != nil {
+	if err := write(found); err != nil {
 		return err
 	}
 	if more && !follow {
 		fmt.Fprintf(stderr, "these are the newest %d; --limit 0 shows all\n", limit)
 	}
 	for follow {
-		list, next, err := r.store.Since(ctx, f, place)
+		list, next, err := r.Store.Since(ctx, f, place)
 		if err != nil {
 			return err
 		}
-		for i := range list {
-			if err := out.write(&list[i]); err != nil {
-				return err
-			}
-		}
-		if err := out.flush(); err != nil {
+		if err := write(each(list)); err != nil {
 			return err
 		}
 		place = next
@@ -179,133 +169,13 @@ func showRecords(ctx context.Context, r *records, f accesslog.Filter, limit int,
 	return nil
 }
 
-// A recordWriter prints records.
-type recordWriter interface {
-	write(*accesslog.Record) error
-	flush() error
-}
-
-func newRecordWriter(w io.Writer, asJSON, asCSV bool) recordWriter {
-	switch {
-	case asJSON:
-		enc := json.NewEncoder(w)
-		enc.SetEscapeHTML(false)
-		return jsonRecords{enc}
-	case asCSV:
-		return csvRecords{accesslog.NewCSVWriter(w)}
-	}
-	return &lineRecords{s: newScreen(w)}
-}
-
-type jsonRecords struct{ *json.Encoder }
-
-func (j jsonRecords) write(r *accesslog.Record) error { return j.Encode(r) }
-func (j jsonRecords) flush() error                    { return nil }
-
-type csvRecords struct{ *accesslog.CSVWriter }
-
-func (c csvRecords) write(r *accesslog.Record) error { return c.Write(r) }
-func (c csvRecords) flush() error                    { return c.Flush() }
-
-// lineRecords writes a line each, in columns of fixed width, so that those that
-// come later fit below. The last one is never cut: it may be what matters.
-type lineRecords struct {
-	s     screen
-	begun bool
-}
-
-var logColumns = []struct {
-	name  string
-	width int
-	right bool
-	least int // the width of a terminal from which it is shown
-}{
-	{name: "TIME", width: 14}, {name: "CLIENT", width: 15}, {name: "ACTION", width: 9}, {name: "CODE", width: 4, right: true},
-	{name: "BYTES", width: 7, right: true}, {name: "TOOK", width: 6, right: true, least: 90}, {name: "SERVICE", width: 15, least: 110},
-}
-
-var actionStyles = map[policy.Action]style{
-	policy.Tunnel: green, policy.Forward: green, policy.Inspect: plain,
-	policy.Deny: yellow, policy.Challenge: yellow, policy.Error: red,
-}
-
-func (l *lineRecords) write(r *accesslog.Record) error {
-	if !l.begun {
-		l.begun = true
-		var head []cell
-		for _, c := range logColumns {
-			head = append(head, cell{c.name, bold})
-		}
-		if err := l.line(append(head, cell{"DESTINATION", bold})); err != nil {
-			return err
+// each yields the records of a list.
+func each(list []accesslog.Record) iter.Seq2[*accesslog.Record, error] {
+	return func(yield func(*accesslog.Record, error) bool) {
+		for i := range list {
+			if !yield(&list[i], nil) {
+				return
+			}
 		}
 	}
-	client := ""
-	if r.Client.IsValid() {
-		client = r.Client.String()
-	}
-	to, why := destination(r)
-	return l.line([]cell{
-		{r.Time.Local().Format("01-02 15:04:05"), dim}, {client, plain}, {string(r.Action), actionStyles[r.Action]}, {strconv.Itoa(r.Status), plain},
-		{english.Size(r.Up + r.Down), plain}, {durationText(r.Duration), plain}, {r.Service, plain}, {to, plain}, why,
-	})
-}
-
-// destination is where a record went, and what else there is to say of it.
-func destination(r *accesslog.Record) (to string, why cell) {
-	to = r.URL
-	if to == "" {
-		to = r.Host
-		if strings.Contains(to, ":") {
-			to = "[" + to + "]"
-		}
-		to += ":" + strconv.Itoa(int(r.Port))
-	}
-	if r.User != "" {
-		to += " by " + r.User
-	}
-	switch {
-	case r.Error != "":
-		return to, cell{r.Error, red}
-	case !slices.Contains([]string{policy.RuleApple, policy.RuleDefault, policy.RuleAuth}, r.Rule):
-		return to, cell{"rule " + r.Rule, dim}
-	}
-	return to, cell{}
-}
-
-// line writes the cells of logColumns, and behind them others.
-func (l *lineRecords) line(cells []cell) error {
-	var b strings.Builder
-	for i, c := range cells {
-		text := onLine(c.text)
-		if i >= len(logColumns) {
-			b.WriteString(l.s.paint(c.as, text) + "  ")
-			continue
-		}
-		column := logColumns[i]
-		if l.s.width > 0 && l.s.width < column.least {
-			continue
-		}
-		blanks := strings.Repeat(" ", max(column.width-utf8.RuneCountInString(text), 0))
-		if column.right {
-			b.WriteString(blanks + l.s.paint(c.as, text))
-		} else {
-			b.WriteString(l.s.paint(c.as, text) + blanks)
-		}
-		b.WriteString("  ")
-	}
-	_, err := io.WriteString(l.s, strings.TrimRight(b.String(), " ")+"\n")
-	return err
-}
-
-func (l *lineRecords) flush() error { return nil }
-
-// onLine replaces what a terminal would act on: clients choose hosts and agents.
-func onLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, s)
 }

@@ -10,20 +10,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"espalier/cmd/espalier/app"
+	"espalier/cmd/espalier/report"
 	"espalier/configs"
 	"espalier/pac"
 )
 
 // pacCommand is `espalier pac`.
 func pacCommand(load configOf) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "pac",
-		Short: "Show the PAC script that devices get, and what it answers",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(pacShow(load), pacEval(load), pacURLs(load), pacCheck(load), pacHistory(load), pacDiff(load), pacDHCP(load))
-	return cmd
+	return group("pac", "Show the PAC script that devices get, and what it answers",
+		pacShow(load), pacEval(load), pacURLs(load), pacCheck(load), pacHistory(load), pacDiff(load), pacDHCP(load))
 }
 
 func pacShow(load configOf) *cobra.Command {
@@ -70,17 +65,14 @@ answers to the others are printed all the same.`,
 			if err != nil {
 				return err
 			}
-			answers, bad, failed := evalPAC(panel, args)
-			if err := writePACAnswers(cmd, answers, asJSON); err != nil {
+			answers, bad := pac.Ask(panel, args)
+			if err := report.Answer(cmd.OutOrStdout(), asJSON, answers, report.PACAnswers); err != nil {
 				return err
 			}
 			if bad != nil {
 				return usage(bad)
 			}
-			if failed {
-				return &exitError{code: exitNo}
-			}
-			return nil
+			return no(slices.ContainsFunc(answers, func(a pac.EngineAnswer) bool { return a.Error != "" }))
 		},
 	}
 	who.addFlags(cmd)
@@ -144,12 +136,12 @@ func pacURLs(load configOf) *cobra.Command {
 			if err != nil {
 				return usage(err)
 			}
-			t := table{head: []string{"SITE", "URL"}}
-			t.add(cell{text: "by address"}, cell{text: base + compiled.Path("")})
+			t := report.NewTable("SITE", "URL")
+			t.Add("by address", base+compiled.Path(""))
 			for _, site := range compiled.Sites() {
-				t.add(cell{text: site}, cell{text: base + compiled.Path(site)})
+				t.Add(site, base+compiled.Path(site))
 			}
-			return t.write(newScreen(cmd.OutOrStdout()))
+			return t.Write(report.NewScreen(cmd.OutOrStdout()))
 		},
 	}
 }

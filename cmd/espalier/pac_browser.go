@@ -1,8 +1,6 @@
 package main
 
 import (
-	"cmp"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -77,69 +75,4 @@ func readScript(cmd *cobra.Command, name string) ([]byte, error) {
 		err = fmt.Errorf("%s: larger than %d MB, the largest script that can be read", name, pac.MaxInput>>20)
 	}
 	return script, err
-}
-
-// A pacAnswer is what the script answers when called with URL and Host.
-type pacAnswer struct {
-	URL  string `json:"url"`
-	Host string `json:"host"`
-	// Engine is set if engines differ: the answer is this engine's.
-	Engine pac.Engine `json:"engine,omitempty"`
-	Answer string     `json:"answer"`
-	Error  string     `json:"error,omitempty"`
-}
-
-// evalPAC asks a script about all of args. bad says which of them are invalid, and
-// failed whether the script failed.
-func evalPAC(panel []*pac.Evaluator, args []string) (answers []pacAnswer, bad error, failed bool) {
-	answers = []pacAnswer{} // never null in JSON
-	var errs []error
-	for _, arg := range args {
-		url, host, _, err := pac.DeviceURL(arg)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		var of []pacAnswer
-		for _, e := range panel {
-			a := pacAnswer{URL: url, Host: host, Engine: e.Engine()}
-			if a.Answer, err = e.FindProxy(url, host); err != nil {
-				a.Error = err.Error()
-				failed = true
-			}
-			of = append(of, a)
-		}
-		if !slices.ContainsFunc(of, func(a pacAnswer) bool { return a.Answer != of[0].Answer || a.Error != of[0].Error }) {
-			of = of[:1]
-			of[0].Engine = ""
-		}
-		answers = append(answers, of...)
-	}
-	return answers, errors.Join(errs...), failed
-}
-
-func writePACAnswers(cmd *cobra.Command, answers []pacAnswer, asJSON bool) error {
-	if asJSON {
-		return writeJSON(cmd.OutOrStdout(), answers)
-	}
-	if len(answers) == 0 {
-		return nil
-	}
-	t := table{head: []string{"URL", "ANSWER"}}
-	byEngine := slices.ContainsFunc(answers, func(a pacAnswer) bool { return a.Engine != "" })
-	if byEngine {
-		t.head = []string{"URL", "ENGINE", "ANSWER"}
-	}
-	for _, a := range answers {
-		answer := cell{text: a.Answer}
-		if a.Error != "" {
-			answer = cell{text: "error: " + a.Error, as: red}
-		}
-		if byEngine {
-			t.add(cell{text: a.URL}, cell{text: cmp.Or(string(a.Engine), "all")}, answer)
-		} else {
-			t.add(cell{text: a.URL}, answer)
-		}
-	}
-	return t.write(newScreen(cmd.OutOrStdout()))
 }

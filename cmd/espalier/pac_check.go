@@ -2,12 +2,12 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"espalier/cmd/espalier/report"
 	"espalier/pac"
 	"espalier/pac/lint"
 )
@@ -55,13 +55,12 @@ at 0. Kinds for --allow:
 			found := lint.Check(script, append(samples, pac.Samples(nil, pac.HostsIn(script))...))
 			all := len(found)
 			found = slices.DeleteFunc(found, func(f lint.Finding) bool { return slices.Contains(allow, f.Kind) })
-			if err := writeFindings(cmd.OutOrStdout(), name, found, all-len(found), asJSON); err != nil {
+			if err := report.Answer(cmd.OutOrStdout(), asJSON, found, func(s report.Screen, found []lint.Finding) error {
+				return report.Findings(s, name, found, all-len(found))
+			}); err != nil {
 				return err
 			}
-			if slices.ContainsFunc(found, func(f lint.Finding) bool { return f.Severity == lint.Error }) {
-				return &exitError{code: exitNo}
-			}
-			return nil
+			return no(slices.ContainsFunc(found, func(f lint.Finding) bool { return f.Severity == lint.Error }))
 		},
 	}
 	cmd.Flags().StringSliceVar(&allow, "allow", nil, "leave out findings of this `KIND`; repeatable")
@@ -76,35 +75,4 @@ func kindTable() string {
 		fmt.Fprintf(&b, "  %-12s  %s\n", name, lint.Kinds[name])
 	}
 	return strings.TrimSuffix(b.String(), "\n")
-}
-
-func writeFindings(w io.Writer, name string, found []lint.Finding, allowed int, asJSON bool) error {
-	if asJSON {
-		if found == nil {
-			found = []lint.Finding{}
-		}
-		return writeJSON(w, found)
-	}
-	s := newScreen(w)
-	count := map[string]int{}
-	for _, f := range found {
-		count[f.Severity]++
-		as := yellow
-		if f.Severity == lint.Error {
-			as = red
-		}
-		at := name
-		if f.Line > 0 {
-			at = fmt.Sprintf("%s:%d:%d", name, f.Line, f.Column)
-		}
-		if _, err := fmt.Fprintf(w, "%s: %s: %s\n", at, s.paint(as, f.Severity), f.Text()); err != nil {
-			return err
-		}
-	}
-	total := plural(count[lint.Error], "error", "errors") + ", " + plural(count[lint.Warning], "warning", "warnings")
-	if allowed > 0 {
-		total += fmt.Sprintf(", %d allowed", allowed)
-	}
-	_, err := fmt.Fprintf(w, "%s: %s\n", name, total)
-	return err
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"espalier/cmd/espalier/report"
 	"espalier/configs"
 	"espalier/pac"
 	"espalier/pac/history"
@@ -74,7 +74,9 @@ changes differ that not all engines see.`,
 			if err != nil && !stopped {
 				return usage(err)
 			}
-			if err := writePACChanges(cmd, changes, asked, asJSON); err != nil {
+			if err := report.Answer(cmd.OutOrStdout(), asJSON, changes, func(s report.Screen, changes []pac.Change) error {
+				return report.PACChanges(s, changes, asked)
+			}); err != nil {
 				return err
 			}
 			if stopped {
@@ -84,10 +86,7 @@ changes differ that not all engines see.`,
 				}
 				return usage(fmt.Errorf("%s: %w", file, slow))
 			}
-			if slices.ContainsFunc(changes, func(c pac.Change) bool { return c.Engine == "" || len(allow) == 0 }) {
-				return &exitError{code: exitNo}
-			}
-			return nil
+			return no(slices.ContainsFunc(changes, func(c pac.Change) bool { return c.Engine == "" || len(allow) == 0 }))
 		},
 	}
 	who.addFlags(cmd)
@@ -141,33 +140,4 @@ func (c *pacClient) address() (netip.Addr, error) {
 		return a, fmt.Errorf("--client: invalid IP address %q", c.client)
 	}
 	return a, nil
-}
-
-func writePACChanges(cmd *cobra.Command, changes []pac.Change, asked int, asJSON bool) error {
-	if asJSON {
-		return writeJSON(cmd.OutOrStdout(), changes)
-	}
-	if len(changes) > 0 {
-		t := table{head: []string{"URL", "OLD", "NEW"}}
-		byEngine := slices.ContainsFunc(changes, func(c pac.Change) bool { return c.Engine != "" })
-		if byEngine {
-			t.head = []string{"URL", "ENGINE", "OLD", "NEW"}
-		}
-		for _, c := range changes {
-			row := []cell{{text: c.URL}, {text: c.Old}, {text: c.New}}
-			if byEngine {
-				row = slices.Insert(row, 1, cell{text: cmp.Or(string(c.Engine), "all")})
-			}
-			t.add(row...)
-		}
-		if err := t.write(newScreen(cmd.OutOrStdout())); err != nil {
-			return err
-		}
-	}
-	urls := map[string]bool{}
-	for _, c := range changes {
-		urls[c.URL] = true
-	}
-	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%d of %d URLs get another answer\n", len(urls), asked)
-	return err
 }

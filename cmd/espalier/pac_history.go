@@ -2,10 +2,10 @@ package main
 
 import (
 	"slices"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
+	"espalier/cmd/espalier/report"
 	"espalier/pac/history"
 )
 
@@ -40,17 +40,7 @@ With an ID, the script is printed.`,
 				return err
 			}
 			slices.Reverse(entries)
-			if asJSON {
-				if entries == nil {
-					entries = []history.Entry{}
-				}
-				return writeJSON(cmd.OutOrStdout(), entries)
-			}
-			t := table{head: []string{"ID", "SINCE", "SITE", "CONFIG", "BYTES"}, right: []int{4}}
-			for _, e := range entries {
-				t.add(cell{text: e.ID}, cell{text: local(e.Time)}, cell{text: e.Site}, cell{text: e.Config}, cell{text: strconv.FormatInt(e.Size, 10)})
-			}
-			return t.write(newScreen(cmd.OutOrStdout()))
+			return report.Answer(cmd.OutOrStdout(), asJSON, entries, report.Scripts)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")

@@ -7,20 +7,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"espalier/cmd/espalier/report"
 	"espalier/configs"
 	"espalier/web/signin"
 )
 
 // tokenCommand is `espalier token`.
 func tokenCommand(dataDir dataDirOf) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "token",
-		Short: "Make, list and revoke the API tokens of scripts",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(tokenCreate(dataDir), tokenList(dataDir), tokenRevoke(dataDir))
-	return cmd
+	return group("token", "Make, list and revoke the API tokens of scripts",
+		tokenCreate(dataDir), tokenList(dataDir), tokenRevoke(dataDir))
 }
 
 func tokenCreate(dataDir dataDirOf) *cobra.Command {
@@ -82,31 +77,7 @@ func tokenList(dataDir dataDirOf) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				type listed struct {
-					Name    string      `json:"name"`
-					Role    signin.Role `json:"role"`
-					Created time.Time   `json:"created"`
-					Expires time.Time   `json:"expires,omitzero"`
-				}
-				list := []listed{}
-				for _, t := range tokens {
-					list = append(list, listed{t.Name, t.Role, t.Created, t.Expires})
-				}
-				return writeJSON(cmd.OutOrStdout(), list)
-			}
-			t := table{head: []string{"NAME", "ROLE", "CREATED", "EXPIRES"}}
-			for _, x := range tokens {
-				expires := cell{text: "never"}
-				if !x.Expires.IsZero() {
-					expires.text = local(x.Expires)
-				}
-				if x.Expired(time.Now()) {
-					expires = cell{text: "expired", as: red}
-				}
-				t.add(cell{text: x.Name}, cell{text: string(x.Role)}, cell{text: local(x.Created)}, expires)
-			}
-			return t.write(newScreen(cmd.OutOrStdout()))
+			return report.Answer(cmd.OutOrStdout(), asJSON, report.NewTokens(tokens), report.WriteTokens)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")

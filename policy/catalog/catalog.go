@@ -119,6 +119,15 @@ var Services = []Service{
 	{Other, "Everything else"},
 }
 
+// ServiceIDs are the ids of Services.
+func ServiceIDs() []string {
+	var ids []string
+	for _, s := range Services {
+		ids = append(ids, s.ID)
+	}
+	return ids
+}
+
 // IsService reports whether id is one of Services.
 func IsService(id string) bool {
 	return slices.ContainsFunc(Services, func(s Service) bool { return s.ID == id })

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -29,6 +30,18 @@ func (c Change) Row() *Row {
 		return c.New
 	}
 	return c.Old
+}
+
+// MarshalJSON implements json.Marshaler.
+func (c Change) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Change  string       `json:"change"`
+		Host    string       `json:"host"`
+		Service string       `json:"service"`
+		Cells   []CellChange `json:"cells"` // never null
+		Old     *Row         `json:"old"`
+		New     *Row         `json:"new"`
+	}{c.Kind, c.Row().Host, c.Row().Service, append([]CellChange{}, c.Cells...), c.Old, c.New})
 }
 
 // A CellChange is a difference between two rows.

@@ -1,8 +1,7 @@
-package main
+package report
 
 import (
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,49 +10,44 @@ import (
 	"espalier/proxy/doctor"
 )
 
-// writeReport writes a table of the services, then what is wrong by its cause.
-func writeReport(s screen, r *doctor.Report) error {
-	t := table{head: []string{"SERVICE", "FROM HERE"}}
-	if r.Proxy != "" {
-		t.head = append(t.head, "THROUGH "+r.Proxy)
-	}
+// Doctor writes a table of the services, then what is wrong by its cause.
+func Doctor(s Screen, r *doctor.Report) error {
+	t := NewTable("SERVICE", "FROM HERE", "THROUGH "+r.Proxy)
 	tried := 0
 	for i := range r.Services {
 		service := &r.Services[i]
-		cells := []cell{{service.ID, plain}, countsOf(service, doctor.Direct)}
-		if r.Proxy != "" {
-			cells = append(cells, countsOf(service, doctor.Through))
-		}
-		t.add(cells...)
+		t.Add(service.ID, countsOf(service, doctor.Direct), countsOf(service, doctor.Through))
 		for _, c := range service.Checks {
 			if c.State != doctor.Skipped {
 				tried++
 			}
 		}
 	}
-	if err := t.write(s); err != nil {
+	if r.Proxy == "" {
+		t.without("THROUGH ")
+	}
+	if err := t.Write(s); err != nil {
 		return err
 	}
-	var b strings.Builder
+	l := &lines{s: s}
 	for _, c := range causes(r) {
-		c.write(&b, s)
+		c.write(l)
 	}
-	writeNotes(&b, s, r)
-	b.WriteByte('\n')
-	took := (time.Duration(r.Milliseconds) * time.Millisecond).Round(100 * time.Millisecond)
+	writeNotes(l, r)
+	l.WriteByte('\n')
 	switch broken := r.Broken(); {
 	case broken > 0:
-		b.WriteString(s.paint(red, fmt.Sprintf("%d of %s broken", broken, plural(len(r.Services), "service is", "services are"))))
+		l.WriteString(s.paint(red, fmt.Sprintf("%d of %s broken", broken, plural(len(r.Services), "service is", "services are"))))
 	case !r.Complete:
-		b.WriteString(s.paint(yellow, "time was over before all had been tried"))
+		l.WriteString(s.paint(yellow, "time was over before all had been tried"))
 	case tried == 0:
-		b.WriteString(s.paint(yellow, "nothing could be tried"))
+		l.WriteString(s.paint(yellow, "nothing could be tried"))
 	default:
-		b.WriteString(s.paint(green, "everything that was tried can be reached"))
+		l.WriteString(s.paint(green, "everything that was tried can be reached"))
 	}
-	fmt.Fprintf(&b, s.paint(dim, " (%s in %s)")+"\n", plural(tried, "check", "checks"), took)
-	_, err := io.WriteString(s, b.String())
-	return err
+	took := (time.Duration(r.Milliseconds) * time.Millisecond).Round(100 * time.Millisecond)
+	l.WriteString(s.paint(dim, fmt.Sprintf(" (%s in %s)", plural(tried, "check", "checks"), took)) + "\n")
+	return l.write()
 }
 
 // countsOf is how many of a service's checks ended how.
@@ -72,18 +66,15 @@ func countsOf(service *doctor.Service, way doctor.Way) cell {
 	case n[doctor.OK] > 0:
 		as = green
 	}
-	return cell{strings.Join(parts, ", "), as}
+	return in(as, strings.Join(parts, ", "))
 }
 
 // A cause is what several checks failed by.
 type cause struct {
-	problem  doctor.Problem
-	by       string
-	ways     string
-	next     string
-	detail   string // of the first
-	differ   bool   // others have another
-	services []*causeService
+	doctor.Finding // of the first
+	ways           string
+	differ         bool // others have another detail
+	services       []*causeService
 }
 
 type causeService struct {
@@ -107,15 +98,15 @@ func causes(r *doctor.Report) []*cause {
 			if c.State != doctor.Broken {
 				continue
 			}
-			same := slices.IndexFunc(checks, func(o doctor.Check) bool {
+			both := slices.ContainsFunc(checks, func(o doctor.Check) bool {
 				return o.State == doctor.Broken && o.Way != c.Way && o.Host == c.Host && o.Port == c.Port && o.Transport == c.Transport &&
 					o.Problem == c.Problem && o.By == c.By
 			})
 			ways := "from here"
 			switch {
-			case same >= 0 && c.Way == doctor.Through:
+			case both && c.Way == doctor.Through:
 				continue // it stands beside the other
-			case same >= 0:
+			case both:
 				ways = "from here and through the proxy"
 			case c.Way == doctor.Through:
 				ways = "through the proxy"
@@ -128,13 +119,13 @@ func causes(r *doctor.Report) []*cause {
 
 // place adds a check to its cause.
 func place(list []*cause, service string, c *doctor.Check, ways string) []*cause {
-	i := slices.IndexFunc(list, func(o *cause) bool { return o.problem == c.Problem && o.by == c.By && o.ways == ways })
+	i := slices.IndexFunc(list, func(o *cause) bool { return o.Problem == c.Problem && o.By == c.By && o.ways == ways })
 	if i < 0 {
 		i = len(list)
-		list = append(list, &cause{problem: c.Problem, by: c.By, ways: ways, next: c.Next, detail: c.Detail})
+		list = append(list, &cause{Finding: c.Finding, ways: ways})
 	}
 	o := list[i]
-	o.differ = o.differ || o.detail != c.Detail
+	o.differ = o.differ || o.Detail != c.Detail
 	if last := len(o.services) - 1; last < 0 || o.services[last].id != service {
 		o.services = append(o.services, &causeService{id: service})
 	}
@@ -154,39 +145,31 @@ func place(list []*cause, service string, c *doctor.Check, ways string) []*cause
 	return list
 }
 
-func (c *cause) write(b *strings.Builder, s screen) {
-	title := c.problem.Title()
-	if c.by != "" {
-		title += ": " + c.by
+func (c *cause) write(l *lines) {
+	title := c.Problem.Title()
+	if c.By != "" {
+		title += ": " + c.By
 	}
-	b.WriteByte('\n')
-	for _, line := range s.broken(title+" ("+c.ways+")", 0) {
-		b.WriteString(s.paint(red, line) + "\n")
-	}
-	width := len("such as")
-	for _, service := range c.services {
-		width = max(width, len(service.id))
-	}
-	indent := width + 4
-	row := func(label string, as style, text string) {
-		for _, part := range s.broken(text, indent) {
-			fmt.Fprintf(b, "  %s  %s\n", s.paint(dim, fmt.Sprintf("%-*s", width, label)), s.paint(as, part))
-			label = ""
-		}
-	}
+	l.WriteByte('\n')
+	l.text(red, title+" ("+c.ways+")")
+	detail := "detail"
 	if c.differ {
-		row("such as", plain, c.detail)
-	} else {
-		row("detail", plain, c.detail)
+		detail = "such as"
 	}
-	row("next", bold, c.next)
+	rows := &lines{s: l.s, indent: 2, label: len("such as")}
 	for _, service := range c.services {
-		row(service.id, plain, joined(service.hosts, ", "))
+		rows.label = max(rows.label, len(service.id))
 	}
+	rows.row(detail, plain, c.Detail)
+	rows.row("next", bold, c.Next)
+	for _, service := range c.services {
+		rows.row(service.id, plain, joined(service.hosts, ", "))
+	}
+	l.WriteString(rows.String())
 }
 
 // writeNotes writes what is to be known of checks that are not broken.
-func writeNotes(b *strings.Builder, s screen, r *doctor.Report) {
+func writeNotes(l *lines, r *doctor.Report) {
 	count := map[string]int{}
 	var order []string
 	for i := range r.Services {
@@ -200,18 +183,16 @@ func writeNotes(b *strings.Builder, s screen, r *doctor.Report) {
 		}
 	}
 	if len(order)+len(r.ProxyNote) > 0 {
-		b.WriteByte('\n')
+		l.WriteByte('\n')
 	}
 	for _, note := range order {
 		n := fmt.Sprintf("%4d  ", count[note])
-		for _, line := range s.broken(note, len(n)) {
-			b.WriteString(s.paint(dim, n+line) + "\n")
+		for _, line := range l.s.broken(note, len(n)) {
+			l.WriteString(l.s.paint(dim, n+line) + "\n")
 			n = strings.Repeat(" ", len(n))
 		}
 	}
 	if r.ProxyNote != "" {
-		for _, line := range s.broken("not tried through the proxy: "+r.ProxyNote, 0) {
-			b.WriteString(s.paint(yellow, line) + "\n")
-		}
+		l.text(yellow, "not tried through the proxy: "+r.ProxyNote)
 	}
 }

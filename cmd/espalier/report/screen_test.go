@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"bytes"
@@ -6,10 +6,10 @@ import (
 )
 
 func TestTable(t *testing.T) {
-	build := func() *table {
-		tb := &table{head: []string{"NAME", "COUNT", "WHAT"}, right: []int{1}}
-		tb.add(cell{"a", green}, cell{"5", plain}, cell{"a rather long description", dim})
-		tb.add(cell{"långt", plain}, cell{"12345678", plain}, cell{"", plain})
+	build := func() *Table {
+		tb := NewTable("NAME", "COUNT", "WHAT")
+		tb.Add(in(green, "a"), 5, in(dim, "a rather long description"))
+		tb.Add("långt", 12345678, "")
 		return tb
 	}
 	for _, tt := range []struct {
@@ -26,7 +26,7 @@ func TestTable(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var b bytes.Buffer
-			if err := build().write(screen{Writer: &b, width: tt.width, colour: tt.colour}); err != nil {
+			if err := build().Write(Screen{Writer: &b, width: tt.width, colour: tt.colour}); err != nil {
 				t.Fatal(err)
 			}
 			if b.String() != tt.want {
@@ -48,7 +48,7 @@ func TestParagraphs(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var b bytes.Buffer
-			if err := (screen{Writer: &b, width: tt.width}).paragraphs([]string{"", "one two three four", "five"}); err != nil {
+			if err := (Screen{Writer: &b, width: tt.width}).Paragraphs("", "one two three four", "five"); err != nil {
 				t.Fatal(err)
 			}
 			if b.String() != tt.want {
@@ -59,7 +59,7 @@ func TestParagraphs(t *testing.T) {
 }
 
 func TestScreenIsPlainWhereThereIsNoTerminal(t *testing.T) {
-	if s := newScreen(&bytes.Buffer{}); s.colour || s.width != 0 {
+	if s := NewScreen(&bytes.Buffer{}); s.colour || s.width != 0 {
 		t.Errorf("got width %d, colour %t", s.width, s.colour)
 	}
 }

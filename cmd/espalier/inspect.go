@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"espalier/cmd/espalier/report"
+	"espalier/policy"
+	"espalier/web"
+	"espalier/web/api"
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+// inspectCommand is `espalier inspect`.
+func inspectCommand(dataDir dataDirOf) *cobra.Command {
+	exceptions := listExceptions(dataDir)
+	exceptions.Use = "exceptions"
+	exceptions.Short = "List and judge hosts whose clients refuse interception"
+	exceptions.Long = `Lists and judges hosts whose clients refuse interception.
+
+Apps that know their server's certificate do not take the CA's. A host that a
+client has refused twice is tunnelled for that client, for inspect.pinned.for;
+and for everybody once several clients that take the CA's certificates elsewhere
+have done so. Without a command below it, this lists them.`
+	exceptions.AddCommand(
+		listExceptions(dataDir),
+		changeException(dataDir, api.AcceptException, "Tunnel a host for good, for everybody", "%s is tunnelled from now on"),
+		changeException(dataDir, api.RefuseException, "Never exempt a host, whatever its clients do", "%s is intercepted from now on, whatever its clients do"),
+		changeException(dataDir, api.ForgetException, "Forget what is known of a host", "%s is as if it had never been refused"),
+	)
+	return group("inspect", "See to TLS interception in a running espalier", exceptions)
+}
+
+func listExceptions(dataDir dataDirOf) *cobra.Command {
+	return showing(dataDir, &cobra.Command{Use: "list", Short: "List the hosts, the last refused first"},
+		(*web.ControlClient).Exceptions, report.Exceptions)
+}
+
+func changeException(dataDir dataDirOf, do, short, done string) *cobra.Command {
+	return &cobra.Command{
+		Use:   do + " HOST",
+		Short: short,
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			host, _, err := policy.ParseHost(args[0])
+			if err != nil {
+				return usage(fmt.Errorf("%s: %w", args[0], err))
+			}
+			return asking(dataDir, controlTimeout, func(ctx context.Context, c *web.ControlClient, cmd *cobra.Command, _ []string) error {
+				err := c.ChangeException(ctx, do, host)
+				if err == nil {
+					_, err = fmt.Fprintf(cmd.OutOrStdout(), done+"\n", host)
+				}
+				return err
+			})(cmd, args)
+		},
+	}
+}
