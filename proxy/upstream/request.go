@@ -129,8 +129,8 @@ func (r *Request) AppendHead(b []byte, o *egress.Origin) []byte {
 			b = append(b, f.Line...)
 		}
 	}
-	for name, value := range r.Decision.Headers() {
-		b = appendField(b, name, value)
+	if r.Decision.HasHeaders() {
+		b = r.appendSet(b)
 	}
 	if via := r.Via(o); via != "" {
 		b = appendField(b, "Via", via)
@@ -139,6 +139,14 @@ func (r *Request) AppendHead(b []byte, o *egress.Origin) []byte {
 		b = appendField(b, "Proxy-Authorization", o.Parent.ProxyAuthorization())
 	}
 	return append(b, "\r\n"...)
+}
+
+// appendSet appends the fields that rules and presets set.
+func (r *Request) appendSet(b []byte) []byte {
+	for name, value := range r.Decision.Headers() {
+		b = appendField(b, name, value)
+	}
+	return b
 }
 
 func appendField(b []byte, name, value string) []byte {

@@ -120,13 +120,16 @@ func (c *Conn) Peek() (n int, err error) {
 	if c.raw == nil {
 		return 0, net.ErrClosed
 	}
+	if c.look == nil {
+		c.look = c.peek
+	}
 	if err := c.raw.Control(c.look); err != nil {
 		return 0, err
 	}
 	return c.peeked, c.peekErr
 }
 
-func (c *Conn) look(fd uintptr) {
+func (c *Conn) peek(fd uintptr) {
 	var b [1]byte
 	c.peeked, _, c.peekErr = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 }

@@ -29,7 +29,8 @@ type Conn struct {
 
 	halted atomic.Bool
 
-	peeked  int // by look
+	look    func(fd uintptr) // peek, made once; nil: not yet
+	peeked  int              // by look
 	peekErr error
 }
 
