@@ -1,6 +1,9 @@
 package head
 
-import "errors"
+import (
+	"errors"
+	"strings"
+)
 
 // ErrChunks says that a chunked body is malformed (RFC 9112, 7.1).
 var ErrChunks = errors.New("malformed chunked body")
@@ -107,37 +110,24 @@ func (c *Chunks) step(x byte) bool {
 	return true
 }
 
-func hex(x byte) (int64, bool) {
-	switch {
-	case '0' <= x && x <= '9':
-		return int64(x - '0'), true
-	case 'a' <= x && x <= 'f':
-		return int64(x-'a') + 10, true
-	case 'A' <= x && x <= 'F':
-		return int64(x-'A') + 10, true
+func hex(x byte) (digit int64, ok bool) {
+	if 'A' <= x && x <= 'F' {
+		x += 'a' - 'A'
 	}
-	return 0, false
+	digit = int64(strings.IndexByte("0123456789abcdef", x))
+	return digit, digit >= 0
 }
 
 // ParseTrailers parses the trailer section of a chunked body, and returns its
 // length with the empty line at its end. The error is ErrIncomplete, ErrChunks, or
 // an *Error.
 func ParseTrailers(b []byte) (f Fields, n int, err error) {
-	rest := b
-	for count := 0; ; count++ {
-		line, after, err := cutLine(rest)
-		switch {
-		case err == ErrIncomplete && len(b) <= maxTrailers:
-			return nil, 0, err
-		case err != nil, count > MaxFields:
-			return nil, 0, ErrChunks
-		case len(line) == 0:
-			end := len(b) - len(rest)
-			return Fields(b[:end]), end + 2, nil
-		}
-		if _, _, err := field(line); err != nil {
-			return nil, 0, err
-		}
-		rest = after
+	n, err = new(reading).fields(b, func(_, _ []byte) error { return nil })
+	switch {
+	case err == errFields, err == ErrIncomplete && len(b) > maxTrailers:
+		return nil, 0, ErrChunks
+	case err != nil:
+		return nil, 0, err
 	}
+	return Fields(b[:n-2]), n, nil
 }

@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 )
 
 // Bounds on every head, in both directions.
@@ -72,7 +74,7 @@ func (f Fields) Get(lower string) string {
 // message cannot be named away.
 func (f Fields) Nominates(name []byte) bool {
 	for _, kept := range [...]string{"content-length", "transfer-encoding", "host"} {
-		if equalFold(name, kept) {
+		if is(name, kept) {
 			return false
 		}
 	}
@@ -90,7 +92,7 @@ func (f Fields) Nominates(name []byte) bool {
 }
 
 // Is compares the name with one in lower case.
-func (f Field) Is(lower string) bool { return equalFold(f.Name, lower) }
+func (f Field) Is(lower string) bool { return is(f.Name, lower) }
 
 // Upgrades reports whether f asks for another protocol, or grants it.
 func (f Field) Upgrades() bool { return f.Is("connection") || f.Is("upgrade") }
@@ -156,104 +158,138 @@ func field(line []byte) (name, value []byte, err error) {
 	if line[0] == ' ' || line[0] == '\t' {
 		return nil, nil, bad("a header line is folded")
 	}
-	if colon < 1 || !isToken(line[:colon]) || !isText(line[colon+1:]) {
+	if colon < 1 || !token.all(line[:colon]) || !text.all(line[colon+1:]) {
 		return nil, nil, bad("a header line is malformed, or has a control character")
 	}
 	return line[:colon], bytes.Trim(line[colon+1:], " \t"), nil
 }
 
-// framing is what header lines say about a body's length.
-type framing struct {
-	lengths, encodings int
-	length             int64
+// A reading is what the fields of a head say together.
+type reading struct {
+	lengths, encodings              int
+	length                          int64
+	close, keep, upgrade, nominates bool // options of Connection; nominates: other fields
+	webSocket                       bool // Upgrade asks for it, or grants it
 }
 
-func (f *framing) see(name, value []byte) error {
-	var ok bool
-	switch len(name) {
-	case len("content-length"):
-		if !equalFold(name, "content-length") {
-			return nil
+// fields reads the header lines of b, up to the empty line, whose end it returns. see is
+// called for each, first.
+func (s *reading) fields(b []byte, see func(name, value []byte) error) (end int, err error) {
+	for count := 0; ; count++ {
+		line, rest, err := cutLine(b[end:])
+		if err != nil {
+			return end, err
 		}
-		f.lengths++
-		if f.length, ok = parseLength(value); !ok {
+		end = len(b) - len(rest)
+		switch {
+		case len(line) == 0:
+			return end, nil
+		case count == MaxFields:
+			return end, errFields
+		}
+		name, value, err := field(line)
+		if err == nil {
+			err = see(name, value)
+		}
+		if err != nil {
+			return end, err
+		}
+	}
+}
+
+// see notes what a field says that requests and answers have in common.
+func (s *reading) see(name, value []byte) error {
+	switch {
+	case is(name, "connection"):
+		s.options(value)
+	case is(name, "upgrade"):
+		s.webSocket = s.webSocket || is(value, "websocket")
+	case is(name, "content-length"):
+		n, err := strconv.ParseUint(string(value), 10, 60)
+		if err != nil {
 			return bad("its Content-Length is not a number")
 		}
-	case len("transfer-encoding"):
-		if !equalFold(name, "transfer-encoding") {
-			return nil
-		}
-		f.encodings++
-		if !equalFold(value, "chunked") {
+		s.length = int64(n)
+		s.lengths++
+	case is(name, "transfer-encoding"):
+		if !is(value, "chunked") {
 			return &Error{501, "its Transfer-Encoding is not chunked"}
 		}
-	default:
-		return nil
-	}
-	switch {
-	case f.lengths > 1:
-		return bad("it has two Content-Length headers")
-	case f.encodings > 1:
-		return bad("it has two Transfer-Encoding headers")
-	case f.lengths > 0 && f.encodings > 0:
-		return bad("it has both Content-Length and Transfer-Encoding")
+		s.encodings++
 	}
 	return nil
 }
 
-func isVersion(b []byte) bool {
-	return len(b) == 8 && string(b[:5]) == "HTTP/" && digit(b[5]) && b[6] == '.' && digit(b[7])
-}
-
-func digit(c byte) bool { return '0' <= c && c <= '9' }
-
-func isToken(b []byte) bool {
-	for _, c := range b {
-		if !token[c] {
-			return false
+// options reads the value of a Connection header.
+func (s *reading) options(value []byte) {
+	for option := range bytes.SplitSeq(value, []byte(",")) {
+		switch option = bytes.Trim(option, " \t"); {
+		case len(option) == 0:
+		case is(option, "close"):
+			s.close = true
+		case is(option, "keep-alive"):
+			s.keep = true
+		case is(option, "upgrade"):
+			s.upgrade = true
+		default:
+			s.nominates = true
 		}
 	}
-	return len(b) > 0
 }
 
-func isText(b []byte) bool {
+// body returns the length of the body, none if nothing tells it, in HTTP/1.minor.
+func (s *reading) body(minor byte, none int64) (int64, error) {
+	switch {
+	case s.lengths > 1:
+		return 0, bad("it has two Content-Length headers")
+	case s.encodings > 1:
+		return 0, bad("it has two Transfer-Encoding headers")
+	case s.lengths > 0 && s.encodings > 0:
+		return 0, bad("it has both Content-Length and Transfer-Encoding")
+	case s.encodings > 0 && minor == 0:
+		return 0, bad("it has a Transfer-Encoding in HTTP/1.0")
+	case s.encodings > 0:
+		return Chunked, nil
+	case s.lengths > 0:
+		return s.length, nil
+	}
+	return none, nil
+}
+
+// A set is one of bytes.
+type set [256]bool
+
+func setOf(in func(c rune) bool) (s set) {
+	for c := range s {
+		s[c] = in(rune(c))
+	}
+	return s
+}
+
+func (s *set) all(b []byte) bool {
 	for _, c := range b {
-		if c < ' ' && c != '\t' || c == 0x7f {
+		if !s[c] {
 			return false
 		}
 	}
 	return true
-}
-
-// isHost reports whether b has only bytes that a host, literal or port may have
-// (RFC 3986, 3.2.2), so that it is the same to everyone who reads it.
-func isHost(b []byte) bool {
-	for _, c := range b {
-		if !hostByte[c] {
-			return false
-		}
-	}
-	return true
-}
-
-func tableOf(bytes string) (t [256]bool) {
-	for i := range len(bytes) {
-		t[bytes[i]] = true
-	}
-	return t
 }
 
 const alphanumeric = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 var (
-	token    = tableOf("!#$%&'*+-.^_`|~" + alphanumeric) // RFC 9110, 5.6.2
-	hostByte = tableOf("!$%&'()*+,-.:;=[]_~" + alphanumeric)
+	token = setOf(func(c rune) bool { return strings.ContainsRune("!#$%&'*+-.^_`|~"+alphanumeric, c) }) // RFC 9110, 5.6.2
+	// What a host, literal or port may have (RFC 3986, 3.2.2), so that it is the same to
+	// everyone who reads it.
+	hostByte = setOf(func(c rune) bool { return strings.ContainsRune("!$%&'()*+,-.:;=[]_~"+alphanumeric, c) })
+	text     = setOf(func(c rune) bool { return c >= ' ' && c != 0x7f || c == '\t' })
+	visible  = setOf(func(c rune) bool { return c > ' ' && c != 0x7f })
 )
 
+// is compares b with a string in lower case.
+func is(b []byte, lower string) bool { return len(b) == len(lower) && equalFold(b, lower) }
+
 func equalFold(b []byte, lower string) bool {
-	if len(b) != len(lower) {
-		return false
-	}
 	for i, c := range b {
 		if 'A' <= c && c <= 'Z' {
 			c += 'a' - 'A'

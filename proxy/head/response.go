@@ -1,6 +1,6 @@
 package head
 
-import "bytes"
+import "strconv"
 
 // A Response is the head of an answer. Its byte slices point into what was parsed.
 type Response struct {
@@ -46,65 +46,34 @@ func parseResponse(b []byte, framed bool) (r Response, err error) {
 		len(line) > 12 && line[12] != ' ' {
 		return r, bad("it does not begin with a status line of HTTP/1")
 	}
-	for _, d := range line[9:12] {
-		if !digit(d) {
-			return r, bad("its status is not a number")
-		}
-		r.Status = r.Status*10 + int(d-'0')
-	}
-	if r.Status < 100 {
+	status, err := strconv.ParseUint(string(line[9:12]), 10, 16)
+	switch {
+	case err != nil:
+		return r, bad("its status is not a number")
+	case status < 100:
 		return r, bad("its status is below 100")
-	}
-	if !isText(line[12:]) {
+	case !text.all(line[12:]):
 		return r, bad("its reason phrase has a control character")
 	}
-	r.Line = b[:len(line)+2]
-	f, keep, upgrade := framing{}, line[7] == '1', false
-	fields := 0
-	for {
-		if line, rest, err = cutLine(rest); err != nil {
-			return r, err
-		}
-		if len(line) == 0 {
-			break
-		}
-		if fields++; fields > MaxFields {
-			return r, errFields
-		}
-		name, value, err := field(line)
-		if err != nil {
-			return r, err
-		}
+	r.Status, r.Line = int(status), b[:len(line)+2]
+	var s reading
+	n, err := s.fields(rest, func(name, value []byte) error {
 		if !framed {
-			continue
+			return nil
 		}
-		if err := f.see(name, value); err != nil {
-			return r, err
-		}
-		switch len(name) {
-		case len("connection"):
-			if equalFold(name, "connection") {
-				o := readOptions(value)
-				r.Close, keep = r.Close || o.close, keep || o.keep
-				r.WebSocket, r.Nominates = r.WebSocket || o.upgrade, r.Nominates || o.others
-			}
-		case len("upgrade"):
-			upgrade = upgrade || equalFold(name, "upgrade") && equalFold(value, "websocket")
-		}
+		return s.see(name, value)
+	})
+	if err != nil {
+		return r, err
 	}
-	switch {
-	case f.encodings > 0 && r.Line[7] == '0':
-		return r, bad("it has a Transfer-Encoding in HTTP/1.0")
-	case f.encodings > 0:
-		r.Length = Chunked
-	case f.lengths > 0:
-		r.Length = f.length
-	default:
-		r.Length = UntilClose
+	minor := line[7] - '0'
+	if r.Length, err = s.body(minor, UntilClose); err != nil {
+		return r, err
 	}
-	r.Close = r.Close || !keep
-	r.WebSocket = r.WebSocket && upgrade
-	r.Len = len(b) - len(rest)
+	r.Close = s.close || minor == 0 && !s.keep
+	r.WebSocket = s.upgrade && s.webSocket
+	r.Nominates = s.nominates
+	r.Len = len(r.Line) + n
 	r.Fields = Fields(b[len(r.Line) : r.Len-2])
 	return r, nil
 }
@@ -115,40 +84,4 @@ func Plausible(b []byte) bool {
 	const version = "HTTP/1."
 	n := min(len(b), len(version))
 	return string(b[:n]) == version[:n]
-}
-
-// parseLength parses a Content-Length: digits only.
-func parseLength(b []byte) (n int64, ok bool) {
-	if len(b) == 0 || len(b) > 18 {
-		return 0, false
-	}
-	for _, c := range b {
-		if !digit(c) {
-			return 0, false
-		}
-		n = n*10 + int64(c-'0')
-	}
-	return n, true
-}
-
-// options are what a Connection or Proxy-Connection header says.
-type options struct{ close, keep, upgrade, others bool }
-
-func readOptions(value []byte) (o options) {
-	for more := true; more; {
-		var option []byte
-		option, value, more = bytes.Cut(value, []byte(","))
-		switch option = bytes.Trim(option, " \t"); {
-		case len(option) == 0:
-		case equalFold(option, "close"):
-			o.close = true
-		case equalFold(option, "keep-alive"):
-			o.keep = true
-		case equalFold(option, "upgrade"):
-			o.upgrade = true
-		default:
-			o.others = true
-		}
-	}
-	return o
 }
