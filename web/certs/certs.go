@@ -31,7 +31,6 @@ type Certs struct {
 	obtained *prometheus.CounterVec // by result
 
 	mu      sync.Mutex // of Apply and Close
-	acme    *authority // nil: none, or closed
 	closed  bool
 	current atomic.Pointer[inForce]
 }
@@ -74,33 +73,37 @@ func (c *Certs) apply(cfg Config, names []string) error {
 		return nil
 	}
 	next := &inForce{cfg: cfg, names: names}
+	var old *authority
+	if before := c.current.Load(); before != nil {
+		old = before.acme
+		if old != nil && reflect.DeepEqual(before.cfg.ACME, cfg.ACME) {
+			next.acme = old
+		}
+	}
 	var err error
-	switch before := c.current.Load(); {
+	switch {
 	case cfg.Files.Cert != "":
+		next.acme = nil
 		next.files, err = ReadFiles(cfg.Files)
-	case len(cfg.ACME.Domains) == 0:
-	case before != nil && before.acme != nil && reflect.DeepEqual(before.cfg.ACME, cfg.ACME):
-		next.acme = before.acme
-	default:
+	case len(cfg.ACME.Domains) > 0 && next.acme == nil:
 		if next.acme, err = c.newAuthority(cfg.ACME); err != nil {
-			err = fmt.Errorf("acme%w", err)
+			return fmt.Errorf("acme%w", err)
 		}
 	}
 	if err == nil && next.files == nil && len(names) > 0 {
 		next.own, err = ownCertificate(c.data, names, time.Now())
 	}
 	if err != nil {
-		if next.acme != nil && next.acme != c.acme {
+		if next.acme != nil && next.acme != old {
 			next.acme.close()
 		}
 		return err
 	}
-	old := c.acme
 	if next.acme != nil && next.acme != old {
 		next.acme.manage() // before it is asked, so that what is kept serves without a gap
 	}
 	c.current.Store(next)
-	if c.acme = next.acme; old != nil && old != c.acme {
+	if old != nil && old != next.acme {
 		old.close()
 	}
 	return nil
@@ -119,11 +122,10 @@ func (c *Certs) again() error {
 func (c *Certs) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.closed = true
-	if c.acme != nil {
-		c.acme.close()
-		c.acme = nil
+	if f := c.current.Load(); !c.closed && f != nil && f.acme != nil {
+		f.acme.close()
 	}
+	c.closed = true
 }
 
 // ownInterval is how often Keep looks whether Espalier's own certificate lasts.
@@ -204,9 +206,7 @@ var ErrNotACME = errors.New("tls.acme has no domains: there is no authority to a
 // whose key others may know. Connections go on, and those in force serve until
 // others are there.
 func (c *Certs) Renew(ctx context.Context, revoke bool) error {
-	c.mu.Lock()
-	a := c.acme
-	c.mu.Unlock()
+	a := c.current.Load().acme
 	if a == nil {
 		return ErrNotACME
 	}

@@ -24,27 +24,23 @@ type dnsProvider struct {
 	takes []string                     // and that may be
 }
 
+// made is a provider of type P with settings, separated by blanks.
+func made[P any, Pointer interface {
+	*P
+	certmagic.DNSProvider
+}](wants, takes string) dnsProvider {
+	return dnsProvider{func() certmagic.DNSProvider { return Pointer(new(P)) }, strings.Fields(wants), strings.Fields(takes)}
+}
+
 var dnsProviders = map[string]dnsProvider{
 	// Any server that takes dynamic updates signed with TSIG: BIND, Knot, PowerDNS.
-	"rfc2136": {
-		func() certmagic.DNSProvider { return new(rfc2136.Provider) },
-		[]string{"server", "key_name", "key"}, []string{"key_alg"},
-	},
+	"rfc2136": made[rfc2136.Provider]("server key_name key", "key_alg"),
 	// A server for nothing else, to which _acme-challenge of any zone may point.
-	"acmedns": {
-		func() certmagic.DNSProvider { return new(acmedns.Provider) },
-		[]string{"server_url", "username", "password", "subdomain"}, nil,
-	},
-	"cloudflare": {
-		func() certmagic.DNSProvider { return new(cloudflare.Provider) },
-		[]string{"api_token"}, []string{"zone_token"},
-	},
-	"desec": {func() certmagic.DNSProvider { return new(desec.Provider) }, []string{"token"}, nil},
-	"gandi": {func() certmagic.DNSProvider { return new(gandi.Provider) }, []string{"bearer_token"}, nil},
-	"hetzner": {
-		func() certmagic.DNSProvider { return new(hetzner.Provider) },
-		[]string{"api_token"}, nil,
-	},
+	"acmedns":    made[acmedns.Provider]("server_url username password subdomain", ""),
+	"cloudflare": made[cloudflare.Provider]("api_token", "zone_token"),
+	"desec":      made[desec.Provider]("token", ""),
+	"gandi":      made[gandi.Provider]("bearer_token", ""),
+	"hetzner":    made[hetzner.Provider]("api_token", ""),
 }
 
 // provider makes the provider. Errors begin with the key.
@@ -63,15 +59,15 @@ func (c DNS) provider() (certmagic.DNSProvider, error) {
 			return nil, fmt.Errorf("settings: lacks %s, which %s needs", name, c.Provider)
 		}
 	}
-	made := p.make()
+	provider := p.make()
 	text, err := json.Marshal(c.Settings)
 	if err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
-	if err := d.Decode(made); err != nil {
+	if err := d.Decode(provider); err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
-	return made, nil
+	return provider, nil
 }

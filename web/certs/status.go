@@ -1,13 +1,13 @@
 package certs
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"espalier/proxy/inspect"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -58,27 +58,33 @@ func (f *inForce) status(now time.Time) []Status {
 	var list []Status
 	problems := f.acme.problems()
 	for _, name := range f.acme.domains {
-		s := Status{Source: SourceACME, Names: []string{name}, Warnings: []string{}}
-		if certs := f.acme.cache.AllMatchingCertificates(name); len(certs) > 0 {
-			cert, _ := newest{}.SelectCertificate(nil, certs) // there are some
-			s = describe(SourceACME, cert.Leaf)
-		}
-		if err := problems[name]; err != nil {
-			s.Error = err.Error()
-		}
-		switch {
-		case s.NotAfter.IsZero() && s.Error != "":
-			s.Warnings = append(s.Warnings, fmt.Sprintf("There is no certificate for %s yet, and Espalier's own serves: %s", name, s.Error))
-		case s.NotAfter.IsZero():
-			s.Warnings = append(s.Warnings, fmt.Sprintf("There is no certificate for %s yet, and Espalier's own serves.", name))
-		case s.Error != "":
-			s.warn(now, "it could not be renewed: "+s.Error)
-		default:
-			s.warn(now, "it is overdue for renewal")
-		}
-		list = append(list, s)
+		list = append(list, f.acme.status(now, name, problems[name]))
 	}
 	return list
+}
+
+// status describes the certificate of a name; problem is why it has no new one.
+func (a *authority) status(now time.Time, name string, problem error) Status {
+	s := Status{Source: SourceACME, Names: []string{name}, Warnings: []string{}}
+	if certs := a.cache.AllMatchingCertificates(name); len(certs) > 0 {
+		cert, _ := newest{}.SelectCertificate(nil, certs) // there are some
+		s = describe(SourceACME, cert.Leaf)
+	}
+	because := "it is overdue for renewal"
+	if problem != nil {
+		s.Error = problem.Error()
+		because = "it could not be renewed: " + s.Error
+	}
+	if !s.NotAfter.IsZero() {
+		s.warn(now, because)
+		return s
+	}
+	why := "."
+	if problem != nil {
+		why = ": " + s.Error
+	}
+	s.Warnings = append(s.Warnings, fmt.Sprintf("There is no certificate for %s yet, and Espalier's own serves%s", name, why))
+	return s
 }
 
 // expiryWarning is how long before its end a certificate is warned of. By then an
@@ -88,19 +94,20 @@ const expiryWarning = 10 * 24 * time.Hour
 // warn adds a warning where the end is near. A certificate that was made for a
 // shorter time is warned of in the last fifth of it.
 func (s *Status) warn(now time.Time, because string) {
-	rest, names := s.NotAfter.Sub(now), strings.Join(s.Names, ", ")
-	switch {
-	case rest <= 0:
-		s.Warnings = append(s.Warnings, fmt.Sprintf("The certificate for %s has expired on %s: %s.", names, s.NotAfter.Format(time.DateOnly), because))
-	case rest < min(expiryWarning, s.NotAfter.Sub(s.NotBefore)/5):
-		s.Warnings = append(s.Warnings, fmt.Sprintf("The certificate for %s expires on %s: %s.", names, s.NotAfter.Format(time.DateOnly), because))
+	rest, state := s.NotAfter.Sub(now), "expires"
+	if rest <= 0 {
+		state = "has expired"
+	} else if rest >= min(expiryWarning, s.NotAfter.Sub(s.NotBefore)/5) {
+		return
 	}
+	s.Warnings = append(s.Warnings, fmt.Sprintf("The certificate for %s %s on %s: %s.",
+		strings.Join(s.Names, ", "), state, s.NotAfter.Format(time.DateOnly), because))
 }
 
 func describe(source string, c *x509.Certificate) Status {
 	s := Status{
 		Source: source, Names: slices.Clone(c.DNSNames), Issuer: c.Issuer.String(), NotBefore: c.NotBefore, NotAfter: c.NotAfter,
-		Warnings: []string{},
+		Fingerprint: inspect.Fingerprint(c), Warnings: []string{},
 	}
 	for _, ip := range c.IPAddresses {
 		s.Names = append(s.Names, ip.String())
@@ -108,12 +115,6 @@ func describe(source string, c *x509.Certificate) Status {
 	if len(s.Names) == 0 {
 		s.Names = []string{c.Subject.String()}
 	}
-	sum := sha256.Sum256(c.Raw)
-	var parts []string
-	for _, b := range sum {
-		parts = append(parts, strings.ToUpper(hex.EncodeToString([]byte{b})))
-	}
-	s.Fingerprint = strings.Join(parts, ":")
 	return s
 }
 

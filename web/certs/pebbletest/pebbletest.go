@@ -5,10 +5,6 @@ package pebbletest
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -17,10 +13,11 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"sync"
 	"testing"
 	"time"
 )
@@ -101,17 +98,15 @@ func Start(t testing.TB, o Options) *Server {
 // find returns a program's path.
 func find(t testing.TB, name string) string {
 	t.Helper()
-	if p, err := exec.LookPath(name); err == nil {
-		return p
-	}
+	paths := []string{name, "/usr/sbin/" + name}
 	dir, err := os.Getwd()
 	for ; err == nil && dir != "/"; dir = filepath.Dir(dir) {
-		if p, err := exec.LookPath(filepath.Join(dir, ".tools", name)); err == nil {
+		paths = append(paths, filepath.Join(dir, ".tools", name))
+	}
+	for _, p := range paths {
+		if p, err := exec.LookPath(p); err == nil {
 			return p
 		}
-	}
-	if p, err := exec.LookPath("/usr/sbin/" + name); err == nil {
-		return p
 	}
 	if os.Getenv("CI") != "" {
 		t.Fatalf("%s is missing", name)
@@ -235,23 +230,13 @@ func (s *Server) start(cmd *exec.Cmd) (stop func()) {
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	ended := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // it is killed
-		close(ended)
-	}()
-	stopped := false
-	return func() {
-		if stopped {
-			return
-		}
-		stopped = true
+	return sync.OnceFunc(func() {
 		_ = cmd.Process.Kill()
-		<-ended
+		_ = cmd.Wait() // it was killed
 		if s.t.Failed() {
 			s.t.Logf("%s:\n%s", filepath.Base(cmd.Path), log.Bytes())
 		}
-	}
+	})
 }
 
 func (s *Server) await(what string, try func() error) {
@@ -267,33 +252,21 @@ func (s *Server) await(what string, try func() error) {
 	}
 }
 
-// certificate makes the certificate of Directory, and the client that trusts it.
+// certificate takes the certificate of Directory, and the client that trusts it, from
+// httptest.
 func (s *Server) certificate() {
 	s.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	server := httptest.NewTLSServer(nil)
+	defer server.Close()
+	pair := server.TLS.Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, BasicConstraintsValid: true, IsCA: true,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	s.write("cert.pem", string(text))
-	s.write("key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
-	s.Roots = s.file("cert.pem")
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(text)
-	s.client = &http.Client{Timeout: limit, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
+	s.write("cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]})))
+	s.write("key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
+	s.Roots, s.client = s.file("cert.pem"), server.Client()
+	s.client.Timeout = limit
 }
 
 func (s *Server) file(name string) string { return filepath.Join(s.dir, name) }
@@ -313,12 +286,11 @@ func freePort(t testing.TB) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		port := l.Addr().(*net.TCPAddr).Port
-		u, err := net.ListenPacket("udp", "127.0.0.1:"+strconv.Itoa(port))
+		u, err := net.ListenPacket("udp", l.Addr().String())
 		l.Close()
 		if err == nil {
 			u.Close()
-			return "127.0.0.1:" + strconv.Itoa(port)
+			return l.Addr().String()
 		}
 	}
 }
