@@ -36,9 +36,10 @@ var defaultBounds = bounds{open: 4096, kept: 100}
 
 // A Sum is what some records sum up to.
 type Sum struct {
-	Requests int64
-	Errors   int64 // of them, with an error although they were not refused
-	Up, Down int64 // bytes, from and to clients
+	Requests int64 `json:"requests"`
+	Errors   int64 `json:"errors"` // of them, with an error although they were not refused
+	Up       int64 `json:"up"`     // bytes from clients
+	Down     int64 `json:"down"`   // bytes to clients
 }
 
 // Bytes is the sum of both directions.

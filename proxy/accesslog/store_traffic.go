@@ -54,8 +54,8 @@ type Traffic struct {
 
 // A TrafficRow is the sum of a name, in one step.
 type TrafficRow struct {
-	Time time.Time // when the step begins
-	Name string    // empty for all that are not listed one by one
+	Time time.Time `json:"time"` // when the step begins
+	Name string    `json:"name"` // empty for all that are not listed one by one
 	Sum
 }
 

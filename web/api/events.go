@@ -49,7 +49,7 @@ type ServiceThroughput struct {
 
 // Records is an event "records": what is new in the access log.
 type Records struct {
-	Records []*accesslog.Record `json:"records"`
+	Records []accesslog.Record `json:"records"`
 	// Skipped is how many more there were than are told of.
 	Skipped int `json:"skipped"`
 }
@@ -209,5 +209,5 @@ func (f *follower) next(r *http.Request) (Records, error) {
 	}
 	f.place = place
 	skipped := max(0, len(list)-maxTail)
-	return Records{Records: pointers(list[skipped:]), Skipped: skipped}, nil
+	return Records{Records: list[skipped:], Skipped: skipped}, nil
 }

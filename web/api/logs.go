@@ -15,7 +15,7 @@ import (
 
 // A LogPage is the answer of /api/v1/logs.
 type LogPage struct {
-	Records []*accesslog.Record `json:"records"` // never null
+	Records []accesslog.Record `json:"records"` // never null
 	// Next is the cursor of the page behind; empty where there is none.
 	Next accesslog.Cursor `json:"next"`
 }
@@ -53,7 +53,7 @@ func (c Control) logs(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return nil, c.storeFailed(r, err)
 		}
-		return LogPage{Records: pointers(page.Records), Next: page.Next}, nil
+		return LogPage{Records: filled(page.Records), Next: page.Next}, nil
 	})(w, r)
 }
 
@@ -73,15 +73,6 @@ func (p *params) filter() accesslog.Filter {
 		p.errs = append(p.errs, err)
 	}
 	return filter
-}
-
-// pointers point to the records of a list, and are never nil.
-func pointers(list []accesslog.Record) []*accesslog.Record {
-	out := make([]*accesslog.Record, len(list))
-	for i := range list {
-		out[i] = &list[i]
-	}
-	return out
 }
 
 // exportLogs answers with every record that is wanted.
@@ -145,20 +136,10 @@ func (c Control) record(r *http.Request) (any, error) {
 // TrafficAnswer is the answer of /api/v1/traffic. Bytes of tunnels that are open
 // are not in it before they close; /api/v1/services has them.
 type TrafficAnswer struct {
-	From        time.Time    `json:"from"` // what the sums cover: whole minutes, hours or days
-	To          time.Time    `json:"to"`
-	StepSeconds int64        `json:"step_seconds"` // 0: the rows are sums of the whole time
-	Rows        []TrafficSum `json:"rows"`         // never null
-}
-
-// A TrafficSum is what a service, host, client or action had in a step.
-type TrafficSum struct {
-	Time     time.Time `json:"time"` // when the step begins
-	Name     string    `json:"name"` // empty for all that are not listed by name
-	Requests int64     `json:"requests"`
-	Errors   int64     `json:"errors"`
-	Up       int64     `json:"up"`
-	Down     int64     `json:"down"`
+	From        time.Time              `json:"from"` // what the sums cover: whole minutes, hours or days
+	To          time.Time              `json:"to"`
+	StepSeconds int64                  `json:"step_seconds"` // 0: the rows are sums of the whole time
+	Rows        []accesslog.TrafficRow `json:"rows"`         // never null
 }
 
 // maxSteps bounds the parts that a time is divided into.
@@ -198,11 +179,7 @@ func (c Control) traffic(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, c.storeFailed(r, err)
 	}
-	sums := TrafficAnswer{From: found.From, To: found.To, StepSeconds: int64(found.Step / time.Second), Rows: []TrafficSum{}}
-	for _, x := range found.Rows {
-		sums.Rows = append(sums.Rows, TrafficSum{x.Time, x.Name, x.Requests, x.Errors, x.Up, x.Down})
-	}
-	return sums, nil
+	return TrafficAnswer{found.From, found.To, int64(found.Step / time.Second), filled(found.Rows)}, nil
 }
 
 // storeFailed logs why the store does not answer, and returns what the client is
