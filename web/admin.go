@@ -22,7 +22,7 @@ import (
 // should be wrapped by hello.NewListener, or hello.NewMux where there is a
 // certificate.
 func AdminServer(c api.Control) *http.Server {
-	return server.New(secured(ownHost(c.Hosts, encrypted(ownOrigin(bounded(adminPaths(c)))))), c.Log)
+	return server.New(guarded(c.Hosts, adminPaths(c)), c.Log)
 }
 
 // ControlServer returns a server of the control socket: the endpoints of the API,

@@ -364,7 +364,7 @@ func TestOverviewPage(t *testing.T) {
 func TestConsoleWantsTLSFromElsewhere(t *testing.T) {
 	here, elsewhere := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8081}, &net.TCPAddr{IP: net.ParseIP("192.0.2.10"), Port: 8081}
 	reached := 0
-	h := encrypted(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { reached++ }))
+	h := guarded(func() []string { return []string{"192.0.2.10"} }, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { reached++ }))
 	for _, x := range []struct {
 		name, method, header string
 		local                net.Addr

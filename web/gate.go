@@ -10,9 +10,6 @@ import (
 	"espalier/web/signin"
 )
 
-// maxBody bounds what an admin request may carry.
-const maxBody = 64 << 10
-
 // A gate lets those through who may.
 type gate struct {
 	desk *signin.Desk
@@ -107,25 +104,4 @@ func csrfOf(r *http.Request) string {
 		return h
 	}
 	return r.PostFormValue("csrf")
-}
-
-// bounded limits what handlers read of a request.
-func bounded(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		next.ServeHTTP(w, r)
-	})
-}
-
-// ownOrigin refuses what pages of others would change, as browsers tell by
-// Sec-Fetch-Site and Origin.
-func ownOrigin(next http.Handler) http.Handler {
-	protection := http.NewCrossOriginProtection()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := protection.Check(r); err != nil {
-			server.Refuse(w, r, http.StatusForbidden, "The request comes from a page that is not the console's own.")
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
