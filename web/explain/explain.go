@@ -3,6 +3,7 @@
 package explain
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -99,14 +100,54 @@ type Question struct {
 
 // Explain answers a question. The error says what is wrong with its target.
 func (e *Explainer) Explain(q Question) (*Explanation, error) {
-	arg, client, user := q.Target, q.Client.Unmap().WithZone(""), q.User
+	t, connect, err := parse(q.Target)
+	if err != nil {
+		return nil, err
+	}
+	client := q.Client.Unmap().WithZone("")
 	if !client.IsValid() {
 		client = e.allowed()
 	}
-	scheme, rest, isURL := strings.Cut(arg, "://")
-	connect := true
-	port := uint16(443)
-	authority := arg
+	groups := slices.Concat(q.Groups, e.Auth.FileGroups(q.User))
+	d := e.Policy.Decide(&policy.Request{Target: t, Client: client, User: q.User, Groups: groups, Connect: connect})
+	x := &Explanation{
+		Target: q.Target, Host: t.Host, Port: t.Port, Client: client, User: q.User, Groups: groups,
+		Action: string(d.Action), Rule: d.Rule, Service: d.Service(), Why: why(d),
+		Also: []string{}, Rows: []*catalog.Row{},
+	}
+	x.Rows = append(x.Rows, e.Policy.Apple().All(t.Host, t.Addr, t.Port)...)
+	for _, r := range x.Rows {
+		if r.Service != x.Service && !slices.Contains(x.Also, r.Service) {
+			x.Also = append(x.Also, r.Service)
+		}
+	}
+	if d.Dial != t {
+		x.Dial = d.Dial.Host
+	}
+	for name := range d.Headers() {
+		if !slices.Contains(x.Headers, name) {
+			x.Headers = append(x.Headers, name)
+		}
+	}
+	if !d.Match.OK() {
+		e.askLists(x, t)
+	}
+	inspected := d.Action == policy.Inspect
+	if err := e.Dialer.Forbidden(t); err != nil && d.Action != policy.Deny && d.Action != policy.Challenge {
+		d.Action, x.Action, x.Rule, x.Why = policy.Deny, string(policy.Deny), ruleGuard, err.Error()
+	}
+	x.Note = e.note(x, t, inspected, d.Action == policy.Deny)
+	if err := e.explainPAC(x, t); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// parse finds the target in a URL or host:port, and whether clients ask for it by
+// CONNECT.
+func parse(text string) (t policy.Target, connect bool, err error) {
+	scheme, rest, isURL := strings.Cut(text, "://")
+	authority, port, connect := text, uint16(443), true
 	if isURL {
 		authority = rest
 		if i := strings.IndexAny(rest, "/?#"); i >= 0 {
@@ -118,71 +159,49 @@ func (e *Explainer) Explain(q Question) (*Explanation, error) {
 		case "http", "ws":
 			port, connect = 80, false
 		default:
-			return nil, errors.New("only http, https, ws and wss URLs reach a proxy")
+			return t, false, errors.New("only http, https, ws and wss URLs reach a proxy")
 		}
 	}
 	if a, err := netip.ParseAddr(authority); err == nil && a.Is6() {
 		authority = "[" + authority + "]" // as pac.DeviceURL takes it
 	}
-	t, err := policy.ParseTarget(authority, port)
-	if err != nil {
-		return nil, err
+	t, err = policy.ParseTarget(authority, port)
+	return t, connect, err
+}
+
+// note says what else an administrator should know; empty: nothing.
+func (e *Explainer) note(x *Explanation, t policy.Target, inspected, denied bool) string {
+	if note := beyondTheProxy(x.Rows); note != "" && !denied {
+		return note
 	}
-	groups := slices.Concat(q.Groups, e.Auth.FileGroups(user))
-	d := e.Policy.Decide(&policy.Request{Target: t, Client: client, User: user, Groups: groups, Connect: connect})
-	x := &Explanation{
-		Target: arg, Host: t.Host, Port: t.Port, Client: client, User: user, Groups: groups,
-		Action: string(d.Action), Rule: d.Rule, Service: d.Service(), Also: []string{},
-		Rows: e.Policy.Apple().All(t.Host, t.Addr, t.Port),
+	if inspected && e.Unreadable != nil {
+		return "whether the host's clients refuse interception is not known: " + e.Unreadable.Error()
 	}
-	for _, r := range x.Rows {
-		if r.Service != x.Service && !slices.Contains(x.Also, r.Service) {
-			x.Also = append(x.Also, r.Service)
-		}
+	switch ports := e.otherPorts(t); len(ports) {
+	case 0:
+		return ""
+	case 1:
+		return fmt.Sprintf("the catalogue has %s for port %d only", t.Host, ports[0])
+	default:
+		return fmt.Sprintf("the catalogue has %s for ports %s only", t.Host, joined(ports))
 	}
-	if x.Rows == nil {
-		x.Rows = []*catalog.Row{}
-	}
-	if d.Action == policy.Inspect && e.Unreadable != nil {
-		x.Note = "whether the host's clients refuse interception is not known: " + e.Unreadable.Error()
-	}
-	if d.Dial != t {
-		x.Dial = d.Dial.Host
-	}
-	for name := range d.Headers() {
-		if !slices.Contains(x.Headers, name) {
-			x.Headers = append(x.Headers, name)
-		}
-	}
-	x.Why = why(d)
-	if !d.Match.OK() {
-		e.askLists(x, t)
-	}
-	if err := e.Dialer.Forbidden(t); err != nil && d.Action != policy.Deny && d.Action != policy.Challenge {
-		d.Action, x.Action, x.Rule, x.Why = policy.Deny, string(policy.Deny), ruleGuard, err.Error()
-	}
-	if note := beyondTheProxy(x.Rows); note != "" && d.Action != policy.Deny {
-		x.Note = note
-	} else if ports := e.otherPorts(t); x.Note == "" && len(ports) > 0 {
-		noun := "port"
-		if len(ports) > 1 {
-			noun = "ports"
-		}
-		x.Note = fmt.Sprintf("the catalogue has %s for %s %s only", t.Host, noun, joined(ports))
-	}
-	site := e.PAC.SiteFor(client)
-	proxies, err := e.proxies(site, client)
+}
+
+// explainPAC adds what the script answers.
+func (e *Explainer) explainPAC(x *Explanation, t policy.Target) error {
+	site := e.PAC.SiteFor(x.Client)
+	proxies, err := e.proxies(site, x.Client)
 	if err != nil {
 		x.PACUnknown = err.Error()
-		return x, nil
+		return nil
 	}
 	answer, err := e.PAC.Route(site, proxies, t)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	x.PAC, x.PACClass = answer.Text, string(answer.Class)
-	if class := hostclass.Of(t.Host, t.Addr); answer.Class == pac.Local {
-		x.Local = string(class)
+	if answer.Class == pac.Local {
+		x.Local = string(hostclass.Of(t.Host, t.Addr))
 	}
 	if x.Note == "" && answer.Denied {
 		x.Note = "the script leaves DIRECT out, because the policy may deny the destination"
@@ -190,7 +209,7 @@ func (e *Explainer) Explain(q Question) (*Explanation, error) {
 			x.Note = "the script leaves DIRECT out, because rules name more hosts than a script can hold"
 		}
 	}
-	return x, nil
+	return nil
 }
 
 // proxies are those that the script of a site names to a client.
@@ -264,29 +283,26 @@ func (e *Explainer) otherPorts(t policy.Target) []uint16 {
 	return ports
 }
 
+// reasons say what led to decisions by the policy's own rules.
+var reasons = map[string]string{
+	policy.RuleClients:   "the client is outside proxy.clients",
+	policy.RuleRelay:     "apple.private_relay is block",
+	policy.RuleAuth:      "nobody has signed in, and auth says who can",
+	policy.RulePresets:   "presets has a header to set there",
+	policy.RuleInspect:   "inspect.mode is all, and inspect.exempt does not name the host",
+	policy.RuleException: "its clients refuse interception, or an administrator has accepted that they do: `espalier inspect exceptions`",
+	policy.RuleDefault:   "no rule matches, and nothing else stands against it",
+}
+
 // why says in a sentence what led to a decision.
 func why(d policy.Decision) string {
 	switch d.Rule {
 	case policy.RuleApple:
 		return fmt.Sprintf("%s is Apple's: its bytes pass untouched, and nobody is asked to sign in", d.Match.Row.Host)
-	case policy.RuleClients:
-		return "the client is outside proxy.clients"
-	case policy.RuleRelay:
-		return "apple.private_relay is block"
 	case policy.RulePorts:
 		return fmt.Sprintf("proxy.ports does not have port %d, and no allow, inspect or tunnel rule that names it in when.ports matches", d.Dial.Port)
-	case policy.RuleAuth:
-		return "nobody has signed in, and auth says who can"
-	case policy.RulePresets:
-		return "presets has a header to set there"
-	case policy.RuleInspect:
-		return "inspect.mode is all, and inspect.exempt does not name the host"
-	case policy.RuleException:
-		return "its clients refuse interception, or an administrator has accepted that they do: `espalier inspect exceptions`"
-	case policy.RuleDefault:
-		return "no rule matches, and nothing else stands against it"
 	}
-	return fmt.Sprintf("rule %q is the first that matches", d.Rule)
+	return cmp.Or(reasons[d.Rule], fmt.Sprintf("rule %q is the first that matches", d.Rule))
 }
 
 // beyondTheProxy says what of a destination's rows a TCP proxy cannot carry.
@@ -307,10 +323,7 @@ func beyondTheProxy(rows []*catalog.Row) string {
 	return ""
 }
 
+// joined are ports with commas between them.
 func joined(ports []uint16) string {
-	parts := make([]string, len(ports))
-	for i, p := range ports {
-		parts[i] = fmt.Sprint(p)
-	}
-	return strings.Join(parts, ", ")
+	return strings.Join(strings.Fields(strings.Trim(fmt.Sprint(ports), "[]")), ", ")
 }
