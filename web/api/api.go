@@ -3,11 +3,15 @@
 package api
 
 import (
+	_ "embed"
 	"errors"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/goccy/go-yaml"
 
 	"espalier/proxy/doctor"
 	"espalier/web/certs"
@@ -149,4 +153,21 @@ func (c Control) runDoctor(r *http.Request) (any, error) {
 		return nil, server.NewProblem(http.StatusInternalServerError, err.Error())
 	}
 	return report, nil
+}
+
+//go:embed openapi.yaml
+var openAPIYAML []byte
+
+// OpenAPI is the document of the API (OpenAPI 3.1), as JSON.
+var OpenAPI = sync.OnceValue(func() []byte {
+	text, err := yaml.YAMLToJSON(openAPIYAML)
+	if err != nil {
+		panic(err) // a mistake in the file, which the tests read
+	}
+	return text
+})
+
+func serveOpenAPI(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Write(OpenAPI())
 }
