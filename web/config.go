@@ -39,26 +39,30 @@ type Config struct {
 // configuration as a whole to say. Errors begin with the key, joined.
 func (c Config) Validate() error {
 	var errs []error
-	for i, s := range c.Public {
-		if _, err := listenHost(s); err != nil {
-			errs = append(errs, fmt.Errorf("public[%d]: %w", i, err))
+	each := func(key string, values []string, check func(string) error) {
+		for i, s := range values {
+			if err := check(s); err != nil {
+				errs = append(errs, fmt.Errorf("%s[%d]: %w", key, i, err))
+			}
 		}
 	}
+	listen := func(s string) error {
+		_, err := listenHost(s)
+		return err
+	}
+	each("public", c.Public, listen)
 	if c.PublicURL != "" {
 		if _, err := httpurl.Base(c.PublicURL); err != nil {
 			errs = append(errs, fmt.Errorf("public_url: invalid URL %q: %w (example: http://proxy.example.org:8080)", c.PublicURL, err))
 		}
 	}
-	for i, s := range c.Admin {
-		if _, err := listenHost(s); err != nil {
-			errs = append(errs, fmt.Errorf("admin[%d]: %w", i, err))
-		}
-	}
-	for i, s := range c.Hosts {
+	each("admin", c.Admin, listen)
+	each("hosts", c.Hosts, func(s string) error {
 		if _, _, err := policy.ParseHost(s); err != nil {
-			errs = append(errs, fmt.Errorf("hosts[%d]: %q is no host name: %w", i, s, err))
+			return fmt.Errorf("%q is no host name: %w", s, err)
 		}
-	}
+		return nil
+	})
 	if err := c.Profile.Validate(); err != nil {
 		for _, e := range err.(interface{ Unwrap() []error }).Unwrap() {
 			errs = append(errs, fmt.Errorf("profile.%w", e))

@@ -167,10 +167,9 @@ func (c ACME) validate() (errs []error) {
 		fail("eab.mac_key: missing (the authority gives it with the key's id)")
 	case c.EAB.KeyID == "" && c.EAB.MACKey != "":
 		fail("eab.key_id: missing (the authority gives it with the key)")
-	case c.EAB.MACKey != "":
-		if strings.Trim(c.EAB.MACKey, base64url+"=") != "" {
-			fail("eab.mac_key: is not in base64url")
-		}
+	}
+	if strings.Trim(c.EAB.MACKey, base64url+"=") != "" {
+		fail("eab.mac_key: is not in base64url")
 	}
 	for i, name := range c.Challenges {
 		if !slices.Contains(challenges, name) {

@@ -120,7 +120,7 @@ func TestLookOf(t *testing.T) {
 }
 
 func TestRichEscapes(t *testing.T) {
-	if got := Locale("en").rich("`a.b` is <%s>", "<i>`x`</i>"); got != "<code>a.b</code> is &lt;&lt;i&gt;`x`&lt;/i&gt;&gt;" {
+	if got := Locale("en").rich("`a.b` is <i>`x`</i>"); got != "<code>a.b</code> is &lt;i&gt;<code>x</code>&lt;/i&gt;" {
 		t.Error(got)
 	}
 }

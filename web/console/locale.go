@@ -16,6 +16,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"golang.org/x/text/language"
+	"golang.org/x/text/message"
+	"golang.org/x/text/number"
 
 	"espalier/policy"
 	"espalier/policy/catalog"
@@ -91,17 +93,8 @@ func (l Locale) number(n int64, one, many string) string {
 var codePattern = regexp.MustCompile("`([^`]+)`")
 
 // rich is T with what stands between backquotes as code.
-func (l Locale) rich(text string, args ...any) template.HTML {
-	text = codePattern.ReplaceAllString(template.HTMLEscapeString(l.T(text)), "<code>$1</code>")
-	for i, a := range args {
-		if s, ok := a.(string); ok {
-			args[i] = template.HTMLEscapeString(s)
-		}
-	}
-	if len(args) > 0 {
-		text = fmt.Sprintf(text, args...)
-	}
-	return template.HTML(text)
+func (l Locale) rich(text string) template.HTML {
+	return template.HTML(codePattern.ReplaceAllString(template.HTMLEscapeString(l.T(text)), "<code>$1</code>"))
 }
 
 // Size writes bytes in decimal units, three digits of them.
@@ -109,10 +102,9 @@ func (l Locale) Size(n int64) string {
 	if n < 1000 {
 		return strconv.FormatInt(n, 10) + " B"
 	}
-	f, units := float64(n), "kMGTPE"
-	unit := -1
-	for f >= 999.5 && unit < len(units)-1 {
-		f, unit = f/1000, unit+1
+	f, units := float64(n)/1000, "kMGTPE"
+	for f >= 999.5 {
+		f, units = f/1000, units[1:]
 	}
 	digits := 0
 	if f < 9.995 {
@@ -120,29 +112,17 @@ func (l Locale) Size(n int64) string {
 	} else if f < 99.95 {
 		digits = 1
 	}
-	return l.float(f, digits) + " " + units[unit:unit+1] + "B"
+	return l.float(f, digits) + " " + units[:1] + "B"
 }
 
 func (l Locale) float(f float64, digits int) string {
-	s := strconv.FormatFloat(f, 'f', digits, 64)
-	if l == "sv" {
-		s = strings.Replace(s, ".", ",", 1)
-	}
-	return s
+	return l.printer().Sprint(number.Decimal(f, number.Scale(digits)))
 }
 
 // Count writes n in groups of three digits.
-func (l Locale) Count(n int64) string {
-	gap := ","
-	if l == "sv" {
-		gap = "\u00a0"
-	}
-	s := strconv.FormatInt(n, 10)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + gap + s[i:]
-	}
-	return s
-}
+func (l Locale) Count(n int64) string { return l.printer().Sprint(n) }
+
+func (l Locale) printer() *message.Printer { return message.NewPrinter(language.Make(string(l))) }
 
 // Percent never rounds something to nothing, nor a part to the whole.
 func (l Locale) Percent(part, whole int64) string {

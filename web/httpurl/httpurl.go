@@ -46,7 +46,7 @@ func Parse(s string) (*url.URL, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !ascii(u.Host) {
+	if strings.ContainsFunc(u.Host, func(r rune) bool { return r >= 0x80 }) {
 		u.Host = target.String()
 		if u.Port() == "" || target.Port == port {
 			u.Host = target.Host
@@ -80,13 +80,4 @@ func escape(s string) string {
 		}
 	}
 	return b.String()
-}
-
-func ascii(s string) bool {
-	for i := range len(s) {
-		if s[i] >= 0x80 {
-			return false
-		}
-	}
-	return true
 }

@@ -17,6 +17,7 @@ import (
 	"maps"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -193,25 +194,25 @@ func (i *Issuer) sign(data []byte) ([]byte, error) {
 	if i.signer == nil {
 		return data, nil
 	}
-	signed, err := pkcs7.NewSignedData(data)
-	if err != nil {
-		return nil, fmt.Errorf("sign the profile: %w", err)
-	}
-	signed.SetDigestAlgorithm(pkcs7.OIDDigestAlgorithmSHA256)
-	var chain []*x509.Certificate
-	for _, der := range i.signer.Certificate[1:] {
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			return nil, fmt.Errorf("sign the profile: chain: %w", err)
-		}
-		chain = append(chain, c)
-	}
-	if err := signed.AddSignerChain(i.signer.Leaf, i.signer.PrivateKey, chain, pkcs7.SignerInfoConfig{}); err != nil {
-		return nil, fmt.Errorf("sign the profile: %w", err)
-	}
-	der, err := signed.Finish()
+	der, err := i.signedData(data)
 	if err != nil {
 		return nil, fmt.Errorf("sign the profile: %w", err)
 	}
 	return der, nil
+}
+
+func (i *Issuer) signedData(data []byte) ([]byte, error) {
+	signed, err := pkcs7.NewSignedData(data)
+	if err != nil {
+		return nil, err
+	}
+	signed.SetDigestAlgorithm(pkcs7.OIDDigestAlgorithmSHA256)
+	chain, err := x509.ParseCertificates(slices.Concat(i.signer.Certificate[1:]...))
+	if err != nil {
+		return nil, fmt.Errorf("chain: %w", err)
+	}
+	if err := signed.AddSignerChain(i.signer.Leaf, i.signer.PrivateKey, chain, pkcs7.SignerInfoConfig{}); err != nil {
+		return nil, err
+	}
+	return signed.Finish()
 }

@@ -291,27 +291,21 @@ func notModified(h http.Header, etag string, modified time.Time, byDate bool) bo
 // wantsGzip reports whether Accept-Encoding asks for gzip, at least as much as
 // for no encoding (RFC 9110, section 12.5.3).
 func wantsGzip(accept []string) bool {
-	gzip, any, identity := -1.0, -1.0, -1.0
+	weights := map[string]float64{}
 	for part := range strings.SplitSeq(strings.Join(accept, ","), ",") {
-		coding, params, _ := strings.Cut(part, ";")
-		q := 1.0
-		if v, ok := strings.CutPrefix(strings.ToLower(strings.TrimSpace(params)), "q="); ok {
-			var err error
-			if q, err = strconv.ParseFloat(v, 64); err != nil || !(q >= 0 && q <= 1) {
-				q = 0
+		coding, params, _ := strings.Cut(strings.ToLower(part), ";")
+		weight := 1.0
+		if v, ok := strings.CutPrefix(strings.TrimSpace(params), "q="); ok {
+			if weight, _ = strconv.ParseFloat(v, 64); !(weight >= 0 && weight <= 1) { // an error is 0 or infinite
+				weight = 0
 			}
 		}
-		switch strings.ToLower(strings.TrimSpace(coding)) {
-		case "gzip", "x-gzip":
-			gzip = q
-		case "*":
-			any = q
-		case "identity":
-			identity = q
+		weights[strings.TrimSpace(coding)] = weight
+	}
+	for _, coding := range []string{"gzip", "x-gzip", "*"} {
+		if weight, ok := weights[coding]; ok {
+			return weight > 0 && weight >= weights["identity"]
 		}
 	}
-	if gzip < 0 {
-		gzip = any
-	}
-	return gzip > 0 && gzip >= identity
+	return false
 }
