@@ -4,20 +4,23 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"golang.org/x/net/http2/hpack"
+
 	"espalier/proxy/head"
+	"espalier/proxy/http2"
 	"espalier/proxy/upstream"
 	"espalier/proxy/wire"
 )
 
-// An upload is the body of a request, which is counted while it is read. The zero
-// value is none.
+// An upload is the body of a request, which is counted while it is read.
 type upload struct {
-	io.ReadCloser
 	fx      *forwarded
-	trailer http.Header // of the request that goes out; filled when the body ends
+	trailer http.Header // filled when the body ends
 
 	mu      sync.Mutex
 	moved   time.Time // when a byte last was read, or an interim answer came
@@ -27,29 +30,34 @@ type upload struct {
 
 // Read implements io.Reader.
 func (u *upload) Read(p []byte) (int, error) {
-	n, err := u.ReadCloser.Read(p)
+	n, err := u.fx.stream.Read(p)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	switch {
 	case u.stopped:
-	case err != nil && err != io.EOF:
+	case err == io.EOF:
+		clear(u.trailer)
+		for _, f := range u.fx.stream.Trailers() {
+			u.trailer.Add(f.Name, f.Value)
+		}
+		cleanTrailer(u.trailer)
+	case err != nil:
 		u.failed = &upstream.UploadError{Err: err}
 	case n > 0:
 		u.fx.AddUp(int64(n))
 		u.moved = time.Now()
 	}
-	if err == io.EOF {
-		maps.Copy(u.trailer, u.fx.in.Trailer)
-		cleanTrailer(u.trailer)
-	}
 	return n, err
 }
 
-// since is how long ago something moved.
-func (u *upload) since() time.Duration {
+// Close implements io.Closer.
+func (u *upload) Close() error { return nil }
+
+// state is how long ago something moved, and what has failed.
+func (u *upload) state() (still time.Duration, failed error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return time.Since(u.moved)
+	return time.Since(u.moved), u.failed
 }
 
 func (u *upload) movedNow() {
@@ -58,14 +66,9 @@ func (u *upload) movedNow() {
 	u.moved = time.Now()
 }
 
-func (u *upload) err() error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.failed
-}
-
-// stop ends the counting.
+// stop ends reading and counting.
 func (u *upload) stop() {
+	_ = u.fx.stream.SetReadDeadline(time.Unix(1, 0))
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.stopped = true
@@ -76,49 +79,48 @@ func cleanTrailer(t http.Header) {
 	maps.DeleteFunc(t, func(name string, _ []string) bool { return !upstream.InTrailer(head.Field{Name: []byte(name)}) })
 }
 
-// A download is the body of an answer. It remembers what cut it short, since goproxy
-// does not say.
-type download struct {
-	io.ReadCloser
-	resp *http.Response
-	fx   *forwarded
-}
-
-// Read implements io.Reader.
-func (d *download) Read(p []byte) (int, error) {
-	n, err := d.ReadCloser.Read(p)
-	switch {
-	case err == io.EOF:
-		cleanTrailer(d.resp.Trailer)
-	case err != nil:
-		d.fx.w.bodyErr = err
-	}
-	return n, err
-}
-
-// A writer stands between goproxy and the client: it counts, and sends at once what
-// has come.
+// A writer is the answer to the client, as goproxy writes it. It counts, and sends at once
+// what has come, for the client may wait for it.
 type writer struct {
-	http.ResponseWriter
-	fx                 *forwarded
-	status             int
-	own                bool  // the answer is the proxy's own and does not count as payload
-	stream             bool  // the body's length is not known
+	fx     *forwarded
+	header http.Header         // the fields; once they are taken, those behind the body
+	status int                 // 0 until WriteHeader
+	fields []hpack.HeaderField // taken from header
+	sent   bool                // they are
+	// own is set if the answer is the proxy's and does not count as payload; length is
+	// that of its body.
+	own    bool
+	length int
+	stream bool // the body's length is not known
+
 	bodyErr, clientErr error // what cut the answer short
 }
 
-// WriteHeader implements http.ResponseWriter.
+// Header implements http.ResponseWriter.
+func (w *writer) Header() http.Header { return w.header }
+
+// WriteHeader implements http.ResponseWriter. Status is that of a final answer.
 func (w *writer) WriteHeader(status int) {
-	w.status = status
-	w.ResponseWriter.WriteHeader(status)
+	if w.own {
+		w.header.Set("Content-Length", strconv.Itoa(w.length))
+	}
+	w.status, w.fields = status, http2.Fields(w.header)
+	clear(w.header)
 	if w.stream { // the client may wait for the head alone
-		w.Flush()
+		_, _ = w.send(nil, false)
 	}
 }
 
-// Write implements io.Writer.
-func (w *writer) Write(p []byte) (int, error) {
-	n, err := w.ResponseWriter.Write(p)
+// send sends p, behind the fields if they have not gone. end says that nothing follows.
+func (w *writer) send(p []byte, end bool) (n int, err error) {
+	if !w.sent {
+		w.sent = true
+		if err = w.fx.stream.Answer(w.status, w.fields, p, end); err == nil {
+			n = len(p)
+		}
+	} else if len(p) > 0 || end {
+		n, err = w.fx.stream.Send(p, end)
+	}
 	if err != nil && w.clientErr == nil {
 		w.clientErr = err
 	}
@@ -128,38 +130,60 @@ func (w *writer) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom implements io.ReaderFrom. What arrives is passed on at once, for the client
-// may wait for it.
+// bodiless reports whether the answer has no body, whatever its fields say.
+func (w *writer) bodiless() bool {
+	a := head.Response{Status: w.status}
+	return !a.HasBody([]byte(w.fx.method))
+}
+
+// Write implements io.Writer.
+func (w *writer) Write(p []byte) (int, error) {
+	if w.bodiless() {
+		return len(p), nil
+	}
+	return w.send(p, false)
+}
+
+// ReadFrom implements io.ReaderFrom, for goproxy does not tell why a body ended.
 func (w *writer) ReadFrom(r io.Reader) (total int64, err error) {
 	buf := wire.Buffers.Get().(*[32 << 10]byte)
 	defer wire.Buffers.Put(buf)
 	for {
 		n, err := r.Read(buf[:])
 		if n > 0 {
-			m, werr := w.Write(buf[:n])
-			total += int64(m)
-			if werr != nil {
+			n, werr := w.Write(buf[:n])
+			if total += int64(n); werr != nil {
 				return total, werr
-			}
-			if n < len(buf) && err == nil {
-				w.Flush()
 			}
 		}
 		if err == io.EOF {
 			return total, nil
 		}
 		if err != nil {
+			w.bodyErr = err
 			return total, err
 		}
 	}
 }
 
-// Flush implements http.Flusher, which goproxy looks for.
+// Flush implements http.Flusher, which goproxy looks for. Nothing waits but the fields.
 func (w *writer) Flush() {
-	if err := http.NewResponseController(w.ResponseWriter).Flush(); err != nil && w.clientErr == nil {
-		w.clientErr = err
+	if !w.sent && !w.bodiless() {
+		_, _ = w.send(nil, false)
 	}
 }
 
-// Unwrap lets http.ResponseController through.
-func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+// finish ends the answer.
+func (w *writer) finish() {
+	trailer := make(http.Header, len(w.header))
+	for name, values := range w.header {
+		trailer[strings.TrimPrefix(name, http.TrailerPrefix)] = values
+	}
+	cleanTrailer(trailer)
+	if len(trailer) == 0 || w.bodiless() {
+		_, _ = w.send(nil, true)
+		return
+	}
+	w.Flush()
+	_ = w.fx.stream.WriteTrailers(http2.Fields(trailer))
+}

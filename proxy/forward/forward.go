@@ -2,11 +2,11 @@
 // goproxy, by its hooks for requests and answers, and from there to its origin by the
 // connections of package egress, in the protocol that the origin speaks.
 //
-// Package streams answers the clients. This package is apart from it since it needs no
-// more of a request than net/http tells.
+// Package streams answers the clients.
 package forward
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,10 +19,12 @@ import (
 
 	"github.com/elazarl/goproxy"
 	"go.uber.org/zap"
+	wire "golang.org/x/net/http2"
 
 	"espalier/proxy/egress"
 	"espalier/proxy/exchange"
 	"espalier/proxy/head"
+	"espalier/proxy/http2"
 	"espalier/proxy/refusal"
 	"espalier/proxy/tunnel"
 	"espalier/proxy/upstream"
@@ -59,9 +61,10 @@ func New(cfg Config) *Forwarder {
 type forwarded struct {
 	*exchange.Exchange
 	f      *Forwarder
-	ctx    context.Context // ends when the client gives the request up, or the proxy ends
-	w      *writer
-	in     *http.Request // as it came; its trailers are those of the client
+	stream *http2.Stream
+	ctx    context.Context // of stream
+	method string
+	w      writer
 	inside bool
 
 	expects bool // the client waits for 100 Continue
@@ -73,54 +76,64 @@ type forwarded struct {
 
 type key struct{}
 
-// Serve passes r on, which was admitted as x, and finishes x. Its URL is absolute. The
-// context of r ends when the client gives it up, with the reason as its cause. inside
-// is set if it came on an intercepted connection. Serve panics with
-// http.ErrAbortHandler if the answer must not look whole.
-func (f *Forwarder) Serve(w http.ResponseWriter, r *http.Request, x *exchange.Exchange, inside bool) {
-	fx := &forwarded{Exchange: x, f: f, ctx: r.Context(), in: r, inside: inside, expects: r.Header.Get("Expect") != ""}
-	fx.w = &writer{ResponseWriter: w, fx: fx}
-	out := r.Clone(context.WithValue(r.Context(), key{}, fx))
-	r.Header.Del("Expect") // the origin says when to go on
-	if r.ContentLength == 0 {
-		out.Body = http.NoBody
-	} else {
-		fx.upload.ReadCloser, fx.upload.fx, fx.upload.trailer = r.Body, fx, http.Header{}
+// Serve passes r on, which was admitted as x, finishes x, and ends the stream s. inside is
+// set if it came on an intercepted connection.
+func (f *Forwarder) Serve(s *http2.Stream, r *http2.Request, x *exchange.Exchange, inside bool) {
+	fx := &forwarded{Exchange: x, f: f, stream: s, ctx: s.Context(), method: r.Method, inside: inside}
+	fx.w = writer{fx: fx, header: http.Header{}}
+	fx.upload = upload{fx: fx, trailer: http.Header{}}
+	defer fx.end()
+	out := newRequest(context.WithValue(fx.ctx, key{}, fx), r)
+	fx.expects = out.Header.Get("Expect") != ""
+	if out.ContentLength != 0 {
 		out.Body = &fx.upload
 	}
-	defer fx.end()
-	f.Proxy.ServeHTTP(fx.w, out)
+	f.Proxy.ServeHTTP(&fx.w, out)
 }
 
-// end finishes the exchange. It is deferred, and panics again if something did.
+// newRequest returns r, without its body, as net/http has it.
+func newRequest(ctx context.Context, r *http2.Request) *http.Request {
+	h := make(http.Header, len(r.Fields))
+	for _, f := range r.Fields {
+		if name := http.CanonicalHeaderKey(f.Name); name == "Cookie" && h[name] != nil { // RFC 9113, 8.2.3
+			h[name][0] += "; " + f.Value
+		} else {
+			h[name] = append(h[name], f.Value)
+		}
+	}
+	return (&http.Request{
+		Method: r.Method, URL: r.URL(), Host: r.Authority, Proto: "HTTP/2.0", ProtoMajor: 2,
+		Header: h, ContentLength: r.Length, Body: http.NoBody,
+	}).WithContext(ctx)
+}
+
+// end finishes the exchange and the stream. It is deferred.
 func (fx *forwarded) end() {
 	fault := recover()
-	_ = http.NewResponseController(fx.w.ResponseWriter).SetReadDeadline(time.Unix(1, 0)) // nothing is read any more
 	fx.upload.stop()
-	switch broken := fx.w.bodyErr; {
+	w := &fx.w
+	switch {
 	case fault != nil && fault != http.ErrAbortHandler:
 		fx.f.cfg.Pipeline.Panicked(nil, fault)
 		fx.Fail(fmt.Errorf("panic: %v", fault))
-	case fx.w.status == 0 || fx.w.own:
-	case fx.w.clientErr != nil:
-		fx.Fail(fx.givenUp())
-	case broken != nil && fx.ctx.Err() != nil:
-		fx.Fail(fx.givenUp())
-	case broken != nil:
-		fx.Fail(fmt.Errorf("read the answer's body: %w", broken))
+	case w.status == 0 || w.own:
+	case w.clientErr != nil, w.bodyErr != nil && fx.ctx.Err() != nil:
+		fx.Fail(GivenUp(fx.ctx, w.clientErr))
+	case w.bodyErr != nil:
+		fx.Fail(fmt.Errorf("read the answer's body: %w", w.bodyErr))
 	}
-	fx.Finish(fx.w.status)
-	if fault != nil || fx.w.bodyErr != nil || fx.w.status == 0 {
-		panic(http.ErrAbortHandler)
+	fx.Finish(w.status)
+	if fault != nil || w.bodyErr != nil || w.status == 0 { // the answer must not look whole
+		fx.stream.Reset(wire.ErrCodeInternal)
+	} else {
+		w.finish()
 	}
 }
 
-// givenUp says why the client does not get the answer, or not all of it.
-func (fx *forwarded) givenUp() error {
-	err := context.Cause(fx.ctx)
-	if err == nil {
-		err = fx.w.clientErr
-	}
+// GivenUp says why a client does not get its answer, or not all of it: ctx is that of its
+// stream, and err what has failed if that goes on.
+func GivenUp(ctx context.Context, err error) error {
+	err = cmp.Or(context.Cause(ctx), err)
 	switch {
 	case errors.Is(err, tunnel.ErrShutdown):
 		return tunnel.ErrShutdown
@@ -161,14 +174,14 @@ func (fx *forwarded) refusal(err error) *http.Response {
 		err = errors.New("no answer")
 	}
 	if fx.ctx.Err() != nil {
-		fx.Fail(fx.givenUp())
+		fx.Fail(GivenUp(fx.ctx, nil))
 		panic(http.ErrAbortHandler)
 	}
 	if _, ok := errors.AsType[refusal.Refusal](err); !ok {
 		fx.Fail(err)
 	}
 	refused, h, body := fx.Refuse(err)
-	fx.w.own = true
+	fx.w.own, fx.w.length = true, len(body)
 	return &http.Response{StatusCode: refused.Status, Header: h, ContentLength: int64(len(body)), Body: io.NopCloser(strings.NewReader(body))}
 }
 
@@ -181,12 +194,7 @@ func (fx *forwarded) passInterim(status int, h http.Header) {
 	if fx.final || status == http.StatusContinue && !fx.expects {
 		return
 	}
-	own := fx.w.ResponseWriter.Header()
-	for name, values := range h {
-		own[name] = values
-	}
-	fx.w.ResponseWriter.WriteHeader(status)
-	clear(own)
+	_ = fx.stream.WriteHeaders(status, http2.Fields(h), false) // not 101; and a client that has gone shows later
 }
 
 // endInterim waits until no interim answer is being passed on, and lets none follow.
@@ -199,7 +207,7 @@ func (fx *forwarded) endInterim() {
 // roundTrip asks the origin.
 func (fx *forwarded) roundTrip(r *http.Request) (*http.Response, error) {
 	defer fx.endInterim()
-	req, err := fx.newRequest(r)
+	req, err := fx.translate(r)
 	if err != nil {
 		return nil, err
 	}
@@ -216,18 +224,15 @@ func (fx *forwarded) roundTrip(r *http.Request) (*http.Response, error) {
 			ask = fx.askHTTP2
 		}
 		resp, again, err := ask(r, req, o)
-		if resp != nil {
-			resp.Body = &download{resp.Body, resp, fx}
-		}
 		if !again {
 			return resp, err
 		}
 	}
 }
 
-// newRequest writes r as a request by HTTP/1, which upstream makes others of. What an
+// translate writes r as a request by HTTP/1, which upstream makes others of. What an
 // origin could read in another way is refused there.
-func (fx *forwarded) newRequest(r *http.Request) (*upstream.Request, error) {
+func (fx *forwarded) translate(r *http.Request) (*upstream.Request, error) {
 	path := r.URL.RequestURI()
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\n", r.Method, path, r.Host)

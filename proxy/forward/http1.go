@@ -47,8 +47,8 @@ func (fx *forwarded) askHTTP1(r *http.Request, req *upstream.Request, o *egress.
 	if fx.ctx.Err() != nil {
 		return nil, false, err
 	}
-	if sent := fx.upload.err(); sent != nil {
-		return nil, false, sent // whatever the origin made of it
+	if _, failed := fx.upload.state(); failed != nil {
+		return nil, false, failed // whatever the origin made of it
 	}
 	if up.stalled() {
 		return nil, false, fmt.Errorf("send the request body: %w", up.err)
@@ -64,11 +64,11 @@ func (fx *forwarded) askHTTP1(r *http.Request, req *upstream.Request, o *egress.
 // body moves.
 func (fx *forwarded) more(o *egress.Origin) error {
 	for {
-		left := fx.f.cfg.Reply - fx.upload.since()
-		if left <= 0 {
+		still, failed := fx.upload.state()
+		if still >= fx.f.cfg.Reply || failed != nil {
 			return os.ErrDeadlineExceeded
 		}
-		if err := o.More(left); !errors.Is(err, os.ErrDeadlineExceeded) || fx.upload.err() != nil {
+		if err := o.More(fx.f.cfg.Reply - still); !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
 	}
@@ -160,9 +160,9 @@ func (s *sending) run(r *http.Request) {
 			s.o.Interrupt()
 		}
 	}()
-	if s.err = sendBody(s.o.Conn, r.Body, r.ContentLength, &s.fx.in.Trailer, s.fx.f.cfg.Stall, func() { s.read.Store(true) }); s.err == nil {
+	if s.err = sendBody(s.o.Conn, r.Body, r.ContentLength, &s.fx.upload.trailer, s.fx.f.cfg.Stall, func() { s.read.Store(true) }); s.err == nil {
 		s.sent.Store(true)
-	} else if s.fx.upload.err() != nil || refusal.IsTimeout(s.err) {
+	} else if _, failed := s.fx.upload.state(); failed != nil || refusal.IsTimeout(s.err) {
 		s.o.Interrupt() // else its answer may say why
 	}
 }

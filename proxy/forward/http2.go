@@ -23,7 +23,7 @@ func (fx *forwarded) askHTTP2(r *http.Request, req *upstream.Request, o *egress.
 	ctx, cancel := context.WithCancelCause(fx.ctx)
 	sent, _ := head.ParseRequest(req.AppendHead(nil, o))
 	out := newHTTP2Request(ctx, &sent, r.Body, fx.upload.trailer, fx.passInterim)
-	if slices.Contains(fx.in.Header["Te"], "trailers") { // servers of gRPC insist
+	if slices.Contains(r.Header["Te"], "trailers") { // servers of gRPC insist
 		out.Header.Set("Te", "trailers")
 	}
 	onTime := fx.whenLate(func() { cancel(&upstream.SlowReply{Err: context.DeadlineExceeded}) })
@@ -32,11 +32,11 @@ func (fx *forwarded) askHTTP2(r *http.Request, req *upstream.Request, o *egress.
 	if err != nil {
 		late := context.Cause(ctx)
 		cancel(nil)
-		switch sent := fx.upload.err(); {
+		switch _, failed := fx.upload.state(); {
 		case late != nil:
 			return nil, false, late
-		case sent != nil:
-			return nil, false, sent
+		case failed != nil:
+			return nil, false, failed
 		}
 		again, err = req.Again(o, err)
 		return nil, again, err
@@ -79,8 +79,8 @@ func (fx *forwarded) whenLate(f func()) (onTime func() bool) {
 	timer = time.AfterFunc(limit, func() {
 		mu.Lock()
 		defer mu.Unlock()
-		if left := limit - fx.upload.since(); left > 0 {
-			timer.Reset(left)
+		if still, _ := fx.upload.state(); still < limit {
+			timer.Reset(limit - still)
 		} else {
 			f()
 		}

@@ -64,12 +64,9 @@ func FuzzServe(f *testing.F) {
 		_ = fr.WriteGoAway(0, wire.ErrCodeNo, nil)
 		_ = fr.WriteSettings(wire.Setting{ID: wire.SettingInitialWindowSize, Val: 0}, wire.Setting{ID: wire.SettingHeaderTableSize, Val: 0})
 	})
-	plain := http2.HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(w, r.Body)
-	}))
 	handler := func(s *http2.Stream, r *http2.Request) {
 		if r.Method != http.MethodConnect {
-			plain(s, r)
+			echo(s, r)
 			return
 		}
 		if s.Tunnel() == nil {

@@ -3,10 +3,8 @@ package http2_test
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -82,10 +80,10 @@ func TestH2spec(t *testing.T) {
 			if name == "TLS" {
 				inside = selfSigned(t)
 			}
-			addr := listen(t, inside, http2.Config{}, http2.HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				_, _ = io.Copy(io.Discard, r.Body)
-				fmt.Fprintln(w, "hello")
-			})))
+			addr := listen(t, inside, http2.Config{}, func(s *http2.Stream, r *http2.Request) {
+				_, _ = io.Copy(io.Discard, s)
+				_ = s.Answer(200, nil, []byte("hello\n"), true)
+			})
 			host, port, _ := net.SplitHostPort(addr.String())
 			out, err := exec.Command(tool, append(args, "-h", host, "-p", port)...).CombinedOutput()
 			if err != nil || !strings.Contains(string(out), "145 tests, 145 passed, 0 skipped, 0 failed") {

@@ -3,6 +3,10 @@ package http2
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -173,4 +177,40 @@ func parseLength(s string) (int64, error) {
 		return -1, errors.New("invalid content-length")
 	}
 	return int64(n), nil
+}
+
+// URL returns the target as an absolute URL. Its RequestURI is Path, byte for byte:
+// where net/url would escape it another way, it is in Opaque. One that begins with
+// two slashes would name a host there, and is escaped.
+func (r *Request) URL() *url.URL {
+	u := &url.URL{Scheme: r.Scheme, Host: r.Authority}
+	if r.Path == "" {
+		return u
+	}
+	path, query, ok := strings.Cut(r.Path, "?")
+	u.RawQuery, u.ForceQuery = query, ok && query == ""
+	var err error
+	if u.Path, err = url.PathUnescape(path); err != nil {
+		u.Path = path
+	}
+	u.RawPath = path
+	if u.EscapedPath() != path && !strings.HasPrefix(path, "//") {
+		u.Opaque = path
+	}
+	return u
+}
+
+// Fields returns the fields of h that HTTP/2 can carry, by their names, equal names in
+// their order.
+func Fields(h http.Header) []hpack.HeaderField {
+	fields := make([]hpack.HeaderField, 0, len(h))
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		for _, v := range h[name] {
+			f := hpack.HeaderField{Name: strings.ToLower(name), Value: strings.Trim(v, " \t")}
+			if checkField(f) == nil {
+				fields = append(fields, f)
+			}
+		}
+	}
+	return fields
 }

@@ -240,10 +240,15 @@ func (s *Stream) credit(n int) {
 // Names may be in any case. It fails, and sends nothing, if a field is not
 // allowed in HTTP/2.
 func (s *Stream) WriteHeaders(status int, fields []hpack.HeaderField, end bool) error {
+	return s.Answer(status, fields, nil, end)
+}
+
+// Answer is WriteHeaders with the first bytes of the body, or all of it.
+func (s *Stream) Answer(status int, fields []hpack.HeaderField, p []byte, end bool) error {
 	if status < 100 || status > 999 || status == http.StatusSwitchingProtocols || end && status < 200 {
 		return fmt.Errorf("invalid status %d in HTTP/2", status)
 	}
-	return s.writeHead(status, fields, nil, end)
+	return s.writeHead(status, fields, p, end)
 }
 
 // WriteTrailers sends the fields behind the body, and ends the proxy's side.
@@ -315,16 +320,16 @@ func (s *Stream) Tunnel(fields ...hpack.HeaderField) error {
 
 // Write sends p as DATA. It blocks until the client's windows and the connection's
 // queue have room for all of p.
-func (s *Stream) Write(p []byte) (int, error) { return s.write(p, false) }
+func (s *Stream) Write(p []byte) (int, error) { return s.Send(p, false) }
 
 // CloseWrite ends the proxy's side with END_STREAM. The client's may go on.
 func (s *Stream) CloseWrite() error {
-	_, err := s.write(nil, true)
+	_, err := s.Send(nil, true)
 	return err
 }
 
-// write sends p, and ends the proxy's side with it if end is set.
-func (s *Stream) write(p []byte, end bool) (n int, err error) {
+// Send is Write, and ends the proxy's side with p if end is set.
+func (s *Stream) Send(p []byte, end bool) (n int, err error) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	for s.busy && s.side != closed { // as net.Conn has it, one after the other
@@ -346,7 +351,7 @@ func (s *Stream) write(p []byte, end bool) (n int, err error) {
 	return 0, nil
 }
 
-// writeData is write for a stream that may be written, with c.mu held.
+// writeData is Send for a stream that may be written, with c.mu held.
 func (s *Stream) writeData(p []byte, end bool) (n int, err error) {
 	s.busy, s.out, s.outEnd = true, p, end
 	defer func() {

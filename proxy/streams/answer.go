@@ -1,11 +1,9 @@
 package streams
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
@@ -14,6 +12,7 @@ import (
 	"espalier/policy"
 	"espalier/proxy/egress"
 	"espalier/proxy/exchange"
+	"espalier/proxy/forward"
 	"espalier/proxy/http2"
 	"espalier/proxy/refusal"
 	"espalier/proxy/tunnel"
@@ -86,10 +85,8 @@ func (k *conn) answer(s *http2.Stream, r *http2.Request) {
 		_ = s.WriteHeaders(http.StatusOK, nil, true)
 		x.Finish(http.StatusOK)
 	default:
-		http2.HTTP(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-			req.URL.Scheme = ask.Scheme
-			k.cfg.Forward.Serve(w, req, x, k.session != nil)
-		}))(s, r)
+		r.Scheme = ask.Scheme
+		k.cfg.Forward.Serve(s, r, x, k.session != nil)
 	}
 }
 
@@ -105,7 +102,7 @@ func (k *conn) connect(s *http2.Stream, r *http2.Request, x *exchange.Exchange) 
 	x.Record.Upstream = wire.AddrPort(upstream)
 	if err := s.Tunnel(); err != nil {
 		upstream.Close()
-		x.Fail(given(s, err))
+		x.Fail(forward.GivenUp(s.Context(), err))
 		x.Finish(http.StatusOK)
 		return
 	}
@@ -121,30 +118,17 @@ func (k *conn) inspect(s *http2.Stream, r *http2.Request, x *exchange.Exchange) 
 		}
 	}
 	if err := s.Tunnel(); err != nil {
-		x.Fail(given(s, err))
+		x.Fail(forward.GivenUp(s.Context(), err))
 		x.Finish(http.StatusOK)
 		return
 	}
 	k.cfg.Inspect(x, s)
 }
 
-// given says why a request whose stream has failed with err was given up.
-func given(s *http2.Stream, err error) error {
-	switch cause := context.Cause(s.Context()); {
-	case cause == nil:
-		return err
-	case errors.Is(cause, tunnel.ErrShutdown):
-		return tunnel.ErrShutdown
-	case errors.Is(cause, os.ErrDeadlineExceeded):
-		return cause
-	}
-	return exchange.ErrClientClosed
-}
-
 // fail refuses a request that was admitted and failed on the way.
 func (k *conn) fail(s *http2.Stream, r *http2.Request, x *exchange.Exchange, err error) {
 	if s.Context().Err() != nil {
-		x.Fail(given(s, err))
+		x.Fail(forward.GivenUp(s.Context(), err))
 		x.Finish(0)
 		return
 	}
@@ -155,17 +139,10 @@ func (k *conn) fail(s *http2.Stream, r *http2.Request, x *exchange.Exchange, err
 // refuse tells the client that its request is refused, and finishes it.
 func (k *conn) refuse(s *http2.Stream, r *http2.Request, x *exchange.Exchange, err error) {
 	refused, h, body := x.Refuse(err)
-	var fields []hpack.HeaderField
-	for name, values := range h {
-		for _, v := range values {
-			fields = append(fields, hpack.HeaderField{Name: name, Value: v})
-		}
+	if r.Method == http.MethodHead {
+		body = ""
 	}
-	bodiless := r.Method == http.MethodHead
-	if s.WriteHeaders(refused.Status, fields, bodiless) == nil && !bodiless { // a client that has left needs no answer
-		_, _ = s.Write([]byte(body))
-		_ = s.CloseWrite()
-	}
+	_ = s.Answer(refused.Status, http2.Fields(h), []byte(body), true) // a client that has left needs none
 	x.Finish(refused.Status)
 	if r.Method != http.MethodConnect {
 		_ = s.SetReadDeadline(time.Now().Add(discardTime))
