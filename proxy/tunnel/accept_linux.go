@@ -18,7 +18,6 @@ import (
 type listener struct {
 	fd   int
 	gate Gate
-	gone sync.WaitGroup // workers that still have it
 }
 
 // acceptBatch bounds how many clients a worker takes before it looks after its
@@ -27,39 +26,27 @@ const acceptBatch = 16
 
 // Accept implements Acceptor. Accepted sockets inherit the options of l.
 func (e *loop) Accept(l *net.TCPListener, g Gate) (pause, stop func(), err error) {
-	raw, err := l.SyscallConn()
+	fd, err := duplicate(l)
 	if err != nil {
 		return nil, nil, err
 	}
-	ln := &listener{fd: -1, gate: g}
-	if cerr := raw.Control(func(fd uintptr) {
-		if ln.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); err == nil {
-			err = setOptions(ln.fd)
-		}
-	}); cerr != nil {
-		err = cerr
-	}
-	if err != nil {
-		if ln.fd >= 0 {
-			unix.Close(ln.fd)
-		}
+	if err := setOptions(fd); err != nil {
+		unix.Close(fd)
 		return nil, nil, err
 	}
-	ln.gone.Add(len(e.workers))
-	for _, w := range e.workers {
-		w.post(message{kind: msgListen, listener: ln})
-	}
-	pause = func() {
-		for _, w := range e.workers {
-			w.post(message{kind: msgPause, listener: ln})
-		}
-	}
+	ln := &listener{fd: fd, gate: g}
+	e.postAll(func(w *worker) { w.listen(ln) })
+	pause = func() { e.postAll(func(w *worker) { w.pause(ln) }) }
 	return pause, sync.OnceFunc(func() {
+		var has sync.WaitGroup // workers that still have it
 		for _, w := range e.workers {
-			w.post(message{kind: msgUnlisten, listener: ln})
+			has.Add(1)
+			if !w.post(func(w *worker) { w.unlisten(ln); has.Done() }) {
+				has.Done()
+			}
 		}
-		ln.gone.Wait()
-		unix.Close(ln.fd)
+		has.Wait()
+		unix.Close(fd)
 	}), nil
 }
 
@@ -76,7 +63,7 @@ func setOptions(fd int) error {
 		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAlive.Interval / time.Second)},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAlive.Count},
 	} {
-		if err := setOption(int32(fd), o.level, o.name, o.value); err != nil {
+		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
 			return os.NewSyscallError("setsockopt", err)
 		}
 	}
@@ -97,7 +84,7 @@ func (w *worker) watchListener(at int) {
 	// A client wakes every worker that is idle, and one of them gets it.
 	// EPOLLEXCLUSIVE would not help: it has no effect in an epoll set that is
 	// itself watched, as this is by Go's poller.
-	_ = epollCtl(w.epoll, unix.EPOLL_CTL_ADD, int32(w.listeners[at].fd), &unix.EpollEvent{
+	_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, w.listeners[at].fd, &unix.EpollEvent{
 		Events: unix.EPOLLIN, Fd: int32(firstListener - at),
 	})
 }
@@ -105,7 +92,7 @@ func (w *worker) watchListener(at int) {
 // pause takes no more clients from ln.
 func (w *worker) pause(ln *listener) {
 	if at := slices.Index(w.listeners, ln); at >= 0 {
-		_ = epollCtl(w.epoll, unix.EPOLL_CTL_DEL, int32(ln.fd), nil)
+		_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, ln.fd, nil)
 		w.listeners[at] = nil
 	}
 }
@@ -119,7 +106,6 @@ func (w *worker) unlisten(ln *listener) {
 			w.drop(i)
 		}
 	})
-	ln.gone.Done()
 }
 
 // resumeListeners goes on with listeners that rested because descriptors had run
@@ -148,8 +134,8 @@ func (w *worker) accept(at int) {
 		default:
 			// Descriptors or memory have run out: a level-triggered listener would
 			// spin. It rests until the next hurry.
-			_ = epollCtl(w.epoll, unix.EPOLL_CTL_DEL, int32(ln.fd), nil)
-			w.engine.startHurrying()
+			_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, ln.fd, nil)
+			w.engine.hurrying.set()
 			if w.engine.cfg.Short != nil {
 				w.engine.cfg.Short()
 			}
@@ -170,15 +156,14 @@ func (w *worker) greet(fd int32, from netip.AddrPort, g Gate) {
 		s.phase, s.since = reading, w.now
 		m.pending = w.takePending()
 		m.pending.gate, m.pending.from = g, from
-		if w.watch(i, client, unix.EPOLL_CTL_ADD) != nil {
-			closeFD(fd)
-			w.putPending(m.pending)
-			w.slots.put(i)
+		w.reading++
+		w.engine.pending.Add(1)
+		if w.register(i, client, incoming) != nil {
+			w.drop(i)
 			return
 		}
-		w.reading++
 		w.waiting = append(w.waiting, turn{slot: i, gen: s.gen})
-		w.engine.wait()
+		w.engine.hurrying.set()
 		w.turnAway(fd)
 	case err != nil || n == 0:
 		closeFD(fd)
@@ -199,11 +184,8 @@ func (w *worker) readHead(i uint32) {
 		return
 	}
 	fd, from, g := s.fd[client], m.pending.from, m.pending.gate
-	_ = epollCtl(w.epoll, unix.EPOLL_CTL_DEL, fd, nil)
-	w.engine.pending.Add(-1)
-	w.reading--
-	w.putPending(m.pending)
-	w.slots.put(i)
+	_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, int(fd), nil)
+	w.release(i)
 	w.ask(fd, from, g, w.buf[:n])
 }
 
@@ -254,7 +236,7 @@ func (w *worker) ask(fd int32, from netip.AddrPort, g Gate, b []byte) {
 	}
 	p := w.takePending()
 	r, ok := g.Route(from, h, p.route.Addrs)
-	if !ok {
+	if !ok || !w.engine.census.enter() {
 		w.putPending(p)
 		w.handOver(fd, g, b, HandedOn{Owner: r.Owner})
 		return
@@ -267,14 +249,12 @@ func (w *worker) ask(fd int32, from netip.AddrPort, g Gate, b []byte) {
 	s.fd = [2]int32{fd, -1}
 	s.phase, s.since = connecting, w.engine.cfg.clock()
 	m.service, m.owner, m.pending = r.Service, r.Owner, p
-	w.engine.connecting.Add(1)
 	gen := s.gen
-	w.guarded(i, gen, w.attempt)
-	if s.gen != gen || s.phase != connecting {
-		return
+	w.guarded(i, w.attempt)
+	if s.gen == gen && s.phase == connecting {
+		w.engine.hurrying.set()
+		_ = w.register(i, client, incoming) // else begin tries again
 	}
-	w.engine.startHurrying()
-	_ = w.watch(i, client, unix.EPOLL_CTL_ADD) // else begin tries again
 }
 
 // parse is head.ParseRequest, of which a panic makes what the general way has to
@@ -291,18 +271,38 @@ func (w *worker) parse(b []byte) (r head.Request, ok bool) {
 
 // drop ends a slot that is no tunnel yet.
 func (w *worker) drop(i uint32) {
-	s, m := w.slots.at(i)
-	closeFD(s.fd[client])
-	if s.phase == reading {
-		w.reading--
-		w.engine.pending.Add(-1)
-		w.putPending(m.pending)
-		w.slots.put(i)
+	s, _ := w.slots.at(i)
+	if s.phase == connecting {
+		w.abandon(i, ErrShutdown)
 		return
 	}
-	owner, stats := m.owner, Stats{Connect: time.Duration(w.engine.cfg.clock() - s.since), Unopened: true, Err: ErrShutdown}
+	closeFD(s.fd[client])
+	w.release(i)
+}
+
+// abandon ends a slot that is connecting, whose client gets no answer because of err.
+func (w *worker) abandon(i uint32, err error) {
+	s, m := w.slots.at(i)
+	owner, stats := m.owner, Stats{Connect: time.Duration(w.engine.cfg.clock() - s.since), Unopened: true, Err: err}
+	closeFD(s.fd[client])
 	w.release(i)
 	w.engine.cfg.tell(owner, stats)
+}
+
+// release frees a slot that is reading or connecting; the client is closed, or is to be
+// handed over.
+func (w *worker) release(i uint32) {
+	s, m := w.slots.at(i)
+	was := s.phase
+	w.closeAttempts(m.pending)
+	w.putPending(m.pending)
+	w.slots.put(i)
+	if was == connecting {
+		w.engine.census.leave()
+	} else {
+		w.reading--
+		w.engine.pending.Add(-1)
+	}
 }
 
 // handOver gives a client to the gate, with the bytes b that it has sent, and h. fd

@@ -80,7 +80,8 @@ func (w *worker) putPending(p *pending) {
 // connect begins to connect. The error is nil, EINPROGRESS, or says why not; the
 // descriptor is valid in the first two cases.
 func (w *worker) connect(to netip.AddrPort) (int32, error) {
-	fd, err := socket(to.Addr())
+	n, err := socket(to.Addr())
+	fd := int32(n)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
@@ -89,7 +90,7 @@ func (w *worker) connect(to netip.AddrPort) (int32, error) {
 		return -1, os.NewSyscallError("socket", unix.EMFILE)
 	}
 	if err = setOptions(int(fd)); err == nil {
-		if err = startConnect(fd, to); err == nil || err == unix.EINPROGRESS {
+		if err = connect(fd, to); err == nil || err == unix.EINPROGRESS {
 			return fd, err
 		}
 		err = os.NewSyscallError("connect", err)
@@ -111,12 +112,12 @@ func (w *worker) attempt(i uint32) {
 		p.tried = append(p.tried, attempt{fd, to})
 		switch err {
 		case nil:
+			s.watched[upstream] = 0
 			w.connected(i, len(p.tried)-1)
 			return
 		case unix.EINPROGRESS:
-			s.out[upstream] = true
-			s.fd[upstream] = fd
-			if err = w.watch(i, upstream, unix.EPOLL_CTL_ADD); err == nil {
+			s.fd[upstream], s.watched[upstream] = fd, 0
+			if err = w.register(i, upstream, incoming|outgoing); err == nil {
 				if p.next < len(p.route.Addrs) {
 					w.delay(i)
 				}
@@ -155,7 +156,7 @@ func (w *worker) delay(i uint32) {
 
 func (w *worker) wakeAfter(d time.Duration) {
 	if w.timer == nil {
-		w.timer = time.AfterFunc(d, func() { w.post(message{kind: msgAttempt}) })
+		w.timer = time.AfterFunc(d, func() { w.post((*worker).nextAttempts) })
 		return
 	}
 	w.timer.Reset(d)
@@ -168,7 +169,7 @@ func (w *worker) nextAttempts() {
 	for ; due < len(w.delays) && w.delays[due].at <= now; due++ {
 		d := w.delays[due]
 		if s, m := w.slots.at(d.slot); s.gen == d.gen && s.phase == connecting && len(m.pending.tried) == d.tried {
-			w.guarded(d.slot, d.gen, w.attempt)
+			w.guarded(d.slot, w.attempt)
 		}
 	}
 	w.delays = append(w.delays[:0], w.delays[due:]...)
@@ -187,13 +188,13 @@ func (w *worker) progress(i uint32) {
 		if a.fd < 0 {
 			continue
 		}
-		err := pendingError(a.fd)
-		if err == nil && !isConnected(a.fd) {
-			continue
-		}
-		if err == nil {
+		err := connect(a.fd, a.to) // says how it goes
+		switch err {
+		case nil, unix.EISCONN:
 			w.connected(i, k)
 			return
+		case unix.EALREADY, unix.EINPROGRESS:
+			continue
 		}
 		closeFD(a.fd)
 		a.fd, failed = -1, true
@@ -210,8 +211,8 @@ func (w *worker) connected(i uint32, k int) {
 	s, m := w.slots.at(i)
 	p := m.pending
 	won := p.tried[k]
-	s.phase, s.fd[upstream], m.upstream = relaying, won.fd, won.to
-	s.connect = max(w.engine.cfg.clock()-s.since, 1)
+	s.fd[upstream] = won.fd
+	took := max(w.engine.cfg.clock()-s.since, 1)
 	p.tried[k].fd = -1
 	if r := p.route.Reach; r != nil {
 		for _, a := range p.tried[:k] {
@@ -228,18 +229,8 @@ func (w *worker) connected(i uint32, k int) {
 	m.pending = nil
 	w.putPending(p)
 	w.engine.opened(m.service)
-	w.engine.settled()
-	if n, err := write(s.fd[client], established); n < len(established) {
-		if err == nil {
-			err = unix.EAGAIN // a new socket takes more than these bytes
-		}
-		w.fail(i, client, writeTo, err)
-		return
-	}
-	w.begin(i)
+	w.begin(i, time.Duration(took), won.to)
 }
-
-var established = []byte("HTTP/1.1 200 Connection established\r\n\r\n")
 
 func (w *worker) closeAttempts(p *pending) {
 	for k := range p.tried {
@@ -267,40 +258,26 @@ func (w *worker) unconnected(i uint32) {
 	s, m := w.slots.at(i)
 	p := m.pending
 	fd := s.fd[client]
-	if s.watched[client] {
-		_ = epollCtl(w.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+	if s.watched[client] != 0 {
+		_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, int(fd), nil)
 	}
 	failure := HandedOn{Owner: p.route.Owner, Connect: time.Duration(w.engine.cfg.clock() - s.since), Err: p.err}
 	w.handOver(fd, p.gate, p.sent, failure)
 	w.release(i)
 }
 
-// release frees a slot that is connecting; the client is closed or handed over.
-func (w *worker) release(i uint32) {
-	_, m := w.slots.at(i)
-	w.closeAttempts(m.pending)
-	w.putPending(m.pending)
-	w.slots.put(i)
-	w.engine.settled()
-}
-
 // waits acts on an event of a client whose upstream is being connected. One that
 // has ended its direction still waits for the other; one that has reset the
-// connection does not.
+// connection has left.
 func (w *worker) waits(i uint32, events uint32) {
-	s, m := w.slots.at(i)
+	s, _ := w.slots.at(i)
 	if events&(unix.EPOLLERR|unix.EPOLLHUP) == 0 {
-		s.dir[up].readable = true
-		s.dir[up].hup = s.dir[up].hup || events&unix.EPOLLRDHUP != 0
+		s.dir[up].state = draining // once it relays
 		return
 	}
 	err := pendingError(s.fd[client])
 	if err == nil {
 		err = unix.ECONNRESET
 	}
-	stats := Stats{Connect: time.Duration(w.now - s.since), Unopened: true, Err: os.NewSyscallError("read from client", err)}
-	o := m.pending.route.Owner
-	closeFD(s.fd[client])
-	w.release(i)
-	w.engine.cfg.tell(o, stats)
+	w.abandon(i, &Error{Client: true, Op: readFrom, Err: err})
 }

@@ -1,12 +1,15 @@
 package tunnel
 
 import (
+	"cmp"
 	"context"
 	"net"
+	"net/netip"
 	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,23 +32,23 @@ type loop struct {
 	next     atomic.Uint32 // the worker that gets the next tunnel
 	pipes    pipeBudget
 
+	census  census       // of tunnels, and of clients that have asked and are none yet
 	open    atomic.Int64 // tunnels
 	pending atomic.Int64 // clients whose head has not come
-	// connecting counts clients that have asked and are no tunnel yet.
-	connecting atomic.Int64
-	left       atomic.Int64 // tunnels that the workers' end has cut
+	left    atomic.Int64 // tunnels that the workers' end has cut
+	stirred atomic.Bool  // a worker has something to report
+	peak    int64        // most tunnels open since memory was given back; tick's
 
-	ticking, hurrying atomic.Bool // a timer is set
-
-	mu      sync.Mutex
-	closed  bool
-	waiting chan struct{} // closed when no tunnel is open, while Shutdown waits
-	peak    int64         // most tunnels open since memory was given back
+	// ticking has workers look for timeouts while there is a tunnel or a pipe, hurrying
+	// more often while there are clients that are no tunnel yet.
+	ticking, hurrying alarm
 }
 
 func newLoop(cfg Config, workers int) Engine {
 	e := &loop{cfg: cfg, portable: newRelay(cfg)}
 	e.pipes.maxLarge, e.pipes.maxSmall = largePipes, smallPipes
+	e.ticking = alarm{after: cfg.scanInterval(), ring: e.tick}
+	e.hurrying = alarm{after: hurryInterval, ring: e.hurry}
 	for range workers {
 		w, err := newWorker(e)
 		if err != nil {
@@ -73,113 +76,87 @@ func (e *loop) Start(t Tunnel) {
 		e.portable.Start(t)
 		return
 	}
-	m := message{kind: msgTunnel, service: t.Service, owner: t.Owner, head: t.Head}
+	head := t.Head
 	if len(rest) > 0 {
-		m.head = append(m.head[:len(m.head):len(m.head)], rest...)
+		head = append(head[:len(head):len(head)], rest...)
 	}
+	var fd [2]int
 	var err error
-	m.fd[0], err = detach(client)
-	if err == nil {
-		if m.fd[1], err = detach(upstream); err != nil {
-			unix.Close(m.fd[0])
+	if fd[0], err = duplicate(client); err == nil {
+		if fd[1], err = duplicate(upstream); err != nil {
+			unix.Close(fd[0])
 		}
 	}
+	t.Client.Close()
+	t.Upstream.Close()
 	if err != nil {
-		t.Client.Close()
-		t.Upstream.Close()
 		e.cfg.tell(t.Owner, Stats{Err: err})
 		return
 	}
-	e.mu.Lock()
-	closed := e.closed
-	if !closed {
-		e.opened(t.Service)
-		e.workers[int(e.next.Add(1))%len(e.workers)].post(m)
+	service, owner := t.Service, t.Owner
+	if e.census.enter() {
+		e.opened(service)
+		if e.workers[int(e.next.Add(1))%len(e.workers)].post(func(w *worker) {
+			i := w.slots.take()
+			s, m := w.slots.at(i)
+			s.fd = [2]int32{int32(fd[0]), int32(fd[1])}
+			m.service, m.owner, m.left[up] = service, owner, head
+			w.begin(i, 0, netip.AddrPort{})
+		}) {
+			return
+		}
+		e.ended(service)
 	}
-	e.mu.Unlock()
-	if closed {
-		unix.Close(m.fd[0])
-		unix.Close(m.fd[1])
-		e.cfg.tell(t.Owner, Stats{Err: ErrShutdown})
-	}
+	unix.Close(fd[0])
+	unix.Close(fd[1])
+	e.cfg.tell(owner, Stats{Err: ErrShutdown})
 }
 
-// opened and ended keep the number of open tunnels.
-func (e *loop) opened(s interface{ TunnelOpened() }) {
+// opened counts a tunnel that is in the census, until ended.
+func (e *loop) opened(s *traffic.Service) {
 	s.TunnelOpened()
 	e.open.Add(1)
-	e.startTicking()
+	e.ticking.set()
 }
 
-func (e *loop) ended(s interface{ TunnelClosed() }) {
+func (e *loop) ended(s *traffic.Service) {
 	s.TunnelClosed()
-	if e.open.Add(-1) > 0 {
-		return
-	}
-	e.signal()
+	e.open.Add(-1)
+	e.census.leave()
 }
 
-// settled notes that a client that was connecting is a tunnel, or none.
-func (e *loop) settled() {
-	if e.connecting.Add(-1) == 0 && e.open.Load() == 0 {
-		e.signal()
-	}
-}
-
-// empty reports whether no tunnel is open or about to be. What connects counts as
-// open before it no longer counts as connecting.
-func (e *loop) empty() bool { return e.connecting.Load() == 0 && e.open.Load() == 0 }
-
-// signal tells Shutdown that the last tunnel has ended.
-func (e *loop) signal() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.waiting != nil && e.empty() {
-		close(e.waiting)
-		e.waiting = nil
-	}
-}
+// connecting is the number of clients that have asked and are no tunnel yet.
+func (e *loop) connecting() int { return e.census.len() - int(e.open.Load()) }
 
 func (e *loop) Shutdown(ctx context.Context) (cut int) {
-	for {
-		e.mu.Lock()
-		if e.empty() {
-			e.closed = true
-			e.mu.Unlock()
-			break
-		}
-		if e.waiting == nil {
-			e.waiting = make(chan struct{})
-		}
-		waiting := e.waiting
-		e.mu.Unlock()
-		select {
-		case <-waiting:
-			continue // another may have been started meanwhile
-		case <-ctx.Done():
-		}
-		e.mu.Lock()
-		e.closed = true
-		e.mu.Unlock()
-		break
-	}
-	e.postAll(msgStop) // ends what is left
+	e.census.close(ctx)
+	e.postAll(func(w *worker) { w.stopped = true }) // ends what is left
 	e.running.Wait()
 	return int(e.left.Swap(0)) + e.portable.Shutdown(ctx)
 }
 
 func (e *loop) Cut(pick func(*traffic.Service) bool) {
-	for _, w := range e.workers {
-		w.post(message{kind: msgCut, pick: pick})
-	}
+	e.postAll(func(w *worker) {
+		w.each(func(i uint32, s *slot) {
+			if _, m := w.slots.at(i); s.phase == relaying && pick(m.service) {
+				w.end(i, ErrShutdown)
+			}
+		})
+	})
 	e.portable.Cut(pick)
 }
 
 func (e *loop) Report() {
-	if e.open.Load() > 0 {
-		e.postAll(msgReport)
+	if e.stirred.Swap(false) {
+		e.postAll((*worker).report)
 	}
 	e.portable.Report()
+}
+
+func (e *loop) postAll(f func(*worker)) {
+	for _, w := range e.workers {
+		w.post(f)
+	}
 }
 
 // headTimeout is how long a client may take to ask.
@@ -189,46 +166,41 @@ const headTimeout = 20 * time.Second
 // and how long a listener rests when descriptors have run out.
 const hurryInterval = 500 * time.Millisecond
 
-// wait counts a client whose head has not come.
-func (e *loop) wait() {
-	e.pending.Add(1)
-	e.startHurrying()
-}
-
-func (e *loop) startHurrying() {
-	if e.hurrying.CompareAndSwap(false, true) {
-		time.AfterFunc(hurryInterval, e.hurry)
-	}
-}
-
 func (e *loop) hurry() {
-	e.hurrying.Store(false) // first: who finds it set may count on the message
-	e.postAll(msgHurry)
-	if e.pending.Load()+e.connecting.Load() > 0 {
-		e.startHurrying()
-	}
-}
-
-// startTicking sees to it that workers look for timeouts while there is a tunnel
-// or a pipe, and not while there is nothing.
-func (e *loop) startTicking() {
-	if e.ticking.CompareAndSwap(false, true) {
-		time.AfterFunc(e.cfg.scanInterval(), e.tick)
+	e.postAll(func(w *worker) {
+		w.expire()
+		w.forget()
+		w.resumeListeners()
+	})
+	if e.pending.Load() > 0 || e.connecting() > 0 {
+		e.hurrying.set()
 	}
 }
 
 func (e *loop) tick() {
-	e.ticking.Store(false)
-	e.postAll(msgTick)
+	e.postAll(func(w *worker) {
+		w.expire()
+		w.pipes.shrink()
+	})
 	e.giveBack()
 	if e.open.Load() > 0 || e.pipes.any() {
-		e.startTicking()
+		e.ticking.set()
 	}
 }
 
-func (e *loop) postAll(k kind) {
-	for _, w := range e.workers {
-		w.post(message{kind: k})
+// An alarm rings once, some time after it was set.
+type alarm struct {
+	isSet atomic.Bool
+	after time.Duration
+	ring  func()
+}
+
+func (a *alarm) set() {
+	if a.isSet.CompareAndSwap(false, true) {
+		time.AfterFunc(a.after, func() {
+			a.isSet.Store(false) // first: who finds it set may count on the ring
+			a.ring()
+		})
 	}
 }
 
@@ -238,14 +210,11 @@ const storm = 2000
 
 func (e *loop) giveBack() {
 	open := e.open.Load()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if open > e.peak {
-		e.peak = open
-	} else if e.peak-open >= storm {
+	if e.peak-open >= storm {
 		e.peak = open
 		go debug.FreeOSMemory()
 	}
+	e.peak = max(e.peak, open)
 }
 
 // plainTCP finds the TCP connection below wrappers that only replay what was
@@ -272,22 +241,15 @@ func plainTCP(c net.Conn) (_ *net.TCPConn, unread []byte, ok bool) {
 	}
 }
 
-// detach takes a connection out of Go's poller and returns a descriptor of its
-// own. c is closed where it succeeds.
-func detach(c *net.TCPConn) (int, error) {
+// duplicate returns another descriptor for a socket, which Go's poller has no part in.
+func duplicate(c syscall.Conn) (fd int, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return -1, err
 	}
-	fd := -1
-	if cerr := raw.Control(func(old uintptr) {
-		fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
-	}); cerr != nil {
-		return -1, cerr
-	}
-	if err != nil {
+	cerr := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
+	if err = cmp.Or(cerr, err); err != nil {
 		return -1, err
 	}
-	c.Close()
 	return fd, nil
 }

@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"espalier/proxy/head"
-	"espalier/proxy/traffic"
 )
 
 func init() {
@@ -42,9 +41,26 @@ type door struct {
 	timeout   time.Duration // 0: an hour
 	refuse    bool
 	ends      owner
+	openings  chan opening
 	served    chan net.Conn
 	unreached chan HandedOn
 	reach     reach
+}
+
+// opening is what an Owner is told when its tunnel opens.
+type opening struct {
+	connect time.Duration
+	to      netip.AddrPort
+}
+
+// routed is the Owner of a tunnel that a door has routed.
+type routed struct {
+	owner
+	openings chan<- opening
+}
+
+func (r routed) TunnelOpened(connect time.Duration, to netip.AddrPort) {
+	r.openings <- opening{connect, to}
 }
 
 // reach notes what the engine says of addresses.
@@ -63,7 +79,7 @@ func (d *door) Route(client netip.AddrPort, r head.Request, room []netip.AddrPor
 	if timeout == 0 {
 		timeout = time.Hour
 	}
-	return Route{Addrs: append(room, d.to...), Timeout: timeout, Service: d.service, Owner: d.ends, Reach: d.reach}, true
+	return Route{Addrs: append(room, d.to...), Timeout: timeout, Service: d.service, Owner: routed{d.ends, d.openings}, Reach: d.reach}, true
 }
 
 // locate sends what is routed to the stage.
@@ -85,7 +101,7 @@ func newDoor(t *testing.T, set ...func(*door)) (d *door, addr string, stop func(
 	if err != nil {
 		t.Fatal(err)
 	}
-	d = &door{stage: s, ends: make(owner, 100), served: make(chan net.Conn, 100), unreached: make(chan HandedOn, 100), reach: make(reach, 2000)}
+	d = &door{stage: s, ends: make(owner, 100), openings: make(chan opening, 2000), served: make(chan net.Conn, 100), unreached: make(chan HandedOn, 100), reach: make(reach, 2000)}
 	d.locate()
 	for _, f := range set {
 		f(d)
@@ -129,8 +145,11 @@ func TestAcceptedConnectBecomesATunnel(t *testing.T) {
 	c.Close()
 	expectEOF(t, origin)
 	origin.Close()
-	if st := d.ends.wait(t); st.Up != 11 || st.Down != 6 || st.Err != nil || st.Connect <= 0 {
+	if st := d.ends.wait(t); st.Up != 11 || st.Down != 6 || st.Err != nil {
 		t.Errorf("stats %+v", st)
+	}
+	if o := <-d.openings; o.connect <= 0 || o.to != d.to[0] {
+		t.Errorf("opened with %+v", o)
 	}
 }
 
@@ -235,9 +254,9 @@ func TestRaceOfAddresses(t *testing.T) {
 				expect(t, c, "late")
 				c.Close()
 				origin.Close()
-				st := d.ends.wait(t)
-				if took = st.Connect; st.Upstream.String() != d.ln.Addr().String() || st.Unopened {
-					t.Errorf("stats %+v", st)
+				st, o := d.ends.wait(t), <-d.openings
+				if took = o.connect; o.to.String() != d.ln.Addr().String() || st.Unopened {
+					t.Errorf("stats %+v, opened with %+v", st, o)
 				}
 			} else {
 				served := <-d.served
@@ -261,7 +280,7 @@ func TestRaceOfAddresses(t *testing.T) {
 					t.Errorf("told %q, want %q", got, want)
 				}
 			}
-			waitFor(t, "an end of connecting", func() bool { return d.engine.(*loop).connecting.Load() == 0 })
+			waitFor(t, "an end of connecting", func() bool { return d.engine.(*loop).connecting() == 0 })
 			if len(d.reach) > 0 || len(d.ends) > 0 || len(d.unreached) > 0 {
 				t.Error("more was told")
 			}
@@ -274,7 +293,7 @@ func TestRaceOfAddresses(t *testing.T) {
 func TestClientLeavesWhileConnecting(t *testing.T) {
 	to := silent(t)
 	d, addr, _ := newDoor(t, func(d *door) { d.to = []netip.AddrPort{to} })
-	connecting := func() bool { return d.engine.(*loop).connecting.Load() == 1 }
+	connecting := func() bool { return d.engine.(*loop).connecting() == 1 }
 	c := dial(t, addr)
 	say(t, c, connectHead)
 	if err := c.CloseWrite(); err != nil {
@@ -283,7 +302,8 @@ func TestClientLeavesWhileConnecting(t *testing.T) {
 	waitFor(t, "connecting client", connecting)
 	_ = c.SetLinger(0)
 	c.Close()
-	if st := d.ends.wait(t); !errors.Is(st.Err, unix.EPIPE) || !st.Unopened {
+	st := d.ends.wait(t)
+	if e, ok := errors.AsType[*Error](st.Err); !ok || !e.Client || !e.Left() || !st.Unopened {
 		t.Errorf("stats %+v", st)
 	}
 	if connecting() {
@@ -387,7 +407,7 @@ func TestStopLeavesClientsThatHaveAsked(t *testing.T) {
 	d, addr, stop := newDoor(t, func(d *door) { d.to, d.timeout = []netip.AddrPort{to}, 10*time.Millisecond })
 	c := dial(t, addr)
 	say(t, c, connectHead)
-	waitFor(t, "connecting client", func() bool { return d.engine.(*loop).connecting.Load() == 1 })
+	waitFor(t, "connecting client", func() bool { return d.engine.(*loop).connecting() == 1 })
 	stop()
 	if cut := d.engine.Shutdown(t.Context()); cut != 0 {
 		t.Errorf("%d tunnels cut", cut)
@@ -408,14 +428,14 @@ func TestShutdownWhileConnecting(t *testing.T) {
 	d, addr, _ := newDoor(t, func(d *door) { d.to = []netip.AddrPort{to} })
 	c := dial(t, addr)
 	say(t, c, connectHead)
-	waitFor(t, "connecting client", func() bool { return d.engine.(*loop).connecting.Load() == 1 })
+	waitFor(t, "connecting client", func() bool { return d.engine.(*loop).connecting() == 1 })
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	d.engine.Shutdown(ctx)
 	if st := d.ends.wait(t); !errors.Is(st.Err, ErrShutdown) || !st.Unopened {
 		t.Errorf("stats %+v", st)
 	}
-	if n := d.engine.(*loop).connecting.Load(); n != 0 {
+	if n := d.engine.(*loop).connecting(); n != 0 {
 		t.Errorf("%d clients connecting", n)
 	}
 }
@@ -479,7 +499,7 @@ func TestDescriptorsRunOut(t *testing.T) {
 				t.Fatal(err)
 			}
 			if tc.served {
-				waitFor(t, "rest of the listener", d.engine.(*loop).hurrying.Load)
+				waitFor(t, "rest of the listener", d.engine.(*loop).hurrying.isSet.Load)
 				restore()
 				say(t, dial(t, addr), "first")
 				(<-d.served).Close()
@@ -626,15 +646,10 @@ func TestWorkerPanicsAreKept(t *testing.T) {
 	w := e.workers[0]
 	damaged := make(chan struct{})
 	// In the worker: the second tunnel holds a byte in a pipe that it has not.
-	w.post(message{kind: msgCut, pick: func(*traffic.Service) bool {
-		select {
-		case <-damaged:
-		default:
-			w.slots.chunks[0][1].dir[up].held = 1
-			close(damaged)
-		}
-		return false
-	}})
+	w.post(func(w *worker) {
+		w.slots.chunks[0][1].dir[up].held = 1
+		close(damaged)
+	})
 	<-damaged
 	say(t, client, "x")
 	if st := end.wait(t); st.Err == nil || !strings.Contains(st.Err.Error(), "panic: ") {

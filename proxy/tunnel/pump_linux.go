@@ -14,8 +14,8 @@ const turnBudget = 16
 // minChunk is what a direction splices at once when it turns to splicing.
 const minChunk = 64 << 10
 
-// pump moves bytes in direction d until the source is drained, the destination
-// is full, the direction ends or its budget is spent. It may end the tunnel.
+// pump moves bytes in direction d, which is flowing or draining, until it is in another
+// state. It may end the tunnel.
 //
 // Messages go through the worker's buffer: one receive, one send. A read that
 // fills the buffer turns the direction to splicing, which takes a pipe from the
@@ -23,29 +23,15 @@ const minChunk = 64 << 10
 func (w *worker) pump(i uint32, d int) {
 	s, m := w.slots.at(i)
 	x := &s.dir[d]
-	for budget := turnBudget; budget > 0; budget-- {
-		if x.blocked || x.done {
-			return
-		}
-		if x.held > 0 || len(m.left[d]) > 0 {
-			if !w.flush(i, s, m, d) {
-				return
-			}
-			continue
-		}
-		if x.eof {
-			w.pass(i, s, d)
-			return
-		}
-		if !x.readable {
-			w.pipes.put(x)
-			return
-		}
+	for range turnBudget {
 		more := false
-		if x.chunk > 0 && w.pipes.take(x) {
-			more = w.fill(i, s, d)
-		} else {
-			more = w.message(i, s, m, d)
+		switch {
+		case x.held > 0 || len(m.left[d]) > 0:
+			more = w.flush(i, d)
+		case x.chunk > 0 && w.pipes.take(x):
+			more = w.fill(i, d)
+		default:
+			more = w.message(i, d)
 		}
 		if !more {
 			return
@@ -54,102 +40,62 @@ func (w *worker) pump(i uint32, d int) {
 	if x.held == 0 {
 		w.pipes.put(x) // others may take it meanwhile
 	}
-	if !x.muted && x.chunk > 0 {
+	x.state = queued
+	w.ready = append(w.ready, turn{i, s.gen, d})
+	if x.chunk > 0 {
 		// Sustained bulk: every packet that arrives would wake Go's poller in vain.
-		x.muted = true
-		if err := w.watch(i, d, unix.EPOLL_CTL_MOD); err != nil {
-			w.end(i, fmt.Errorf("epoll: %w", err))
-			return
-		}
-	}
-	if !x.queued {
-		x.queued = true
-		w.ready = append(w.ready, turn{i, s.gen, d})
+		w.watch(i, d, s.watched[d]&^incoming|edges)
 	}
 }
 
 // message relays one read through the worker's buffer. It reports whether the
-// direction can go on.
-func (w *worker) message(i uint32, s *slot, m *meta, d int) bool {
+// direction can go on, as flush and fill do.
+func (w *worker) message(i uint32, d int) bool {
+	s, m := w.slots.at(i)
 	x := &s.dir[d]
 	n, err := read(s.fd[d], w.buf[:])
-	switch {
-	case err == unix.EAGAIN:
-		w.drained(i, s, d)
+	if n == 0 {
+		w.dry(i, d, err)
 		return false
-	case err != nil:
-		w.fail(i, d, readFrom, err)
-		return false
-	case n == 0:
-		x.eof = true
-		return true
 	}
 	sent, err := write(s.fd[1-d], w.buf[:n])
 	if err != nil && err != unix.EAGAIN {
 		w.deaf(i, 1-d, err)
 		return false
 	}
-	w.moved(s, m, d, sent)
-	if sent < n {
+	w.moved(i, d, sent)
+	switch {
+	case sent < n:
 		m.left[d] = append([]byte(nil), w.buf[sent:n]...)
-		w.block(i, s, d)
+		w.block(i, d)
 		return false
+	case n < len(w.buf) && x.state == flowing:
+		w.dry(i, d, unix.EAGAIN) // more raises an event
+		return false
+	case n == len(w.buf) && x.chunk == 0:
+		x.chunk = minChunk
 	}
-	if n == len(w.buf) {
-		if !x.noSplice {
-			x.chunk = minChunk
-		}
-		return true
-	}
-	if !x.hup {
-		w.drained(i, s, d) // a short read was all; more raises an event
-	}
-	return x.hup
+	return true
 }
 
-// drained notes that the source of d has nothing more, and waits for its events
-// again.
-func (w *worker) drained(i uint32, s *slot, d int) {
-	if s.errno[d] != 0 {
-		w.fail(i, d, writeTo, syscall.Errno(s.errno[d]))
-		return
-	}
-	x := &s.dir[d]
-	x.readable = false
-	if x.muted {
-		x.muted = false
-		if err := w.watch(i, d, unix.EPOLL_CTL_MOD); err != nil {
-			w.end(i, fmt.Errorf("epoll: %w", err))
-		}
-	}
-}
-
-// fill splices from the source into the direction's pipe. It reports whether the
-// direction can go on.
-func (w *worker) fill(i uint32, s *slot, d int) bool {
+// fill splices from the source into the direction's pipe.
+func (w *worker) fill(i uint32, d int) bool {
+	s, _ := w.slots.at(i)
 	x := &s.dir[d]
 	p := w.pipes.of(x)
-	n, err := splice(s.fd[d], p.w, min(int(x.chunk), int(p.size)))
-	switch {
-	case err == unix.EAGAIN:
-		if x.run < minChunk {
+	n, err := splice(s.fd[d], p.w, int(min(x.chunk, p.size)))
+	if n == 0 {
+		w.pipes.put(x)
+		if err == unix.EINVAL {
+			x.chunk = unspliced
+			return true
+		}
+		if err == unix.EAGAIN && x.run < minChunk {
 			x.chunk = 0 // a message was all
 		}
 		x.run = 0
-		w.pipes.put(x)
-		w.drained(i, s, d)
+		w.dry(i, d, err)
 		return false
-	case err == unix.EINVAL:
-		x.chunk, x.noSplice = 0, true
-		w.pipes.put(x)
-		return true
-	case err != nil:
-		w.fail(i, d, readFrom, err)
-		return false
-	case n == 0:
-		x.eof = true
-		w.pipes.put(x)
-		return true
 	}
 	x.held = int32(n)
 	x.run = min(x.run+x.held, minChunk)
@@ -159,9 +105,9 @@ func (w *worker) fill(i uint32, s *slot, d int) bool {
 	return true
 }
 
-// flush moves what the direction holds on to the destination. It reports whether
-// the direction can go on.
-func (w *worker) flush(i uint32, s *slot, m *meta, d int) bool {
+// flush moves what the direction holds on to the destination.
+func (w *worker) flush(i uint32, d int) bool {
+	s, m := w.slots.at(i)
 	x := &s.dir[d]
 	var n int
 	var err error
@@ -175,13 +121,13 @@ func (w *worker) flush(i uint32, s *slot, m *meta, d int) bool {
 		if x.held > x.chunk/2 {
 			x.chunk = max(x.chunk/2, minChunk) // a slow receiver gets no large pipe-fuls
 		}
-		w.block(i, s, d)
+		w.block(i, d)
 		return false
 	case err != nil:
 		w.deaf(i, 1-d, err)
 		return false
 	}
-	w.moved(s, m, d, n)
+	w.moved(i, d, n)
 	if x.held > 0 {
 		x.held -= int32(n)
 	} else if m.left[d] = m.left[d][n:]; len(m.left[d]) == 0 {
@@ -190,48 +136,60 @@ func (w *worker) flush(i uint32, s *slot, m *meta, d int) bool {
 	return true
 }
 
+// dry acts on a source that has nothing more, most often for now: err is EAGAIN then,
+// and nil at its end.
+func (w *worker) dry(i uint32, d int, err error) {
+	s, _ := w.slots.at(i)
+	fault := s.dir[1-d].fault
+	switch {
+	case err != nil && err != unix.EAGAIN:
+		w.fail(i, d, readFrom, err)
+	case fault != 0: // these were its last words
+		w.fail(i, d, writeTo, syscall.Errno(fault))
+	case err == nil:
+		w.pass(i, d)
+	default:
+		s.dir[d].state = waiting
+		w.watch(i, d, s.watched[d]|incoming)
+	}
+}
+
+// pass tells the destination that the source has ended. The tunnel ends when both
+// directions have.
+func (w *worker) pass(i uint32, d int) {
+	s, _ := w.slots.at(i)
+	s.dir[d].state = ended
+	s.since = w.now
+	if s.dir[1-d].over() {
+		w.end(i, nil)
+	} else if err := unix.Shutdown(int(s.fd[1-d]), unix.SHUT_WR); err != nil {
+		w.deaf(i, 1-d, err)
+	}
+}
+
 // moved counts n bytes that the destination took.
-func (w *worker) moved(s *slot, m *meta, d, n int) {
+func (w *worker) moved(i uint32, d, n int) {
 	if n == 0 {
 		return
 	}
-	s.last = w.now
+	s, m := w.slots.at(i)
+	s.since = w.now
 	s.bytes[d] += int64(n)
-	if d == up {
-		m.service.AddUp(int64(n))
-	} else {
-		m.service.AddDown(int64(n))
+	count(m.service, d, n)
+	if !s.stirred {
+		s.stirred = true
+		if len(w.stirred) == 0 {
+			w.engine.stirred.Store(true)
+		}
+		w.stirred = append(w.stirred, i)
 	}
 }
 
 // block notes that the destination of d has no room and watches for it.
-func (w *worker) block(i uint32, s *slot, d int) {
-	s.dir[d].blocked = true
-	if dst := 1 - d; !s.out[dst] {
-		s.out[dst] = true
-		if err := w.watch(i, dst, unix.EPOLL_CTL_MOD); err != nil {
-			w.end(i, fmt.Errorf("epoll: %w", err))
-		}
-	}
-}
-
-// pass tells the destination that the source has ended, once all that it sent is
-// passed on. The tunnel ends when both directions have.
-func (w *worker) pass(i uint32, s *slot, d int) {
-	if s.errno[d] != 0 {
-		w.fail(i, d, writeTo, syscall.Errno(s.errno[d]))
-		return
-	}
-	w.pipes.put(&s.dir[d])
-	s.dir[d].done = true
-	s.last = w.now
-	if s.dir[1-d].done {
-		w.end(i, nil)
-		return
-	}
-	if err := shutdownWrite(s.fd[1-d]); err != nil {
-		w.deaf(i, 1-d, err)
-	}
+func (w *worker) block(i uint32, d int) {
+	s, _ := w.slots.at(i)
+	s.dir[d].state = full
+	w.watch(i, 1-d, s.watched[1-d]|unix.EPOLLOUT)
 }
 
 // deaf acts on a side that nothing can be sent to any more, most often because it
@@ -239,22 +197,24 @@ func (w *worker) pass(i uint32, s *slot, d int) {
 // it would without a proxy; then the tunnel fails.
 func (w *worker) deaf(i uint32, side int, err error) {
 	s, m := w.slots.at(i)
-	w.pipes.put(&s.dir[1-side])
+	from, to := &s.dir[side], &s.dir[1-side]
+	w.pipes.put(to)
 	m.left[1-side] = nil
-	s.dir[1-side].done = true
-	x := &s.dir[side]
 	errno, ok := err.(syscall.Errno)
 	switch {
-	case x.eof && isGone(err): // it closed in order, and wants no more
+	case tookAll(from.state == ended, err):
 		w.end(i, nil)
 		return
-	case !ok || x.done:
+	case !ok || from.over():
 		w.fail(i, side, writeTo, err)
 		return
 	}
-	s.errno[side] = int32(errno)
-	if !x.blocked && !x.queued {
-		x.readable, x.hup = true, true
+	to.fault = int32(errno)
+	if to.state != ended {
+		to.state = refused
+	}
+	if from.state == waiting {
+		from.state = draining
 		w.pump(i, side)
 	}
 }
@@ -270,4 +230,39 @@ func (w *worker) fail(i uint32, side int, what string, err error) {
 		}
 	}
 	w.end(i, &Error{Client: side == client, Op: what, Err: err})
+}
+
+// What a side may be watched for; edges alone: for nothing but its failure.
+const (
+	edges    = uint32(unix.EPOLLET & 0xffffffff)
+	incoming = edges | unix.EPOLLIN | unix.EPOLLRDHUP
+	outgoing = edges | unix.EPOLLOUT
+)
+
+// watch changes what a side of a tunnel is watched for. It ends a tunnel that cannot be.
+func (w *worker) watch(i uint32, side int, events uint32) bool {
+	err := w.register(i, side, events)
+	if err != nil {
+		w.end(i, fmt.Errorf("epoll: %w", err))
+	}
+	return err == nil
+}
+
+// register is watch for a slot in any phase. Sides that are not in the epoll set are added.
+func (w *worker) register(i uint32, side int, events uint32) error {
+	s, _ := w.slots.at(i)
+	if s.watched[side] == events {
+		return nil
+	}
+	op := unix.EPOLL_CTL_MOD
+	if s.watched[side] == 0 {
+		op = unix.EPOLL_CTL_ADD
+	}
+	err := unix.EpollCtl(w.epoll, op, int(s.fd[side]), &unix.EpollEvent{
+		Events: events, Fd: int32(i<<1 | uint32(side)), Pad: s.gen,
+	})
+	if err == nil {
+		s.watched[side] = events
+	}
+	return err
 }

@@ -16,33 +16,31 @@ import (
 
 // relay is the portable Engine: two goroutines a tunnel.
 type relay struct {
-	cfg Config
+	cfg    Config
+	census census
 
-	mu     sync.Mutex
-	open   map[*pair]struct{}
-	closed bool          // Shutdown has cut
-	scan   *time.Timer   // runs while tunnels are open
-	empty  chan struct{} // closed when the last tunnel ends, while somebody waits
+	mu      sync.Mutex
+	open    map[*pair]struct{}
+	stirred map[*pair]struct{} // of open: those that have relayed since Report
+	scan    *time.Timer        // runs while tunnels are open
 }
 
 // pair is an open tunnel.
 type pair struct {
 	Tunnel
-	clock    func() int64
-	caught   func(fault any) bool
-	up, down atomic.Int64
-	last     atomic.Int64 // when a byte last moved, in nanoseconds since start
-	told     int64        // bytes that a Follower knows of; guarded by relay.mu
-	half     atomic.Bool  // one side has closed
-
-	clientEnded, upstreamEnded atomic.Bool // in order
-
-	cause atomic.Pointer[error]
+	engine *relay
+	conn   [2]net.Conn     // by side
+	ended  [2]atomic.Bool  // the side has ended in order
+	bytes  [2]atomic.Int64 // relayed, by direction
+	last   atomic.Int64    // when a byte last moved, in nanoseconds since start
+	half   atomic.Bool     // one side has closed
+	moved  atomic.Bool     // in stirred
+	cause  atomic.Pointer[error]
 }
 
 // newRelay returns an Engine that runs everywhere.
 func newRelay(cfg Config) *relay {
-	return &relay{cfg: cfg, open: map[*pair]struct{}{}}
+	return &relay{cfg: cfg, open: map[*pair]struct{}{}, stirred: map[*pair]struct{}{}}
 }
 
 // A direction that carries small messages, or none, has a small buffer; large
@@ -52,69 +50,59 @@ const smallBuffer = 1 << 10
 var largeBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 func (e *relay) Start(t Tunnel) {
-	p := &pair{Tunnel: t, clock: e.cfg.clock, caught: e.cfg.caught}
-	p.last.Store(p.clock())
-	opened(t.Owner, 0, netip.AddrPort{})
-	e.mu.Lock()
-	if e.closed {
-		e.mu.Unlock()
+	p := &pair{Tunnel: t, engine: e, conn: [2]net.Conn{t.Client, t.Upstream}}
+	p.last.Store(e.cfg.clock())
+	t.Owner.TunnelOpened(0, netip.AddrPort{})
+	if !e.enter(p) {
 		p.cut(ErrShutdown)
 		e.cfg.tell(t.Owner, Stats{Err: ErrShutdown})
 		return
+	}
+	t.Service.TunnelOpened()
+	go p.run()
+}
+
+// enter makes p one of open. It reports false after Shutdown has cut.
+func (e *relay) enter(p *pair) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.census.enter() {
+		return false
 	}
 	e.open[p] = struct{}{}
 	if e.scan == nil {
 		e.scan = time.AfterFunc(e.cfg.scanInterval(), e.expire)
 	}
-	e.mu.Unlock()
-	t.Service.TunnelOpened()
-	go e.run(p)
+	return true
 }
 
-func (e *relay) Len() int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return len(e.open)
-}
+func (e *relay) Len() int { return e.census.len() }
 
-func (e *relay) run(p *pair) {
-	upDone := make(chan struct{})
+func (p *pair) run() {
 	head := p.Head
 	p.Head = nil // not to be kept for days
-	go func() {
-		defer close(upDone)
-		p.copy(p.Upstream, p.Client, head, "client", "upstream", &p.clientEnded, &p.upstreamEnded, func(n int64) {
-			p.up.Add(n)
-			p.Service.AddUp(n)
-		})
-	}()
-	p.copy(p.Client, p.Upstream, nil, "upstream", "client", &p.upstreamEnded, &p.clientEnded, func(n int64) {
-		p.down.Add(n)
-		p.Service.AddDown(n)
-	})
-	<-upDone
+	var uploading sync.WaitGroup
+	uploading.Go(func() { p.copy(up, head) })
+	p.copy(down, nil)
+	uploading.Wait()
 	p.Client.Close()
 	p.Upstream.Close()
 	p.Service.TunnelClosed()
-	s := Stats{Up: p.up.Load(), Down: p.down.Load()}
+	s := Stats{Up: p.bytes[up].Load(), Down: p.bytes[down].Load()}
 	if cause := p.cause.Load(); cause != nil {
 		s.Err = *cause
 	}
-	e.cfg.tell(p.Owner, s)
-
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.open, p)
-	if len(e.open) == 0 && e.empty != nil {
-		close(e.empty)
-		e.empty = nil
-	}
+	p.engine.cfg.tell(p.Owner, s)
+	p.engine.mu.Lock()
+	delete(p.engine.open, p)
+	delete(p.engine.stirred, p)
+	p.engine.mu.Unlock()
+	p.engine.census.leave()
 }
 
-// copy relays one direction until src ends, which it notes in ended, and passes the
-// end on. An error in either connection ends the whole tunnel. dstEnded says that dst
-// has ended.
-func (p *pair) copy(dst, src net.Conn, head []byte, from, to string, ended, dstEnded *atomic.Bool, count func(int64)) {
+// copy relays direction d, head first, until its source ends, and passes the end on. An
+// error in either connection ends the whole tunnel.
+func (p *pair) copy(d int, head []byte) {
 	small := make([]byte, smallBuffer)
 	buf, chunk := small, head
 	var large *[32 << 10]byte
@@ -122,28 +110,13 @@ func (p *pair) copy(dst, src net.Conn, head []byte, from, to string, ended, dstE
 		if large != nil {
 			largeBuffers.Put(large)
 		}
-		if fault := recover(); p.caught(fault) {
+		if fault := recover(); p.engine.cfg.caught(fault) {
 			p.cut(fmt.Errorf("panic: %v", fault))
 		}
 	}()
 	for {
-		if len(chunk) > 0 {
-			closed := dstEnded.Load() // not later: a write takes a reset, and a read then finds an end
-			n, err := dst.Write(chunk)
-			count(int64(n))
-			p.last.Store(p.clock())
-			if err != nil && isGone(err) && closed {
-				p.cut(nil) // it closed in order, and wants no more
-				return
-			}
-			if err != nil {
-				// What dst has sent before still goes to src, as it would without a
-				// proxy. The direction that reads it ends the tunnel.
-				err = &Error{Client: to == sideName(true), Op: writeTo, Err: err}
-				p.cause.CompareAndSwap(nil, &err)
-				p.half.Store(true)
-				return
-			}
+		if len(chunk) > 0 && !p.send(d, chunk) {
+			return
 		}
 		switch n := len(chunk); {
 		case large == nil && n == len(small):
@@ -153,23 +126,60 @@ func (p *pair) copy(dst, src net.Conn, head []byte, from, to string, ended, dstE
 			largeBuffers.Put(large)
 			buf, large = small, nil
 		}
-		n, err := src.Read(buf)
+		n, err := p.conn[d].Read(buf)
 		chunk = buf[:n]
 		if err == nil || n > 0 {
 			continue
 		}
-		if !errors.Is(err, io.EOF) {
-			p.cut(&Error{Client: from == sideName(true), Op: readFrom, Err: err})
-			return
-		}
-		ended.Store(true)
-		p.half.Store(true)
-		p.last.Store(p.clock())
-		if c, ok := dst.(interface{ CloseWrite() error }); !ok || p.cause.Load() != nil || c.CloseWrite() != nil {
-			// The end cannot be passed on any other way, or src has failed.
-			p.cut(nil)
+		if errors.Is(err, io.EOF) {
+			p.pass(d)
+		} else {
+			p.cut(&Error{Client: d == client, Op: readFrom, Err: err})
 		}
 		return
+	}
+}
+
+// send writes to the destination of d. It reports whether the direction can go on.
+func (p *pair) send(d int, chunk []byte) bool {
+	ended := p.ended[1-d].Load() // not later: a write takes a reset, and a read then finds an end
+	n, err := p.conn[1-d].Write(chunk)
+	p.bytes[d].Add(int64(n))
+	count(p.Service, d, n)
+	p.touch()
+	switch {
+	case err == nil:
+		return true
+	case tookAll(ended, err):
+		p.cut(nil)
+	default:
+		// What the destination has sent before still goes to the source, as it would
+		// without a proxy. The direction that reads it ends the tunnel.
+		err = &Error{Client: 1-d == client, Op: writeTo, Err: err}
+		p.cause.CompareAndSwap(nil, &err)
+		p.half.Store(true)
+	}
+	return false
+}
+
+// touch notes that bytes have moved.
+func (p *pair) touch() {
+	p.last.Store(p.engine.cfg.clock())
+	if !p.moved.Load() && p.moved.CompareAndSwap(false, true) {
+		p.engine.mu.Lock()
+		p.engine.stirred[p] = struct{}{}
+		p.engine.mu.Unlock()
+	}
+}
+
+// pass tells the destination of d that the source has ended.
+func (p *pair) pass(d int) {
+	p.ended[d].Store(true)
+	p.half.Store(true)
+	p.last.Store(p.engine.cfg.clock())
+	if c, ok := p.conn[1-d].(interface{ CloseWrite() error }); !ok || p.cause.Load() != nil || c.CloseWrite() != nil {
+		// The end cannot be passed on any other way, or the source has failed.
+		p.cut(nil)
 	}
 }
 
@@ -179,7 +189,7 @@ func (p *pair) copy(dst, src net.Conn, head []byte, from, to string, ended, dstE
 func (p *pair) cut(cause error) {
 	p.cause.CompareAndSwap(nil, &cause)
 	e, ok := errors.AsType[*Error](cause)
-	for _, c := range []net.Conn{p.Client, p.Upstream} {
+	for _, c := range p.conn {
 		if tcp := tcpOf(c); tcp != nil && cause != nil {
 			if ok && e.Left() {
 				_ = tcp.SetLinger(0)
@@ -190,11 +200,20 @@ func (p *pair) cut(cause error) {
 	}
 }
 
-// shutDown reports whether p was cut by the shutdown, though it may still be open.
-func (p *pair) shutDown() bool {
-	cause := p.cause.Load()
-	return cause != nil && *cause == ErrShutdown
+// cutOpen cuts the open tunnels that pick names, and returns their number.
+func (e *relay) cutOpen(pick func(*traffic.Service) bool) (cut int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for p := range e.open {
+		if cause := p.cause.Load(); (cause == nil || *cause != ErrShutdown) && pick(p.Service) {
+			cut++
+			p.cut(ErrShutdown)
+		}
+	}
+	return cut
 }
+
+func (e *relay) Cut(pick func(*traffic.Service) bool) { e.cutOpen(pick) }
 
 // expire cuts tunnels that have been silent for too long.
 func (e *relay) expire() {
@@ -202,11 +221,8 @@ func (e *relay) expire() {
 	defer e.mu.Unlock()
 	now := e.cfg.clock()
 	for p := range e.open {
-		switch silent := time.Duration(now - p.last.Load()); {
-		case silent >= e.cfg.Idle:
-			p.cut(ErrIdle)
-		case p.half.Load() && silent >= e.cfg.HalfClosed:
-			p.cut(ErrHalfOpen)
+		if err := e.cfg.expired(time.Duration(now-p.last.Load()), p.half.Load()); err != nil {
+			p.cut(err)
 		}
 	}
 	if len(e.open) == 0 {
@@ -219,52 +235,18 @@ func (e *relay) expire() {
 func (e *relay) Report() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for p := range e.open {
-		if up, down := p.up.Load(), p.down.Load(); up+down != p.told {
-			p.told = up + down
-			moved(p.Owner, up, down)
-		}
+	for p := range e.stirred {
+		p.moved.Store(false)
+		p.Owner.TunnelMoved(p.bytes[up].Load(), p.bytes[down].Load())
 	}
-}
-
-func (e *relay) Cut(pick func(*traffic.Service) bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for p := range e.open {
-		if !p.shutDown() && pick(p.Service) {
-			p.cut(ErrShutdown)
-		}
-	}
+	clear(e.stirred)
 }
 
 func (e *relay) Shutdown(ctx context.Context) (cut int) {
-	done := ctx.Done()
-	for {
-		e.mu.Lock()
-		if len(e.open) == 0 {
-			e.closed = true
-			e.mu.Unlock()
-			return cut
-		}
-		if ctx.Err() != nil && !e.closed {
-			e.closed, done = true, nil
-			for p := range e.open {
-				if !p.shutDown() {
-					cut++
-					p.cut(ErrShutdown)
-				}
-			}
-		}
-		if e.empty == nil {
-			e.empty = make(chan struct{})
-		}
-		empty := e.empty
-		e.mu.Unlock()
-		select {
-		case <-empty: // another may have been started meanwhile
-		case <-done:
-		}
-	}
+	e.census.close(ctx)
+	cut = e.cutOpen(func(*traffic.Service) bool { return true })
+	e.census.close(context.Background()) // they end now
+	return cut
 }
 
 // tcpOf returns the TCP connection that carries c; nil if there is none.

@@ -1,26 +1,17 @@
 package tunnel
 
-import (
-	"net/netip"
+import "espalier/proxy/traffic"
 
-	"espalier/proxy/traffic"
-)
-
-// Sides of a tunnel. The direction that reads from a side has its number: up is
-// client to upstream, down the reverse.
-const (
-	client   = 0
-	upstream = 1
-	up       = client
-	down     = upstream
-)
-
+// A phase is what a slot is. A client that has not asked at once is reading. It leaves
+// the slot when it asks; one that the Gate routes is connecting in a slot, and relaying
+// once an address is reached. A slot is free again when its client is closed or is the
+// Gate's.
 type phase uint8
 
 const (
-	free       phase = iota
-	reading          // a client whose head has not come
-	connecting       // to the upstream
+	free phase = iota
+	reading
+	connecting
 	relaying
 )
 
@@ -28,45 +19,61 @@ const (
 // collector never looks at tens of thousands of them; what needs pointers stands
 // in the meta of the same index.
 type slot struct {
-	fd    [2]int32
-	gen   int32 // told in events: an event of a former tenant is known by it
-	phase phase
-	out   [2]bool // the side is watched for room to write, once it had none
-	// watched says that the side is in the epoll set.
-	watched [2]bool
-	// errno is why nothing can be sent to a side any more, while what it sent
-	// before is still relayed.
-	errno [2]int32
-	dir   [2]direction
-	since int64    // when the phase began; ns
-	last  int64    // when a byte last moved; ns
-	bytes [2]int64 // relayed, by direction
-	// connect is how long connecting took; ns.
-	connect int64
+	fd      [2]int32
+	gen     int32     // told in events: an event of a former tenant is known by it
+	watched [2]uint32 // what the epoll set has for a side; 0: it is not in the set
+	phase   phase
+	stirred bool // in worker.stirred
+	dir     [2]direction
+	since   int64    // when the phase began, or a byte last moved; ns
+	bytes   [2]int64 // relayed, by direction
 }
 
-// A direction is one half of a relay.
+// A direction is one half of a relay: from a side of the slot to the other.
 type direction struct {
-	pipe     int32 // in worker.pipes, plus 1; 0 is none
-	held     int32 // bytes in the pipe
-	chunk    int32 // bytes to splice at once; 0 while messages are small
-	run      int32 // bytes spliced since the source was last drained, to minChunk
-	readable bool  // the source may have more
-	hup      bool  // the source has sent its end, so a short read is not all
-	blocked  bool  // the destination has no room
-	eof      bool  // the source has ended
-	done     bool  // and the destination was told
-	noSplice bool  // the kernel does not splice these sockets
-	queued   bool  // in worker.ready
-	muted    bool  // the source is read anyway, so its events are switched off
+	state state
+	pipe  int32 // in worker.pipes, plus 1; 0 is none
+	held  int32 // bytes in the pipe
+	chunk int32 // bytes to splice at once; 0 while messages are small, unspliced if the kernel cannot
+	run   int32 // bytes spliced since the source was last drained, to minChunk
+	fault int32 // the errno with which the destination failed, while the source still relays its last words
 }
+
+const unspliced = -1 // in direction.chunk
+
+// A state is that of a direction. Between two events it is one of waiting, full, queued,
+// ended and refused; while it is pumped it is flowing or draining:
+//
+//	waiting   the source has no more. Bytes: flowing. Bytes and its end, or the last words
+//	          of a side that has failed: draining.
+//	flowing   the source has bytes, and less than was asked for is all. All read: waiting.
+//	draining  the source is read until it has no more (waiting) or ends (ended).
+//	full      the destination has no room. Room: draining.
+//	queued    the turn's budget is spent. The next turn: draining.
+//	ended     the source has ended in order, and the destination was told. Final.
+//	refused   the destination takes nothing more, and the source is not read. Final.
+//
+// From flowing and draining a direction gets full, queued or refused as well; one that
+// was not drained is draining when it goes on, since events may have come meanwhile.
+type state uint8
+
+const (
+	waiting state = iota
+	flowing
+	draining
+	full
+	queued
+	ended
+	refused
+)
+
+// over reports whether the direction has carried its last byte.
+func (x *direction) over() bool { return x.state >= ended }
 
 // meta is what a slot has of pointers.
 type meta struct {
 	service *traffic.Service
 	owner   Owner
-	// upstream is where the worker connected to.
-	upstream netip.AddrPort
 	// left are bytes that were read and have no room in the destination.
 	left    [2][]byte
 	pending *pending // until it relays
@@ -103,7 +110,7 @@ func (l *slots) take() uint32 {
 // put gives a slot back.
 func (l *slots) put(i uint32) {
 	s, m := l.at(i)
-	*s = slot{gen: s.gen + 1}
+	*s = slot{gen: s.gen + 1, stirred: s.stirred}
 	*m = meta{}
 	l.unused = append(l.unused, i)
 }

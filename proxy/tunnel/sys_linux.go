@@ -49,19 +49,8 @@ func epollWait(epoll int, events []unix.EpollEvent) (int, error) {
 	return call(unix.SYS_EPOLL_PWAIT, uintptr(epoll), unsafe.Pointer(unsafe.SliceData(events)), uintptr(len(events)), 0, 0, 0)
 }
 
-// epollCtl is epoll_ctl; event may be nil where op is EPOLL_CTL_DEL.
-func epollCtl(epoll, op int, fd int32, event *unix.EpollEvent) error {
-	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epoll), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(event)), 0, 0)
-	return asError(errno)
-}
-
 // closeFD closes a descriptor. It is closed whatever close says.
 func closeFD(fd int32) { _, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
-
-func shutdownWrite(fd int32) error {
-	_, _, errno := unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
-	return asError(errno)
-}
 
 // accept4 accepts a client as a non-blocking descriptor.
 func accept4(fd int) (int32, netip.AddrPort, error) {
@@ -70,7 +59,7 @@ func accept4(fd int) (int32, netip.AddrPort, error) {
 	r, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&sa)),
 		uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 	if errno != 0 {
-		return -1, netip.AddrPort{}, asError(errno)
+		return -1, netip.AddrPort{}, errno
 	}
 	port := networkOrder(sa.Port)
 	if sa.Family == unix.AF_INET {
@@ -81,17 +70,17 @@ func accept4(fd int) (int32, netip.AddrPort, error) {
 }
 
 // socket makes a non-blocking TCP socket for addresses like addr.
-func socket(addr netip.Addr) (int32, error) {
-	family := uintptr(unix.AF_INET)
+func socket(addr netip.Addr) (int, error) {
+	family := unix.AF_INET
 	if addr.Is6() {
 		family = unix.AF_INET6
 	}
-	r, _, errno := unix.RawSyscall(unix.SYS_SOCKET, family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	return int32(r), asError(errno)
+	return unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 }
 
-// startConnect is connect of a non-blocking socket.
-func startConnect(fd int32, to netip.AddrPort) error {
+// connect is connect(2) of a non-blocking socket. Further calls say how it goes: EALREADY
+// while it is under way.
+func connect(fd int32, to netip.AddrPort) error {
 	var err error
 	if to.Addr().Is6() {
 		sa := unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: networkOrder(to.Port()), Addr: to.Addr().As16()}
@@ -103,30 +92,14 @@ func startConnect(fd int32, to netip.AddrPort) error {
 	return err
 }
 
-func setOption(fd int32, level, name, value int) error {
-	v := int32(value)
-	_, _, errno := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(unsafe.Pointer(&v)), unsafe.Sizeof(v), 0)
-	return asError(errno)
-}
-
 // pendingError takes the error that a socket has waiting, nil where there is
 // none.
 func pendingError(fd int32) error {
-	var v int32
-	size := uint32(unsafe.Sizeof(v))
-	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_ERROR, uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&size)), 0)
-	if errno == 0 {
-		errno = unix.Errno(v)
+	errno, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && errno != 0 {
+		err = unix.Errno(errno)
 	}
-	return asError(errno)
-}
-
-// isConnected reports whether a socket has a peer.
-func isConnected(fd int32) bool {
-	var sa unix.RawSockaddrInet6
-	size := uint32(unsafe.Sizeof(sa))
-	_, _, errno := unix.RawSyscall(unix.SYS_GETPEERNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)))
-	return errno == 0
+	return err
 }
 
 // networkOrder turns a port from the machine's byte order into the network's, or
@@ -135,11 +108,4 @@ func networkOrder(port uint16) uint16 {
 	var b [2]byte
 	binary.BigEndian.PutUint16(b[:], port)
 	return binary.NativeEndian.Uint16(b[:])
-}
-
-func asError(errno unix.Errno) error {
-	if errno == 0 {
-		return nil
-	}
-	return errno
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 	"time"
 
@@ -26,47 +27,26 @@ type Tunnel struct {
 	Owner Owner
 }
 
-// An Owner is told once when its tunnel has ended and both connections are
-// closed. TunnelDone must not block: the engine waits for it.
+// An Owner is told how its tunnel goes. Its methods must not block: the engine waits
+// for them.
 type Owner interface {
-	TunnelDone(Stats)
-}
-
-// A Follower is an Owner that is also told how its tunnel goes. Its methods must not
-// block either.
-type Follower interface {
-	Owner
-	// TunnelOpened is told before a byte is relayed. connect and to are those of Stats.
+	// TunnelOpened is told before a byte is relayed. connect is how long the engine took
+	// to connect, and to the address that it reached; both are zero if it was given the
+	// connection.
 	TunnelOpened(connect time.Duration, to netip.AddrPort)
 	// TunnelMoved is told what was relayed so far, by Engine.Report. It may be called by
 	// another goroutine, after TunnelDone too.
 	TunnelMoved(up, down int64)
-}
-
-// opened tells o that its tunnel is open.
-func opened(o Owner, connect time.Duration, to netip.AddrPort) {
-	if f, ok := o.(Follower); ok {
-		f.TunnelOpened(connect, to)
-	}
-}
-
-// moved tells o what its tunnel has relayed.
-func moved(o Owner, up, down int64) {
-	if f, ok := o.(Follower); ok {
-		f.TunnelMoved(up, down)
-	}
+	// TunnelDone is told once, when the tunnel has ended and both connections are closed.
+	TunnelDone(Stats)
 }
 
 // Stats tell how a tunnel went.
 type Stats struct {
 	Up, Down int64 // bytes relayed from and to the client
-	// Connect is how long the engine took to connect, and Upstream the address
-	// that it reached; both are zero where it was given the connection.
-	Connect  time.Duration
-	Upstream netip.AddrPort
-	// Unopened says that the tunnel ended before the client was told that it is
-	// open.
+	// Unopened says that the tunnel ended before it was open, after Connect.
 	Unopened bool
+	Connect  time.Duration
 	// Err is nil if both sides closed in order, or one did and did not take what the
 	// other still sent, as clients do with the last words of TLS. Otherwise it says
 	// what ended the tunnel.
@@ -88,7 +68,7 @@ type Engine interface {
 	// service. It does not wait for that. pick may be called by several goroutines
 	// at once.
 	Cut(pick func(*traffic.Service) bool)
-	// Report tells the Followers whose tunnels have carried bytes since the call before.
+	// Report tells the Owners whose tunnels have carried bytes since the call before.
 	// It does not wait for that.
 	Report()
 }
@@ -230,6 +210,92 @@ func (c Config) clock() int64 {
 		return c.now()
 	}
 	return int64(time.Since(start))
+}
+
+// Sides of a tunnel. The direction that reads from a side has its number: up is
+// client to upstream, down the reverse.
+const (
+	client   = 0
+	upstream = 1
+	up       = client
+	down     = upstream
+)
+
+// count counts n bytes of a direction.
+func count(s *traffic.Service, direction, n int) {
+	if direction == up {
+		s.AddUp(int64(n))
+	} else {
+		s.AddDown(int64(n))
+	}
+}
+
+// expired says why a tunnel ends that has been silent for so long; nil if it does not.
+// half says that one side has closed.
+func (c *Config) expired(silent time.Duration, half bool) error {
+	switch {
+	case silent >= c.Idle:
+		return ErrIdle
+	case half && silent >= c.HalfClosed:
+		return ErrHalfOpen
+	}
+	return nil
+}
+
+// tookAll reports whether a side that err was met in writing to ended well: it has
+// ended in order, and wants no more.
+func tookAll(ended bool, err error) bool { return ended && isGone(err) }
+
+// A census counts the tunnels of an Engine, for Shutdown.
+type census struct {
+	mu     sync.Mutex
+	n      int
+	closed bool
+	empty  chan struct{} // closed when n is 0; nil: that is not waited for
+}
+
+// enter counts a tunnel until leave. It reports false after close.
+func (c *census) enter() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.n++
+	}
+	return !c.closed
+}
+
+func (c *census) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n--; c.n == 0 && c.empty != nil {
+		close(c.empty)
+		c.empty = nil
+	}
+}
+
+func (c *census) len() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n
+}
+
+// close waits until no tunnel is left, or ctx ends. None enters from then on.
+func (c *census) close(ctx context.Context) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.n > 0 && ctx.Err() == nil {
+		if c.empty == nil {
+			c.empty = make(chan struct{})
+		}
+		empty := c.empty
+		c.mu.Unlock()
+		select {
+		case <-empty: // another may have entered meanwhile
+		case <-ctx.Done():
+		}
+		c.mu.Lock()
+	}
+	c.closed = true
 }
 
 // isGone reports whether a connection failed because the other end closed or reset

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"strconv"
@@ -107,7 +108,9 @@ func (s *stage) pair() (dialed, accepted *net.TCPConn) {
 
 type owner chan Stats
 
-func (o owner) TunnelDone(s Stats) { o <- s }
+func (o owner) TunnelDone(s Stats)                       { o <- s }
+func (owner) TunnelOpened(time.Duration, netip.AddrPort) {}
+func (owner) TunnelMoved(int64, int64)                   {}
 
 func (o owner) wait(t *testing.T) Stats {
 	t.Helper()

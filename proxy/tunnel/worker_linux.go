@@ -1,15 +1,15 @@
 package tunnel
 
 import (
+	"cmp"
 	"fmt"
+	"net/netip"
 	"os"
 	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"espalier/proxy/traffic"
 )
 
 // worker is a goroutine that relays the tunnels it owns.
@@ -18,54 +18,29 @@ type worker struct {
 	epoll  int
 	file   *os.File        // the epoll descriptor, in Go's poller
 	raw    syscall.RawConn // of file: parks the goroutine, not a thread
-	wake   int             // an eventfd, written when the inbox gets its first message
+	wake   int             // an eventfd, written when the inbox gets its first entry
 
 	mu    sync.Mutex
-	inbox []message
-	dead  bool // nobody reads the inbox any more
+	inbox []func(*worker) // what others ask of the worker
+	spare []func(*worker) // empty, for the next inbox
+	dead  bool            // the inbox is not read any more
 
 	slots     slots
 	pipes     pipes
 	listeners []*listener
-	ready     []turn // directions that had more to do than their budget
-	waiting   []turn // clients whose head has not come, the first first; some are gone
-	reading   int    // of them that are there
+	ready     []turn   // directions that had more to do than their budget
+	stirred   []uint32 // slots that have relayed since report, maybe for a former tenant
+	waiting   []turn   // clients whose head has not come, the first first; some are gone
+	reading   int      // of them that are there
 	unused    []*pending
 	delays    []delayed   // attempts to come, the first first
 	timer     *time.Timer // for the first of them; nil: none yet
 	now       int64
-	reported  int64 // when Followers were told what was relayed; ns
-	again     bool  // there may be events that raise no further news
+	again     bool // there may be events that raise no further news
 	stopped   bool
 	events    [128]unix.EpollEvent
 	buf       [16 << 10]byte
 }
-
-// A message is what others ask of a worker.
-type message struct {
-	kind     kind
-	fd       [2]int
-	head     []byte
-	service  *traffic.Service
-	owner    Owner
-	listener *listener
-	pick     func(*traffic.Service) bool
-}
-
-type kind uint8
-
-const (
-	msgTunnel kind = iota
-	msgListen
-	msgPause
-	msgUnlisten
-	msgAttempt // begin the attempts that are due
-	msgTick    // look for timeouts, and give back what is not needed
-	msgHurry   // look for timeouts, and accept again
-	msgCut     // end the tunnels that pick names
-	msgReport  // tell Followers what was relayed
-	msgStop    // end the worker and what it has
-)
 
 // turn is a direction of a slot that waits for its next turn.
 type turn struct {
@@ -81,31 +56,30 @@ const (
 	firstListener = -2
 )
 
-func newWorker(e *loop) (*worker, error) {
-	w := &worker{engine: e, epoll: -1, wake: -1}
+func newWorker(e *loop) (w *worker, err error) {
+	w = &worker{engine: e, epoll: -1, wake: -1}
 	w.pipes.budget = &e.pipes
-	var err error
+	defer func() {
+		if err != nil {
+			w.destroy()
+			w, err = nil, fmt.Errorf("epoll: %w", err)
+		}
+	}()
 	if w.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("epoll_create: %w", err)
+		return
 	}
 	if w.wake, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
-		w.destroy()
-		return nil, fmt.Errorf("eventfd: %w", err)
+		return
 	}
 	err = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, w.wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakeEvent})
 	if err == nil {
 		err = unix.SetNonblock(w.epoll, true) // makes os.NewFile use Go's poller
 	}
-	if err != nil {
-		w.destroy()
-		return nil, fmt.Errorf("epoll: %w", err)
+	if err == nil {
+		w.file = os.NewFile(uintptr(w.epoll), "epoll")
+		w.raw, err = w.file.SyscallConn()
 	}
-	w.file = os.NewFile(uintptr(w.epoll), "epoll")
-	if w.raw, err = w.file.SyscallConn(); err != nil {
-		w.destroy()
-		return nil, err
-	}
-	return w, nil
+	return
 }
 
 // destroy closes the worker's own descriptors.
@@ -121,21 +95,35 @@ func (w *worker) destroy() {
 	w.pipes.closeAll()
 }
 
-// post hands m to the worker. It may be called from any goroutine.
-func (w *worker) post(m message) {
+// post has the worker call f. It may be called from any goroutine. It reports false,
+// and f is not called, after the worker's end.
+func (w *worker) post(f func(*worker)) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.dead {
-		if m.kind == msgUnlisten {
-			m.listener.gone.Done()
-		}
-		return
+		return false
 	}
-	w.inbox = append(w.inbox, m)
+	w.inbox = append(w.inbox, f)
 	if len(w.inbox) == 1 {
 		var one = [8]byte{1}
 		_, _ = unix.Write(w.wake, one[:]) // cannot fail while it is open: the counter is far from full
 	}
+	return true
+}
+
+// readInbox does what was posted. The last one is the last at all.
+func (w *worker) readInbox(last bool) {
+	w.mu.Lock()
+	inbox := w.inbox
+	w.inbox, w.spare, w.dead = w.spare, nil, last
+	w.mu.Unlock()
+	for _, f := range inbox {
+		f(w)
+	}
+	clear(inbox)
+	w.mu.Lock()
+	w.spare = inbox[:0]
+	w.mu.Unlock()
 }
 
 func (w *worker) run() {
@@ -170,32 +158,19 @@ func (w *worker) turn(epoll uintptr) (done bool) {
 	}
 }
 
-// cut ends a slot in use, whatever it is, at the worker's end.
-func (w *worker) cut(i uint32, s *slot) {
-	if s.phase == relaying {
-		w.engine.left.Add(1)
-		w.end(i, ErrShutdown)
-	} else {
-		w.drop(i)
-	}
-}
-
-// retire ends the worker and every tunnel that it has. What was posted too late
-// to be read is answered here.
+// retire ends the worker and every tunnel that it has.
 func (w *worker) retire() {
-	w.each(w.cut)
+	w.readInbox(true)
+	w.each(func(i uint32, s *slot) {
+		if s.phase == relaying {
+			w.engine.left.Add(1)
+			w.end(i, ErrShutdown)
+		} else {
+			w.drop(i)
+		}
+	})
 	if w.timer != nil {
 		w.timer.Stop()
-	}
-	w.mu.Lock()
-	w.dead = true
-	late := w.inbox
-	w.inbox = nil
-	w.mu.Unlock()
-	for _, m := range late {
-		if m.kind == msgUnlisten {
-			m.listener.gone.Done()
-		}
 	}
 	w.destroy()
 }
@@ -203,7 +178,9 @@ func (w *worker) retire() {
 func (w *worker) event(ev *unix.EpollEvent) {
 	switch {
 	case ev.Fd == wakeEvent:
-		w.drainInbox()
+		var b [8]byte
+		_, _ = read(int32(w.wake), b[:])
+		w.readInbox(false)
 	case ev.Fd <= firstListener:
 		w.accept(int(firstListener - ev.Fd))
 	default:
@@ -213,49 +190,45 @@ func (w *worker) event(ev *unix.EpollEvent) {
 			return
 		}
 		defer w.guard(i, s.gen)
-		switch s.phase {
-		case reading:
+		switch {
+		case s.phase == reading:
 			w.readHead(i)
-		case connecting:
-			if side == client {
-				w.waits(i, ev.Events)
-				return
-			}
+		case s.phase == connecting && side == client:
+			w.waits(i, ev.Events)
+		case s.phase == connecting:
 			w.progress(i)
 			if s.gen == ev.Pad && s.phase == relaying {
 				// What arrived with the connection raises no event of its own.
 				w.relay(i, side, ev.Events)
 			}
-		case relaying:
+		case s.phase == relaying:
 			w.relay(i, side, ev.Events)
 		}
 	}
 }
 
+// ending are the events of a side that sends no more, or has failed.
+const ending = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
+
 // relay acts on an event of a tunnel's side.
 func (w *worker) relay(i uint32, side int, events uint32) {
 	s, _ := w.slots.at(i)
 	gen := s.gen
-	const ending = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
-	if events&(unix.EPOLLIN|ending) != 0 {
-		s.dir[side].readable = true
-		s.dir[side].hup = s.dir[side].hup || events&ending != 0
+	if from := &s.dir[side]; from.state == waiting && events&(unix.EPOLLIN|ending) != 0 {
+		from.state = flowing
+		if events&ending != 0 {
+			from.state = draining
+		}
 		w.pump(i, side)
 	}
-	if other := 1 - side; s.gen == gen && s.dir[other].blocked && events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-		s.dir[other].blocked = false
-		w.pump(i, other)
+	if to := &s.dir[1-side]; s.gen == gen && to.state == full && events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		to.state = draining
+		w.pump(i, 1-side)
 	}
 	if s.gen == gen && events&unix.EPOLLERR != 0 {
-		w.broken(i, side)
-	}
-}
-
-// broken acts on a side whose connection has failed.
-func (w *worker) broken(i uint32, side int) {
-	s, _ := w.slots.at(i)
-	if errno, ok := pendingError(s.fd[side]).(syscall.Errno); ok {
-		w.deaf(i, side, errno)
+		if errno, ok := pendingError(s.fd[side]).(syscall.Errno); ok {
+			w.deaf(i, side, errno)
+		}
 	}
 }
 
@@ -264,22 +237,18 @@ func (w *worker) takeTurns() {
 	turns := len(w.ready)
 	for k := range turns {
 		t := w.ready[k]
-		if s, _ := w.slots.at(t.slot); s.gen == t.gen {
-			s.dir[t.dir].queued = false
-			w.takeTurn(t)
+		if s, _ := w.slots.at(t.slot); s.gen == t.gen && s.dir[t.dir].state == queued {
+			s.dir[t.dir].state = draining
+			w.guarded(t.slot, func(i uint32) { w.pump(i, t.dir) })
 		}
 	}
 	w.ready = append(w.ready[:0], w.ready[turns:]...)
 }
 
-func (w *worker) takeTurn(t turn) {
-	defer w.guard(t.slot, t.gen)
-	w.pump(t.slot, t.dir)
-}
-
 // guarded calls f for a slot, and keeps its panic to that.
-func (w *worker) guarded(i uint32, gen int32, f func(i uint32)) {
-	defer w.guard(i, gen)
+func (w *worker) guarded(i uint32, f func(i uint32)) {
+	s, _ := w.slots.at(i)
+	defer w.guard(i, s.gen)
 	f(i)
 }
 
@@ -298,51 +267,6 @@ func (w *worker) guard(i uint32, gen int32) {
 	}
 }
 
-func (w *worker) drainInbox() {
-	var b [8]byte
-	_, _ = read(int32(w.wake), b[:])
-	w.mu.Lock()
-	inbox := w.inbox
-	w.inbox = nil
-	w.mu.Unlock()
-	for _, m := range inbox {
-		switch m.kind {
-		case msgTunnel:
-			i := w.slots.take()
-			s, x := w.slots.at(i)
-			s.fd = [2]int32{int32(m.fd[0]), int32(m.fd[1])}
-			x.service, x.owner = m.service, m.owner
-			x.left[up] = m.head
-			w.begin(i)
-		case msgListen:
-			w.listen(m.listener)
-		case msgPause:
-			w.pause(m.listener)
-		case msgUnlisten:
-			w.unlisten(m.listener)
-		case msgAttempt:
-			w.nextAttempts()
-		case msgTick:
-			w.expire()
-			w.pipes.shrink()
-		case msgHurry:
-			w.expire()
-			w.forget()
-			w.resumeListeners()
-		case msgCut:
-			w.each(func(i uint32, s *slot) {
-				if _, x := w.slots.at(i); s.phase == relaying && m.pick(x.service) {
-					w.end(i, ErrShutdown)
-				}
-			})
-		case msgReport:
-			w.report()
-		case msgStop:
-			w.stopped = true
-		}
-	}
-}
-
 // each calls f for every slot that is in use; f may free it.
 func (w *worker) each(f func(i uint32, s *slot)) {
 	for c, chunk := range w.slots.chunks {
@@ -354,86 +278,75 @@ func (w *worker) each(f func(i uint32, s *slot)) {
 	}
 }
 
-// watch registers a side of a slot, or changes what it is watched for.
-func (w *worker) watch(i uint32, side int, op int) error {
-	s, _ := w.slots.at(i)
-	events := uint32(unix.EPOLLET)
-	if !s.dir[side].muted {
-		events |= unix.EPOLLIN | unix.EPOLLRDHUP
-	}
-	if s.out[side] {
-		events |= unix.EPOLLOUT
-	}
-	err := epollCtl(w.epoll, op, s.fd[side], &unix.EpollEvent{
-		Events: events, Fd: int32(i<<1 | uint32(side)), Pad: s.gen,
-	})
-	s.watched[side] = s.watched[side] || err == nil
-	return err
-}
-
-// begin starts to relay a slot whose two descriptors are connected.
-func (w *worker) begin(i uint32) {
+// begin starts to relay a slot whose two descriptors are connected. connect and to are
+// those of Owner.TunnelOpened; a client whose tunnel the worker connected is told.
+func (w *worker) begin(i uint32, connect time.Duration, to netip.AddrPort) {
 	s, m := w.slots.at(i)
-	s.phase, s.since, s.last = relaying, w.now, w.now
-	opened(m.owner, time.Duration(s.connect), m.upstream)
-	for side := range s.fd {
-		if s.watched[side] {
-			continue // since it was connecting
-		}
-		if err := w.watch(i, side, unix.EPOLL_CTL_ADD); err != nil {
-			w.end(i, fmt.Errorf("epoll: %w", err))
+	s.phase, s.since = relaying, w.now
+	m.owner.TunnelOpened(connect, to)
+	if to.IsValid() {
+		if n, err := write(s.fd[client], established); n < len(established) {
+			// A new socket takes more than these bytes: err is set otherwise.
+			w.fail(i, client, writeTo, cmp.Or(err, error(unix.EAGAIN)))
 			return
 		}
 	}
-	if len(m.left[up]) > 0 || s.dir[up].readable {
+	for side := range s.fd {
+		if s.watched[side] == 0 && !w.watch(i, side, incoming) {
+			return
+		}
+	}
+	if len(m.left[up]) > 0 {
+		s.dir[up].state = draining
+	}
+	if s.dir[up].state == draining {
 		w.pump(i, up)
 	}
 }
 
+var established = []byte("HTTP/1.1 200 Connection established\r\n\r\n")
+
 // expire ends what has lasted for too long.
 func (w *worker) expire() {
-	idle, half := int64(w.engine.cfg.Idle), int64(w.engine.cfg.HalfClosed)
+	cfg := &w.engine.cfg
 	w.each(func(i uint32, s *slot) {
-		switch s.phase {
+		lasted := time.Duration(w.now - s.since)
+		switch _, m := w.slots.at(i); s.phase {
 		case relaying:
-			switch silent := w.now - s.last; {
-			case silent >= idle:
-				w.end(i, ErrIdle)
-			case silent >= half && (s.dir[up].done || s.dir[down].done):
-				w.end(i, ErrHalfOpen)
+			if err := cfg.expired(lasted, s.dir[up].over() || s.dir[down].over()); err != nil {
+				w.end(i, err)
 			}
 		case connecting:
-			if _, m := w.slots.at(i); w.now-s.since >= int64(m.pending.route.Timeout) {
+			if lasted >= m.pending.route.Timeout {
 				w.slow(i)
 			}
 		case reading:
-			if w.now-s.since >= int64(headTimeout) {
+			if lasted >= headTimeout {
 				w.drop(i)
 			}
 		}
 	})
 }
 
-// report tells the Followers of tunnels that have moved since the last report.
+// report tells the Owners of tunnels that have moved since the last report.
 func (w *worker) report() {
-	w.each(func(i uint32, s *slot) {
-		if s.phase == relaying && s.last >= w.reported {
-			_, m := w.slots.at(i)
-			moved(m.owner, s.bytes[up], s.bytes[down])
+	for _, i := range w.stirred {
+		s, m := w.slots.at(i)
+		if s.stirred = false; s.phase == relaying {
+			m.owner.TunnelMoved(s.bytes[up], s.bytes[down])
 		}
-	})
-	w.reported = w.now
+	}
+	w.stirred = w.stirred[:0]
 }
 
 // end closes a tunnel and tells its owner.
 func (w *worker) end(i uint32, err error) {
 	s, m := w.slots.at(i)
-	for d := range s.dir {
-		w.pipes.put(&s.dir[d])
+	for side := range s.fd {
+		w.pipes.put(&s.dir[side])
+		closeFD(s.fd[side])
 	}
-	closeFD(s.fd[client])
-	closeFD(s.fd[upstream])
-	stats := Stats{Up: s.bytes[up], Down: s.bytes[down], Connect: time.Duration(s.connect), Upstream: m.upstream, Err: err}
+	stats := Stats{Up: s.bytes[up], Down: s.bytes[down], Err: err}
 	service, owner := m.service, m.owner
 	w.slots.put(i)
 	w.engine.cfg.tell(owner, stats)
