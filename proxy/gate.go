@@ -37,7 +37,6 @@ func (g gate) Route(client netip.AddrPort, r head.Request, room []netip.AddrPort
 	}
 	x.Record.Upstream = route.Addrs[0]
 	route.Timeout, route.Reach, route.Service = d.Timeout(), d.Reachability(), x.Service()
-	route.Owner = x.HandOn()
 	return route, true
 }
 

@@ -33,35 +33,31 @@ type journal struct {
 	mu      sync.Mutex // held shortly
 	open    []*Tunnel
 	changed []*Tunnel // since the last line about them; some have ended
-	told    bool      // opened was told of one of them
+	woken   bool      // since the last lines
 	ended   []ID      // records that were written since
 
 	writing sync.Mutex // taken before mu
-	spare   []*Tunnel  // empty, with room for the next changed
 	lines   []byte     // empty, with room for the next lines
 	file    *os.File   // nil: to be written anew
-	size    int64      // of the file
-	fresh   int64      // size when it was written anew
+	room    int64      // what the file may grow before it is written anew; negative: now
 	wrote   time.Time
 	failing bool
 	left    []leftover // their records are written, and on their way to the disk
 
-	opened     chan struct{} // there is a tunnel that is not in the file
-	flushed    chan struct{} // records have reached the disk
+	wake       chan struct{} // there is a new tunnel, or records have reached the disk
 	stop, done chan struct{}
 	once       sync.Once // closes stop
 }
 
-// A Tunnel is an open tunnel in the journal. The nil Tunnel is in none. Its methods are
-// safe for concurrent use.
+// A Tunnel is a record, and the record's place in the journal while it is that of an open
+// tunnel. The zero value is in none. Its methods are safe for concurrent use.
 type Tunnel struct {
-	j        *journal
-	r        *Record // the owner's once place is none
-	up, down int64
-	place    int32 // in journal.open
-	known    bool  // to the file
-	changed  bool  // it is in journal.changed
-	cut      bool  // Interrupt has written the record
+	Record  Record   // the journal's between OpenTunnel and Settle
+	j       *journal // nil: it was in none
+	place   int32    // in journal.open; none: it is not there any more
+	known   bool     // to the file
+	changed bool     // it is in journal.changed
+	cut     bool     // Interrupt has written the record
 }
 
 const none = -1
@@ -79,8 +75,8 @@ const (
 	// journalTouch is how often the file's time is set while nothing moves: it is the end
 	// of tunnels that are interrupted.
 	journalTouch = 30 * time.Second
-	// journalSlack is how much of the file may be out of date, beside three times its
-	// size when it was written anew.
+	// journalSlack is how much the file may grow, beside three times its size when it was
+	// written anew.
 	journalSlack = 1 << 20
 	// maxLines is how much is written at a time, about.
 	maxLines = 32 << 10
@@ -101,7 +97,7 @@ func (l *Log) KeepJournal(dir string, progress func(), recovered func(*Record)) 
 	}
 	j := l.newJournal(dir)
 	for _, s := range l.sinks {
-		s.out.tell(func() { signal(j.flushed) })
+		s.out.tell(j.recorded)
 	}
 	go j.run(progress, recovered)
 }
@@ -109,7 +105,7 @@ func (l *Log) KeepJournal(dir string, progress func(), recovered func(*Record)) 
 func (l *Log) newJournal(dir string) *journal {
 	l.journal = &journal{
 		log: l, path: filepath.Join(dir, journalPrefix+NextID().String()+journalSuffix),
-		opened: make(chan struct{}, 1), flushed: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	_ = l.journal.flush() // makes the file
 	return l.journal
@@ -129,18 +125,9 @@ func (j *journal) run(progress func(), recovered func(*Record)) {
 			_ = j.flush() // the access log tells of its trouble
 			progress()
 			burst = 0
-		case <-j.opened:
+		case <-j.wake:
 			if burst++; burst <= journalBurst {
 				_ = j.flush()
-			}
-		case <-j.flushed:
-			j.mu.Lock()
-			due := len(j.ended) > 0
-			j.mu.Unlock()
-			if due {
-				if burst++; burst <= journalBurst {
-					_ = j.flush()
-				}
 			}
 		case <-j.stop:
 			return
@@ -148,53 +135,66 @@ func (j *journal) run(progress func(), recovered func(*Record)) {
 	}
 }
 
-// OpenTunnel notes a tunnel that is open. r, in which Time is that of its beginning, is
-// not to be modified until Settle.
-func (l *Log) OpenTunnel(r *Record) *Tunnel {
-	j := l.journal
-	if j == nil {
-		return nil
-	}
-	t := &Tunnel{j: j, r: r, up: r.Up, down: r.Down, changed: true}
+// recorded wakes run, if records of tunnels have reached the disk.
+func (j *journal) recorded() {
 	j.mu.Lock()
-	t.place = int32(len(j.open))
-	j.open = append(j.open, t)
-	j.changed = append(j.changed, t)
-	first := !j.told
-	j.told = true
-	j.mu.Unlock()
-	if first {
-		signal(j.opened)
+	defer j.mu.Unlock()
+	if len(j.ended) > 0 {
+		j.awake()
 	}
-	return t
 }
 
-// Moved notes how many bytes the tunnel has carried so far.
+// awake wakes run, once until it has written. mu is held.
+func (j *journal) awake() {
+	if !j.woken {
+		j.woken = true
+		signal(j.wake)
+	}
+}
+
+// OpenTunnel notes a tunnel that is open. Time in its Record is that of its beginning.
+func (l *Log) OpenTunnel(t *Tunnel) {
+	j := l.journal
+	if j == nil {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	t.j, t.place, t.changed = j, int32(len(j.open)), true
+	j.open = append(j.open, t)
+	j.changed = append(j.changed, t)
+	j.awake()
+}
+
+// Noted reports whether the tunnel is in a journal, or was.
+func (t *Tunnel) Noted() bool { return t.j != nil }
+
+// Moved notes how many bytes an open tunnel has carried so far.
 func (t *Tunnel) Moved(up, down int64) {
-	if t == nil {
+	if t.j == nil {
 		return
 	}
 	t.j.mu.Lock()
 	defer t.j.mu.Unlock()
-	if t.up == up && t.down == down {
+	r := &t.Record
+	if t.place == none || r.Up == up && r.Down == down {
 		return
 	}
-	t.up, t.down = up, down
-	if !t.changed && t.place != none {
+	r.Up, r.Down = up, down
+	if !t.changed {
 		t.changed = true
 		t.j.changed = append(t.j.changed, t)
 	}
 }
 
-// Settle gives the record back: the tunnel has ended, and Write follows. Further calls
-// do nothing.
+// Settle gives the Record back: the tunnel has ended, and WriteTunnel follows. Further
+// calls do nothing.
 func (t *Tunnel) Settle() {
-	if t == nil {
-		return
+	if t.j != nil {
+		t.j.mu.Lock()
+		defer t.j.mu.Unlock()
+		t.j.remove(t)
 	}
-	t.j.mu.Lock()
-	defer t.j.mu.Unlock()
-	t.j.remove(t)
 }
 
 // remove takes t out of what is open. mu is held.
@@ -208,10 +208,10 @@ func (j *journal) remove(t *Tunnel) {
 	j.open, t.place = j.open[:last], none
 }
 
-// WriteTunnel is Write for a tunnel after Settle. t may be nil.
-func (l *Log) WriteTunnel(t *Tunnel, r *Record) {
-	if t == nil {
-		l.Write(r)
+// WriteTunnel is Write for the Record of t, after Settle.
+func (l *Log) WriteTunnel(t *Tunnel) {
+	if t.j == nil {
+		l.Write(&t.Record)
 		return
 	}
 	t.j.mu.Lock()
@@ -220,12 +220,12 @@ func (l *Log) WriteTunnel(t *Tunnel, r *Record) {
 	if cut {
 		return
 	}
-	l.Write(r)
+	l.Write(&t.Record)
 	t.j.mu.Lock()
+	defer t.j.mu.Unlock()
 	if t.known {
-		t.j.ended = append(t.j.ended, r.ID)
+		t.j.ended = append(t.j.ended, t.Record.ID)
 	}
-	t.j.mu.Unlock()
 }
 
 // Interrupt writes the records of the tunnels that are open, and flushes, for a process
@@ -239,17 +239,14 @@ func (l *Log) Interrupt() error {
 	records := make([]Record, 0, len(j.open))
 	for len(j.open) > 0 {
 		t := j.open[len(j.open)-1]
-		r := *t.r
-		r.Up, r.Down = t.up, t.down
-		records = append(records, r)
+		records = append(records, t.Record)
 		t.cut = true
 		j.remove(t)
 	}
 	j.mu.Unlock()
 	for i := range records {
-		r := &records[i]
-		r.interrupt(time.Now())
-		l.Write(r)
+		records[i].interrupt(time.Now())
+		l.Write(&records[i])
 	}
 	j.mu.Lock()
 	for i := range records {
@@ -275,14 +272,13 @@ func (j *journal) flush() error {
 	defer j.writing.Unlock()
 	j.mu.Lock()
 	changed, ended, open := j.changed, j.ended, len(j.open)
-	j.changed, j.spare, j.ended, j.told = j.spare, nil, nil, false
+	j.changed, j.ended, j.woken = nil, nil, false
 	j.mu.Unlock()
 	if len(changed)+len(ended)+len(j.left) == 0 && j.file != nil && !j.failing {
 		if open > 0 && time.Since(j.wrote) > journalTouch {
 			j.wrote = time.Now()
 			_ = os.Chtimes(j.path, j.wrote, j.wrote)
 		}
-		j.spare = changed
 		return nil
 	}
 	if len(ended)+len(j.left) > 0 {
@@ -295,45 +291,50 @@ func (j *journal) flush() error {
 		j.clearLeft(true)
 	}
 	var err error
-	anew := j.file == nil || j.size > journalSlack+4*j.fresh
-	write := func(lines []byte) []byte {
-		if err == nil && !anew && len(lines) > 0 {
-			var n int
-			n, err = j.file.Write(lines)
-			j.size += int64(n)
-		}
-		return lines[:0]
-	}
-	lines := j.lines
-	for _, t := range changed {
-		if lines = j.line(lines, t); len(lines) >= maxLines {
-			lines = write(lines)
-		}
-	}
-	clear(changed)
-	j.spare = changed[:0]
-	for _, id := range ended {
-		lines = append(lines, '-')
-		lines, _ = id.AppendText(lines)
-		if lines = append(lines, '\n'); len(lines) >= maxLines {
-			lines = write(lines)
-		}
-	}
-	if j.lines = write(lines); anew {
+	if j.file == nil || j.room < 0 {
 		err = j.rewrite()
+	} else {
+		var n int64
+		n, err = j.write(j.file, j.lines, changed, ended)
+		j.room -= n
 	}
 	j.wrote = time.Now()
-	switch {
-	case err == nil:
-		j.failing = false
-	case !j.failing:
-		j.failing = true
-		j.log.log.Error("the journal of open tunnels cannot be written; tunnels that a crash interrupts may have no record", zap.String("file", j.path), zap.Error(err))
+	if err != nil {
+		j.room = -1 // part of a line may be there
+		if !j.failing {
+			j.log.log.Error("the journal of open tunnels cannot be written; tunnels that a crash interrupts may have no record", zap.String("file", j.path), zap.Error(err))
+		}
 	}
-	if err != nil && j.file != nil { // with part of a line, perhaps
-		j.size = journalSlack + 4*j.fresh + 1
-	}
+	j.failing = err != nil
 	return nil
+}
+
+// write writes lines to f, and what f is to be told of open and ended behind them, some
+// at a time. It returns how much was written. writing is held.
+func (j *journal) write(f *os.File, lines []byte, open []*Tunnel, ended []ID) (size int64, err error) {
+	put := func(atLeast int) {
+		if len(lines) < atLeast {
+			return
+		}
+		if err == nil {
+			var n int
+			n, err = f.Write(lines)
+			size += int64(n)
+		}
+		lines = lines[:0]
+	}
+	for _, t := range open {
+		lines = j.line(lines, t)
+		put(maxLines)
+	}
+	for _, id := range ended {
+		lines, _ = id.AppendText(append(lines, '-'))
+		lines = append(lines, '\n')
+		put(maxLines)
+	}
+	put(1)
+	j.lines = lines
+	return size, err
 }
 
 // line appends what the file is to be told of t, nothing if it has ended.
@@ -344,19 +345,19 @@ func (j *journal) line(b []byte, t *Tunnel) []byte {
 	switch {
 	case t.place == none:
 	case t.known:
-		b = append(b, '=')
-		b, _ = t.r.ID.AppendText(b)
-		b = strconv.AppendInt(append(b, ' '), t.up, 10)
-		b = strconv.AppendInt(append(b, ' '), t.down, 10)
+		b, _ = t.Record.ID.AppendText(append(b, '='))
+		b = strconv.AppendInt(append(b, ' '), t.Record.Up, 10)
+		b = strconv.AppendInt(append(b, ' '), t.Record.Down, 10)
 		b = append(b, '\n')
 	default:
 		t.known = true
-		r := *t.r
-		r.Up, r.Down = t.up, t.down
+		r := &t.Record
 		if j.log.anonymize != nil {
-			j.log.anonymize(&r)
+			anonymous := *r
+			j.log.anonymize(&anonymous)
+			r = &anonymous
 		}
-		b = recordEncoder.append(append(b, '+'), &r)
+		b = recordEncoder.append(append(b, '+'), r)
 	}
 	return b
 }
@@ -383,18 +384,9 @@ func (j *journal) rewrite() (err error) {
 	if err := lock(f); err != nil {
 		return fmt.Errorf("lock %s: %w", temp, err)
 	}
-	lines, size := []byte(journalHeader), int64(0)
-	for i := 0; i < len(open) || len(lines) > 0; i++ {
-		if i < len(open) {
-			lines = j.line(lines, open[i])
-		}
-		if len(lines) >= maxPiece || i >= len(open) {
-			n, err := f.Write(lines)
-			if err != nil {
-				return err
-			}
-			size, lines = size+int64(n), lines[:0]
-		}
+	size, err := j.write(f, append(j.lines, journalHeader...), open, nil)
+	if err != nil {
+		return err
 	}
 	// Records of tunnels that have ended meanwhile.
 	if err := j.log.Flush(); err != nil {
@@ -406,7 +398,7 @@ func (j *journal) rewrite() (err error) {
 	if j.file != nil {
 		j.file.Close()
 	}
-	j.file, j.size, j.fresh = f, size, size
+	j.file, j.room = f, journalSlack+3*size
 	return nil
 }
 

@@ -42,6 +42,23 @@ func tunnelRecord() *Record {
 	}
 }
 
+// newTunnel is a tunnel that begins now.
+func newTunnel() *Tunnel { return &Tunnel{Record: *tunnelRecord()} }
+
+// open notes a new tunnel.
+func open(l *Log) *Tunnel {
+	t := newTunnel()
+	l.OpenTunnel(t)
+	return t
+}
+
+// end writes the record of a tunnel after 9 bytes.
+func end(l *Log, t *Tunnel) {
+	t.Settle()
+	t.Record.Time, t.Record.Up = time.Now(), 9
+	l.WriteTunnel(t)
+}
+
 // killed copies what the process of dir would leave if it were killed now.
 func killed(t *testing.T, dir string) string {
 	t.Helper()
@@ -76,26 +93,25 @@ func restarted(t *testing.T, dir string) []*Record {
 func TestJournalKilled(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
-		do          func(t *testing.T, l *Log, w *Tunnel, r *Record)
+		do          func(t *testing.T, l *Log, w *Tunnel)
 		interrupted bool
 		up          int64
 	}{
-		{"while it is open", func(*testing.T, *Log, *Tunnel, *Record) {}, true, 0},
-		{"after bytes", func(t *testing.T, l *Log, w *Tunnel, r *Record) { w.Moved(7, 8); l.journal.flush() }, true, 7},
-		{"after bytes that are not written", func(t *testing.T, l *Log, w *Tunnel, r *Record) { w.Moved(7, 8) }, true, 0},
-		{"after it was written anew", func(t *testing.T, l *Log, w *Tunnel, r *Record) { w.Moved(7, 8); l.journal.rewrite() }, true, 7},
-		{"between the end and the record", func(t *testing.T, l *Log, w *Tunnel, r *Record) { w.Settle(); l.journal.flush() }, true, 0},
-		{"with the record in memory", func(t *testing.T, l *Log, w *Tunnel, r *Record) { w.Settle(); l.WriteTunnel(w, r) }, true, 0},
-		{"with the record in the file alone", func(t *testing.T, l *Log, w *Tunnel, r *Record) { w.Settle(); l.WriteTunnel(w, r); l.Flush() }, false, 9},
-		{"with the end in both", func(t *testing.T, l *Log, w *Tunnel, r *Record) { w.Settle(); l.WriteTunnel(w, r); l.journal.flush() }, false, 9},
-		{"after a second signal", func(t *testing.T, l *Log, w *Tunnel, r *Record) {
+		{"while it is open", func(*testing.T, *Log, *Tunnel) {}, true, 0},
+		{"after bytes", func(t *testing.T, l *Log, w *Tunnel) { w.Moved(7, 8); l.journal.flush() }, true, 7},
+		{"after bytes that are not written", func(t *testing.T, l *Log, w *Tunnel) { w.Moved(7, 8) }, true, 0},
+		{"after it was written anew", func(t *testing.T, l *Log, w *Tunnel) { w.Moved(7, 8); l.journal.rewrite() }, true, 7},
+		{"between the end and the record", func(t *testing.T, l *Log, w *Tunnel) { w.Settle(); l.journal.flush() }, true, 0},
+		{"with the record in memory", func(t *testing.T, l *Log, w *Tunnel) { end(l, w) }, true, 0},
+		{"with the record in the file alone", func(t *testing.T, l *Log, w *Tunnel) { end(l, w); l.Flush() }, false, 9},
+		{"with the end in both", func(t *testing.T, l *Log, w *Tunnel) { end(l, w); l.journal.flush() }, false, 9},
+		{"after a second signal", func(t *testing.T, l *Log, w *Tunnel) {
 			w.Moved(7, 8)
 			l.Interrupt()
-			w.Settle()
-			l.WriteTunnel(w, r)
+			end(l, w)
 			l.Flush()
 		}, true, 7},
-		{"by a full disk", func(t *testing.T, l *Log, w *Tunnel, r *Record) {
+		{"by a full disk", func(t *testing.T, l *Log, w *Tunnel) {
 			l.journal.file.Close() // nothing can be written
 			w.Moved(7, 8)
 			l.journal.flush()
@@ -106,12 +122,10 @@ func TestJournalKilled(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
 			l := journaled(t, dir, Config{})
-			r := tunnelRecord()
-			w := l.OpenTunnel(r)
+			w := open(l)
+			r := w.Record
 			l.journal.flush()
-			whole := *r
-			whole.Time, whole.Up = time.Now(), 9
-			tt.do(t, l, w, &whole)
+			tt.do(t, l, w)
 			list := restarted(t, killed(t, dir))
 			if len(list) != 1 {
 				t.Fatalf("%d records, want one", len(list))
@@ -134,14 +148,14 @@ func TestJournalOfManyTunnels(t *testing.T) {
 	l := journaled(t, dir, Config{})
 	const many = 3 * maxPiece / 300
 	for range many {
-		l.OpenTunnel(tunnelRecord())
+		open(l)
 	}
 	if err := l.journal.rewrite(); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(l.journal.path)
-	if err != nil || info.Size() != l.journal.size || info.Size() < 3*maxPiece {
-		t.Errorf("%d bytes, %d counted, %v", info.Size(), l.journal.size, err)
+	if err != nil || journalSlack+3*info.Size() != l.journal.room || info.Size() < 3*maxPiece {
+		t.Errorf("%d bytes, room for %d, %v", info.Size(), l.journal.room, err)
 	}
 	if n := len(restarted(t, killed(t, dir))); n != many {
 		t.Errorf("%d records, want %d", n, many)
@@ -152,10 +166,7 @@ func TestJournalOfManyTunnels(t *testing.T) {
 func TestJournalOfShortTunnels(t *testing.T) {
 	dir := t.TempDir()
 	l := journaled(t, dir, Config{})
-	r := tunnelRecord()
-	w := l.OpenTunnel(r)
-	w.Settle()
-	l.WriteTunnel(w, r)
+	end(l, open(l))
 	l.journal.flush()
 	if text, err := os.ReadFile(l.journal.path); string(text) != journalHeader {
 		t.Errorf("%q, %v", text, err)
@@ -188,7 +199,7 @@ func TestInterruptFlushes(t *testing.T) {
 func TestJournalOfTwoProcesses(t *testing.T) {
 	dir := t.TempDir()
 	old, next := journaled(t, dir, Config{}), journaled(t, dir, Config{File: "next.log"})
-	old.OpenTunnel(tunnelRecord())
+	open(old)
 	old.journal.flush()
 	var got []*Record
 	take := func() bool { return next.journal.takeOver(func(r *Record) { got = append(got, r) }) }
@@ -213,10 +224,9 @@ func TestJournalWaitsForRecords(t *testing.T) {
 	l := newLog(Config{Format: "json"}, "n", out, nop)
 	defer l.Close()
 	close(l.newJournal(dir).done)
-	r := tunnelRecord()
-	w := l.OpenTunnel(r)
+	w := open(l)
 	l.journal.flush()
-	open := func() int {
+	left := func() int {
 		f, err := os.Open(l.journal.path)
 		if err != nil {
 			t.Fatal(err)
@@ -228,14 +238,13 @@ func TestJournalWaitsForRecords(t *testing.T) {
 		}
 		return len(m)
 	}
-	w.Settle()
-	l.WriteTunnel(w, r)
-	if err := l.journal.flush(); err == nil || open() != 1 {
-		t.Errorf("%d tunnels are open, error %v", open(), err)
+	end(l, w)
+	if err := l.journal.flush(); err == nil || left() != 1 {
+		t.Errorf("%d tunnels are open, error %v", left(), err)
 	}
 	out.free(1e6)
-	if err := l.journal.flush(); err != nil || open() != 0 {
-		t.Errorf("%d tunnels are open, error %v", open(), err)
+	if err := l.journal.flush(); err != nil || left() != 0 {
+		t.Errorf("%d tunnels are open, error %v", left(), err)
 	}
 }
 
@@ -245,8 +254,7 @@ func TestJournalIsAnonymous(t *testing.T) {
 		t.Run(how.String(), func(t *testing.T) {
 			dir := t.TempDir()
 			l := journaled(t, dir, Config{Anonymize: how})
-			r := tunnelRecord()
-			l.OpenTunnel(r)
+			r := &open(l).Record
 			l.journal.flush()
 			text, err := os.ReadFile(l.journal.path)
 			if err != nil || bytes.Contains(text, []byte("10.1.2.3")) || bytes.Contains(text, []byte("anna")) {
@@ -266,14 +274,12 @@ func TestJournalIsAnonymous(t *testing.T) {
 // The file does not grow with what has ended.
 func TestJournalStaysSmall(t *testing.T) {
 	l := journaled(t, t.TempDir(), Config{})
-	stays := l.OpenTunnel(tunnelRecord())
+	stays := open(l)
 	for i := range 10 * journalSlack / 300 {
-		r := tunnelRecord()
-		w := l.OpenTunnel(r)
+		w := open(l)
 		stays.Moved(int64(i+1), 0)
 		l.journal.flush()
-		w.Settle()
-		l.WriteTunnel(w, r)
+		end(l, w)
 		if i%50 == 0 {
 			l.journal.flush()
 		}
@@ -301,19 +307,17 @@ func TestJournalAtOnce(t *testing.T) {
 	for range 8 {
 		all.Go(func() {
 			for i := range 300 {
-				r := tunnelRecord()
+				w := newTunnel()
 				mu.Lock()
-				want[r.ID] = 1
+				want[w.Record.ID] = 1
 				mu.Unlock()
-				w := l.OpenTunnel(r)
+				l.OpenTunnel(w)
 				w.Moved(int64(i), 1)
 				if i%3 == 0 {
 					_ = l.journal.flush()
 				}
 				if i%5 != 0 { // the others stay open
-					w.Settle()
-					r.Time = time.Now()
-					l.WriteTunnel(w, r)
+					end(l, w)
 				}
 			}
 		})
@@ -456,10 +460,9 @@ func BenchmarkTunnelRecord(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				r := *benchRecord
-				w := l.OpenTunnel(&r)
-				w.Settle()
-				l.WriteTunnel(w, &r)
+				w := &Tunnel{Record: *benchRecord}
+				l.OpenTunnel(w)
+				end(l, w)
 			}
 		})
 	}

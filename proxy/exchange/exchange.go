@@ -37,40 +37,33 @@ var ErrClientClosed = errors.New("client_closed")
 // is begun, admitted or refused, and finished exactly once, whoever hands it on.
 // One goroutine has it at a time, but for AddUp and AddDown.
 type Exchange struct {
-	Record accesslog.Record // of which Up, Down and Duration are set at the end
-	Target policy.Target
+	// Tunnel has the Record, whose Time is the beginning until Finish, which sets Up, Down
+	// and Duration too.
+	accesslog.Tunnel
 	*decided
 
 	p        *Pipeline
-	start    time.Time
 	service  *traffic.Service
-	counted  limits.Kind
-	asked    bool  // Admit was, and
-	outcome  error // this is its answer
-	finished bool
 	up, down atomic.Int64
-	tunnel   *accesslog.Tunnel // in the journal, once it is open; nil: there is none
+	counted  limits.Kind
+	finished bool
 }
 
 // decided is what an Exchange needs until it is finished, or is a tunnel.
 type decided struct {
+	Target   policy.Target
 	State    *State          // that decided
 	Decision policy.Decision // set once it is admitted
 	Groups   []string        // of the user
 
+	asked                   bool   // Admit was, and
+	outcome                 error  // this is its answer
 	header                  Header // of the request, for pages; nil: none
 	answerName, answerValue string // of a field of a refusal; empty: none
 }
 
 // forgotten takes the place of what tunnels do not need. It is not modified.
 var forgotten decided
-
-// HandOn returns the owner of a tunnel that x becomes. Tunnels are open for days: what
-// decided about them, lists of millions of names maybe, is not kept for so long.
-func (x *Exchange) HandOn() tunnel.Owner {
-	x.decided = &forgotten
-	return x
-}
 
 // Header is the header of a request. Get returns the values of a field, by its name
 // in lower case, joined by commas; "" if there is none.
@@ -167,11 +160,12 @@ func (x *Exchange) Finish(status int) {
 	}
 	x.finished = true
 	x.release()
-	x.tunnel.Settle()
+	x.Settle()
 	rec := &x.Record
 	rec.Up, rec.Down = x.up.Load(), x.down.Load()
+	began := rec.Time
 	rec.Time = time.Now()
-	rec.Duration = rec.Time.Sub(x.start)
+	rec.Duration = rec.Time.Sub(began)
 	rec.Status = status
 	if x.service == nil { // there was no decision
 		rec.Service = catalog.Other
@@ -182,22 +176,18 @@ func (x *Exchange) Finish(status int) {
 	if rec.Connect > 0 {
 		x.p.traffic.Connected(rec.Connect)
 	}
-	x.p.log.WriteTunnel(x.tunnel, rec)
+	x.p.log.WriteTunnel(&x.Tunnel)
 }
 
 // Opened notes that x is an open tunnel or intercepted connection. Record must not be
 // modified from then until Settle: if the process is killed, the next one writes it.
+// Further calls do nothing.
 func (x *Exchange) Opened() {
-	if x.tunnel != nil {
-		return
+	if !x.Noted() {
+		x.Record.Status, x.Record.Up, x.Record.Down = x.openStatus(), x.up.Load(), x.down.Load()
+		x.p.log.OpenTunnel(&x.Tunnel)
 	}
-	rec := &x.Record
-	rec.Time, rec.Status, rec.Up, rec.Down = x.start, x.openStatus(), x.up.Load(), x.down.Load()
-	x.tunnel = x.p.log.OpenTunnel(rec)
 }
-
-// Settle gives back Record after Opened. Finish must follow; it settles by itself.
-func (x *Exchange) Settle() { x.tunnel.Settle() }
 
 // openStatus is what the client of a tunnel is told that is open.
 func (x *Exchange) openStatus() int {
@@ -207,24 +197,18 @@ func (x *Exchange) openStatus() int {
 	return http.StatusOK
 }
 
-// TunnelOpened implements tunnel.Follower.
+// TunnelOpened implements tunnel.Owner. Tunnels are open for days: what decided about x,
+// lists of millions of names maybe, is not kept for so long.
 func (x *Exchange) TunnelOpened(connect time.Duration, to netip.AddrPort) {
-	x.reached(connect, to)
+	if to.IsValid() {
+		x.Record.Connect, x.Record.Upstream = connect, to
+	}
+	x.decided = &forgotten
 	x.Opened()
 }
 
-// TunnelMoved implements tunnel.Follower.
-func (x *Exchange) TunnelMoved(up, down int64) { x.tunnel.Moved(x.up.Load()+up, x.down.Load()+down) }
-
-// reached notes where an engine has connected to, if it has.
-func (x *Exchange) reached(connect time.Duration, to netip.AddrPort) {
-	if connect != 0 {
-		x.Record.Connect = connect
-	}
-	if to.IsValid() {
-		x.Record.Upstream = to
-	}
-}
+// TunnelMoved implements tunnel.Owner.
+func (x *Exchange) TunnelMoved(up, down int64) { x.Moved(x.up.Load()+up, x.down.Load()+down) }
 
 // Drop ends the account without a record: nothing was asked of a destination.
 func (x *Exchange) Drop() {
@@ -242,16 +226,16 @@ func (x *Exchange) panicked(fault any) {
 // TunnelDone implements tunnel.Owner. The engine has counted the bytes for the
 // service.
 func (x *Exchange) TunnelDone(stats tunnel.Stats) {
-	x.tunnel.Settle()
+	x.Settle()
 	x.up.Add(stats.Up)
 	x.down.Add(stats.Down)
-	x.reached(stats.Connect, stats.Upstream)
 	if e, ok := errors.AsType[*tunnel.Error](stats.Err); ok && e.Client && e.Left() {
 		x.Record.Error = ErrClientClosed.Error()
 	} else if stats.Err != nil {
 		x.Record.Error = stats.Err.Error()
 	}
 	if stats.Unopened {
+		x.Record.Connect = stats.Connect
 		x.Finish(0)
 		return
 	}

@@ -51,9 +51,11 @@ func (p *Pipeline) State() *State { return p.state.Load() }
 
 // Begin starts the account of a request of client. Finish must follow.
 func (p *Pipeline) Begin(client netip.Addr, method, agent string) *Exchange {
-	return &Exchange{p: p, start: time.Now(), decided: &decided{}, Record: accesslog.Record{
-		ID: accesslog.NextID(), Client: client.Unmap(), Method: method, Agent: agent,
-	}}
+	x := &Exchange{p: p, decided: &decided{}}
+	x.Record = accesslog.Record{
+		Time: time.Now(), ID: accesslog.NextID(), Client: client.Unmap(), Method: method, Agent: agent,
+	}
+	return x
 }
 
 // Panicked notes a panic that cost one request or connection; x is its Exchange, nil

@@ -352,7 +352,7 @@ func (c *conn) inspect(r *request) outcome {
 
 // handOn gives both connections, and the rest of the account, to the tunnel engine.
 func (c *conn) handOn(upstream net.Conn) {
-	t := tunnel.Tunnel{Client: c.Conn.Conn, Upstream: upstream, Head: bytes.Clone(c.Unread()), Service: c.x.Service(), Owner: c.x.HandOn()}
+	t := tunnel.Tunnel{Client: c.Conn.Conn, Upstream: upstream, Head: bytes.Clone(c.Unread()), Service: c.x.Service(), Owner: c.x}
 	if c.session != nil {
 		t.Owner = inSession{c.x, c.Conn.Conn}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"runtime"
 	"syscall"
 	"testing"
@@ -20,7 +21,9 @@ import (
 
 type owner chan tunnel.Stats
 
-func (o owner) TunnelDone(s tunnel.Stats) { o <- s }
+func (o owner) TunnelDone(s tunnel.Stats)                { o <- s }
+func (owner) TunnelOpened(time.Duration, netip.AddrPort) {}
+func (owner) TunnelMoved(int64, int64)                   {}
 
 // newRelayed returns a client with a tunnel in stream 1 that the proxy's engine
 // relays to the origin that is returned.

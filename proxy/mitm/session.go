@@ -191,7 +191,7 @@ func (ses *session) tunnel(d policy.Decision) error {
 	_ = ses.SetDeadline(time.Time{})
 	ses.once.Do(ses.leave) // the record is the tunnel's
 	ses.i.cfg.Tunnels.Start(tunnel.Tunnel{
-		Client: ses.Conn, Upstream: ses.upstream, Head: ses.unread, Service: ses.Service(), Owner: ses.HandOn(),
+		Client: ses.Conn, Upstream: ses.upstream, Head: ses.unread, Service: ses.Service(), Owner: ses.Exchange,
 	})
 	return nil
 }

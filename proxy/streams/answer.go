@@ -106,7 +106,7 @@ func (k *conn) connect(s *http2.Stream, r *http2.Request, x *exchange.Exchange) 
 		x.Finish(http.StatusOK)
 		return
 	}
-	k.cfg.Tunnels.Start(tunnel.Tunnel{Client: s, Upstream: upstream, Service: x.Service(), Owner: x.HandOn()})
+	k.cfg.Tunnels.Start(tunnel.Tunnel{Client: s, Upstream: upstream, Service: x.Service(), Owner: x})
 }
 
 // inspect hands a CONNECT on that is to be intercepted.

@@ -87,12 +87,14 @@ func (e *loop) Start(t Tunnel) {
 			unix.Close(fd[0])
 		}
 	}
-	t.Client.Close()
-	t.Upstream.Close()
 	if err != nil {
+		t.Client.Close()
+		t.Upstream.Close()
 		e.cfg.tell(t.Owner, Stats{Err: err})
 		return
 	}
+	client.Close() // not what wraps it, whose Close may do more
+	upstream.Close()
 	service, owner := t.Service, t.Owner
 	if e.census.enter() {
 		e.opened(service)
