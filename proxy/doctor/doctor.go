@@ -11,9 +11,10 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"espalier/policy"
 	"espalier/policy/catalog"
@@ -52,15 +53,14 @@ type Doctor struct {
 	// Timeout bounds the whole; 0 means DefaultTimeout. Hosts share it: with
 	// many that do not answer each has less time.
 	Timeout time.Duration
-	// Progress is told how many of the attempts are done, one call at a time;
-	// nil: nobody is.
+	// Progress is told how many of the probes are done, one call at a time. It may be nil.
 	Progress func(done, total int)
 
 	ntpPort uint16 // to ask for the time at; 0: that of the row
 }
 
-// Run examines, until all is tried, Timeout is over or ctx ends. What was not
-// tried by then is said in the report.
+// Run examines, until all is tried, Timeout is over or ctx ends. The report says what
+// was not tried by then.
 func (d *Doctor) Run(ctx context.Context) *Report {
 	began := time.Now()
 	timeout := d.Timeout
@@ -69,80 +69,42 @@ func (d *Doctor) Run(ctx context.Context) *Report {
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	checks, attempts := d.plan()
-	d.try(ctx, attempts, share(timeout, len(attempts)))
-	r := &Report{Time: began.UTC(), Proxy: d.Proxy, Complete: true, Services: []Service{}}
-	for _, c := range checks {
-		if c.attempt != nil {
-			c.Finding = c.attempt.found
-		}
-		if c.State == "" {
-			r.Complete = false
-			c.State, c.Note = Skipped, noteLate
-		}
-		r.add(c.service, c.Check)
-	}
+	r := &Report{Time: began.UTC(), Proxy: d.Proxy, Services: []Service{}}
+	probes := d.plan(r)
+	d.try(ctx, probes, share(timeout, len(probes)))
+	r.conclude()
 	r.Milliseconds = time.Since(began).Milliseconds()
 	return r
 }
 
-// share is the time that each of n attempts may take, so that all fit into
+// share is the time that each of n probes may take, so that all fit into
 // timeout with a reserve.
 func share(timeout time.Duration, n int) time.Duration {
 	rounds := max(1, (n+parallel-1)/parallel)
 	return min(patience, timeout*9/10/time.Duration(rounds))
 }
 
-// try makes the attempts, a number of them at a time, and leaves those without a
-// finding that ctx does not let end.
-func (d *Doctor) try(ctx context.Context, attempts []*attempt, each time.Duration) {
-	trust := newTrust(d.Roots)
-	queue := make(chan *attempt)
-	var workers sync.WaitGroup
+// try makes the probes, a number of them at a time, and leaves the checks without a
+// finding of those that ctx does not let end.
+func (d *Doctor) try(ctx context.Context, probes []*probe, each time.Duration) {
 	var mu sync.Mutex
 	done := 0
-	report := func(n int) {
+	progress := func(n int) {
 		mu.Lock()
 		defer mu.Unlock()
 		if done += n; d.Progress != nil {
-			d.Progress(done, len(attempts))
+			d.Progress(done, len(probes))
 		}
 	}
-	report(0)
-	for range min(parallel, len(attempts)) {
-		workers.Go(func() {
-			for a := range queue {
-				a.found = d.attempt(ctx, a, trust, each)
-				report(1)
-			}
+	progress(0)
+	var group errgroup.Group
+	group.SetLimit(parallel)
+	for _, p := range probes {
+		group.Go(func() error {
+			p.run(ctx, each)
+			progress(1)
+			return nil
 		})
 	}
-	for _, a := range attempts {
-		queue <- a
-	}
-	close(queue)
-	workers.Wait()
-}
-
-// attempt tries one host. The finding is empty where ctx ended before it was
-// known.
-func (d *Doctor) attempt(ctx context.Context, a *attempt, trust *trust, each time.Duration) Finding {
-	if ctx.Err() != nil {
-		return Finding{}
-	}
-	began := time.Now()
-	part, cancel := context.WithTimeout(ctx, each)
-	defer cancel()
-	p := probe{attempt: a, d: d, trust: trust}
-	found := p.run(part)
-	if found.State != OK && ctx.Err() != nil {
-		return Finding{} // it was cut, and nobody knows
-	}
-	found.Milliseconds = time.Since(began).Milliseconds()
-	return found
-}
-
-// wants reports whether a service is to be tried.
-func (d *Doctor) wants(service string) bool {
-	return len(d.Services) == 0 || slices.Contains(d.Services, service)
+	_ = group.Wait() // which is nil
 }

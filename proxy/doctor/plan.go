@@ -1,6 +1,8 @@
 package doctor
 
 import (
+	"cmp"
+	"context"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,103 +11,69 @@ import (
 	"espalier/policy/catalog"
 )
 
-// A planned check is a line of the report, and the attempt that answers it; nil
-// where Check says already why there is none.
-type planned struct {
-	service string
-	Check
-	attempt *attempt
-}
-
-// An attempt reaches one port of one host one way. Several rows may share it.
-type attempt struct {
-	way      Way
-	target   policy.Target
-	protocol protocol
-	found    Finding
-}
-
-// A protocol is what is spoken to a port.
-type protocol int
-
-const (
-	tcp    protocol = iota // nothing: it is enough to connect
-	tlsAny                 // TLS, whatever is inside
-	tlsH2                  // TLS with HTTP/2
-	plain                  // HTTP
-	ntp
-)
-
-// protocolOf is what a host speaks at a port.
-func protocolOf(host string, port uint16, transport string) protocol {
+// protocolOf returns how to ask a host at a port.
+func protocolOf(host string, port uint16, transport string) func(*probe, context.Context) Finding {
 	push := host == "push.apple.com" || strings.HasSuffix(host, ".push.apple.com")
 	switch {
 	case transport == "udp":
-		return ntp
-	case port == 22:
-		return tcp
-	case push && port == 80:
-		return tcp // APNs has no web server
+		return (*probe).ntp
+	case port == 22, push && port == 80: // APNs has no web server
+		return (*probe).tcp
 	case push && port == 2197:
-		return tlsH2
+		return (*probe).http2
 	case port == 80:
-		return plain
+		return (*probe).http
 	}
-	return tlsAny
+	return (*probe).tls
 }
 
-// plan returns the checks of all rows, by service in the catalogue's order, and
-// the attempts that they need: all direct ones first.
-func (d *Doctor) plan() ([]*planned, []*attempt) {
-	var checks []*planned
-	for _, s := range catalog.Services {
-		if d.wants(s.ID) {
-			checks = append(checks, d.checksOf(s.ID)...)
-		}
-	}
+// plan adds the services to try to r, in the catalogue's order, and returns the probes
+// that their checks need: all direct ones first. Several checks may share one.
+func (d *Doctor) plan(r *Report) []*probe {
 	type key struct {
 		way       Way
 		target    policy.Target
 		transport string
 	}
-	shared := map[key]*attempt{}
-	var attempts []*attempt
-	for _, way := range []Way{Direct, Through} {
-		for _, c := range checks {
-			if c.Way != way || c.State != "" {
+	shared := map[key]*probe{}
+	var probes []*probe
+	trust := newTrust(d.Roots)
+	for _, s := range catalog.Services {
+		if len(d.Services) > 0 && !slices.Contains(d.Services, s.ID) {
+			continue
+		}
+		checks := d.checksOf(s.ID)
+		if len(checks) > 0 {
+			r.Services = append(r.Services, Service{ID: s.ID, Name: s.Section, Checks: checks})
+		}
+		for i := range checks {
+			c := &checks[i]
+			if c.State != "" {
 				continue
 			}
-			k := key{way, c.target(), c.Transport}
-			if shared[k] == nil {
-				shared[k] = &attempt{way: way, target: k.target, protocol: protocolOf(k.target.Host, c.Port, c.Transport)}
-				attempts = append(attempts, shared[k])
+			k := key{c.Way, c.target(), c.Transport}
+			p := shared[k]
+			if p == nil {
+				p = &probe{d: d, trust: trust, way: c.Way, target: k.target, ask: protocolOf(k.target.Host, c.Port, c.Transport)}
+				shared[k] = p
+				probes = append(probes, p)
 			}
-			c.attempt = shared[k]
+			p.checks = append(p.checks, c)
 		}
 	}
-	return checks, attempts
+	slices.SortStableFunc(probes, func(a, b *probe) int { return strings.Compare(string(a.way), string(b.way)) })
+	return probes
 }
 
 // target is where a check goes.
 func (c *Check) target() policy.Target {
-	t := policy.Target{Host: c.Host, Port: c.Port}
-	if c.Tried != "" {
-		t.Host = c.Tried
-	}
+	t := policy.Target{Host: cmp.Or(c.Tried, c.Host), Port: c.Port}
 	t.Addr, _ = netip.ParseAddr(t.Host)
 	return t
 }
 
 // checksOf returns the checks of a service, each once.
-func (d *Doctor) checksOf(service string) []*planned {
-	var out []*planned
-	add := func(c Check) {
-		if !slices.ContainsFunc(out, func(p *planned) bool {
-			return p.Way == c.Way && p.Host == c.Host && p.Port == c.Port && p.Transport == c.Transport
-		}) {
-			out = append(out, &planned{service: service, Check: c})
-		}
-	}
+func (d *Doctor) checksOf(service string) (out []Check) {
 	for i := range d.Rows {
 		r := &d.Rows[i]
 		if r.Service != service {
@@ -114,10 +82,15 @@ func (d *Doctor) checksOf(service string) []*planned {
 		for _, port := range r.Ports {
 			for _, transport := range r.Transports {
 				c := Check{Way: Direct, Host: r.Host, Port: port, Transport: transport}
+				if slices.ContainsFunc(out, func(o Check) bool {
+					return o.Host == c.Host && o.Port == c.Port && o.Transport == c.Transport
+				}) {
+					continue
+				}
 				c.skip(r, d.member(r.Host, port))
-				add(c)
+				out = append(out, c)
 				if c.Way = Through; d.Proxy != "" && transport == "tcp" {
-					add(c)
+					out = append(out, c)
 				}
 			}
 		}

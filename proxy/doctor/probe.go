@@ -13,33 +13,62 @@ import (
 	"net/http"
 	"time"
 
+	"espalier/policy"
 	"espalier/proxy/egress"
 )
 
-// A probe makes one attempt.
+// A probe reaches one port of one host one way.
 type probe struct {
-	*attempt
-	d     *Doctor
-	trust *trust
+	d      *Doctor
+	trust  *trust
+	way    Way
+	target policy.Target
+	ask    func(*probe, context.Context) Finding // speaks the port's protocol
+	checks []*Check                              // those that it answers
 }
 
-func (p *probe) run(ctx context.Context) Finding {
-	switch p.protocol {
-	case ntp:
-		return p.ntp(ctx)
-	case plain:
-		return p.http(ctx)
+// run makes the probe, in time each at most. The checks have no finding if ctx ended
+// before it was known.
+func (p *probe) run(ctx context.Context, each time.Duration) {
+	if ctx.Err() != nil {
+		return
 	}
+	began := time.Now()
+	part, cancel := context.WithTimeout(ctx, each)
+	defer cancel()
+	found := p.ask(p, part)
+	if found.State != OK && ctx.Err() != nil {
+		return // it was cut short
+	}
+	found.Milliseconds = time.Since(began).Milliseconds()
+	for _, c := range p.checks {
+		c.Finding = found
+	}
+}
+
+// tcp is for ports to which it is enough to connect.
+func (p *probe) tcp(ctx context.Context) Finding {
+	return p.within(ctx, func(net.Conn) Finding { return good("") })
+}
+
+// tls is for TLS, whatever is inside.
+func (p *probe) tls(ctx context.Context) Finding {
+	return p.within(ctx, func(conn net.Conn) Finding { return p.handshake(ctx, conn) })
+}
+
+// http2 is for TLS with HTTP/2 inside.
+func (p *probe) http2(ctx context.Context) Finding {
+	return p.within(ctx, func(conn net.Conn) Finding { return p.handshake(ctx, conn, "h2") })
+}
+
+// within calls f with a connection to the target.
+func (p *probe) within(ctx context.Context, f func(net.Conn) Finding) Finding {
 	conn, found := p.open(ctx)
 	if conn == nil {
 		return found
 	}
 	defer conn.Close()
-	if p.protocol == tcp {
-		found = good("")
-	} else {
-		found = p.tls(ctx, conn)
-	}
+	found = f(conn)
 	found.Address = conn.RemoteAddr().String()
 	return found
 }
@@ -88,12 +117,13 @@ func (p *probe) dialProxy(ctx context.Context) (*answering, Finding) {
 	return newAnswering(conn), Finding{}
 }
 
-// tls shakes hands on conn, and looks at whose certificate it is shown.
-func (p *probe) tls(ctx context.Context, conn net.Conn) Finding {
+// handshake shakes hands on conn, and looks at whose certificate it is shown.
+func (p *probe) handshake(ctx context.Context, conn net.Conn, protocols ...string) Finding {
 	var chain []*x509.Certificate
 	asked := false
 	config := &tls.Config{
 		ServerName:         p.target.Host,
+		NextProtos:         protocols,
 		InsecureSkipVerify: true, // p.trust judges, for it has more to say
 		VerifyConnection: func(state tls.ConnectionState) error {
 			chain = state.PeerCertificates
@@ -103,9 +133,6 @@ func (p *probe) tls(ctx context.Context, conn net.Conn) Finding {
 			asked = true
 			return &tls.Certificate{}, nil
 		},
-	}
-	if p.protocol == tlsH2 {
-		config.NextProtos = []string{"h2"}
 	}
 	client := tls.Client(conn, config)
 	err := client.HandshakeContext(ctx)
@@ -119,8 +146,8 @@ func (p *probe) tls(ctx context.Context, conn net.Conn) Finding {
 		return failed(StepTLS, err)
 	case err != nil:
 		// Without a device's certificate this is as far as anybody comes.
-	case p.protocol == tlsH2 && client.ConnectionState().NegotiatedProtocol != "h2":
-		return broken(StepTLS, NoHTTP2, "", "the handshake did not agree on h2")
+	case len(protocols) > 0 && client.ConnectionState().NegotiatedProtocol != protocols[0]:
+		return broken(StepTLS, NoHTTP2, "", "the handshake did not agree on "+protocols[0])
 	}
 	return found
 }

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -130,31 +131,37 @@ func classify(step Step, err error) (_ Step, _ Problem, by string) {
 		}
 		return step, NotTLS, ""
 	}
-	problem := NotHTTP
+	problem := cmp.Or(unclear[step], NotHTTP)
 	switch {
 	case isAlert(err):
 		problem = TLSAlert
 		if strings.Contains(err.Error(), tls.AlertError(noApplicationProtocol).Error()) {
 			problem = NoHTTP2
 		}
-	case isTimeout(err) && step == StepNTP:
-		problem = NotNTP
 	case isTimeout(err):
-		problem = TimedOut
-	case errors.Is(err, syscall.ECONNREFUSED):
-		problem = Refused
-	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
-		problem = Unroutable
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		problem = Reset
-	case step == StepNTP:
-		problem = NotNTP
-	case step == StepTLS:
-		problem = NotTLS
-	case step == StepProxy:
-		problem = ProxyFailed
+		if step != StepNTP {
+			problem = TimedOut
+		}
+	default:
+		for _, c := range causes {
+			if errors.Is(err, c.err) {
+				return step, c.problem, ""
+			}
+		}
 	}
 	return step, problem, ""
+}
+
+// unclear are the problems at steps of which an error says nothing more.
+var unclear = map[Step]Problem{StepNTP: NotNTP, StepTLS: NotTLS, StepProxy: ProxyFailed}
+
+var causes = []struct {
+	err     error
+	problem Problem
+}{
+	{syscall.ECONNREFUSED, Refused},
+	{syscall.ENETUNREACH, Unroutable}, {syscall.EHOSTUNREACH, Unroutable}, {syscall.EADDRNOTAVAIL, Unroutable},
+	{syscall.ECONNRESET, Reset}, {syscall.EPIPE, Reset}, {io.EOF, Reset}, {io.ErrUnexpectedEOF, Reset},
 }
 
 func problemOfLookup(err *egress.LookupError) Problem {

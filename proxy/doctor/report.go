@@ -1,10 +1,6 @@
 package doctor
 
-import (
-	"time"
-
-	"espalier/policy/catalog"
-)
+import "time"
 
 // A Report is what an examination found. Its JSON is stable.
 type Report struct {
@@ -106,8 +102,7 @@ func (s *Service) Count(way Way) map[State]int {
 }
 
 // Broken counts the services that are.
-func (r *Report) Broken() int {
-	n := 0
+func (r *Report) Broken() (n int) {
 	for i := range r.Services {
 		if r.Services[i].State == Broken {
 			n++
@@ -116,25 +111,21 @@ func (r *Report) Broken() int {
 	return n
 }
 
-// add adds a check to its service, which is the last one or a new one.
-func (r *Report) add(service string, c Check) {
-	last := len(r.Services) - 1
-	if last < 0 || r.Services[last].ID != service {
-		r.Services = append(r.Services, Service{ID: service, Name: nameOf(service), State: Skipped})
-		last++
-	}
-	s := &r.Services[last]
-	s.Checks = append(s.Checks, c)
-	if c.State == Broken || c.State == OK && s.State == Skipped {
-		s.State = c.State
-	}
-}
-
-func nameOf(service string) string {
-	for _, s := range catalog.Services {
-		if s.ID == service {
-			return s.Section
+// conclude says which checks have no finding, and the state of each service.
+func (r *Report) conclude() {
+	r.Complete = true
+	for i := range r.Services {
+		s := &r.Services[i]
+		s.State = Skipped
+		for j := range s.Checks {
+			c := &s.Checks[j]
+			if c.State == "" {
+				r.Complete = false
+				c.State, c.Note = Skipped, noteLate
+			}
+			if c.State == Broken || c.State == OK && s.State == Skipped {
+				s.State = c.State
+			}
 		}
 	}
-	return service
 }

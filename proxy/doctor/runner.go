@@ -34,71 +34,68 @@ type Status struct {
 func NewRunner(prepare func() (*Doctor, error)) *Runner { return &Runner{prepare: prepare} }
 
 // Status says how it stands.
-func (r *Runner) Status() Status {
+func (r *Runner) Status() (now Status) {
+	r.update(func(s *Status) { now = *s })
+	return now
+}
+
+func (r *Runner) update(change func(*Status)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.now
+	change(&r.now)
 }
 
 // Run examines, and returns the report when it is done. The error is ErrRunning,
 // what prepare says, or that ctx has ended before.
 func (r *Runner) Run(ctx context.Context) (*Report, error) {
-	d, err := r.begin()
+	examine, err := r.begin()
 	if err != nil {
 		return nil, err
 	}
-	return r.examine(ctx, d)
+	return examine(ctx)
 }
 
 // Start examines while the caller goes on; Status says how it goes. The error is
 // ErrRunning, or what prepare says.
 func (r *Runner) Start() error {
-	d, err := r.begin()
+	examine, err := r.begin()
 	if err == nil {
-		go func() { _, _ = r.examine(context.Background(), d) }() // which cannot end early
+		go func() { _, _ = examine(context.Background()) }() // which cannot end early
 	}
 	return err
 }
 
 // begin takes the turn, which examine gives back.
-func (r *Runner) begin() (*Doctor, error) {
-	r.mu.Lock()
-	if r.now.Running {
-		r.mu.Unlock()
-		return nil, ErrRunning
+func (r *Runner) begin() (examine func(context.Context) (*Report, error), err error) {
+	r.update(func(s *Status) {
+		if s.Running {
+			err = ErrRunning
+		} else {
+			*s = Status{Running: true, Report: s.Report}
+		}
+	})
+	if err != nil {
+		return nil, err
 	}
-	r.now.Running, r.now.Done, r.now.Total = true, 0, 0
-	r.mu.Unlock()
 	d, err := r.prepare()
 	if err != nil {
-		r.end(nil)
+		r.update(func(s *Status) { s.Running = false })
 		return nil, err
 	}
-	return d, nil
-}
-
-func (r *Runner) examine(ctx context.Context, d *Doctor) (*Report, error) {
-	var report *Report
-	defer func() { r.end(report) }()
 	d.Progress = func(done, total int) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.now.Done, r.now.Total = done, total
+		r.update(func(s *Status) { s.Done, s.Total = done, total })
 	}
-	examined := d.Run(ctx)
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	report = examined
-	return report, nil
-}
-
-// end gives the turn back, with a report where there is one.
-func (r *Runner) end(report *Report) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.now.Running = false
-	if report != nil {
-		r.now.Report = report
-	}
+	return func(ctx context.Context) (*Report, error) {
+		report := d.Run(ctx)
+		err := ctx.Err()
+		r.update(func(s *Status) {
+			if s.Running = false; err == nil {
+				s.Report = report
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		return report, nil
+	}, nil
 }
