@@ -135,7 +135,7 @@ func fold(ctx context.Context, tx *sql.Tx, which string, args ...any) error {
 	where := " FROM talkers WHERE span = ?1 AND start < ?2 AND name <> 0 AND " + which
 	for _, query := range []string{
 		"INSERT INTO talkers SELECT span, start, kind, 0, sum(requests), sum(errors), sum(up), sum(down)" + where +
-			" GROUP BY span, start, kind ON CONFLICT (span, start, kind, name)" + upsert,
+			" GROUP BY span, start, kind ON CONFLICT (span, start, kind, name)" + addUp,
 		"DELETE" + where,
 	} {
 		if _, err := tx.ExecContext(ctx, query, args...); err != nil {

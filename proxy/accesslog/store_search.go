@@ -139,9 +139,11 @@ type Place struct{ seq int64 }
 
 // Last returns the place behind the newest record.
 func (s *Store) Last(ctx context.Context) (p Place, err error) {
-	p.seq, err = s.number(ctx, "SELECT coalesce(max(seq), 0) FROM records")
+	p.seq, err = s.number(ctx, lastSeq)
 	return p, err
 }
+
+const lastSeq = "SELECT coalesce(max(seq), 0) FROM records"
 
 // Since returns the records that f wants and that came behind the place, in the
 // order in which they came, and the place where they end: what is new for a

@@ -1,8 +1,6 @@
 package accesslog
 
 import (
-	"context"
-	"database/sql"
 	"time"
 
 	"espalier/policy"
@@ -53,56 +51,12 @@ func (s *Sum) Add(other Sum) {
 	s.Down += other.Down
 }
 
-// row is the sum as a row of a table.
-func (s Sum) row(at bucket, what, name any) []any {
-	return []any{at.span, at.start, what, name, s.Requests, s.Errors, s.Up, s.Down}
-}
-
 func sumOf(r *Record) Sum {
 	s := Sum{Requests: 1, Up: bounded(r.Up), Down: bounded(r.Down)}
 	if r.Error != "" && r.Action != policy.Deny && r.Action != policy.Challenge {
 		s.Errors = 1
 	}
 	return s
-}
-
-type bucket struct{ span, start int64 }
-
-type serviceKey struct {
-	bucket
-	service, action string
-}
-
-// talkerKey has the name as stored; a client's bytes as a string.
-type talkerKey struct {
-	bucket
-	kind, name string
-}
-
-// Values of the column kind.
-const (
-	kindHost   = "host"
-	kindClient = "client"
-)
-
-// sums are those of a batch.
-type sums struct {
-	services map[serviceKey]*Sum
-	talkers  map[talkerKey]*Sum
-}
-
-func newSums() *sums { return &sums{map[serviceKey]*Sum{}, map[talkerKey]*Sum{}} }
-
-func (s *sums) add(r *Record) {
-	sum := sumOf(r)
-	for _, span := range spans {
-		at := bucket{span.seconds(), span.start(r.Time)}
-		addTo(s.services, serviceKey{at, clean(r.Service, maxUser), clean(string(r.Action), maxUser)}, sum)
-		if span.talker {
-			addTo(s.talkers, talkerKey{at, kindHost, storedHost(clean(r.Host, maxHost))}, sum)
-			addTo(s.talkers, talkerKey{at, kindClient, string(storedAddr(r.Client))}, sum)
-		}
-	}
 }
 
 func addTo[K comparable](m map[K]*Sum, key K, sum Sum) {
@@ -113,61 +67,40 @@ func addTo[K comparable](m map[K]*Sum, key K, sum Sum) {
 	}
 }
 
+// Values of the column kind.
 const (
-	upsert = " DO UPDATE SET requests = requests + excluded.requests, errors = errors + excluded.errors," +
-		" up = up + excluded.up, down = down + excluded.down"
-	addTraffic   = "INSERT INTO traffic VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (span, start, service, action)" + upsert
-	addTalker    = "INSERT INTO talkers VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (span, start, kind, name)" + upsert
-	updateTalker = "UPDATE talkers SET requests = requests + ?5, errors = errors + ?6, up = up + ?7, down = down + ?8" +
-		" WHERE span = ?1 AND start = ?2 AND kind = ?3 AND name = ?4"
-	countTalkers = "SELECT count(*) FROM talkers WHERE span = ? AND start = ? AND kind = ?"
+	kindHost   = "host"
+	kindClient = "client"
 )
 
-// otherName is the name of all that are not listed.
-const otherName = 0
+const (
+	// bucketSums are those of records, of each span of a table spans.
+	bucketSums = ` count(*) AS requests, sum(error <> '' AND action NOT IN ('deny', 'challenge')) AS errors,
+		sum(up) AS up, sum(down) AS down`
+	addUp = ` DO UPDATE SET requests = requests + excluded.requests, errors = errors + excluded.errors,
+		up = up + excluded.up, down = down + excluded.down`
 
-// store adds the sums to those in the store, of at most so many names a bucket.
-func (s *sums) store(ctx context.Context, tx *sql.Tx, most int) error {
-	for k, sum := range s.services {
-		if _, err := tx.ExecContext(ctx, addTraffic, sum.row(k.bucket, k.service, k.action)...); err != nil {
-			return err
-		}
-	}
-	update, err := tx.PrepareContext(ctx, updateTalker)
-	if err != nil {
-		return err
-	}
-	add, err := tx.PrepareContext(ctx, addTalker)
-	if err != nil {
-		return err
-	}
-	room := map[talkerKey]int{} // for names, by a key without one
-	for k, sum := range s.talkers {
-		var name any = k.name
-		if k.kind == kindClient {
-			name = []byte(k.name)
-		}
-		k.name = ""
-		if _, counted := room[k]; !counted {
-			listed := 0
-			if err := tx.QueryRowContext(ctx, countTalkers, k.span, k.start, k.kind).Scan(&listed); err != nil {
-				return err
-			}
-			room[k] = most - listed
-		}
-		updated, err := update.ExecContext(ctx, sum.row(k.bucket, k.kind, name)...)
-		if err != nil {
-			return err
-		}
-		if n, _ := updated.RowsAffected(); n > 0 {
-			continue
-		}
-		if room[k]--; room[k] < 0 {
-			name = otherName
-		}
-		if _, err := add.ExecContext(ctx, sum.row(k.bucket, k.kind, name)...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+	// sumTraffic adds the records after ?1 to the sums of spans.
+	sumTraffic = `WITH spans (span) AS (VALUES (60), (3600), (86400))
+		INSERT INTO traffic SELECT span, time / 1000 / span * span, service, action,` + bucketSums + `
+		FROM records, spans WHERE seq > ?1 GROUP BY 1, 2, 3, 4
+		ON CONFLICT (span, start, service, action)` + addUp
+
+	// sumTalkers does so by host and client, of at most ?2 names a bucket. The name 0 is of all
+	// that are not listed.
+	sumTalkers = `WITH spans (span) AS (VALUES (3600), (86400)), kinds (kind) AS (VALUES ('host'), ('client')),
+		new AS MATERIALIZED (
+			SELECT span, time / 1000 / span * span AS start, kind, iif(kind = 'host', host, client) AS name,` + bucketSums + `
+			FROM records, spans, kinds WHERE seq > ?1 GROUP BY 1, 2, 3, 4),
+		listed AS MATERIALIZED (
+			SELECT span, start, kind, count(*) AS n FROM talkers
+			WHERE (span, start, kind) IN (SELECT span, start, kind FROM new) GROUP BY 1, 2, 3),
+		placed AS (
+			SELECT new.*, old.name IS NOT NULL AS known, coalesce(n, 0) AS n,
+				row_number() OVER (PARTITION BY span, start, kind, old.name IS NULL ORDER BY new.up + new.down DESC) AS place
+			FROM new LEFT JOIN listed USING (span, start, kind) LEFT JOIN talkers AS old USING (span, start, kind, name))
+		INSERT INTO talkers SELECT span, start, kind, iif(known OR n + place <= ?2, name, 0),
+			sum(requests), sum(errors), sum(up), sum(down)
+		FROM placed WHERE TRUE GROUP BY 1, 2, 3, 4
+		ON CONFLICT (span, start, kind, name)` + addUp
+)

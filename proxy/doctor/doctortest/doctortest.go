@@ -4,15 +4,16 @@
 package doctortest
 
 import (
+	"context"
+	"crypto/ecdsa"
 	"crypto/tls"
 	"encoding/pem"
-	"fmt"
-	"io"
+	"errors"
 	"net"
-	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -54,30 +55,22 @@ type Stage struct {
 	// Ports are where the hosts' ports are in truth.
 	Ports map[uint16]uint16
 
-	faults map[string]Fault
-	t      testing.TB
-	ca     map[string]*authority
-
-	mu    sync.Mutex
-	certs map[string]*tls.Certificate // by host
-	open  map[net.Conn]bool
+	faults                 map[string]Fault
+	t                      testing.TB
+	key                    *ecdsa.PrivateKey // of every certificate
+	root, inspector, apple *tls.Certificate  // CAs
 }
 
 // TCP are the ports of TCP that a stage has, beside UDP 123.
 var TCP = []uint16{22, 80, 443, 2197, 5223}
 
 // Start runs a stage at addr in 127.79.0.0/16 until the test ends: at the ports
-// themselves, or at free ones. The test is skipped where that is not allowed.
+// themselves, or at free ones. The test is skipped if that is not allowed.
 func Start(t testing.TB, addr string, realPorts bool, faults map[string]Fault) *Stage {
 	t.Helper()
-	s := &Stage{
-		Addr: addr, faults: faults, t: t, Ports: map[uint16]uint16{},
-		ca: map[string]*authority{}, certs: map[string]*tls.Certificate{}, open: map[net.Conn]bool{},
-	}
-	for _, name := range []string{"Stage Root", inspectorCN, appleCN} {
-		s.ca[name] = newAuthority(t, name)
-	}
-	s.Roots = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.ca["Stage Root"].cert.Raw})
+	s := &Stage{Addr: addr, faults: faults, t: t, Ports: map[uint16]uint16{}}
+	s.makeCAs()
+	s.Roots = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.root.Leaf.Raw})
 	s.serveDNS()
 	handlers := map[uint16]func(net.Conn){22: s.ssh, 80: s.http, 443: s.tls, 2197: s.tls, 5223: s.tls}
 	at := func(port uint16) string {
@@ -99,22 +92,24 @@ func Start(t testing.TB, addr string, realPorts bool, faults map[string]Fault) *
 		t.Skipf("the stage needs UDP port 123 of %s: %v", addr, err)
 	}
 	s.Ports[123] = uint16(udp.LocalAddr().(*net.UDPAddr).Port)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		TellTime(udp, nil)
-	}()
-	t.Cleanup(func() { udp.Close(); <-done })
+	s.until(udp.Close, func() { TellTime(udp, nil) })
 	for _, f := range faults {
 		if f == Swallows {
-			hole(t, s.elsewhere(81), s.Ports[443])
+			hole(t, netip.AddrPortFrom(s.elsewhere(81), s.Ports[443]))
 			break
 		}
 	}
 	return s
 }
 
-// elsewhere is an address like that of the stage where it does not listen.
+// until runs serve, which end ends when the test does.
+func (s *Stage) until(end func() error, serve func()) {
+	var running sync.WaitGroup
+	running.Go(serve)
+	s.t.Cleanup(func() { _ = end(); running.Wait() })
+}
+
+// elsewhere is an address like that of the stage at which it does not listen.
 func (s *Stage) elsewhere(second byte) netip.Addr {
 	a := netip.MustParseAddr(s.Addr).As4()
 	a[1] = second
@@ -122,33 +117,20 @@ func (s *Stage) elsewhere(second byte) netip.Addr {
 }
 
 func (s *Stage) serve(l net.Listener, handle func(net.Conn)) {
-	var all sync.WaitGroup
-	all.Go(func() {
+	s.until(l.Close, func() {
+		var all sync.WaitGroup
+		defer all.Wait()
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			s.mu.Lock()
-			s.open[c] = true
-			s.mu.Unlock()
 			all.Go(func() {
+				defer c.Close()
+				defer context.AfterFunc(s.t.Context(), func() { c.Close() })()
 				handle(c)
-				c.Close()
-				s.mu.Lock()
-				delete(s.open, c)
-				s.mu.Unlock()
 			})
 		}
-	})
-	s.t.Cleanup(func() {
-		l.Close()
-		s.mu.Lock()
-		for c := range s.open {
-			c.Close()
-		}
-		s.mu.Unlock()
-		all.Wait()
 	})
 }
 
@@ -186,89 +168,34 @@ func (s *Stage) serveDNS() {
 		}
 		_ = w.WriteMsg(m)
 	})}
-	done := make(chan struct{})
-	go func() { defer close(done); _ = server.ActivateAndServe() }()
-	s.t.Cleanup(func() { conn.Close(); <-done })
+	s.until(conn.Close, func() { _ = server.ActivateAndServe() })
 }
 
-func (s *Stage) ssh(c net.Conn) { fmt.Fprint(c, "SSH-2.0-stage\r\n") }
-
-// http answers like Apple's hosts, each connection once.
-func (s *Stage) http(c net.Conn) {
-	answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch s.faults[r.Host] {
-		case Silent:
-			<-r.Context().Done()
-		case Portal:
-			http.Redirect(w, r, "http://login.portal.example/?to="+r.Host, http.StatusFound)
-		default:
-			if r.Host == "captive.apple.com" && r.URL.Path == "/hotspot-detect.html" {
-				fmt.Fprint(w, "<HTML><HEAD><TITLE>Success</TITLE></HEAD><BODY>Success</BODY></HTML>")
-				return
-			}
-			http.Error(w, "nothing here", http.StatusNotFound)
+// hole makes a port one that answers nothing: a listener that accepts nothing,
+// whose queue is full, so that the kernel drops what comes.
+func hole(t testing.TB, at netip.AddrPort) {
+	t.Helper()
+	l, err := net.Listen("tcp", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	raw, err := l.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) { err = syscall.Listen(int(fd), 0) }); err != nil {
+		t.Fatal(err)
+	}
+	for range 16 {
+		c, err := net.DialTimeout("tcp", l.Addr().String(), 500*time.Millisecond)
+		if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+			return
 		}
-	})
-	l := &oneListener{conn: c, done: make(chan struct{})}
-	server := &http.Server{Handler: answer, ConnState: func(_ net.Conn, st http.ConnState) {
-		if st == http.StateClosed {
-			l.once.Do(func() { close(l.done) })
-		}
-	}}
-	_ = server.Serve(l)
-}
-
-// tls is every host at once, and as broken as the hello's name is.
-func (s *Stage) tls(c net.Conn) {
-	_ = c.SetDeadline(time.Now().Add(time.Minute))
-	config := &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		own := &tls.Config{MaxVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
-		if len(hello.SupportedProtos) == 0 {
-			own.NextProtos = nil
-		}
-		switch s.faults[hello.ServerName] {
-		case Silent:
-			_, _ = io.Copy(io.Discard, c)
-		case Alerts:
-			return nil, fmt.Errorf("no certificate for %s", hello.ServerName)
-		case Resets:
-			_ = c.(*net.TCPConn).SetLinger(0)
-			c.Close()
-		case SpeaksHTTP:
-			fmt.Fprint(c, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
-			c.Close()
-		case WantsDevice:
-			own.ClientAuth = tls.RequireAnyClientCert
-		}
-		cert, err := s.certificate(hello.ServerName)
 		if err != nil {
-			return nil, err
+			t.Fatal(err)
 		}
-		own.Certificates = []tls.Certificate{*cert}
-		return own, nil
-	}}
-	conn := tls.Server(c, config)
-	if conn.Handshake() == nil {
-		_, _ = io.Copy(io.Discard, conn)
+		t.Cleanup(func() { c.Close() })
 	}
+	t.Skip("this kernel's queue has no end")
 }
-
-// oneListener gives an http.Server one connection.
-type oneListener struct {
-	conn  net.Conn
-	given bool
-	once  sync.Once
-	done  chan struct{} // closed when the connection is
-}
-
-func (l *oneListener) Accept() (net.Conn, error) {
-	if !l.given {
-		l.given = true
-		return l.conn, nil
-	}
-	<-l.done
-	return nil, net.ErrClosed
-}
-
-func (l *oneListener) Addr() net.Addr { return l.conn.LocalAddr() }
-func (l *oneListener) Close() error   { return nil }
