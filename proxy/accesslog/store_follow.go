@@ -256,16 +256,15 @@ var errMoved = errors.New("another process has read on")
 // setPlace notes how far a file was read. If another process has done so meanwhile,
 // which has changed what is known of that, nothing is stored.
 func setPlace(tx *sql.Tx, first, known, to int64, complete bool) error {
-	var now int64
-	err := tx.QueryRow("SELECT coalesce((SELECT offset FROM files WHERE first = ?), 0)", first).Scan(&now)
+	set, err := tx.Exec(`INSERT INTO files VALUES (?1, ?2, ?3)
+		ON CONFLICT (first) DO UPDATE SET offset = ?2, complete = ?3 WHERE offset = ?4`, first, to, complete, known)
 	if err != nil {
 		return err
 	}
-	if now != known {
+	if n, _ := set.RowsAffected(); n == 0 {
 		return errMoved
 	}
-	_, err = tx.Exec("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", first, to, complete)
-	return err
+	return nil
 }
 
 // StoreHealth is how it goes with storing.

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"espalier/policy"
-	"espalier/proxy/egress"
 )
 
 // A probe reaches one port of one host one way.
@@ -154,46 +153,51 @@ func (p *probe) handshake(ctx context.Context, conn net.Conn, protocols ...strin
 
 // http asks for a page without TLS. Any answer will do that comes from the host
 // itself.
-func (p *probe) http(ctx context.Context) Finding {
-	var conn *answering
-	var parent *egress.Parent
-	var found Finding
-	url := "/"
+func (p *probe) http(ctx context.Context) (found Finding) {
+	path := "/"
 	if p.target.Host == captiveHost {
-		url = "/hotspot-detect.html"
+		path = "/hotspot-detect.html"
 	}
-	headers := "Host: " + p.target.Host + "\r\nUser-Agent: " + agent + "\r\nConnection: close\r\n"
-	if p.way == Through {
-		if conn, found = p.dialProxy(ctx); conn == nil {
-			return found
-		}
-		url = "http://" + p.target.Host + url
-	} else {
-		c, via, err := p.d.Egress.DialPlain(ctx, p.target)
-		if err != nil {
-			return failed(StepConnect, err)
-		}
-		if conn, parent = newAnswering(c), via; parent != nil {
-			url = "http://" + p.target.Host + url
-			if auth := parent.ProxyAuthorization(); auth != "" {
-				headers += "Proxy-Authorization: " + auth + "\r\n"
-			}
-		}
+	conn, proxy, headers, found := p.openPlain(ctx)
+	if conn == nil {
+		return found
 	}
 	defer conn.Close()
-	resp, err := conn.ask(ctx, "GET "+url+" HTTP/1.1\r\n"+headers+"\r\n", http.MethodGet)
+	if proxy != "" {
+		path = "http://" + p.target.Host + path
+	}
+	resp, err := conn.ask(ctx, fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: %s\r\nConnection: close\r\n%s\r\n",
+		path, p.target.Host, agent, headers), http.MethodGet)
 	switch {
 	case err != nil:
 		found = failed(StepHTTP, err)
-	case p.way == Through && ownAnswer(resp):
-		found = refusedBy(p.d.Proxy, resp)
-	case parent != nil && ownAnswer(resp):
-		found = refusedBy(parent.String(), resp)
+	case proxy != "" && ownAnswer(resp):
+		found = refusedBy(proxy, resp)
 	default:
 		found = judgeHTTP(p.target.Host, resp)
 	}
 	found.Address = conn.RemoteAddr().String()
 	return found
+}
+
+// openPlain returns a connection for plain requests, and the proxy to which it is, with
+// the headers that this one needs; or why there is none.
+func (p *probe) openPlain(ctx context.Context) (conn *answering, proxy, headers string, found Finding) {
+	if p.way == Through {
+		conn, found = p.dialProxy(ctx)
+		return conn, p.d.Proxy, "", found
+	}
+	c, parent, err := p.d.Egress.DialPlain(ctx, p.target)
+	if err != nil {
+		return nil, "", "", failed(StepConnect, err)
+	}
+	if parent != nil {
+		proxy = parent.String()
+		if auth := parent.ProxyAuthorization(); auth != "" {
+			headers = "Proxy-Authorization: " + auth + "\r\n"
+		}
+	}
+	return newAnswering(c), proxy, headers, Finding{}
 }
 
 // answering is a connection that an HTTP answer is read from, and then whatever

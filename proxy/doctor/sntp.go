@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -19,37 +20,36 @@ func (p *probe) ntp(ctx context.Context) Finding {
 	if err != nil {
 		return failed(StepName, err)
 	}
-	port := p.target.Port
-	if p.d.ntpPort != 0 {
-		port = p.d.ntpPort
-	}
+	deadline, _ := ctx.Deadline() // which run sets
 	var found Finding
 	for i, a := range addrs {
-		part, cancel := ctx, context.CancelFunc(func() {})
-		if deadline, ok := ctx.Deadline(); ok {
-			part, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(len(addrs)-i))
-		}
-		offset, err := askTime(part, netip.AddrPortFrom(a, port))
+		at := netip.AddrPortFrom(a, cmp.Or(p.d.ntpPort, p.target.Port))
+		part, cancel := context.WithTimeout(ctx, time.Until(deadline)/time.Duration(len(addrs)-i))
+		offset, err := askTime(part, at)
 		cancel()
 		if err == nil {
-			found = good("")
-			if offset = offset.Round(time.Second); offset.Abs() > maxOffset {
-				found.Note = fmt.Sprintf("this machine's clock is %s ahead", -offset)
-				if offset > 0 {
-					found.Note = fmt.Sprintf("this machine's clock is %s behind", offset)
-				}
-			}
-		} else if found.State == "" {
+			found = good(clockNote(offset))
+			found.Address = at.String()
+			return found
+		}
+		if i == 0 {
 			found = failed(StepNTP, err)
-		}
-		if err == nil || found.Address == "" {
-			found.Address = netip.AddrPortFrom(a, port).String()
-		}
-		if err == nil {
-			break
+			found.Address = at.String()
 		}
 	}
 	return found
+}
+
+// clockNote says by how much this machine's clock is wrong, if it is.
+func clockNote(behind time.Duration) string {
+	behind = behind.Round(time.Second)
+	switch {
+	case behind > maxOffset:
+		return fmt.Sprintf("this machine's clock is %s behind", behind)
+	case behind < -maxOffset:
+		return fmt.Sprintf("this machine's clock is %s ahead", -behind)
+	}
+	return ""
 }
 
 // maxOffset is what a clock may be wrong by without a word.
@@ -60,9 +60,6 @@ const maxOffset = 10 * time.Second
 const askAgain = time.Second
 
 var errNotNTP = errors.New("the answer is not of NTP")
-
-// ntpEpoch is when the time of NTP begins.
-var ntpEpoch = time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // askTime returns how far this machine's clock is behind that of a server.
 func askTime(ctx context.Context, at netip.AddrPort) (time.Duration, error) {
@@ -77,28 +74,26 @@ func askTime(ctx context.Context, at netip.AddrPort) (time.Duration, error) {
 	_, _ = rand.Read(question[40:]) // in place of the own time, so that nobody else can answer
 	answer := make([]byte, len(question)+1)
 	for ctx.Err() == nil {
-		if _, err := conn.Write(question); err != nil {
-			return 0, err
+		_ = conn.SetDeadline(time.Now().Add(askAgain))
+		_, err := conn.Write(question)
+		n := 0
+		if err == nil {
+			n, err = conn.Read(answer)
 		}
-		_ = conn.SetReadDeadline(time.Now().Add(askAgain))
-		n, err := conn.Read(answer)
-		if isTimeout(err) {
+		if isTimeout(err) || ctx.Err() != nil {
 			continue
 		}
 		if err != nil {
-			if ctx.Err() != nil {
-				break
-			}
 			return 0, err
 		}
 		if n < len(question) || answer[0]&7 != 4 || !bytes.Equal(answer[24:32], question[40:]) {
 			return 0, errNotNTP
 		}
-		if stratum := answer[1]; stratum == 0 {
+		if answer[1] == 0 { // the stratum
 			return 0, fmt.Errorf("the server refuses with %q", clean(string(answer[12:16])))
 		}
-		seconds := binary.BigEndian.Uint32(answer[40:])
-		return time.Until(ntpEpoch.Add(time.Duration(seconds) * time.Second)), nil
+		epoch := time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC)
+		return time.Until(epoch.Add(time.Duration(binary.BigEndian.Uint32(answer[40:])) * time.Second)), nil
 	}
 	return 0, context.Cause(ctx)
 }

@@ -11,6 +11,7 @@ import (
 	"html/template"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,39 +30,37 @@ type Page struct {
 	Contact   string // whom to ask, in the administrator's words
 }
 
-// words are what a page says beside its Text.
-type words struct {
-	Titles                              map[int]string // by status
-	Site, Rule, Reference, Contact, Ask string
-}
+// words are what a page says beside its title and Text.
+type words struct{ Site, Rule, Reference, Contact, Ask string }
 
 var texts = map[string]words{
-	"en": {map[int]string{
-		http.StatusBadRequest:         "Not understood",
-		http.StatusForbidden:          "Not allowed here",
-		http.StatusMethodNotAllowed:   "Not supported",
-		http.StatusRequestTimeout:     "It took too long",
-		http.StatusProxyAuthRequired:  "Please sign in",
-		http.StatusMisdirectedRequest: "Not understood",
-		http.StatusTooManyRequests:    "Please wait",
-		http.StatusNotImplemented:     "Not supported",
-		http.StatusBadGateway:         "The site cannot be reached",
-		http.StatusServiceUnavailable: "Not available just now",
-		http.StatusGatewayTimeout:     "The site does not answer",
-	}, "Site", "Rule", "Reference", "Contact", "Whoever helps you will want to know the reference."},
-	"sv": {map[int]string{
-		http.StatusBadRequest:         "Gick inte att förstå",
-		http.StatusForbidden:          "Inte tillåtet här",
-		http.StatusMethodNotAllowed:   "Stöds inte",
-		http.StatusRequestTimeout:     "Det tog för lång tid",
-		http.StatusProxyAuthRequired:  "Logga in",
-		http.StatusMisdirectedRequest: "Gick inte att förstå",
-		http.StatusTooManyRequests:    "Vänta lite",
-		http.StatusNotImplemented:     "Stöds inte",
-		http.StatusBadGateway:         "Webbplatsen kan inte nås",
-		http.StatusServiceUnavailable: "Inte tillgängligt just nu",
-		http.StatusGatewayTimeout:     "Webbplatsen svarar inte",
-	}, "Webbplats", "Regel", "Referens", "Kontakt", "Ange gärna referensen när du ber om hjälp."},
+	"en": {"Site", "Rule", "Reference", "Contact", "Whoever helps you will want to know the reference."},
+	"sv": {"Webbplats", "Regel", "Referens", "Kontakt", "Ange gärna referensen när du ber om hjälp."},
+}
+
+// titles are those of pages, by status.
+var titles = []struct {
+	statuses []int
+	byLang   map[string]string
+}{
+	{[]int{http.StatusBadRequest, http.StatusMisdirectedRequest}, map[string]string{"en": "Not understood", "sv": "Gick inte att förstå"}},
+	{[]int{http.StatusForbidden}, map[string]string{"en": "Not allowed here", "sv": "Inte tillåtet här"}},
+	{[]int{http.StatusMethodNotAllowed, http.StatusNotImplemented}, map[string]string{"en": "Not supported", "sv": "Stöds inte"}},
+	{[]int{http.StatusRequestTimeout}, map[string]string{"en": "It took too long", "sv": "Det tog för lång tid"}},
+	{[]int{http.StatusProxyAuthRequired}, map[string]string{"en": "Please sign in", "sv": "Logga in"}},
+	{[]int{http.StatusTooManyRequests}, map[string]string{"en": "Please wait", "sv": "Vänta lite"}},
+	{[]int{http.StatusBadGateway}, map[string]string{"en": "The site cannot be reached", "sv": "Webbplatsen kan inte nås"}},
+	{[]int{http.StatusServiceUnavailable}, map[string]string{"en": "Not available just now", "sv": "Inte tillgängligt just nu"}},
+	{[]int{http.StatusGatewayTimeout}, map[string]string{"en": "The site does not answer", "sv": "Webbplatsen svarar inte"}},
+}
+
+func title(lang string, status int) string {
+	for _, t := range titles {
+		if slices.Contains(t.statuses, status) {
+			return t.byLang[lang]
+		}
+	}
+	return http.StatusText(status)
 }
 
 // Language returns the language of a page, en or sv, for an Accept-Language
@@ -116,11 +115,6 @@ func SetHeader(h http.Header) {
 // HTML renders the page.
 func (p Page) HTML() []byte {
 	var b bytes.Buffer
-	w := texts[p.Language]
-	title := w.Titles[p.Status]
-	if title == "" {
-		title = http.StatusText(p.Status)
-	}
 	kind := "stop"
 	switch {
 	case p.Status == http.StatusProxyAuthRequired, p.Status == http.StatusTooManyRequests:
@@ -134,6 +128,6 @@ func (p Page) HTML() []byte {
 		Words       words
 		Title, Kind string
 		Style       template.CSS
-	}{p, w, title, kind, template.CSS(style)})
+	}{p, texts[p.Language], title(p.Language, p.Status), kind, template.CSS(style)})
 	return b.Bytes()
 }

@@ -2,6 +2,7 @@
 package traffic
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -16,7 +17,6 @@ import (
 // safe for concurrent use, and a prometheus.Collector.
 type Counters struct {
 	services map[string]*Service
-	order    []*Service // as in catalog.Services
 	connect  prometheus.Histogram
 }
 
@@ -57,9 +57,7 @@ func New() *Counters {
 		}),
 	}
 	for _, s := range catalog.Services {
-		svc := &Service{ID: s.ID}
-		c.services[s.ID] = svc
-		c.order = append(c.order, svc)
+		c.services[s.ID] = &Service{ID: s.ID}
 	}
 	return c
 }
@@ -90,11 +88,8 @@ func (s *Service) TunnelClosed() { s.tunnels.Add(-1) }
 // Request counts a request by what was done with it. What is none of Actions
 // is not counted.
 func (s *Service) Request(a policy.Action) {
-	for i, x := range Actions {
-		if x == a {
-			s.requests[i].Add(1)
-			return
-		}
+	if i := slices.Index(Actions, a); i >= 0 {
+		s.requests[i].Add(1)
 	}
 }
 
@@ -137,8 +132,9 @@ func (s Snapshot) Total() int64 {
 // Snapshot returns the counters of every service, in the order of
 // catalog.Services.
 func (c *Counters) Snapshot() []Snapshot {
-	list := make([]Snapshot, 0, len(c.order))
-	for _, s := range c.order {
+	list := make([]Snapshot, 0, len(catalog.Services))
+	for _, known := range catalog.Services {
+		s := c.services[known.ID]
 		// What has ended is read first, so that nothing is missed in between.
 		up, down := s.recorded[0].Load(), s.recorded[1].Load()
 		snap := Snapshot{
@@ -152,4 +148,33 @@ func (c *Counters) Snapshot() []Snapshot {
 		list = append(list, snap)
 	}
 	return list
+}
+
+var (
+	bytesDesc = prometheus.NewDesc("espalier_bytes_total",
+		"Bytes of payload, counted while they flow; up comes from clients, down goes to them.",
+		[]string{"service", "direction"}, nil)
+	requestsDesc = prometheus.NewDesc("espalier_requests_total",
+		"Finished requests by what was done with them.",
+		[]string{"service", "action"}, nil)
+	tunnelsDesc = prometheus.NewDesc("espalier_tunnels",
+		"Open tunnels.",
+		[]string{"service"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c *Counters) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+// Collect implements prometheus.Collector. Every service has every series from
+// the start, so that rates over them need no first sample.
+func (c *Counters) Collect(ch chan<- prometheus.Metric) {
+	for _, s := range c.Snapshot() {
+		ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(s.Up), s.Service, "up")
+		ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.CounterValue, float64(s.Down), s.Service, "down")
+		for _, a := range Actions {
+			ch <- prometheus.MustNewConstMetric(requestsDesc, prometheus.CounterValue, float64(s.Requests[a]), s.Service, string(a))
+		}
+		ch <- prometheus.MustNewConstMetric(tunnelsDesc, prometheus.GaugeValue, float64(s.Tunnels), s.Service)
+	}
+	c.connect.Collect(ch)
 }
