@@ -1,6 +1,7 @@
 package accesslog
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -35,26 +36,20 @@ const (
 
 // UnmarshalText parses false, truncate and pseudonym; true is truncate.
 func (a *Anonymize) UnmarshalText(text []byte) error {
-	switch s := string(text); s {
+	switch *a = Anonymize(text); *a {
+	case Truncate, Pseudonym:
 	case "false":
 		*a = ""
-	case "true", string(Truncate):
+	case "true":
 		*a = Truncate
-	case string(Pseudonym):
-		*a = Pseudonym
 	default:
-		return fmt.Errorf("%q is unknown (allowed: false, truncate, pseudonym)", s)
+		return fmt.Errorf("%q is unknown (allowed: false, truncate, pseudonym)", text)
 	}
 	return nil
 }
 
 // String returns the text that UnmarshalText takes.
-func (a Anonymize) String() string {
-	if a == "" {
-		return "false"
-	}
-	return string(a)
-}
+func (a Anonymize) String() string { return cmp.Or(string(a), "false") }
 
 // MarshalText returns String.
 func (a Anonymize) MarshalText() ([]byte, error) { return []byte(a.String()), nil }

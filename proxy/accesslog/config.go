@@ -3,6 +3,7 @@ package accesslog
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +28,14 @@ type Config struct {
 	// Rekey is how long a key of pseudonyms is used; 0 means until its file is
 	// removed.
 	Rekey time.Duration `koanf:"rekey"`
+}
+
+// within is a path as it is relative to the data directory.
+func within(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
 }
 
 // Validate checks the values; it does not touch the file.

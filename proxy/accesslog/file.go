@@ -29,18 +29,6 @@ func openFile(path string, cfg Config, log *zap.Logger) (io.WriteCloser, error) 
 		return f, err // a pipe or /dev/stdout
 	}
 	defer f.Close()
-	torn, err := isTorn(path, info.Size())
-	if err != nil {
-		return nil, err
-	}
-	size := info.Size()
-	if torn {
-		if _, err := f.Write([]byte{'\n'}); err != nil {
-			return nil, err
-		}
-		size++
-		log.Warn("the access log ended amid a record, which is lost: the last run did not end cleanly", zap.String("file", path))
-	}
 	r := &rotating{
 		out: &timberjack.Logger{
 			Filename:    path,
@@ -54,11 +42,19 @@ func openFile(path string, cfg Config, log *zap.Logger) (io.WriteCloser, error) 
 		daily: cfg.Keep > 0,
 		log:   log,
 		now:   time.Now,
-		size:  size,
+		size:  info.Size(),
+		day:   day(info.ModTime()),
 	}
-	r.day = day(time.Now())
-	if size > 0 {
-		r.day = day(info.ModTime())
+	torn, err := isTorn(path, r.size)
+	if err != nil {
+		return nil, fmt.Errorf("its last line cannot be checked: %w", err)
+	}
+	if torn {
+		if _, err := f.Write([]byte{'\n'}); err != nil {
+			return nil, err
+		}
+		r.size++
+		log.Warn("the access log ended amid a record, which is lost: the last run did not end cleanly", zap.String("file", path))
 	}
 	return r, nil
 }
@@ -70,14 +66,12 @@ func isTorn(path string, size int64) (bool, error) {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return false, fmt.Errorf("its last line cannot be checked: %w", err)
+		return false, err
 	}
 	defer f.Close()
 	var last [1]byte
-	if _, err := f.ReadAt(last[:], size-1); err != nil {
-		return false, fmt.Errorf("its last line cannot be checked: %w", err)
-	}
-	return last[0] != '\n', nil
+	_, err = f.ReadAt(last[:], size-1)
+	return last[0] != '\n', err
 }
 
 // rotating is a log file that is rotated between lines. timberjack moves,

@@ -141,19 +141,21 @@ func ParseTime(s string, now time.Time) (time.Time, error) {
 	if d, err := ParseDuration(s); err == nil {
 		return now.Add(-d), nil
 	}
-	for _, layout := range []string{"15:04", "15:04:05"} {
-		if c, err := time.Parse(layout, s); err == nil {
-			t := time.Date(now.Year(), now.Month(), now.Day(), c.Hour(), c.Minute(), c.Second(), 0, now.Location())
+	for _, layout := range []string{
+		"15:04", "15:04:05", time.RFC3339Nano,
+		"2006-01-02", "2006-01-02 15:04", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02T15:04:05",
+	} {
+		t, err := time.ParseInLocation(layout, s, now.Location())
+		if err != nil {
+			continue
+		}
+		if t.Year() == 0 { // a time of the day
+			t = time.Date(now.Year(), now.Month(), now.Day(), t.Hour(), t.Minute(), t.Second(), 0, now.Location())
 			if t.After(now) {
 				t = t.AddDate(0, 0, -1)
 			}
-			return t, nil
 		}
-	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02", "2006-01-02 15:04", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02T15:04:05"} {
-		if t, err := time.ParseInLocation(layout, s, now.Location()); err == nil {
-			return t, nil
-		}
+		return t, nil
 	}
 	return time.Time{}, fmt.Errorf("%q is no time (wanted: 15m, 2h, 3d, today, yesterday, 14:30, 2026-01-31 or RFC 3339)", s)
 }

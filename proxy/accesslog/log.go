@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,9 +48,7 @@ func Open(cfg Config, dir, node string, log *zap.Logger) (*Log, error) {
 	case path == "-":
 		out = stdout{}
 	default:
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(dir, path)
-		}
+		path = within(dir, path)
 		if out, err = openFile(path, cfg, log); err != nil {
 			return nil, fmt.Errorf("access log %s: %w", path, err)
 		}

@@ -61,7 +61,7 @@ type Store struct {
 // while it follows a log. Close must be called.
 func OpenStore(cfg StoreConfig, dir string, log *zap.Logger) (*Store, error) {
 	s := &Store{
-		cfg: cfg, path: storePath(cfg, dir), log: log, now: time.Now, bounds: defaultBounds,
+		cfg: cfg, path: within(dir, cfg.Path), log: log, now: time.Now, bounds: defaultBounds,
 		files: map[string]fileState{}, wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
@@ -77,14 +77,11 @@ func OpenStore(cfg StoreConfig, dir string, log *zap.Logger) (*Store, error) {
 // ReadStore opens the store of cfg for searching, beside a process that writes it
 // or without one. The error is fs.ErrNotExist where there is none.
 func ReadStore(cfg StoreConfig, dir string) (*Store, error) {
-	s := &Store{cfg: cfg, path: storePath(cfg, dir), log: zap.NewNop(), now: time.Now}
+	s := &Store{cfg: cfg, path: within(dir, cfg.Path), log: zap.NewNop(), now: time.Now}
 	if _, err := os.Stat(s.path); err != nil {
 		return nil, err
 	}
-	var err error
-	if s.read, err = connect(s.path, "mode=ro"); err != nil {
-		return nil, fmt.Errorf("store %s: %w", s.path, err)
-	}
+	s.read = connect(s.path, "mode=ro")
 	version, err := checkVersion(s.read)
 	if err == nil && version == 0 {
 		err = errors.New("it has no tables yet; start `espalier run` once")
@@ -94,13 +91,6 @@ func ReadStore(cfg StoreConfig, dir string) (*Store, error) {
 		return nil, fmt.Errorf("store %s: %w", s.path, err)
 	}
 	return s, nil
-}
-
-func storePath(cfg StoreConfig, dir string) string {
-	if filepath.IsAbs(cfg.Path) {
-		return cfg.Path
-	}
-	return filepath.Join(dir, cfg.Path)
 }
 
 // open opens the databases. If the file is damaged it is moved aside, and a new one made.
@@ -117,24 +107,15 @@ func (s *Store) openFile() error {
 	if err := create(s.path); err != nil {
 		return err
 	}
-	write, err := connect(s.path, "_txlock=immediate&_pragma=auto_vacuum(INCREMENTAL)&_pragma=journal_mode(WAL)"+
+	write := connect(s.path, "_txlock=immediate&_pragma=auto_vacuum(INCREMENTAL)&_pragma=journal_mode(WAL)"+
 		"&_pragma=synchronous(NORMAL)&_pragma=secure_delete(ON)&_pragma=journal_size_limit(16777216)&_pragma=cache_size(-16384)")
-	if err != nil {
-		return err
-	}
 	write.SetMaxOpenConns(1)
-	err = makeTables(write)
-	var read *sql.DB
-	if err == nil {
-		read, err = connect(s.path, "_pragma=query_only(1)")
-	}
-	if err != nil {
+	if err := makeTables(write); err != nil {
 		write.Close()
 		return err
 	}
-	read.SetMaxOpenConns(4)
-	read.SetMaxIdleConns(2)
-	s.write, s.read = write, read
+	s.write, s.read = write, connect(s.path, "_pragma=query_only(1)")
+	s.read.SetMaxOpenConns(4)
 	return nil
 }
 
@@ -159,9 +140,13 @@ func create(path string) error {
 	return nil
 }
 
-// connect opens a database lazily.
-func connect(path, options string) (*sql.DB, error) {
-	return sql.Open("sqlite", "file:"+url.PathEscape(path)+"?_pragma=busy_timeout(10000)&"+options)
+// connect returns a database that is opened when it is used.
+func connect(path, options string) *sql.DB {
+	db, err := sql.Open("sqlite", "file:"+url.PathEscape(path)+"?_pragma=busy_timeout(10000)&"+options)
+	if err != nil {
+		panic(err) // the driver is not part of the program
+	}
+	return db
 }
 
 // isDamage reports whether err says that the file is no good.
