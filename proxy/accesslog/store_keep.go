@@ -121,7 +121,7 @@ func (s *Store) tidySums(ctx context.Context, now time.Time) error {
 			if s.cfg.Keep == 0 {
 				continue
 			}
-			if err := fold(ctx, tx, clientTalkers, span.seconds(), span.start(now.Add(-s.cfg.Keep)), kindClient); err != nil {
+			if err := fold(ctx, tx, clientTalkers, span.seconds(), span.start(now.Add(-s.cfg.Keep)), ByClient); err != nil {
 				return err
 			}
 		}

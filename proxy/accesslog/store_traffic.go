@@ -107,7 +107,7 @@ func (s *Store) Traffic(ctx context.Context, q TrafficQuery) (*Traffic, error) {
 // SumUp makes of records, which are those of the window, what Traffic would of a
 // store. There are no steps.
 func SumUp(q TrafficQuery, records iter.Seq2[*Record, error]) (*Traffic, error) {
-	sums := map[string]*Sum{}
+	sums := map[TrafficRow]*Sum{} // by a row without sum
 	for r, err := range records {
 		if err != nil {
 			return nil, err
@@ -123,12 +123,9 @@ func SumUp(q TrafficQuery, records iter.Seq2[*Record, error]) (*Traffic, error) 
 				name = r.Client.String()
 			}
 		}
-		addTo(sums, name, sumOf(r))
+		addTo(sums, TrafficRow{Time: q.From, Name: name}, sumOf(r))
 	}
-	t := &Traffic{From: q.From, To: q.To}
-	for _, name := range slices.Sorted(maps.Keys(sums)) {
-		t.Rows = append(t.Rows, TrafficRow{q.From, name, *sums[name]})
-	}
+	t := &Traffic{From: q.From, To: q.To, Rows: rowsOf(sums)}
 	t.limit(q.Limit)
 	return t, nil
 }
@@ -218,14 +215,19 @@ func (t *Traffic) limit(n int) {
 		}
 		addTo(merged, TrafficRow{Time: r.Time, Name: r.Name}, r.Sum)
 	}
-	t.Rows = t.Rows[:0]
-	for r, sum := range merged {
+	t.Rows = rowsOf(merged)
+}
+
+// rowsOf are rows with their sums, in order.
+func rowsOf(sums map[TrafficRow]*Sum) (rows []TrafficRow) {
+	for r, sum := range sums {
 		r.Sum = *sum
-		t.Rows = append(t.Rows, r)
+		rows = append(rows, r)
 	}
-	slices.SortFunc(t.Rows, func(a, b TrafficRow) int {
+	slices.SortFunc(rows, func(a, b TrafficRow) int {
 		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Name, b.Name))
 	})
+	return rows
 }
 
 // A span is a length of the buckets that traffic is summed in.
@@ -247,9 +249,8 @@ func (s span) seconds() int64 { return int64(s.length / time.Second) }
 // start is when the bucket begins that a time is in, in seconds.
 func (s span) start(t time.Time) int64 { return t.UnixMilli() / 1000 / s.seconds() * s.seconds() }
 
-// bounds are those of the names in a bucket. The first `open` of a bucket are
-// listed; once its time is over, the `kept` of them with the most bytes stay. All
-// others are one sum.
+// bounds are those of the names in a bucket: `open` are listed, those that came first; once
+// its time is over, the `kept` of them with the most bytes stay. All others are one sum.
 type bounds struct{ open, kept int }
 
 var defaultBounds = bounds{open: 4096, kept: 100}
@@ -288,12 +289,6 @@ func addTo[K comparable](m map[K]*Sum, key K, sum Sum) {
 		m[key] = &sum
 	}
 }
-
-// Values of the column kind.
-const (
-	kindHost   = "host"
-	kindClient = "client"
-)
 
 const (
 	// bucketSums are those of records, of each span of a table spans.

@@ -1,9 +1,11 @@
 package doctor
 
 import (
+	"cmp"
 	"io"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -85,9 +87,12 @@ func proxyError(resp *http.Response) (kind, rcode string) {
 	return kind, rcode
 }
 
-// proxyProblems are problems by the error types of RFC 9209.
+// proxyProblems are problems by the error types of RFC 9209, some with the answer of the
+// name server.
 var proxyProblems = map[string]Problem{
 	"dns_error":                 DNSFailed,
+	"dns_error NXDOMAIN":        NoSuchName,
+	"dns_error NOERROR":         NoAddress,
 	"dns_timeout":               DNSTimeout,
 	"destination_ip_prohibited": AddressGuard,
 	"destination_ip_unroutable": Unroutable,
@@ -98,24 +103,21 @@ var proxyProblems = map[string]Problem{
 	"http_request_denied":       Denied,
 }
 
+// statusProblems are problems by the status of a proxy's answer, 0 without one. Others
+// are ProxyFailed.
+var statusProblems = map[int]Problem{
+	0: ProxyDown, http.StatusProxyAuthRequired: SignIn, http.StatusForbidden: Denied,
+}
+
 // refusedBy says why a proxy did not do what it was asked.
 func refusedBy(proxy string, resp *http.Response) Finding {
 	by := "the proxy " + proxy
 	detail := "answers " + strconv.Itoa(resp.StatusCode)
 	kind, rcode := proxyError(resp)
-	problem := proxyProblems[kind]
-	switch {
-	case problem == DNSFailed && rcode == "NXDOMAIN":
-		problem = NoSuchName
-	case problem == DNSFailed && rcode == "NOERROR":
-		problem = NoAddress
-	case resp.StatusCode == http.StatusProxyAuthRequired:
-		problem = SignIn
-	case problem == "" && resp.StatusCode == http.StatusForbidden:
-		problem = Denied
-	case problem == "":
-		problem = ProxyFailed
+	if resp.StatusCode == http.StatusProxyAuthRequired {
+		kind = "" // whatever it says
 	}
+	problem := cmp.Or(proxyProblems[kind+" "+rcode], proxyProblems[kind], statusProblems[resp.StatusCode], ProxyFailed)
 	// Espalier's answers name the rule, and say in a sentence what was wrong.
 	if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody))
@@ -127,9 +129,7 @@ func refusedBy(proxy string, resp *http.Response) Finding {
 			}
 		}
 	}
-	switch problem {
-	case SignIn, Denied, AddressGuard, ProxyFailed:
-	default:
+	if !slices.Contains([]Problem{SignIn, Denied, AddressGuard, ProxyFailed}, problem) {
 		by = "" // it says only what it met itself
 	}
 	return broken(StepProxy, problem, by, detail)

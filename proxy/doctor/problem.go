@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"strings"
 	"syscall"
@@ -117,7 +116,7 @@ func failed(step Step, err error) Finding {
 
 func classify(step Step, err error) (_ Step, _ Problem, by string) {
 	if parent, ok := errors.AsType[*egress.ParentError](err); ok {
-		return StepProxy, problemOfParent(parent), "the parent proxy " + parent.Parent
+		return StepProxy, cmp.Or(statusProblems[parent.Status], ProxyFailed), "the parent proxy " + parent.Parent
 	}
 	if _, ok := errors.AsType[*egress.ForbiddenError](err); ok {
 		return StepName, AddressGuard, ""
@@ -174,18 +173,6 @@ func problemOfLookup(err *egress.LookupError) Problem {
 		return DNSTimeout
 	}
 	return DNSFailed
-}
-
-func problemOfParent(err *egress.ParentError) Problem {
-	switch err.Status {
-	case 0:
-		return ProxyDown
-	case http.StatusProxyAuthRequired:
-		return SignIn
-	case http.StatusForbidden:
-		return Denied
-	}
-	return ProxyFailed
 }
 
 // noApplicationProtocol is the alert of RFC 7301.
