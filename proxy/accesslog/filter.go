@@ -60,9 +60,6 @@ func ParseFilter(get func(key string) string, now time.Time) (Filter, error) {
 	parse("since", func(s string) (err error) { f.From, err = ParseTime(s, now); return err })
 	parse("until", func(s string) (err error) { f.To, err = ParseTime(s, now); return err })
 	parse("client", func(s string) (err error) { f.Client, err = parseClient(s); return err })
-	parse("status", func(s string) (err error) { f.StatusMin, f.StatusMax, err = parseStatus(s); return err })
-	parse("min_bytes", func(s string) error { return (*ByteSize)(&f.MinBytes).UnmarshalText([]byte(s)) })
-	parse("min_duration", func(s string) (err error) { f.MinDuration, err = ParseDuration(s); return err })
 	parse("service", func(s string) error {
 		if !catalog.IsService(s) {
 			return fmt.Errorf("%q is no service (`espalier catalog list` shows them)", s)
@@ -75,6 +72,9 @@ func ParseFilter(get func(key string) string, now time.Time) (Filter, error) {
 		}
 		return nil
 	})
+	parse("status", func(s string) (err error) { f.StatusMin, f.StatusMax, err = parseStatus(s); return err })
+	parse("min_bytes", func(s string) error { return (*ByteSize)(&f.MinBytes).UnmarshalText([]byte(s)) })
+	parse("min_duration", func(s string) (err error) { f.MinDuration, err = ParseDuration(s); return err })
 	if !f.From.IsZero() && !f.To.IsZero() && !f.From.Before(f.To) {
 		errs = append(errs, fmt.Errorf("until: %s is not after since, %s", f.To.Format(time.RFC3339), f.From.Format(time.RFC3339)))
 	}
