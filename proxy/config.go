@@ -17,7 +17,7 @@ import (
 type Config struct {
 	// Listen are the addresses of the plain proxy, "host:port" or ":port".
 	Listen []string `koanf:"listen"`
-	// TLSListen are addresses where the proxy is spoken to inside TLS.
+	// TLSListen are addresses where clients speak to the proxy inside TLS.
 	TLSListen []string `koanf:"tls_listen"`
 	// Clients may use the proxy: CIDR blocks, addresses, loopback, private.
 	Clients []string `koanf:"clients"`
@@ -25,8 +25,8 @@ type Config struct {
 	// "1024-65535". The catalogue's hosts, and rules that name a port, are exempt.
 	// Empty means policy.DefaultPorts.
 	Ports []policy.PortRange `koanf:"ports"`
-	// Contact is whom people may ask who are refused, in a line or a few; empty
-	// means that nobody is named.
+	// Contact is shown to users whose request is blocked, in a line or a few; empty
+	// means that none is.
 	Contact string `koanf:"contact"`
 	// ProxyProtocol are the load balancers trusted to say who the client is.
 	ProxyProtocol []string `koanf:"proxy_protocol"`
@@ -78,7 +78,7 @@ func (c Config) Validate() error {
 	listen := func(key string, list []string) {
 		for i, s := range list {
 			at := fmt.Sprintf("%s[%d]", key, i)
-			if err := CheckListen(s); err != nil {
+			if err := checkListen(s); err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", at, err))
 			} else if other, dup := seen[s]; dup {
 				errs = append(errs, fmt.Errorf("%s: %q stands at %s too", at, s, other))
@@ -104,21 +104,23 @@ func (c Config) Validate() error {
 	if c.IdleTimeout <= 0 {
 		errs = append(errs, fmt.Errorf("idle_timeout: must be positive, not %s", c.IdleTimeout))
 	}
-	if c.MaxTunnels < 0 {
-		errs = append(errs, errors.New("max_tunnels: must not be negative"))
-	}
-	if c.MaxTunnelsPerClient < 0 {
-		errs = append(errs, errors.New("max_tunnels_per_client: must not be negative"))
-	}
-	if c.DrainTimeout < 0 {
-		errs = append(errs, errors.New("drain_timeout: must not be negative"))
+	for _, n := range []struct {
+		key   string
+		value int64
+	}{
+		{"max_tunnels", int64(c.MaxTunnels)}, {"max_tunnels_per_client", int64(c.MaxTunnelsPerClient)},
+		{"drain_timeout", int64(c.DrainTimeout)},
+	} {
+		if n.value < 0 {
+			errs = append(errs, fmt.Errorf("%s: must not be negative", n.key))
+		}
 	}
 	return errors.Join(errs...)
 }
 
-// CheckListen checks a listen address: an IP address, or nothing for all, and a
+// checkListen checks a listen address: an IP address, or nothing for all, and a
 // port.
-func CheckListen(s string) error {
+func checkListen(s string) error {
 	host, port, err := net.SplitHostPort(s)
 	if err == nil && host != "" && net.ParseIP(host) == nil {
 		err = errors.New("host is no address")

@@ -112,7 +112,7 @@ func (s *Server) acceptInLoop(a tunnel.Acceptor, l *listener, tcp *net.TCPListen
 func (s *Server) acceptAll(l *listener, take func(*guest)) error {
 	from := l.Listener
 	if s.lbs != nil {
-		from = balancedListener{from, s.lbs}
+		from = s.lbs.Listener(from)
 	}
 	stop := func() { l.Close() }
 	if l.pause, l.stop = stop, stop; !s.enter(l) {
@@ -191,14 +191,9 @@ func (s *Server) plain(g *guest) { s.serve(g, g.Conn, s.http1.Serve) }
 // serve has c, the connection of a guest or TLS inside it, served for the client's
 // address, which a PROXY header may tell.
 func (s *Server) serve(g *guest, c net.Conn, by func(net.Conn, netip.Addr)) {
-	client, err := netip.ParseAddrPort(c.RemoteAddr().String())
-	if err != nil {
-		s.ops.Error("client without an address", zap.Stringer("remote", c.RemoteAddr()))
-		c.Close()
-		return
-	}
+	client := wire.AddrPort(c).Addr()
 	g.begin()
-	by(c, client.Addr().Unmap())
+	by(c, client)
 }
 
 // helloTimeout bounds the TLS handshake of a client of the proxy.

@@ -1,22 +1,12 @@
 package proxy
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
-	"fmt"
-	"io"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
-	"testing/iotest"
-	"testing/synctest"
 	"time"
-
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-	"go.uber.org/zap/zaptest/observer"
 
 	"espalier/policy"
 )
@@ -115,7 +105,7 @@ func TestProxyProtocolMalformedConnect(t *testing.T) {
 // A load balancer's connection without a good header is closed, and logged once.
 func TestProxyProtocolBadHeader(t *testing.T) {
 	const get = "GET http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\n\r\n"
-	quickly := func(s *Server) { s.lbs.timeout = 50 * time.Millisecond }
+	quickly := func(s *Server) { s.lbs.Timeout = 50 * time.Millisecond }
 	for _, tt := range []struct {
 		name, sent string
 		quiet      bool
@@ -209,102 +199,4 @@ func TestProxyProtocolThenTLS(t *testing.T) {
 	if got := c.raw(); got != "\x15\x03\x01\x00\x02\x02\x28" {
 		t.Errorf("received %q", got)
 	}
-}
-
-// The connection below, for the tunnel engine, begins behind the header.
-func TestProxyProtocolUnwraps(t *testing.T) {
-	l, err := Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c := dial(t, l.Addr().String())
-	c.send(line4 + "rest")
-	got, err := balancedListener{l, newBalancers([]string{"loopback"}, nil, nil)}.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer got.Close()
-	if a := got.RemoteAddr().String(); a != "192.0.2.7:40000" {
-		t.Errorf("the client is %s", a)
-	}
-	below := got.(interface{ NetConn() net.Conn }).NetConn()
-	b := make([]byte, 4)
-	if n, err := below.Read(b); string(b[:n]) != "rest" {
-		t.Errorf("received %q, %v", b[:n], err)
-	}
-}
-
-// A header may come in pieces; what follows it stays.
-func TestProxyHeaderInPieces(t *testing.T) {
-	for _, tt := range []struct{ name, header, client string }{
-		{"version 1", line4, "192.0.2.7:40000"},
-		{"version 1, unknown", "PROXY UNKNOWN\r\n", "<nil>"},
-		{"version 2", v2(proxied, tcp4, from4+"\x04\x00\x01x"), "192.0.2.7:40000"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			in := bufio.NewReaderSize(iotest.OneByteReader(strings.NewReader(tt.header+"rest")), 512)
-			client, err := new(balancers).readHeader(in)
-			if err != nil || fmt.Sprint(client) != tt.client {
-				t.Errorf("the client is %v, %v", client, err)
-			}
-			if rest, _ := io.ReadAll(in); string(rest) != "rest" {
-				t.Errorf("%q is left", rest)
-			}
-		})
-	}
-}
-
-func FuzzProxyHeader(f *testing.F) {
-	for _, s := range []string{
-		line4, "PROXY UNKNOWN\r\n", "PROXY TCP6 2001:db8::7 ::1 1 2\r\n", "GET / HTTP/1.1\r\n", "PROXY \r", "\r\n",
-		v2(proxied, tcp4, from4), v2(proxied, tcp6, from6+"\x04\x00\x01x"), v2(local, 0, "tail"), v2(proxied, 0x31, strings.Repeat("x", 216)),
-	} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		in := bufio.NewReaderSize(bytes.NewReader(b), 512)
-		client, err := new(balancers).readHeader(in)
-		if err != nil || client == nil {
-			return
-		}
-		if a, err := netip.ParseAddrPort(client.String()); err != nil || a.Addr().Zone() != "" {
-			t.Errorf("%q names the client %v", b, client)
-		}
-		if !bytes.HasPrefix(b, []byte("PROXY ")) && !bytes.HasPrefix(b, []byte("\r\n\r\n\x00\r\nQUIT\n")) {
-			t.Errorf("%q was taken for a header", b)
-		}
-	})
-}
-
-// broken is a Reader that bufio panics about.
-type broken struct{}
-
-func (broken) Read([]byte) (int, error) { return -1, nil }
-
-// Its mistakes are met before net/http looks after the connection.
-func TestProxyHeaderPanics(t *testing.T) {
-	panics := 0
-	b := newBalancers([]string{"loopback"}, nil, func(any) { panics++ })
-	if _, err := b.readHeader(bufio.NewReader(broken{})); err == nil || panics != 1 {
-		t.Errorf("%v, after %d panics", err, panics)
-	}
-}
-
-// A load balancer that is set up wrongly is told of once a minute.
-func TestBadHeadersAreToldOnceAMinute(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		core, ops := observer.New(zapcore.InfoLevel)
-		ours, theirs := net.Pipe()
-		defer ours.Close()
-		defer theirs.Close()
-		c := &balancedConn{Conn: ours, balancers: newBalancers([]string{"loopback"}, zap.New(core), nil)}
-		for _, after := range []time.Duration{0, 59 * time.Second, time.Second, 59 * time.Second} {
-			time.Sleep(after)
-			c.tell(io.EOF)
-		}
-		if n := ops.Len(); n != 2 {
-			t.Errorf("told %d times, want 2", n)
-		}
-	})
 }

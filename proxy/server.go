@@ -43,6 +43,7 @@ import (
 	"espalier/proxy/http1"
 	"espalier/proxy/limits"
 	"espalier/proxy/mitm"
+	"espalier/proxy/proxyprotocol"
 	"espalier/proxy/streams"
 	"espalier/proxy/traffic"
 	"espalier/proxy/tunnel"
@@ -65,7 +66,7 @@ type Server struct {
 	mitm     *mitm.Interceptor
 	room     *waiting.Room // of connections on which nothing is asked
 	times    Timeouts
-	lbs      *balancers // nil: none
+	lbs      *proxyprotocol.Balancers // nil: none
 
 	forward *forward.Forwarder
 	streams *streams.Server
@@ -96,7 +97,7 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 		MaxWaiting: m.MaxWaiting, Descriptors: m.Descriptors, MaxScarce: m.MaxScarce,
 		Turned: turned, Short: m.RanShort, Panicked: panicked,
 	})
-	s.lbs = newBalancers(cfg.ProxyProtocol, ops, panicked)
+	s.lbs = proxyprotocol.New(cfg.ProxyProtocol, ops, panicked)
 	s.newProtocols()
 	return s
 }
