@@ -34,7 +34,7 @@ const (
 type Egress interface {
 	Lookup(ctx context.Context, t policy.Target) ([]netip.Addr, error)
 	Dial(ctx context.Context, t policy.Target) (net.Conn, error)
-	DialPlain(ctx context.Context, t policy.Target) (net.Conn, *egress.Parent, error)
+	DialPlain(ctx context.Context, t policy.Target, not ...*egress.Parent) (net.Conn, *egress.Parent, error)
 }
 
 // A Doctor examines. It is safe for concurrent use while no field is changed.

@@ -56,7 +56,7 @@ func (s staged) Dial(ctx context.Context, t policy.Target) (net.Conn, error) {
 	return s.Dialer.Dial(ctx, s.real(t))
 }
 
-func (s staged) DialPlain(ctx context.Context, t policy.Target) (net.Conn, *egress.Parent, error) {
+func (s staged) DialPlain(ctx context.Context, t policy.Target, _ ...*egress.Parent) (net.Conn, *egress.Parent, error) {
 	return s.Dialer.DialPlain(ctx, s.real(t))
 }
 

@@ -78,39 +78,19 @@ func peek(raw syscall.RawConn, b []byte) (n int, err error) {
 }
 
 // parseAnswer parses the head of the final answer at the start of b, behind any
-// interim ones. It returns its status and where it ends; both are 0 where more
+// interim ones. It returns its status and where it ends; both are 0 if more
 // has to come.
 func parseAnswer(b []byte) (status, end int, err error) {
 	for {
-		rest := b[end:]
-		r, err := head.ParseConnectResponse(rest)
-		if err == head.ErrIncomplete && begun(rest) {
+		r, err := head.ParseConnectResponse(b[end:])
+		if err == head.ErrIncomplete && head.Plausible(b[end:]) {
 			return 0, 0, nil
 		}
-		if err != nil {
+		if err != nil || r.Status == http.StatusSwitchingProtocols {
 			return 0, 0, errBadAnswer
 		}
-		if r.Status == http.StatusSwitchingProtocols {
-			return 0, 0, errBadAnswer
-		}
-		end += r.Len
-		if r.Status >= 200 {
+		if end += r.Len; r.Status >= 200 {
 			return r.Status, end, nil
 		}
 	}
-}
-
-// begun reports whether b may be the beginning of a head, so that nobody waits
-// for the end of what is none.
-func begun(b []byte) bool {
-	const version = "HTTP/1."
-	if n := min(len(b), len(version)); string(b[:n]) != version[:n] {
-		return false
-	}
-	for i, c := range b {
-		if c == '\n' && b[i-1] != '\r' { // not the first byte: that is an H
-			return false
-		}
-	}
-	return true
 }

@@ -48,38 +48,62 @@ type Config struct {
 
 // Validate checks the values. Errors begin with the key, joined.
 func (c Config) Validate() error {
+	_, err := c.parse()
+	return err
+}
+
+// settings are the values of a Config.
+type settings struct {
+	exact   map[string][]netip.Addr // egress.hosts
+	below   map[string][]netip.Addr // egress.hosts, "*.x" by x
+	servers []string                // egress.dns; empty: the system's resolver
+	guard   guard
+	parents []*Parent // in the order of preference; empty: destinations are reached directly
+}
+
+func (c Config) parse() (settings, error) {
+	s := settings{exact: map[string][]netip.Addr{}, below: map[string][]netip.Addr{}}
 	var errs []error
+	check := func(err error, key string, args ...any) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", fmt.Sprintf(key, args...), err))
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.Hosts)) {
-		plain := strings.TrimPrefix(name, "*.")
+		plain, all := strings.CutPrefix(name, "*.")
 		if host, addr, err := policy.ParseHost(plain); err != nil || addr.IsValid() || host != plain {
-			errs = append(errs, fmt.Errorf("hosts.%s: %q is no name (allowed: a lower-case name or *.name)", name, name))
+			check(fmt.Errorf("%q is no name (allowed: a lower-case name or *.name)", name), "hosts.%s", name)
 		}
-		if _, err := parseAddrs(c.Hosts[name]); err != nil {
-			errs = append(errs, fmt.Errorf("hosts.%s: %w", name, err))
-		}
-	}
-	for i, s := range c.DNS {
-		if _, err := ParseServer(s); err != nil {
-			errs = append(errs, fmt.Errorf("dns[%d]: %w", i, err))
-		}
-	}
-	for i, s := range c.Allow {
-		if _, err := policy.ParseNetwork(s); err != nil {
-			errs = append(errs, fmt.Errorf("allow[%d]: %w", i, err))
+		addrs, err := parseAddrs(c.Hosts[name])
+		check(err, "hosts.%s", name)
+		if all {
+			s.below[plain] = addrs
+		} else {
+			s.exact[name] = addrs
 		}
 	}
-	for i, s := range c.NAT64 {
-		if _, err := parseNAT64(s); err != nil {
-			errs = append(errs, fmt.Errorf("nat64[%d]: %w", i, err))
-		}
+	for i, text := range c.DNS {
+		server, err := ParseServer(text)
+		check(err, "dns[%d]", i)
+		s.servers = append(s.servers, server)
 	}
-	if _, err := parseParents(c.Parent); err != nil {
-		errs = append(errs, fmt.Errorf("parent: %w", err))
+	for i, text := range c.Allow {
+		_, err := policy.ParseNetwork(text)
+		check(err, "allow[%d]", i)
 	}
+	s.guard.allow, _ = policy.ParseNetworks(c.Allow)
+	for i, text := range c.NAT64 {
+		prefix, err := parseNAT64(text)
+		check(err, "nat64[%d]", i)
+		s.guard.nat64 = append(s.guard.nat64, prefix)
+	}
+	var err error
+	s.parents, err = parseParents(c.Parent)
+	check(err, "parent")
 	if c.ConnectTimeout <= 0 {
-		errs = append(errs, fmt.Errorf("connect_timeout: must be positive, not %s", c.ConnectTimeout))
+		check(fmt.Errorf("must be positive, not %s", c.ConnectTimeout), "connect_timeout")
 	}
-	return errors.Join(errs...)
+	return s, errors.Join(errs...)
 }
 
 // parseAddrs parses a comma list of IP addresses.

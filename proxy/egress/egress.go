@@ -45,10 +45,7 @@ func (e *LookupError) NoAddress() bool { return errors.Is(e.Err, errNoAddress) }
 
 // A Dialer reaches targets. It is safe for concurrent use.
 type Dialer struct {
-	parents []*Parent // in the order of preference; empty: destinations are reached directly
-	guard   guard
-	exact   map[string][]netip.Addr // egress.hosts
-	below   map[string][]netip.Addr // egress.hosts, "*.x" by x
+	settings
 	names   *names
 	answers *Reachability
 	wake    chan struct{} // Watch
@@ -62,52 +59,44 @@ type Dialer struct {
 
 // New builds a Dialer of a valid Config. A request for a port that Espalier
 // listens on, at any address of this machine and by whatever name, or for one of
-// its names, is refused even where egress.allow names it. It would come back to
+// its names, is refused even if egress.allow names it. It would come back to
 // the proxy, in the proxy's own name, or reach its console from within.
 func New(cfg Config, self Self) (*Dialer, error) {
-	if err := cfg.Validate(); err != nil {
+	parsed, err := cfg.parse()
+	if err != nil {
 		return nil, err
 	}
 	d := &Dialer{
-		exact:   map[string][]netip.Addr{},
-		below:   map[string][]netip.Addr{},
-		answers: newReachability(nil),
-		wake:    make(chan struct{}, 1),
-		timeout: cfg.ConnectTimeout,
-		v6:      routed6(),
-		dial:    net.Dialer{KeepAliveConfig: KeepAlive},
+		settings: parsed, answers: newReachability(nil), wake: make(chan struct{}, 1),
+		timeout: cfg.ConnectTimeout, v6: routed6(), fds: new(atomic.Int64),
 	}
-	d.fds, d.dial.Control = new(atomic.Int64), d.control
-	d.parents, _ = parseParents(cfg.Parent)
+	d.dial = net.Dialer{KeepAliveConfig: KeepAlive, Control: d.control}
 	number := dialers.Add(1)
 	for i, p := range d.parents {
-		p.token, p.watch = fmt.Sprintf("%s-%d-%d", nonce, number, i), d.wake
-	}
-	d.guard.allow, _ = policy.ParseNetworks(cfg.Allow)
-	for _, s := range cfg.NAT64 {
-		p, _ := parseNAT64(s)
-		d.guard.nat64 = append(d.guard.nat64, p)
-	}
-	for name, list := range cfg.Hosts {
-		addrs, _ := parseAddrs(list)
-		if x, ok := strings.CutPrefix(name, "*."); ok {
-			d.below[x] = addrs
-		} else {
-			d.exact[name] = addrs
-		}
+		p.dialer, p.token = d, fmt.Sprintf("%s-%d-%d", nonce, number, i)
 	}
 	d.self = d.newSelf(self)
 	var r resolver = systemResolver{}
-	if len(cfg.DNS) > 0 {
-		servers := make([]string, len(cfg.DNS))
-		for i, s := range cfg.DNS {
-			servers[i], _ = ParseServer(s)
-		}
-		r = &dnsResolver{answers: newReachability(nil), servers: servers, timeout: questionTimeout(cfg.ConnectTimeout, len(servers)), v6: d.v6}
+	if n := len(d.servers); n > 0 {
+		r = &dnsResolver{servers: d.servers, timeout: questionTimeout(cfg.ConnectTimeout, n), v6: d.v6, answers: newReachability(nil)}
 	}
 	d.names = newNames(r, cfg.ConnectTimeout, nil)
 	return d, nil
 }
+
+// routed6 reports whether this machine has a way to the IPv6 Internet. Nothing
+// is sent: connecting a UDP socket only asks the routing table.
+func routed6() bool {
+	c, err := net.Dial("udp6", "[2001:db8::1]:9")
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
+}
+
+// Timeout is Config.ConnectTimeout.
+func (d *Dialer) Timeout() time.Duration { return d.timeout }
 
 // Trusting returns a Dialer like d, which shares what d remembers of names and
 // parents, and whose guard has no say about t: a target that the administrator
@@ -118,10 +107,10 @@ func (d *Dialer) Trusting(t policy.Target) *Dialer {
 	return &trusting
 }
 
-// Dial connects to t: looks the name up once, checks every address, and tries
+// Dial connects to t: it looks the name up once, checks every address, and tries
 // the permitted ones as RFC 8305 says, families in turn. The address that was
 // checked is the one that is dialed. Dial returns a *LookupError, a
-// *ForbiddenError where no address is permitted, or the most telling error of an
+// *ForbiddenError if no address is permitted, or the most telling error of an
 // attempt. With egress.parent it returns a tunnel through a parent proxy, whose
 // remote address is the parent's, or a *ForbiddenError or *ParentError. The
 // connection is a *net.TCPConn. The whole takes egress.connect_timeout at most.
@@ -138,8 +127,23 @@ func (d *Dialer) Dial(ctx context.Context, t policy.Target) (net.Conn, error) {
 	return d.race(ctx, addrs)
 }
 
+// Immediate appends to room the addresses to try for t, in that order, if they
+// are permitted, and known without asking a name server or a parent; otherwise it
+// returns none. It does not block.
+func (d *Dialer) Immediate(t policy.Target, room []netip.AddrPort) []netip.AddrPort {
+	if len(d.parents) > 0 {
+		return nil
+	}
+	addrs := d.known(t)
+	if addrs == nil {
+		addrs = d.names.peek(t.Host)
+	}
+	found, _ := d.permitted(room, addrs, t, false)
+	return found
+}
+
 // Lookup returns the addresses that may be dialed for t, in the order to try
-// them; at least one where there is no error. Errors are those of Dial. It ignores
+// them; at least one if there is no error. Errors are those of Dial. It ignores
 // egress.parent.
 func (d *Dialer) Lookup(ctx context.Context, t policy.Target) ([]netip.Addr, error) {
 	found, err := d.lookup(ctx, t)
@@ -151,17 +155,26 @@ func (d *Dialer) Lookup(ctx context.Context, t policy.Target) ([]netip.Addr, err
 }
 
 func (d *Dialer) lookup(ctx context.Context, t policy.Target) ([]netip.AddrPort, error) {
-	addrs := d.known(t)
-	if addrs == nil {
-		var err error
-		if addrs, err = d.names.lookup(ctx, t.Host); err != nil {
-			return nil, &LookupError{t.Host, err}
-		}
+	addrs, err := d.resolve(ctx, t)
+	if err != nil {
+		return nil, err
 	}
 	return d.permitted(nil, addrs, t, true)
 }
 
-// known returns the addresses of t where no name server has to be asked.
+// resolve returns the addresses of t, unchecked, or a *LookupError.
+func (d *Dialer) resolve(ctx context.Context, t policy.Target) ([]netip.Addr, error) {
+	if addrs := d.known(t); addrs != nil {
+		return addrs, nil
+	}
+	addrs, err := d.names.lookup(ctx, t.Host)
+	if err != nil {
+		return nil, &LookupError{t.Host, err}
+	}
+	return addrs, nil
+}
+
+// known returns the addresses of t if no name server has to be asked.
 func (d *Dialer) known(t policy.Target) []netip.Addr {
 	if t.Addr.IsValid() {
 		return []netip.Addr{t.Addr}
@@ -169,15 +182,10 @@ func (d *Dialer) known(t policy.Target) []netip.Addr {
 	if addrs := d.exact[t.Host]; addrs != nil {
 		return addrs
 	}
-	for rest := t.Host; len(d.below) > 0; {
-		_, parent, ok := strings.Cut(rest, ".")
-		if !ok {
-			break
-		}
-		if addrs := d.below[parent]; addrs != nil {
+	for _, above, ok := strings.Cut(t.Host, "."); ok && len(d.below) > 0; _, above, ok = strings.Cut(above, ".") {
+		if addrs := d.below[above]; addrs != nil {
 			return addrs
 		}
-		rest = parent
 	}
 	return nil
 }
@@ -199,9 +207,10 @@ func (d *Dialer) permitted(room []netip.AddrPort, addrs []netip.Addr, t policy.T
 			return nil, errUnasked
 		}
 	}
+	named := d.self.names[t]
 	return d.arrange(room, addrs, t.Port, func(a netip.Addr) error {
 		switch {
-		case listens && d.self.is(a, machine) || d.self.fronts(t, a):
+		case named, listens && d.self.is(a, machine), d.self.fronts(netip.AddrPortFrom(a, t.Port)):
 			return &ForbiddenError{a, classSelf}
 		case t == d.trusted:
 			return nil
@@ -261,9 +270,8 @@ func (d *Dialer) arrange(room []netip.AddrPort, addrs []netip.Addr, port uint16,
 }
 
 // KeepBelow lets d take no descriptor from number limit on: dialing fails with
-// EMFILE then. So one request whose name has many addresses, or many requests at
-// once, leave the last descriptors to others. It may be called at any time; 0
-// means no limit.
+// EMFILE then, so that many addresses or requests leave the last descriptors to
+// others. It may be called at any time; 0 means no limit.
 func (d *Dialer) KeepBelow(limit int) { d.fds.Store(int64(limit)) }
 
 // control is net.Dialer.Control.
@@ -280,86 +288,4 @@ func (d *Dialer) control(_, _ string, c syscall.RawConn) error {
 		return os.NewSyscallError("socket", syscall.EMFILE)
 	}
 	return nil
-}
-
-// race connects to the first address that answers. A new attempt starts when
-// one fails, or AttemptDelay after the last one began.
-func (d *Dialer) race(ctx context.Context, addrs []netip.AddrPort) (net.Conn, error) {
-	if len(addrs) == 1 {
-		conn, err := d.dial.DialContext(ctx, "tcp", addrs[0].String())
-		d.note(ctx, addrs[0], err)
-		return conn, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	type result struct {
-		index int
-		conn  net.Conn
-		err   error
-	}
-	results := make(chan result)
-	abandoned := make(chan struct{})
-	defer close(abandoned)
-	dial := func(to netip.AddrPort) (_ net.Conn, err error) {
-		defer kept(&err)
-		return d.dial.DialContext(ctx, "tcp", to.String())
-	}
-	attempt := func(i int) {
-		conn, err := dial(addrs[i])
-		select {
-		case results <- result{i, conn, err}:
-		case <-abandoned:
-			if conn != nil {
-				conn.Close()
-			}
-		}
-	}
-	delay := time.NewTimer(0)
-	defer delay.Stop()
-	var failed error
-	for next, pending := 0, 0; ; {
-		select {
-		case <-delay.C:
-			if next < len(addrs) {
-				go attempt(next)
-				next++
-				pending++
-				delay.Reset(AttemptDelay)
-			}
-		case r := <-results:
-			d.note(ctx, addrs[r.index], r.err)
-			if r.err == nil {
-				for _, slower := range addrs[:r.index] { // they had a head start
-					d.answers.Failed(slower, context.DeadlineExceeded)
-				}
-				return r.conn, nil
-			}
-			pending--
-			if failed == nil || isUnroutable(failed) {
-				failed = r.err
-			}
-			if next < len(addrs) && ctx.Err() == nil {
-				delay.Reset(0)
-			} else if pending == 0 {
-				return nil, failed
-			}
-		}
-	}
-}
-
-// note remembers how an attempt went, unless the client ended it.
-func (d *Dialer) note(ctx context.Context, to netip.AddrPort, err error) {
-	switch {
-	case err == nil:
-		d.answers.Reached(to)
-	case !errors.Is(ctx.Err(), context.Canceled):
-		d.answers.Failed(to, err)
-	}
-}
-
-// isUnroutable reports whether err says only that this machine has no way to
-// the address, as with every IPv6 address where there is no IPv6. What another
-// address said tells more.
-func isUnroutable(err error) bool {
-	return errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http/httptest"
 	"slices"
 	"strconv"
 	"testing"
@@ -142,68 +141,50 @@ func TestParentRecovers(t *testing.T) {
 // requests, which could not tell, then go by another until it says something, and
 // none of them waits to see.
 func TestParentHangsForPlainRequests(t *testing.T) {
-	for _, way := range []struct {
-		name string
-		by   func(*Dialer) string // the parent that a request goes to
-	}{
-		{"short", func(d *Dialer) string {
-			c, _, err := d.DialPlain(t.Context(), target(t, "name.example:80"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			return c.RemoteAddr().String()
-		}},
-		{"general", func(d *Dialer) string {
-			u, err := d.Proxy(httptest.NewRequest("POST", "http://name.example/", nil))
-			if err != nil {
-				t.Fatal(err)
-			}
-			c, err := d.DialContext(t.Context(), "tcp", u.Host)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			return c.RemoteAddr().String()
-		}},
-	} {
-		for _, answer := range []string{"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 501 x\r\n\r\n"} {
-			t.Run(way.name+" "+strconv.Quote(answer), func(t *testing.T) {
-				a, b := serveParent(t, "hang"), serveParent(t, opened)
-				cfg := through("user:geheim@"+a.addr, b.addr)
-				cfg.ConnectTimeout = 500 * time.Millisecond
-				d := dialer(t, cfg)
-				if got := way.by(d); got != a.addr {
-					t.Fatalf("at first by %s", got)
-				}
-				if _, err := dial(t, d, "name.example:443"); err != nil { // finds it out
-					t.Fatal(err)
-				}
-				a.asked()
-				want := []string{"OPTIONS * HTTP/1.1"}
-				for pause := 2 * firstPause; pause <= 4*firstPause; pause *= 2 {
-					over(d)
-					for range 3 {
-						if got := way.by(d); got != b.addr {
-							t.Errorf("while the first says nothing by %s", got)
-						}
-					}
-					until(t, "the first was asked in vain", func() bool { p := d.parents[0]; p.mu.Lock(); defer p.mu.Unlock(); return p.pause == pause })
-					if got := a.asked(); !slices.Equal(got, want) {
-						t.Errorf("it was asked %q", got)
-					}
-				}
-				a.tell(answer)
-				over(d)
-				if got := way.by(d); got != b.addr {
-					t.Errorf("before the first has said something by %s", got)
-				}
-				until(t, "the first is well", func() bool { return resting(d) == nil })
-				if got := way.by(d); got != a.addr {
-					t.Errorf("when the first is well by %s", got)
-				}
-			})
+	by := func(d *Dialer) string { // the parent that a request goes to
+		c, _, err := d.DialPlain(t.Context(), target(t, "name.example:80"))
+		if err != nil {
+			t.Fatal(err)
 		}
+		defer c.Close()
+		return c.RemoteAddr().String()
+	}
+	for _, answer := range []string{"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 501 x\r\n\r\n"} {
+		t.Run(strconv.Quote(answer), func(t *testing.T) {
+			a, b := serveParent(t, "hang"), serveParent(t, opened)
+			cfg := through("user:geheim@"+a.addr, b.addr)
+			cfg.ConnectTimeout = 500 * time.Millisecond
+			d := dialer(t, cfg)
+			if got := by(d); got != a.addr {
+				t.Fatalf("at first by %s", got)
+			}
+			if _, err := dial(t, d, "name.example:443"); err != nil { // finds it out
+				t.Fatal(err)
+			}
+			a.asked()
+			want := []string{"OPTIONS * HTTP/1.1"}
+			for pause := 2 * firstPause; pause <= 4*firstPause; pause *= 2 {
+				over(d)
+				for range 3 {
+					if got := by(d); got != b.addr {
+						t.Errorf("while the first says nothing by %s", got)
+					}
+				}
+				until(t, "the first was asked in vain", func() bool { p := d.parents[0]; p.mu.Lock(); defer p.mu.Unlock(); return p.pause == pause })
+				if got := a.asked(); !slices.Equal(got, want) {
+					t.Errorf("it was asked %q", got)
+				}
+			}
+			a.tell(answer)
+			over(d)
+			if got := by(d); got != b.addr {
+				t.Errorf("before the first has said something by %s", got)
+			}
+			until(t, "the first is well", func() bool { return resting(d) == nil })
+			if got := by(d); got != a.addr {
+				t.Errorf("when the first is well by %s", got)
+			}
+		})
 	}
 }
 
@@ -214,7 +195,7 @@ func TestParentClosesForPlainRequests(t *testing.T) {
 	d := dialer(t, through(a.addr, b.addr))
 	plain := func(not ...*Parent) (*Parent, net.Conn) {
 		t.Helper()
-		c, p, err := d.DialOther(t.Context(), target(t, "name.example:80"), not)
+		c, p, err := d.DialPlain(t.Context(), target(t, "name.example:80"), not...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -228,21 +209,18 @@ func TestParentClosesForPlainRequests(t *testing.T) {
 	_, _ = io.WriteString(c, "GET http://name.example/ HTTP/1.1\r\n\r\n")
 	_, err := c.Read(make([]byte, 1))
 	var e *ParentError
-	if err := d.Unanswered(a.addr, err); !errors.As(err, &e) || err.Error() != "parent proxy "+a.addr+": it closed the connection without an answer: EOF" {
+	if err := p.Unanswered(err); !errors.As(err, &e) || err.Error() != "parent proxy "+a.addr+": it closed the connection without an answer: EOF" {
 		t.Errorf("%v", err)
 	}
 	if other, _ := plain(p); other.String() != b.addr {
 		t.Errorf("again by %s", other)
 	}
-	if _, _, err := d.DialOther(t.Context(), target(t, "name.example:80"), d.parents); err != ErrNoOtherParent {
+	if _, _, err := d.DialPlain(t.Context(), target(t, "name.example:80"), d.parents...); err != ErrNoOtherParent {
 		t.Errorf("when all were asked: %v", err)
 	}
 	until(t, "it rests", func() bool { return slices.Equal(resting(d), []int{0}) })
 	if p, _ := plain(); p.String() != b.addr {
 		t.Errorf("then by %s", p)
-	}
-	if err := d.Unanswered("192.0.2.1:80", io.EOF); err != io.EOF {
-		t.Errorf("not a parent: %v", err)
 	}
 	over(d)
 	until(t, "it was asked again", func() bool {
@@ -256,17 +234,17 @@ func TestParentClosesForPlainRequests(t *testing.T) {
 
 // A parent of which an answer is awaited for long is asked for itself, and rests only
 // if it says nothing then.
-func TestDoubt(t *testing.T) {
+func TestAwait(t *testing.T) {
 	silent, busy := serveParent(t, "hang"), serveParent(t, "HTTP/1.1 400 x\r\n\r\n")
 	cfg := through(silent.addr, busy.addr)
 	cfg.ConnectTimeout = 100 * time.Millisecond
 	d := dialer(t, cfg)
-	for _, addr := range []string{silent.addr, busy.addr, closedPort(t)} {
+	for _, p := range d.parents {
 		for range 3 { // of which one asks at a time
-			defer d.Doubt(addr)()
+			defer p.Await()()
 		}
 	}
-	d.Doubt(busy.addr)() // answered
+	d.parents[1].Await()() // answered
 	until(t, "the silent one rests", func() bool { return slices.Equal(resting(d), []int{0}) })
 	until(t, "the other was asked", func() bool { return len(busy.asked()) > 0 })
 	if got := resting(d); !slices.Equal(got, []int{0}) {
@@ -288,19 +266,19 @@ func until(t *testing.T, what string, done func() bool) {
 
 func TestParentPause(t *testing.T) {
 	now := time.Now()
-	p := &Parent{}
+	p := &Parent{dialer: dialer(t, Config{})}
 	for range 2 { // more than one at a time
-		if !p.admit(now) {
+		if !p.admit(now, false) {
 			t.Error("a healthy one is not admitted")
 		}
 	}
 	p.failed(now, now)
 	p.failed(now.Add(-time.Second), now) // under way at the same time
-	if p.pause != firstPause || p.admit(now.Add(firstPause-1)) {
+	if p.pause != firstPause || p.admit(now.Add(firstPause-1), false) {
 		t.Errorf("pause %s", p.pause)
 	}
 	later := now.Add(firstPause)
-	if !p.admit(later) || p.admit(later) {
+	if !p.admit(later, false) || p.admit(later, false) {
 		t.Error("not one request probes")
 	}
 	for range 10 {
@@ -310,7 +288,7 @@ func TestParentPause(t *testing.T) {
 		t.Errorf("the longest pause is %s", p.pause)
 	}
 	p.worked()
-	if !p.admit(later) {
+	if !p.admit(later, false) {
 		t.Error("not well")
 	}
 }

@@ -74,14 +74,14 @@ func (d *Dialer) cameBack(s string) bool {
 // connected counts a connection to p for Watch.
 func (p *Parent) connected() {
 	if p.connections.Add(1) == watchConnections {
-		p.hurryWatch()
+		p.dialer.watchNow()
 	}
 }
 
-// hurryWatch lets Watch ask now.
-func (p *Parent) hurryWatch() {
+// watchNow lets Watch ask now.
+func (d *Dialer) watchNow() {
 	select {
-	case p.watch <- struct{}{}:
+	case d.wake <- struct{}{}:
 	default:
 	}
 }
@@ -137,7 +137,7 @@ func (d *Dialer) Watch(ctx context.Context, changed func(parent string, loops bo
 	looped := make([]bool, len(d.parents))
 	for {
 		for i, p := range d.parents {
-			d.question(ctx, p)
+			p.question(ctx)
 			if loops := p.loops(); loops != looped[i] {
 				looped[i] = loops
 				changed(p.String(), loops)
@@ -154,11 +154,11 @@ func (d *Dialer) Watch(ctx context.Context, changed func(parent string, loops bo
 
 // question asks p for a name that does not exist. If p answers and the question has
 // not come back, p does not lead here.
-func (d *Dialer) question(ctx context.Context, p *Parent) {
+func (p *Parent) question(ctx context.Context) {
 	began := time.Now()
 	p.connections.Store(0)
 	host := p.token + questionZone
-	if d.exchange(ctx, p, fmt.Sprintf("GET http://%s/ HTTP/1.1\r\nHost: %s\r\nCache-Control: no-store\r\n", host, host)) != nil {
+	if p.exchange(ctx, fmt.Sprintf("GET http://%s/ HTTP/1.1\r\nHost: %s\r\nCache-Control: no-store\r\n", host, host)) != nil {
 		return
 	}
 	p.mu.Lock()

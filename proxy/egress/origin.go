@@ -74,11 +74,11 @@ type Origins struct {
 }
 
 // Connect returns a connection to the origin, a kept one unless fresh is set, and by
-// none of the parents in not. Errors are those of Dialer.Dial and DialOther, and of the
+// none of the parents in not. Errors are those of Dialer.Dial and DialPlain, and of the
 // TLS handshake.
 func (p *Origins) Connect(ctx context.Context, r Route, to Endpoint, fresh bool, not []*Parent) (*Origin, error) {
 	for o := p.take(to, r, fresh); o != nil; o = p.take(to, r, fresh) {
-		if o.Parent == nil || !o.Parent.Rests() {
+		if o.Parent == nil || !o.Parent.InBackoff() {
 			return o, nil
 		}
 		o.Close()
@@ -99,7 +99,7 @@ func (p *Origins) dial(ctx context.Context, r Route, to Endpoint, not []*Parent)
 	case to.Secure || to.Dial != to.Target: // parents are led there by CONNECT
 		conn, err = r.Dialer.Dial(ctx, to.Dial)
 	default:
-		conn, o.Parent, err = r.Dialer.DialOther(ctx, to.Dial, not)
+		conn, o.Parent, err = r.Dialer.DialPlain(ctx, to.Dial, not...)
 	}
 	if err != nil {
 		return nil, err

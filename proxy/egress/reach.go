@@ -1,7 +1,9 @@
 package egress
 
 import (
+	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"syscall"
 	"time"
@@ -53,4 +55,83 @@ func (r *Reachability) Reached(to netip.AddrPort) {
 // unreachable reports whether an address is known not to answer.
 func (r *Reachability) unreachable(to netip.AddrPort) bool {
 	return r.dead.Len() > 0 && r.dead.Get(to) != nil
+}
+
+// race connects to the first address that answers. A new attempt starts when
+// one fails, or AttemptDelay after the last one began.
+func (d *Dialer) race(ctx context.Context, addrs []netip.AddrPort) (net.Conn, error) {
+	if len(addrs) == 1 {
+		return d.attempt(ctx, addrs[0])
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		index int
+		conn  net.Conn
+		err   error
+	}
+	results := make(chan result)
+	abandoned := make(chan struct{})
+	defer close(abandoned)
+	attempt := func(i int) {
+		conn, err := d.attempt(ctx, addrs[i])
+		select {
+		case results <- result{i, conn, err}:
+		case <-abandoned:
+			if conn != nil {
+				conn.Close()
+			}
+		}
+	}
+	delay := time.NewTimer(0)
+	defer delay.Stop()
+	var failed error
+	for next, pending := 0, 0; ; {
+		select {
+		case <-delay.C:
+			if next < len(addrs) {
+				go attempt(next)
+				next++
+				pending++
+				delay.Reset(AttemptDelay)
+			}
+		case r := <-results:
+			if r.err == nil {
+				for _, slower := range addrs[:r.index] { // they had a head start
+					d.answers.Failed(slower, context.DeadlineExceeded)
+				}
+				return r.conn, nil
+			}
+			pending--
+			if failed == nil || isUnroutable(failed) {
+				failed = r.err
+			}
+			if next < len(addrs) && ctx.Err() == nil {
+				delay.Reset(0)
+			} else if pending == 0 {
+				return nil, failed
+			}
+		}
+	}
+}
+
+// attempt connects to an address. It remembers how that went, unless the client has
+// left or another address was faster.
+func (d *Dialer) attempt(ctx context.Context, to netip.AddrPort) (conn net.Conn, err error) {
+	defer kept(&err)
+	conn, err = d.dial.DialContext(ctx, "tcp", to.String())
+	switch {
+	case err == nil:
+		d.answers.Reached(to)
+	case !errors.Is(ctx.Err(), context.Canceled):
+		d.answers.Failed(to, err)
+	}
+	return conn, err
+}
+
+// isUnroutable reports whether err says only that this machine has no way to
+// the address, as with every IPv6 address where there is no IPv6. What another
+// address said tells more.
+func isUnroutable(err error) bool {
+	return errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
 }

@@ -26,8 +26,8 @@ const (
 	systemTTL = 30 * time.Second // the system's resolver tells no TTL
 	minTTL    = 1 * time.Second
 	maxTTL    = time.Hour
-	// negativeTTL bounds how long a failure is believed (RFC 2308 allows more,
-	// but an administrator who mends a zone should not have to wait).
+	// negativeTTL bounds how long a failure is believed. RFC 2308 allows more, but
+	// administrators who fix a zone should not have to wait.
 	negativeTTL = 10 * time.Second
 )
 
@@ -67,9 +67,9 @@ func (systemResolver) lookup(ctx context.Context, name string) ([]netip.Addr, ti
 	return addrs, systemTTL, nil
 }
 
-// dnsResolver asks the servers of egress.dns, over UDP and, where an answer was
+// dnsResolver asks the servers of egress.dns, over UDP and, if an answer was
 // cut, over TCP. The next server is asked when one does not answer or fails,
-// and all of them once more where none had an answer: a datagram may be lost.
+// and all of them once more if none had an answer: a datagram may be lost.
 // Servers that did not answer lately are asked last.
 type dnsResolver struct {
 	servers []string      // address:port
@@ -78,27 +78,16 @@ type dnsResolver struct {
 	answers *Reachability
 }
 
-// Bounds of a question.
 const (
 	rounds = 2
 	// maxAliases bounds the aliases on the way to an address, as resolvers do.
 	maxAliases = 16
-	// ednsSize is what fits any path without fragments (DNS flag day 2020); of a
-	// server that only UDP reaches, and that cuts its answer to that, ednsLarge is
-	// asked.
+	// ednsSize fits any path without fragments (DNS flag day 2020). A server that only
+	// UDP reaches, and that cuts its answer to that, is asked for ednsLarge.
 	ednsSize, ednsLarge = 1232, 4096
 	// cutTimeout is how long TCP may take for the rest of an answer that already
 	// has addresses: some firewalls drop TCP to port 53.
 	cutTimeout = 500 * time.Millisecond
-)
-
-// questionTimeout is how long one server may take, so that all rounds fit into
-// the time that a client waits.
-func questionTimeout(total time.Duration, servers int) time.Duration {
-	return min(max(total/time.Duration(rounds*servers), 100*time.Millisecond), 2*time.Second)
-}
-
-const (
 	// resolutionDelay is how long an answer for one family waits for the other (RFC
 	// 8305, section 3): some name servers drop questions for IPv6.
 	resolutionDelay = 50 * time.Millisecond
@@ -106,6 +95,12 @@ const (
 	// say so of names that have IPv4 addresses only (RFC 4074, section 4.2).
 	noNameDelay = 500 * time.Millisecond
 )
+
+// questionTimeout is how long one server may take, so that all rounds fit into
+// the time that a client waits.
+func questionTimeout(total time.Duration, servers int) time.Duration {
+	return min(max(total/time.Duration(rounds*servers), 100*time.Millisecond), 2*time.Second)
+}
 
 // errLate takes the place of an answer that was not waited for.
 var errLate = errors.New("no answer yet")
@@ -118,6 +113,38 @@ type answer struct {
 }
 
 func (r *dnsResolver) lookup(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
+	v4, v6 := r.askBoth(ctx, name)
+	both := [...]answer{v4, v6}
+	if len(v4.addrs)+len(v6.addrs) > 0 {
+		ttl := maxTTL
+		for _, a := range both {
+			switch {
+			case a.err == nil:
+				ttl = min(ttl, a.ttl)
+			case len(v4.addrs) == 0 && a.err == errLate:
+				ttl = minTTL // IPv4 is the way out where IPv6 leads nowhere
+			case !errors.Is(a.err, errNotFound):
+				ttl = min(ttl, negativeTTL) // half an answer: ask again soon
+			}
+		}
+		return append(v4.addrs, v6.addrs...), ttl, nil
+	}
+	for _, a := range both {
+		if errors.Is(a.err, errNoName) { // which holds for both (RFC 2308, section 5)
+			return nil, a.ttl, a.err
+		}
+	}
+	for _, a := range both {
+		if !errors.Is(a.err, errNotFound) {
+			return nil, 0, a.err
+		}
+	}
+	return nil, min(v4.ttl, v6.ttl), v4.err
+}
+
+// askBoth asks for both families at once, and waits for the second answer as long as
+// the first one says. Until then its error is errLate.
+func (r *dnsResolver) askBoth(ctx context.Context, name string) (v4, v6 answer) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	start := func(qtype uint16) <-chan answer {
@@ -126,54 +153,25 @@ func (r *dnsResolver) lookup(ctx context.Context, name string) ([]netip.Addr, ti
 		return out
 	}
 	c4, c6 := start(dns.TypeA), start(dns.TypeAAAA)
-	a4, a6 := answer{err: errLate}, answer{err: errLate}
-	var enough <-chan time.Time
-	select {
-	case a4 = <-c4:
-		if a4.err == nil || errors.Is(a4.err, errNoName) {
-			enough = time.After(resolutionDelay)
-		}
+	v4.err, v6.err = errLate, errLate
+	var enough <-chan time.Time // nil: both are waited for
+	for range 2 {
 		select {
-		case a6 = <-c6:
-		case <-enough:
-		}
-	case a6 = <-c6:
-		switch {
-		case a6.err == nil && r.v6:
-			enough = time.After(resolutionDelay)
-		case errors.Is(a6.err, errNoName):
-			enough = time.After(noNameDelay)
-		}
-		select {
-		case a4 = <-c4:
-		case <-enough:
-		}
-	}
-	if len(a4.addrs)+len(a6.addrs) > 0 {
-		ttl := maxTTL
-		for _, a := range []answer{a4, a6} {
-			switch {
-			case a.err == nil:
-				ttl = min(ttl, a.ttl)
-			case len(a4.addrs) == 0 && a.err == errLate:
-				ttl = minTTL // IPv4 is the way out where IPv6 leads nowhere
-			case !errors.Is(a.err, errNotFound):
-				ttl = min(ttl, negativeTTL) // half an answer: ask again soon
+		case v4 = <-c4:
+			if v4.err == nil || errors.Is(v4.err, errNoName) {
+				enough = time.After(resolutionDelay)
 			}
-		}
-		return append(a4.addrs, a6.addrs...), ttl, nil
-	}
-	for _, a := range []answer{a4, a6} {
-		if errors.Is(a.err, errNoName) { // which holds for both (RFC 2308, section 5)
-			return nil, a.ttl, a.err
-		}
-	}
-	for _, a := range []answer{a4, a6} {
-		if !errors.Is(a.err, errNotFound) {
-			return nil, 0, a.err
+		case v6 = <-c6:
+			switch {
+			case v6.err == nil && r.v6:
+				enough = time.After(resolutionDelay)
+			case errors.Is(v6.err, errNoName):
+				enough = time.After(noNameDelay)
+			}
+		case <-enough:
 		}
 	}
-	return nil, min(a4.ttl, a6.ttl), a4.err
+	return v4, v6
 }
 
 // ask asks for the addresses of name, and follows the aliases that a server does
@@ -218,18 +216,15 @@ func (r *dnsResolver) askServers(ctx context.Context, name string, qtype uint16)
 
 // order returns the servers, those last that did not answer lately.
 func (r *dnsResolver) order() []string {
-	list := slices.Clone(r.servers)
-	slices.SortStableFunc(list, func(a, b string) int {
-		return cmp.Compare(r.rank(a), r.rank(b))
-	})
-	return list
-}
-
-func (r *dnsResolver) rank(server string) int {
-	if r.answers.unreachable(netip.MustParseAddrPort(server)) {
-		return 1
+	var list, silent []string
+	for _, s := range r.servers {
+		if r.answers.unreachable(netip.MustParseAddrPort(s)) {
+			silent = append(silent, s)
+		} else {
+			list = append(list, s)
+		}
 	}
-	return 0
+	return append(list, silent...)
 }
 
 // exchange puts a question to server: again without EDNS where the server does not
@@ -289,7 +284,7 @@ func (r *dnsResolver) exchangeOver(ctx context.Context, network string, question
 		return nil, err
 	}
 	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	defer interruptAfter(ctx, conn)()
 	conn.UDPSize = size
 	err = conn.WriteMsg(q)
 	for err == nil {
@@ -339,39 +334,32 @@ func addresses(m *dns.Msg, name string, qtype uint16) answer {
 		if h.Rrtype != qtype && h.Rrtype != dns.TypeCNAME {
 			continue
 		}
-		a.ttl = min(a.ttl, seconds(h.Ttl))
+		a.ttl = max(minTTL, min(a.ttl, seconds(h.Ttl)))
 		if addr, ok := netip.AddrFromSlice(ip); ok && !slices.Contains(a.addrs, addr.Unmap()) {
 			a.addrs = append(a.addrs, addr.Unmap())
 		}
 	}
-	a.ttl = max(a.ttl, minTTL)
 	if len(a.addrs) > 0 {
 		return a
 	}
-	a.err = errNoAddress
-	if m.Rcode == dns.RcodeNameError {
+	if a.err = errNoAddress; m.Rcode == dns.RcodeNameError {
 		a.err = errNoName
 	}
-	i := slices.IndexFunc(m.Ns, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeSOA })
-	if i < 0 && a.err == errNoAddress && len(aliases) > 0 {
-		end := name
-		for range maxAliases {
-			if next, ok := aliases[end]; ok {
-				end = next
-			}
-		}
-		if end != name {
-			a.alias = end
+	for _, rr := range m.Ns {
+		if soa, ok := rr.(*dns.SOA); ok { // RFC 2308, section 5
+			a.ttl = max(minTTL, min(a.ttl, negativeTTL, seconds(soa.Hdr.Ttl), seconds(soa.Minttl)))
 			return a
 		}
 	}
-	a.ttl = min(a.ttl, negativeTTL)
-	if i >= 0 {
-		if soa, ok := m.Ns[i].(*dns.SOA); ok { // RFC 2308, section 5
-			a.ttl = min(a.ttl, seconds(soa.Hdr.Ttl), seconds(soa.Minttl))
-		}
+	end := name
+	for range maxAliases {
+		end = cmp.Or(aliases[end], end)
 	}
-	a.ttl = max(a.ttl, minTTL)
+	if a.err == errNoAddress && end != name {
+		a.alias = end
+	} else {
+		a.ttl = min(a.ttl, negativeTTL)
+	}
 	return a
 }
 

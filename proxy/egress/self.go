@@ -56,10 +56,11 @@ func (d *Dialer) newSelf(at Self) *self {
 	return s
 }
 
-// fronts reports whether clients are told to come to t, or to a at its port.
-func (s *self) fronts(t policy.Target, a netip.Addr) bool {
-	return s.names[t] || s.front[netip.AddrPortFrom(a, t.Port)] ||
-		slices.ContainsFunc(s.nat64.embedded(a), func(a netip.Addr) bool { return s.front[netip.AddrPortFrom(a, t.Port)] })
+// fronts reports whether clients are told to come to ap.
+func (s *self) fronts(ap netip.AddrPort) bool {
+	return len(s.front) > 0 && (s.front[ap] || slices.ContainsFunc(s.nat64.embedded(ap.Addr()), func(a netip.Addr) bool {
+		return s.front[netip.AddrPortFrom(a, ap.Port())]
+	}))
 }
 
 // addresses returns the addresses of this machine, nil where they are not known.

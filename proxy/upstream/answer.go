@@ -69,7 +69,7 @@ func (e *UploadError) Refusal() refusal.Refusal {
 // into stays valid until o is read again.
 func (r *Request) ReadAnswer(o *egress.Origin, more func() error, interim func(head.Response) error) (a head.Response, err error) {
 	if o.Parent != nil {
-		defer r.State.Dialer.Doubt(o.Parent.String())()
+		defer o.Parent.Await()()
 	}
 	interims := 0
 	for scanned := 0; ; {

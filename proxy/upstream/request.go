@@ -83,7 +83,7 @@ func (r *Request) Again(o *egress.Origin, err error) (bool, error) {
 		r.retried = true
 		return true, err
 	case o.Parent != nil: // it may be a load balancer without a server
-		err = r.State.Dialer.Unanswered(o.Parent.String(), err)
+		err = o.Parent.Unanswered(err)
 		if r.Repeatable() {
 			r.not, r.unanswered = append(r.not, o.Parent), err
 			return true, err

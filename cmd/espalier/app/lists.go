@@ -1,9 +1,11 @@
 package app
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -27,21 +29,57 @@ func newLists(cfg *configs.Config, log *zap.Logger) *lists.Lists {
 // elsewhere, that is the server's choice, and the guard is asked. roots are as in
 // proxy.State.
 func listTransport(d *egress.Dialer, roots *x509.CertPool) lists.Transport {
-	return func(t policy.Target) http.RoundTripper {
-		trusting := d.Trusting(t)
-		return &http.Transport{
-			Proxy: func(r *http.Request) (*url.URL, error) {
-				if r.URL.Scheme == "https" { // DialContext goes through the parent
-					return nil, nil
-				}
-				return trusting.Proxy(r)
-			},
-			DialContext:         trusting.DialContext,
-			TLSClientConfig:     &tls.Config{RootCAs: roots},
-			TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: 30 * time.Second,
-			ForceAttemptHTTP2: true, DisableKeepAlives: true,
+	return func(t policy.Target) http.RoundTripper { return fetcher{d.Trusting(t), roots} }
+}
+
+// A fetcher sends each request on a connection of its own.
+type fetcher struct {
+	dialer *egress.Dialer
+	roots  *x509.CertPool
+}
+
+// RoundTrip implements http.RoundTripper.
+func (f fetcher) RoundTrip(r *http.Request) (*http.Response, error) {
+	conn, parent, err := f.dial(r)
+	if err != nil {
+		return nil, err
+	}
+	transport := &http.Transport{
+		DialContext:         func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+		TLSClientConfig:     &tls.Config{RootCAs: f.roots},
+		TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: 30 * time.Second,
+		ForceAttemptHTTP2: true, DisableKeepAlives: true,
+	}
+	if parent != nil {
+		transport.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: parent.String()})
+		r = r.Clone(r.Context())
+		if auth := parent.ProxyAuthorization(); auth != "" {
+			r.Header.Set("Proxy-Authorization", auth)
 		}
 	}
+	resp, err := transport.RoundTrip(r)
+	if err != nil {
+		conn.Close() // the transport may not have come to it
+	}
+	return resp, err
+}
+
+// dial connects for r. parent is set if the request is for a parent proxy, in absolute
+// form.
+func (f fetcher) dial(r *http.Request) (conn net.Conn, parent *egress.Parent, err error) {
+	port := uint16(80)
+	if r.URL.Scheme == "https" {
+		port = 443
+	}
+	t, err := policy.ParseTarget(r.URL.Host, port)
+	if err != nil {
+		return nil, nil, err
+	}
+	if r.URL.Scheme == "https" {
+		conn, err = f.dialer.Dial(r.Context(), t)
+		return conn, nil, err
+	}
+	return f.dialer.DialPlain(r.Context(), t)
 }
 
 // listFiles are the files that lists are read from.

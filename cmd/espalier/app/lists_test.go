@@ -56,7 +56,7 @@ func TestListTransport(t *testing.T) {
 		t.Error("a redirect to a loopback address is not refused")
 	}
 
-	// Through a parent, which says no.
+	// Through the second parent, which says no; the first is not there.
 	var mu sync.Mutex
 	var asked []string
 	parent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
