@@ -5,9 +5,12 @@ import (
 	"compress/gzip"
 	"errors"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+
+	utf "golang.org/x/text/encoding/unicode"
 
 	"espalier/policy"
 )
@@ -56,6 +59,25 @@ func TestMatch(t *testing.T) {
 		{"byte order mark, CRLF, blanks, no end of line", "\uFEFFx.example\r\n\r\n  y.example \t\r\nz.example", []string{"x.example", "y.example", "z.example"}, nil},
 		{"comments", "# a.example\n#b.example\n## c.example\n!d.example\nx.example # e.example\ny.example#f.example\n0.0.0.0 z.example #g.example ## h.example\n",
 			[]string{"x.example", "y.example", "z.example"}, []string{"a.example", "b.example", "c.example", "d.example", "e.example", "f.example", "g.example", "h.example"}},
+		{"hosts file with 0", "0 x.example y.example\n", []string{"x.example", "y.example"}, []string{"a.x.example", "0"}},
+		{"address blocks", "192.0.2.0/24\n198.51.100.7/25 ; SBL1\n2001:db8::/32 # why\n; comment\n203.0.113.1/32\n",
+			[]string{"192.0.2.1=192.0.2.0/24", "198.51.100.127=198.51.100.0/25", "2001:db8::a=2001:db8::/32", "203.0.113.1=203.0.113.1/32"},
+			[]string{"192.0.3.1", "198.51.100.128", "2001:db9::1", "203.0.113.2", "2.0.example"}},
+		{"names beside address blocks", "192.0.2.0/24\nx.example\n192.0.2.9\n", []string{"x.example", "192.0.2.9", "192.0.2.8=192.0.2.0/24"}, []string{"example"}},
+		{"dnsmasq", "# comment\naddress=/x.example/0.0.0.0\naddress=/y.example/#\naddress=/z.example/\naddress=/a.example/b.example/::\nserver=/s.example/\nlocal=/l.example/\naddress=/c.example/127.0.0.1 # why\naddress=/*.w.example/0.0.0.0\n",
+			[]string{"x.example", "a.x.example=x.example", "y.example", "z.example", "a.example", "b.example", "s.example", "l.example", "c.example", "a.w.example=w.example"}, []string{"example", "why"}},
+		{"dnsmasq excepts what the usual server answers", "local=/x.example/\nserver=/ok.x.example/#\n", []string{"x.example"}, []string{"ok.x.example", "a.ok.x.example"}},
+		{"unbound", "server:\n  local-zone: \"x.example.\" always_nxdomain\nlocal-zone: y.example refuse # why\nlocal-zone: 'z.example' static\nlocal-data: \"d.example A 0.0.0.0\"\nlocal-data: \"e.example. 3600 IN AAAA ::\"\n",
+			[]string{"x.example", "a.x.example=x.example", "y.example", "z.example", "d.example", "e.example"}, []string{"a.d.example", "why"}},
+		{"unbound: redirected to nowhere", "local-zone: \"x.example\" redirect\nlocal-data: \"x.example A 0.0.0.0\"\nlocal-zone: \"y.example\" redirect\nlocal-zone: \"z.example\" redirect\n",
+			[]string{"x.example", "a.x.example=x.example", "y.example", "z.example", "a.z.example=z.example"}, nil},
+		{"unbound: transparent zones are excepted", "local-zone: \"x.example\" static\nlocal-zone: \"ok.x.example\" transparent\n", []string{"x.example"}, []string{"ok.x.example"}},
+		{"RPZ", "$TTL 300\n@ SOA localhost. root.localhost. 1 43200 3600 86400 300\n  NS localhost.\n; comment\nx.example CNAME .\n*.x.example CNAME .\ny.example 300 IN CNAME *.\n*.z.example CNAME . ; why\nd.example CNAME rpz-drop.\na.example A 0.0.0.0\nb.example IN AAAA ::\n",
+			[]string{"x.example", "a.x.example=x.example", "y.example", "a.z.example=z.example", "d.example", "a.example", "b.example"}, []string{"a.y.example", "z.example", "localhost", "a.a.example"}},
+		{"RPZ with an origin", "$ORIGIN rpz.school.example.\n@ IN SOA ns.school.example. root.school.example. (\n  2026010101 ; serial\n  3600 600 86400 300 )\n@ IN NS ns.school.example.\nx.example CNAME .\ny.example.rpz.school.example. CNAME .\n",
+			[]string{"x.example", "y.example"}, []string{"rpz.school.example", "x.example.rpz.school.example", "ns.school.example"}},
+		{"RPZ passes through", "*.x.example CNAME .\nok.x.example CNAME rpz-passthru.\nold.x.example CNAME old.x.example.\n",
+			[]string{"a.x.example=x.example", "a.ok.x.example=x.example"}, []string{"ok.x.example", "old.x.example", "x.example"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, report := mustParse(t, tt.list)
@@ -97,8 +119,11 @@ func TestReport(t *testing.T) {
 	}{
 		{name: "comments and blanks", list: "\n\n# a\n! b\n[header]\n  \n", lines: 3},
 		{name: "rules about parts of pages", list: "##.ad\nx.example##.ad\nx.example,y.example#@#.ad\nx.example#?#div:has(a)\nx.example#$#body { a: b }\nx.example#%#code()\n#@#.ad\nx.example##+js(a, b)\n", lines: 8, skipped: 8},
-		{name: "paths and patterns", list: "/ads/*\n||x.example/ad.js\n||x.example^*/ad\n||*.x.example^\n||ads.\n||x.example\n|https://x.example/\n@@/ok.js\n&ad=\n-banner-\n_ads_\n.ads.\nhttps://x.example/\nx.example:8080\n10.0.0.0/8\n/a b/\nx.*\n||ads.^\n", lines: 18, skipped: 18},
+		{name: "paths and patterns", list: "/ads/*\n||x.example/ad.js\n||x.example^*/ad\n||*.x.example^\n||ads.\n||x.example\n|https://x.example/\n@@/ok.js\n&ad=\n-banner-\n_ads_\n.ads.\nhttps://x.example/\nx.example:8080\n10.0.0.0/80\n/a b/\nx.*\n||ads.^\n", lines: 18, skipped: 18},
 		{name: "options that limit a rule", list: "||x.example^$third-party\n||x.example^$script,domain=y.example\n||x.example^$important,image\n@@||x.example^$document\n@@||x.example^$generichide\n||x.example^$badfilter\n", lines: 6, skipped: 6},
+		{name: "dnsmasq for other answers", list: "address=/x.example/192.0.2.1\nserver=/x.example/192.0.2.1\naddress=/#/0.0.0.0\nserver=192.0.2.1\n", lines: 4, skipped: 4},
+		{name: "unbound for other answers", list: "local-zone: \"www.google.com\" redirect\nlocal-data: \"www.google.com CNAME forcesafesearch.google.com\"\nlocal-data: \"x.example A 192.0.2.1\"\nlocal-data-ptr: \"192.0.2.1 x.example\"\nlocal-zone: \"x.example\" nodefault\n", lines: 5, skipped: 4},
+		{name: "RPZ for other answers", list: "www.google.com CNAME forcesafesearch.google.com.\n32.1.2.0.192.rpz-ip CNAME .\nns.x.example.rpz-nsdname CNAME .\nx.example TXT text\ny.example A 192.0.2.1\nz.example CNAME rpz-tcp-only.\n", lines: 6, skipped: 6},
 		{name: "nonsense", list: "x.example\nhello\nhello world\na..b.example\n0.0.0.0 ok.example b$d\n||a b^\n127.1\n\xff\xfe.example\n<b>\n256.1.1.1 x.example\n", lines: 10, size: 2, bad: []string{
 			`2: "hello": is one word, no domain`,
 			`3: "hello world": has several words, and the first is no address`,
@@ -235,7 +260,9 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		"x.example\n", "0.0.0.0 x.example y.example # c\r\n", "||x.example^$important\n@@||a.x.example^\n", "\uFEFFbücher.example",
-		"x.example##.ad\n/path\n||x^$script", "<html>", "*.x.example\n.y.example\n192.0.2.1\n2001:db8::1", string(packed(f, "x.example\n")),
+		"x.example##.ad\n/path\n||x^$script", "address=/x.example/a/0.0.0.0\nlocal=//\nserver=/x/#", "192.0.2.0/24\n::ffff:1.2.3.4/100\n0 a",
+		"server:\nlocal-zone: \"x\" redirect\nlocal-data: \"x A 0\"\nlocal-zone: a\nlocal-data: \"\"", "$ORIGIN x.\n@ SOA a b (\n1 )\n*.a CNAME .\n CNAME *.\na.rpz-ip A ::\nA A A",
+		"\xff\xfex\x00.\x00e\x00\n\x00", "<html>", "*.x.example\n.y.example\n192.0.2.1\n2001:db8::1", string(packed(f, "x.example\n")),
 	} {
 		f.Add([]byte(seed), "a.x.example")
 	}
@@ -257,6 +284,9 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		entry, ok := s.Match(name)
+		if block, err := netip.ParsePrefix(entry); err == nil && block.Contains(netip.MustParseAddr(name)) {
+			return
+		}
 		if ok != (entry != "") || ok && entry != name && !strings.HasSuffix(name, "."+entry) {
 			t.Fatalf("%s: %q, %v", name, entry, ok)
 		}
@@ -266,4 +296,23 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Editors of Windows write UTF-16.
+func TestUTF16(t *testing.T) {
+	const text = "# Ünsinn\r\nx.example\r\nbücher.example\r\n"
+	for name, order := range map[string]utf.Endianness{"little endian": utf.LittleEndian, "big endian": utf.BigEndian} {
+		t.Run(name, func(t *testing.T) {
+			b, err := utf.UTF16(order, utf.UseBOM).NewEncoder().String(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, report := mustParse(t, b)
+			for _, host := range []string{"x.example", "xn--bcher-kva.example"} {
+				if _, ok := s.Match(host); !ok || report.Bad > 0 {
+					t.Errorf("%s: %v, %+v", host, ok, report)
+				}
+			}
+		})
+	}
 }

@@ -12,6 +12,11 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/gaissmai/bart"
+	"golang.org/x/text/encoding"
+	utf "golang.org/x/text/encoding/unicode"
+	"golang.org/x/text/transform"
+
 	"espalier/policy"
 )
 
@@ -59,13 +64,19 @@ func (b BadLine) String() string { return fmt.Sprintf("%d: %q: %s", b.Line, b.Te
 // Parse reads a list, which may be packed with gzip. Every line may be in any of
 // these forms:
 //
-//	0.0.0.0 name name   as in a hosts file: exactly these names. Names such as
+//	0.0.0.0 name name   as in a hosts file, or 0 name: exactly these names. Names such as
 //	                    localhost, which every hosts file has, are ignored.
 //	name                the name and all below it; *.name and .name mean the same,
 //	                    as in the lists that are written so. It needs a dot.
 //	address             the address
+//	address/bits        the addresses of a block
 //	||name^             as ad blockers have it: the name and all below it
 //	@@||name^           neither the name nor any below it, whatever else is said
+//	address=/name/…     as dnsmasq has it, and server= and local=: the name and all below it
+//	local-zone: …       as unbound has it, and local-data: the name, and all below a zone
+//	name CNAME .        a response policy zone (RPZ): exactly the name; *.name: all below it
+//
+// The text may be in UTF-16 if it begins with a byte order mark.
 //
 // Of ad blockers' options these are honoured: $important, which makes a rule win
 // over exceptions without it, and, where hosts are not excepted, $all, $doc and
@@ -92,9 +103,7 @@ func parse(r io.Reader, maxBytes int64, maxEntries int) (*Set, Report, error) {
 		}
 		in = bufio.NewReaderSize(&bounded{unpacked, maxBytes, maxBytes}, maxLine)
 	}
-	if mark, _ := in.Peek(3); string(mark) == "\uFEFF" {
-		_, _ = in.Discard(3)
-	}
+	in = bufio.NewReaderSize(transform.NewReader(in, utf.BOMOverride(encoding.Nop.NewDecoder())), maxLine)
 	for n := 1; ; n++ {
 		line, err := in.ReadSlice('\n')
 		long := errors.Is(err, bufio.ErrBufferFull)
@@ -112,7 +121,8 @@ func parse(r io.Reader, maxBytes int64, maxEntries int) (*Set, Report, error) {
 			return nil, p.report, perr
 		}
 		if err == io.EOF {
-			return newSet(p.text, p.entries), p.report, nil
+			p.settle()
+			return newSet(p.text, p.nets, p.entries), p.report, nil
 		}
 	}
 }
@@ -146,10 +156,13 @@ type tooLarge int64
 func (max tooLarge) Error() string { return fmt.Sprintf("is larger than %d MiB", max>>20) }
 
 type parser struct {
-	text    chunks
-	entries int
-	max     int
-	report  Report
+	text     chunks
+	nets     *bart.Lite // nil: there are none
+	entries  int
+	max      int
+	report   Report
+	redirect string // a zone of unbound, whose data come next; "" is none
+	zone     zone
 }
 
 // take takes line n. The error is about the list as a whole.
@@ -210,10 +223,22 @@ const pattern = "/*^$|&?=~,:"
 func (p *parser) line(b []byte) error {
 	line := string(b)
 	switch {
-	case line[0] == '!' || line[0] == '[' && line[len(line)-1] == ']' && !strings.Contains(line, ":"):
+	case p.zone.open:
+		p.zone.open = !strings.Contains(line, ")")
+		return nil
+	case line[0] == '!' || line[0] == ';' || line[0] == '[' && line[len(line)-1] == ']' && !strings.Contains(line, ":"):
+		return nil
+	case line[0] == '$':
+		p.zone.directive(line)
 		return nil
 	case strings.HasPrefix(line, "||") || strings.HasPrefix(line, "@@"):
 		return p.rule(line)
+	}
+	if ok, err := p.dnsmasq(line); ok {
+		return err
+	}
+	if ok, err := p.unbound(line); ok {
+		return err
 	}
 	if hash := strings.IndexByte(line, '#'); hash >= 0 {
 		own := hash == 0 || line[hash-1] == ' ' || line[hash-1] == '\t'
@@ -223,16 +248,21 @@ func (p *parser) line(b []byte) error {
 				return errSkip
 			}
 		}
-		if line = strings.TrimSpace(line[:hash]); line == "" {
-			return nil
-		}
+		line = line[:hash]
+	}
+	line, _, _ = strings.Cut(line, " ;") // as zones and lists of address blocks have it
+	if line = strings.TrimSpace(line); line == "" {
+		return nil
 	}
 	fields := strings.Fields(line)
 	if len(fields) == 1 {
 		return p.name(line)
 	}
-	if _, err := netip.ParseAddr(fields[0]); err == nil {
+	if _, err := netip.ParseAddr(fields[0]); err == nil || fields[0] == "0" {
 		return p.hosts(fields[1:])
+	}
+	if ok, err := p.rpz(fields); ok {
+		return err
 	}
 	if strings.ContainsAny(line[:1], pattern) {
 		return errSkip
@@ -267,6 +297,12 @@ func (p *parser) name(word string) error {
 	s, wild := strings.CutPrefix(word, "*.")
 	if !wild {
 		s = strings.TrimPrefix(s, ".")
+	}
+	if strings.IndexByte(word, '/') >= 0 {
+		if block, err := netip.ParsePrefix(word); err == nil {
+			p.addBlock(block)
+			return nil
+		}
 	}
 	name, addr, err := policy.ParseHost(s)
 	switch {
@@ -334,6 +370,20 @@ func (p *parser) rule(line string) error {
 func (p *parser) add(name string, says byte) {
 	if p.entries <= p.max {
 		p.text.add(name, says)
+		p.entries++
+	}
+}
+
+// addBlock adds an address block. Bits behind its prefix do not matter.
+func (p *parser) addBlock(block netip.Prefix) {
+	if p.entries <= p.max {
+		if p.nets == nil {
+			p.nets = &bart.Lite{}
+		}
+		if a := block.Addr(); a.Is4In6() && block.Bits() >= 96 {
+			block = netip.PrefixFrom(a.Unmap(), block.Bits()-96)
+		}
+		p.nets.Insert(block.Masked())
 		p.entries++
 	}
 }

@@ -5,7 +5,10 @@ package hostset
 import (
 	"hash/maphash"
 	"math/bits"
+	"net/netip"
 	"strings"
+
+	"github.com/gaissmai/bart"
 )
 
 // A Set is an immutable set of hosts, safe for concurrent use. A nil Set is
@@ -21,6 +24,7 @@ type Set struct {
 	slots []uint32 // where in text the entries of the groups are
 	seed  maphash.Seed
 	size  int
+	nets  *bart.Lite // nil: no address blocks
 
 	shortest, longest int // bytes of an entry: "com" mostly need not be looked for
 }
@@ -37,6 +41,15 @@ const (
 	except                           // neither it nor any name below is
 	belowImportant                   // as below, whatever except says
 	exceptImportant                  // as except, whatever else is said
+	under                            // every name below it is in the set, and the name is not
+	exceptExact                      // as except, for the name alone
+	exceptUnder                      // as except, for the names below it
+)
+
+// Bits that hold for the name alone, and for names below it alone.
+const (
+	onlyName  = exact | exceptExact
+	onlyBelow = under | exceptUnder
 )
 
 // Len is the number of different entries, exceptions among them.
@@ -48,7 +61,8 @@ func (s *Set) Len() int {
 }
 
 // Match reports whether host, a name or address as policy.ParseHost returns it,
-// is in the set, and which entry says so: the longest. It does not allocate.
+// is in the set, and which entry says so: the longest. It does not allocate, but for a host in
+// an address block.
 func (s *Set) Match(host string) (entry string, ok bool) {
 	if s.Len() == 0 {
 		return "", false
@@ -71,18 +85,20 @@ func (s *Set) Match(host string) (entry string, ok bool) {
 		for i := range some[:n] {
 			name, says := some[i].name, s.find(&some[i])
 			if len(name) < len(host) {
-				says &^= exact
+				says &^= onlyName
+			} else {
+				says &^= onlyBelow
 			}
 			if says&exceptImportant != 0 {
 				return "", false
 			}
-			if says&(exact|below) != 0 && entry == "" {
+			if says&(exact|below|under) != 0 && entry == "" {
 				entry = name
 			}
 			if says&belowImportant != 0 && important == "" {
 				important = name
 			}
-			excepted = excepted || says&except != 0
+			excepted = excepted || says&(except|exceptExact|exceptUnder) != 0
 		}
 	}
 	if important != "" {
@@ -91,7 +107,23 @@ func (s *Set) Match(host string) (entry string, ok bool) {
 	if excepted {
 		return "", false
 	}
+	if entry == "" && s.nets != nil {
+		return s.block(host)
+	}
 	return entry, entry != ""
+}
+
+// block returns the smallest address block that holds host.
+func (s *Set) block(host string) (entry string, ok bool) {
+	if last := host[len(host)-1]; (last < '0' || last > '9') && strings.IndexByte(host, ':') < 0 {
+		return "", false // a name
+	}
+	a, err := netip.ParseAddr(host)
+	if err != nil || !s.nets.Contains(a) {
+		return "", false
+	}
+	p, _ := s.nets.LookupPrefixLPM(netip.PrefixFrom(a, a.BitLen()))
+	return p.String(), true
 }
 
 // A probe is the search for a name.
@@ -142,10 +174,13 @@ func (s *Set) find(p *probe) byte {
 }
 
 // newSet makes a set of n entries. What entries of the same name say is joined.
-func newSet(text chunks, n int) *Set {
-	s := &Set{text: text.clipped(), seed: maphash.MakeSeed(), shortest: 255}
+func newSet(text chunks, nets *bart.Lite, n int) *Set {
+	s := &Set{nets: nets, text: text.clipped(), seed: maphash.MakeSeed(), shortest: 255}
 	s.tags = make([]uint64, n/groupFill+1)
 	s.slots = make([]uint32, len(s.tags)*groupSize)
+	if nets != nil {
+		s.size = nets.Size()
+	}
 	for at := range s.text.all() {
 		name, says := s.text.at(at)
 		if !s.add(name, *says, at) {
