@@ -98,7 +98,7 @@ func (p *Policy) refuses(host string, port uint16) bool {
 	service := p.apple.Match(t.Host, t.Addr, t.Port).Service()
 	for i := range p.rules {
 		switch rule := &p.rules[i]; {
-		case rule.then == thenDeny && !rule.names, !rule.matchTarget(t, service):
+		case rule.then == thenDeny && !rule.names, !rule.covers(t, service) || rule.lists != nil && !rule.has(t):
 		case rule.then != thenDeny:
 			return false // some client may pass
 		case rule.forAll(p.clients):

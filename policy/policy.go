@@ -18,7 +18,8 @@
 //  4. What the catalogue matches passes, untouched: never challenged, never
 //     intercepted, whatever else is configured.
 //  5. For everything else the first of the administrator's rules that matches
-//     decides. A deny needs no password; with inspect.deny_page it may be told
+//     decides. A rule that names a list which is required and not loaded denies what
+//     its other conditions match. A deny needs no password; with inspect.deny_page it may be told
 //     inside TLS. Where a rule with users or groups
 //     might let somebody through, whoever is not known is asked to sign in.
 //     If proxy.ports does not have the port, only deny rules and rules that name
@@ -103,6 +104,10 @@ type Decision struct {
 	Dial Target
 	// HideURL is set where the rule that matches keeps the URL out of records.
 	HideURL bool
+	// List is the list of the rule that has the host; empty if the rule names none.
+	List string
+	// Missing is set if the request is denied because List is required and not loaded.
+	Missing bool
 	// Page is set where a CONNECT is denied and the page that says why may be shown
 	// inside TLS.
 	Page bool
@@ -211,7 +216,8 @@ func (p *Policy) Decide(r *Request) Decision {
 	}
 	relay := p.relay && isRelay(r.Target.Host)
 	if d.Match.OK() || relay {
-		rule := p.firstNaming(r, &d)
+		var rule *rule
+		rule, d.List = p.firstNaming(r, &d)
 		d.HideURL = rule != nil && rule.hideURL
 		switch {
 		case rule != nil && rule.then == thenDeny:
@@ -223,13 +229,14 @@ func (p *Policy) Decide(r *Request) Decision {
 		}
 		return d
 	}
-	rule, ask := p.first(r, &d)
+	rule, m, ask := p.first(r, &d)
 	d.HideURL = rule != nil && rule.hideURL
+	d.List, d.Missing = m.list, m.missing
 	switch {
 	case ask:
-		d.Action, d.Rule = Challenge, RuleAuth
+		d.Action, d.Rule, d.List, d.Missing = Challenge, RuleAuth, "", false
 		return d
-	case rule != nil && rule.then == thenDeny:
+	case rule != nil && (rule.then == thenDeny || m.missing):
 		d.Action, d.Rule = Deny, rule.name
 		d.Page = p.page && r.Connect && !p.exempt.match(r.Target) && !p.excepted(r)
 		return d
@@ -339,33 +346,37 @@ func (p *Policy) Unknown(d Decision) Decision {
 
 // firstNaming returns the first rule that matches an Apple target, without the
 // deny rules that name no target.
-func (p *Policy) firstNaming(r *Request, d *Decision) *rule {
+func (p *Policy) firstNaming(r *Request, d *Decision) (_ *rule, list string) {
 	for i := range p.rules {
 		rule := &p.rules[i]
-		if (rule.names || rule.then != thenDeny) && rule.match(r, d) && rule.isFor(r) {
-			return rule
+		if !rule.names && rule.then == thenDeny {
+			continue
+		}
+		if m := rule.match(r, d); m.ok && rule.isFor(r) {
+			return rule, m.list
 		}
 	}
-	return nil
+	return nil, ""
 }
 
 // first returns the first rule that matches a target which is not Apple's. If the
 // target's port needs a rule that names it, rules that let it through without
 // naming it do not match. ask is set where a rule before it might let a user through
 // who is not known yet.
-func (p *Policy) first(r *Request, d *Decision) (_ *rule, ask bool) {
+func (p *Policy) first(r *Request, d *Decision) (_ *rule, m match, ask bool) {
 	open := p.opens(r.Target.Port)
 	for i := range p.rules {
 		rule := &p.rules[i]
-		if !rule.match(r, d) || !open && rule.then != thenDeny && len(rule.ports) == 0 {
+		m := rule.match(r, d)
+		if !m.ok && !m.missing || !open && rule.then != thenDeny && len(rule.ports) == 0 {
 			continue
 		}
 		if rule.isFor(r) {
-			return rule, ask
+			return rule, m, ask
 		}
-		ask = ask || p.auth && r.User == "" && rule.then != thenDeny
+		ask = ask || m.ok && p.auth && r.User == "" && rule.then != thenDeny
 	}
-	return nil, ask
+	return nil, match{}, ask
 }
 
 // relayHosts are the hosts that Apple says to block if a network does not allow

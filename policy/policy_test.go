@@ -79,6 +79,7 @@ var (
 type everythingBut string
 
 func (e everythingBut) Match(host string) (string, bool) { return host, host != string(e) }
+func (e everythingBut) Missing() bool                    { return false }
 
 const (
 	siri  = "guzzoni.apple.com:443"

@@ -69,7 +69,7 @@ type rule struct {
 	then     string
 	names    bool // the rule names its targets, by hosts or services
 	hosts    hosts
-	lists    []HostList
+	lists    []namedList
 	clients  Networks
 	users    map[string]bool // nil: any
 	groups   []string        // none: any
@@ -80,27 +80,42 @@ type rule struct {
 	hideURL  bool
 }
 
-// match reports whether every condition but users and groups holds.
-func (c *rule) match(r *Request, d *Decision) bool {
-	if !c.matchTarget(r.Target, d.Service()) {
-		return false
-	}
-	if c.clients != nil && !c.clients.Contains(r.Client) {
-		return false
-	}
-	if len(c.hours) > 0 {
-		t := r.Time
-		if t.IsZero() {
-			t = time.Now()
-		}
-		return slices.ContainsFunc(c.hours, func(h hours) bool { return h.contain(t) })
-	}
-	return true
+// A match is how a rule's conditions hold but for users and groups.
+type match struct {
+	ok   bool
+	list string // that has the host; empty if the rule has no lists
+	// missing is set if the rule would match if list, which is required and not loaded, had
+	// the host. ok is false.
+	missing bool
 }
 
-// matchTarget reports whether every condition on the target holds.
-func (c *rule) matchTarget(t Target, service string) bool {
-	return c.covers(t, service) && (c.lists == nil || listed(c.lists, t.Host))
+// match looks at every condition but users and groups.
+func (c *rule) match(r *Request, d *Decision) match {
+	if !c.covers(r.Target, d.Service()) || c.clients != nil && !c.clients.Contains(r.Client) || !c.onTime(r.Time) {
+		return match{}
+	}
+	if c.lists == nil {
+		return match{ok: true}
+	}
+	name, missing, ok := listed(c.lists, r.Target.Host)
+	return match{ok, name, missing}
+}
+
+// has reports whether a list of the rule has t.
+func (c *rule) has(t Target) bool {
+	_, _, ok := listed(c.lists, t.Host)
+	return ok
+}
+
+// onTime reports whether the hours hold at t; zero means now.
+func (c *rule) onTime(t time.Time) bool {
+	if len(c.hours) == 0 {
+		return true
+	}
+	if t.IsZero() {
+		t = time.Now()
+	}
+	return slices.ContainsFunc(c.hours, func(h hours) bool { return h.contain(t) })
 }
 
 // covers reports whether the conditions on the target hold, lists aside.
@@ -216,7 +231,7 @@ func compileRule(r *Rule, lists map[string]HostList, inspectMode string) (rule, 
 		if !ok {
 			fail("when.lists[%d]: there is no list %q under lists", i, name)
 		}
-		c.lists = append(c.lists, l)
+		c.lists = append(c.lists, namedList{name, l})
 	}
 	c.clients, err = ParseNetworks(r.When.Clients)
 	errs = append(errs, under("when.clients", err))

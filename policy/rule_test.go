@@ -101,7 +101,7 @@ func TestListValidate(t *testing.T) {
 		{List{File: "ads.txt"}, ""},
 		{List{URL: "https://lists.example/ads"}, ""},
 		{List{URL: "http://lists.example/ads", Refresh: time.Hour}, ""},
-		{List{}, "file: missing (a list has a file or a url)"},
+		{List{}, "file: missing (a list has a file, a url or a ut1)"},
 		{List{File: "a", URL: "https://lists.example"}, "url: stands beside file (a list has a file or a url, not both)"},
 		{List{File: "a", Refresh: time.Hour}, "refresh: only for a url; a file is read again when it changes"},
 		{List{URL: "https://lists.example", Refresh: -1}, "refresh: must not be negative"},
@@ -111,6 +111,12 @@ func TestListValidate(t *testing.T) {
 		{List{URL: "https://lists.example/ads", Refresh: time.Second}, "refresh: 1s is too often (allowed: 1m at least)"},
 		{List{URL: "file:///etc/passwd"}, `url: is no http or https URL`},
 		{List{URL: "https:///ads"}, `url: is no http or https URL`},
+		{List{UT1: "gambling", Refresh: time.Hour, Required: true}, ""},
+		{List{UT1: "../adult"}, `ut1: invalid category "../adult" (allowed: a-z, 0-9, _ and -)`},
+		{List{UT1: "gambling", File: "a"}, "ut1: invalid beside file or url: a list has one source"},
+		{List{UT1: "gambling", Member: "*/domains"}, "member: invalid beside ut1, which names it"},
+		{List{File: "all.tar.gz", Member: "*/gambling/domains"}, ""},
+		{List{File: "all.tar.gz", Member: "[a"}, `member: invalid pattern "[a": syntax error in pattern`},
 	}
 	for _, tt := range tests {
 		if got := errText(tt.list.Validate()); got != tt.want {
@@ -304,6 +310,47 @@ func TestWarnings(t *testing.T) {
 			}
 			if !ok {
 				t.Errorf("got %q, want %q", got, x.want)
+			}
+		})
+	}
+}
+
+// missingList is a required list that is not loaded.
+type missingList struct{}
+
+func (missingList) Match(string) (string, bool) { return "", false }
+func (missingList) Missing() bool               { return true }
+
+// A rule that names a required list denies until it is loaded, whatever it says; Apple is not
+// cut off. Records say which list it was.
+func TestRequiredList(t *testing.T) {
+	rule := func(then string, lists ...string) Rule {
+		return Rule{Name: "rule", Then: then, When: When{Lists: lists}}
+	}
+	narrow := Rule{Name: "rule", Then: "deny", When: When{Lists: []string{"absent"}, Clients: []string{"10.9.0.0/16"}}}
+	for _, x := range []struct {
+		name    string
+		rules   []Rule
+		host    string
+		action  Action
+		rule    string
+		list    string
+		missing bool
+	}{
+		{"deny", []Rule{rule("deny", "absent")}, "x.example", Deny, "rule", "absent", true},
+		{"allow", []Rule{rule("allow", "absent"), denyAll}, "x.example", Deny, "rule", "absent", true},
+		{"tunnel", []Rule{rule("tunnel", "absent")}, "x.example", Deny, "rule", "absent", true},
+		{"in a list that is loaded", []Rule{rule("allow", "absent", "ads")}, "x.example", Tunnel, "rule", "ads", false},
+		{"denied by a list that is loaded", []Rule{rule("deny", "absent", "ads")}, "x.example", Deny, "rule", "ads", false},
+		{"other conditions do not hold", []Rule{narrow}, "x.example", Tunnel, RuleDefault, "", false},
+		{"allowed before", []Rule{allowAll, rule("deny", "absent")}, "x.example", Tunnel, "allow all", "", false},
+		{"Apple", []Rule{rule("deny", "absent")}, "www.apple.com", Tunnel, RuleApple, "", false},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			p := compile(t, Config{Rules: x.rules, Lists: map[string]HostList{"ads": everythingBut(""), "absent": missingList{}}})
+			d := p.Decide(&Request{Target: target(t, x.host+":443"), Client: ipad, Connect: true})
+			if d.Action != x.action || d.Rule != x.rule || d.List != x.list || d.Missing != x.missing {
+				t.Errorf("%s by %s, list %q, missing %v; want %s by %s, %q, %v", d.Action, d.Rule, d.List, d.Missing, x.action, x.rule, x.list, x.missing)
 			}
 		})
 	}

@@ -17,7 +17,7 @@ import (
 
 func mustParse(t testing.TB, text string) (*Set, Report) {
 	t.Helper()
-	s, report, err := Parse(strings.NewReader(text))
+	s, report, err := Parse(strings.NewReader(text), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +179,7 @@ func packed(t testing.TB, text string) []byte {
 
 func TestGzip(t *testing.T) {
 	one := packed(t, "\uFEFFx.example\n")
-	s, _, err := Parse(bytes.NewReader(slices.Concat(one, packed(t, "y.example\n"))))
+	s, _, err := Parse(bytes.NewReader(slices.Concat(one, packed(t, "y.example\n"))), "")
 	if err != nil || s.Len() != 2 {
 		t.Errorf("%d entries, %v", s.Len(), err)
 	}
@@ -187,7 +187,7 @@ func TestGzip(t *testing.T) {
 		"cut": one[:len(one)-4], "head only": one[:5], "bad sum": slices.Concat(one[:len(one)-8], make([]byte, 8)),
 		"something behind": slices.Concat(one, []byte("x.example\n")),
 	} {
-		if s, _, err := Parse(bytes.NewReader(text)); err == nil || s != nil {
+		if s, _, err := Parse(bytes.NewReader(text), ""); err == nil || s != nil {
 			t.Errorf("%s: %v, %v", name, s, err)
 		}
 	}
@@ -195,7 +195,7 @@ func TestGzip(t *testing.T) {
 
 func TestWebPage(t *testing.T) {
 	for _, text := range []string{"<!DOCTYPE html>\n<html>", "\n\n  <HTML>", "\uFEFF<?xml version='1.0'?>", string(packed(t, "<html><body>Sign in</body></html>"))} {
-		if s, _, err := Parse(strings.NewReader(text)); !errors.Is(err, ErrHTML) || s != nil {
+		if s, _, err := Parse(strings.NewReader(text), ""); !errors.Is(err, ErrHTML) || s != nil {
 			t.Errorf("%q: %v, %v", text, s, err)
 		}
 	}
@@ -233,20 +233,20 @@ func TestBounds(t *testing.T) {
 		{"endless entries in bad lines", &endless{text: "0.0.0.0 a b c d e f g h b$d\n"}, "has more than 10000 entries"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if s, _, err := parse(tt.in, maxBytes, maxEntries); err == nil || err.Error() != tt.want || s != nil {
+			if s, _, err := parse(tt.in, "", maxBytes, maxEntries); err == nil || err.Error() != tt.want || s != nil {
 				t.Errorf("%v, %v", s, err)
 			}
 		})
 	}
-	if s, _, err := parse(strings.NewReader(strings.Repeat("x.example\n", maxEntries)), maxBytes, maxEntries); err != nil || s.Len() != 1 {
+	if s, _, err := parse(strings.NewReader(strings.Repeat("x.example\n", maxEntries)), "", maxBytes, maxEntries); err != nil || s.Len() != 1 {
 		t.Errorf("just as many: %v", err)
 	}
 	full := strings.Repeat("x", 15) + "\n"
-	if _, _, err := parse(strings.NewReader(strings.Repeat(full, maxBytes/len(full))), maxBytes, maxEntries); err != nil {
+	if _, _, err := parse(strings.NewReader(strings.Repeat(full, maxBytes/len(full))), "", maxBytes, maxEntries); err != nil {
 		t.Errorf("just as large: %v", err)
 	}
 	want := errors.New("the disk is broken")
-	if s, _, err := Parse(io.MultiReader(strings.NewReader("x.example\n"), failing{want})); !errors.Is(err, want) || s != nil {
+	if s, _, err := Parse(io.MultiReader(strings.NewReader("x.example\n"), failing{want}), ""); !errors.Is(err, want) || s != nil {
 		t.Errorf("a read that fails: %v, %v", s, err)
 	}
 }
@@ -267,7 +267,7 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(seed), "a.x.example")
 	}
 	f.Fuzz(func(t *testing.T, list []byte, host string) {
-		s, report, err := Parse(bytes.NewReader(list))
+		s, report, err := Parse(bytes.NewReader(list), "")
 		if (s == nil) != (err != nil) {
 			t.Fatalf("%v, %v", s, err)
 		}

@@ -86,7 +86,7 @@ func TestMillionNamesMemory(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	s, report, err := Parse(bytes.NewReader(text))
+	s, report, err := Parse(bytes.NewReader(text), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func BenchmarkParseMillion(b *testing.B) {
 		b.Run(format, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if s, _, err := Parse(bytes.NewReader(text)); err != nil || s.Len() < million {
+				if s, _, err := Parse(bytes.NewReader(text), ""); err != nil || s.Len() < million {
 					b.Fatal(s.Len(), err)
 				}
 			}
@@ -145,7 +145,7 @@ func BenchmarkParseMillion(b *testing.B) {
 // Look-ups in a million names, of as many different hosts as do not fit into a
 // processor's cache.
 func BenchmarkMatchMillion(b *testing.B) {
-	s, _, err := Parse(bytes.NewReader(millionNames(b, "plain")))
+	s, _, err := Parse(bytes.NewReader(millionNames(b, "plain")), "")
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package hostset
 import (
 	"bufio"
 	"bytes"
-	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -32,6 +31,8 @@ const (
 	maxLine  = 64 << 10 // a longer line is bad
 	keptBad  = 10       // bad lines that a Report has
 	keptText = 100      // bytes of each
+
+	keptSkipped = 3 // skipped lines that a Report has
 )
 
 // ErrHTML says that what was given for a list is a page, such as that of a
@@ -48,8 +49,8 @@ type Report struct {
 	Skipped int
 	// Bad lines make no sense.
 	Bad int
-	// First are the first bad lines, a few.
-	First []BadLine
+	// First are the first bad lines, and FirstSkipped the first that were skipped, a few.
+	First, FirstSkipped []BadLine
 }
 
 // A BadLine is a line that makes no sense.
@@ -61,8 +62,9 @@ type BadLine struct {
 
 func (b BadLine) String() string { return fmt.Sprintf("%d: %q: %s", b.Line, b.Text, b.Why) }
 
-// Parse reads a list, which may be packed with gzip. Every line may be in any of
-// these forms:
+// Parse reads a list, which may be packed with gzip. Of an archive (tar, tar.gz or zip) it reads
+// the file that member means, a pattern as MatchMember has it; member may be empty if there is
+// only one. Every line may be in any of these forms:
 //
 //	0.0.0.0 name name   as in a hosts file, or 0 name: exactly these names. Names such as
 //	                    localhost, which every hosts file has, are ignored.
@@ -91,17 +93,15 @@ func (b BadLine) String() string { return fmt.Sprintf("%d: %q: %s", b.Line, b.Te
 // The error says why there is no set, to be put behind the name of the list: it
 // is a web page, cannot be read or unpacked, or is larger than MaxBytes or
 // MaxEntries. Bad lines are no error.
-func Parse(r io.Reader) (*Set, Report, error) { return parse(r, MaxBytes, MaxEntries) }
+func Parse(r io.Reader, member string) (*Set, Report, error) {
+	return parse(r, member, MaxBytes, MaxEntries)
+}
 
-func parse(r io.Reader, maxBytes int64, maxEntries int) (*Set, Report, error) {
+func parse(r io.Reader, member string, maxBytes int64, maxEntries int) (*Set, Report, error) {
 	p := parser{max: maxEntries}
-	in := bufio.NewReaderSize(&bounded{r, maxBytes, maxBytes}, maxLine)
-	if magic, _ := in.Peek(2); string(magic) == "\x1f\x8b" {
-		unpacked, err := gzip.NewReader(in)
-		if err != nil {
-			return nil, p.report, fmt.Errorf("cannot be unpacked: %w", err)
-		}
-		in = bufio.NewReaderSize(&bounded{unpacked, maxBytes, maxBytes}, maxLine)
+	in, rest, err := unpack(limited(r, maxBytes), member, maxBytes)
+	if err != nil {
+		return nil, p.report, err
 	}
 	in = bufio.NewReaderSize(transform.NewReader(in, utf.BOMOverride(encoding.Nop.NewDecoder())), maxLine)
 	for n := 1; ; n++ {
@@ -121,6 +121,9 @@ func parse(r io.Reader, maxBytes int64, maxEntries int) (*Set, Report, error) {
 			return nil, p.report, perr
 		}
 		if err == io.EOF {
+			if err := rest(); err != nil {
+				return nil, p.report, err
+			}
 			p.settle()
 			return newSet(p.text, p.nets, p.entries), p.report, nil
 		}
@@ -183,6 +186,9 @@ func (p *parser) take(n int, line []byte, long bool) error {
 		return fmt.Errorf("has more than %d entries", p.max)
 	case err == errSkip:
 		p.report.Skipped++
+		if len(p.report.FirstSkipped) < keptSkipped {
+			p.report.FirstSkipped = append(p.report.FirstSkipped, BadLine{n, shown(line), err.Error()})
+		}
 	case err != nil:
 		p.report.Bad++
 		if len(p.report.First) < keptBad {
@@ -207,7 +213,7 @@ func shown(line []byte) string {
 }
 
 var (
-	errSkip = errors.New("no rule about a host")
+	errSkip = errors.New("is not a rule about whole hosts")
 	errLong = fmt.Errorf("is longer than %d KiB", maxLine>>10)
 )
 

@@ -13,13 +13,14 @@ import (
 	"path/filepath"
 	"time"
 
+	"espalier/policy"
 	"espalier/policy/hostset"
 )
 
 // header is the first line of a copy, behind headerMark; what was fetched
 // follows as it came.
 type header struct {
-	Source       string    `json:"source"` // digest of the URL
+	Source       string    `json:"source"` // digest
 	Fetched      time.Time `json:"fetched"`
 	ETag         string    `json:"etag,omitempty"`
 	LastModified string    `json:"last_modified,omitempty"`
@@ -27,9 +28,13 @@ type header struct {
 
 const headerMark = "# espalier: "
 
-// digest stands for a URL, which may hold a password.
-func digest(url string) string {
-	sum := sha256.Sum256([]byte(url))
+// digest stands for the URL of a list, which may hold a password, and its member.
+func digest(l policy.List) string {
+	source := l.URL
+	if l.Member != "" {
+		source += "\x00" + l.Member
+	}
+	sum := sha256.Sum256([]byte(source))
 	return hex.EncodeToString(sum[:])
 }
 
@@ -60,7 +65,7 @@ func (l *list) openCopy() error {
 	if !ok || json.Unmarshal(text, &h) != nil {
 		return fmt.Errorf("%s is not written by espalier", l.copy)
 	}
-	set, report, err := hostset.Parse(in)
+	set, report, err := hostset.Parse(in, l.source.Member)
 	if err != nil {
 		return fmt.Errorf("%s %w", l.copy, err)
 	}

@@ -65,7 +65,7 @@ func (l *list) download(ctx context.Context) error {
 	defer resp.Body.Close()
 	now := time.Now()
 	switch {
-	case resp.StatusCode == http.StatusNotModified && known.Source == digest(l.source.URL):
+	case resp.StatusCode == http.StatusNotModified && known.Source == digest(l.source):
 		l.mu.Lock()
 		l.state.success, l.state.err = now, nil
 		l.mu.Unlock()
@@ -76,14 +76,12 @@ func (l *list) download(ctx context.Context) error {
 	case resp.StatusCode != http.StatusOK:
 		return fmt.Errorf("the server answers %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
 	}
-	h := header{digest(l.source.URL), now, resp.Header.Get("ETag"), resp.Header.Get("Last-Modified")}
+	h := header{digest(l.source), now, resp.Header.Get("ETag"), resp.Header.Get("Last-Modified")}
 	c := startCopy(l.copy, h)
 	defer c.discard()
-	set, report, err := hostset.Parse(io.TeeReader(resp.Body, c))
-	if err == nil && set.Len() == 0 {
-		if err = nothing(report, set); err == nil {
-			err = errors.New("names no host")
-		}
+	set, report, err := hostset.Parse(io.TeeReader(resp.Body, c), l.source.Member)
+	if err == nil {
+		err = l.nothing(report, set)
 	}
 	if err != nil {
 		return fmt.Errorf("what the server sends %w", err)
@@ -106,7 +104,7 @@ func (l *list) ask(ctx context.Context, known header) (*http.Response, error) {
 		return nil, err
 	}
 	req.Header.Set("User-Agent", "Espalier")
-	if known.Source == digest(l.source.URL) {
+	if known.Source == digest(l.source) {
 		if known.ETag != "" {
 			req.Header.Set("If-None-Match", known.ETag)
 		}

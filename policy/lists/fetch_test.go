@@ -148,7 +148,6 @@ func TestFetch(t *testing.T) {
 		{"gone", "", 404, "the server answers 404 Not Found"},
 		{"web page", "<!doctype html>\n<title>Sign in</title>", 0, "what the server sends is a web page, no list"},
 		{"empty", "", 0, "what the server sends is empty"},
-		{"comments only", "# maintenance\n", 0, "what the server sends names no host"},
 		{"nonsense", "Sorry\n", 0, `what the server sends names no host; line 1: "Sorry": is one word, no domain`},
 		{"cut", gzipped(t, "b.example\n")[:20], 0, "what the server sends cannot be read: unexpected EOF"},
 		{"redirects for ever", "", 302, "the server redirects again and again"},

@@ -32,7 +32,8 @@ type list struct {
 	copy   string      // the file of the last good copy of a URL
 	log    *zap.Logger
 
-	set atomic.Pointer[hostset.Set] // nil: not loaded
+	set      atomic.Pointer[hostset.Set] // nil: not loaded
+	required atomic.Bool
 
 	mu        sync.Mutex
 	state     state
@@ -62,6 +63,7 @@ func newList(name string, source policy.List, dir string, log *zap.Logger) *list
 		stopped: make(chan struct{}), nudge: make(chan struct{}, 1), asked: make(chan chan error),
 	}
 	l.setRefresh(source.Refresh)
+	l.required.Store(source.Required)
 	return l
 }
 
@@ -73,6 +75,9 @@ func (l *list) setRefresh(d time.Duration) {
 
 // Match implements policy.HostList.
 func (l *list) Match(host string) (entry string, ok bool) { return l.set.Load().Match(host) }
+
+// Missing implements policy.HostList.
+func (l *list) Missing() bool { return l.required.Load() && l.set.Load() == nil }
 
 // get returns the state.
 func (l *list) get() state {
@@ -115,8 +120,10 @@ func (l *list) status(now time.Time) Status {
 	l.mu.Unlock()
 	s := Status{
 		Name: l.name, Source: l.source.File, Entries: l.set.Load().Len(),
-		SkippedLines: st.report.Skipped, BadLines: st.report.Bad, Bad: append([]hostset.BadLine{}, st.report.First...),
-		Loaded: st.loaded, LastSuccess: st.success,
+		SkippedLines: st.report.Skipped, BadLines: st.report.Bad,
+		Skipped: append([]hostset.BadLine{}, st.report.FirstSkipped...), Bad: append([]hostset.BadLine{}, st.report.First...),
+		Required: l.required.Load(),
+		Loaded:   st.loaded, LastSuccess: st.success,
 	}
 	if st.err != nil {
 		s.Error = st.err.Error()
@@ -132,14 +139,15 @@ func (l *list) status(now time.Time) Status {
 	return s
 }
 
-// use fetches from now on, if there is a URL, every refresh.
-func (l *list) use(refresh time.Duration, transport Transport) {
+// use puts what c says beside the source into force, and fetches from now on, if there is a URL.
+func (l *list) use(c policy.List, transport Transport) {
+	l.required.Store(c.Required)
 	if l.source.URL == "" {
 		return
 	}
 	l.mu.Lock()
 	before := l.refresh
-	l.setRefresh(refresh)
+	l.setRefresh(c.Refresh)
 	again := l.refresh != before
 	l.transport = transport
 	l.mu.Unlock()
@@ -210,7 +218,7 @@ func (l *list) due(failures int) time.Time {
 	switch {
 	case failures > 0:
 		return time.Now().Add(about(min(firstRetry<<min(failures-1, 20), lastRetry, l.refresh)))
-	case l.state.header.Source != digest(l.source.URL): // what there is came from elsewhere
+	case l.state.header.Source != digest(l.source): // what there is came from elsewhere
 		return time.Now()
 	default:
 		return l.state.success.Add(about(l.refresh))
@@ -279,9 +287,9 @@ func (l *list) readFile() error {
 	if info, err = f.Stat(); err != nil {
 		return err
 	}
-	set, report, err := hostset.Parse(f)
+	set, report, err := hostset.Parse(f, l.source.Member)
 	if err == nil {
-		err = nothing(report, set)
+		err = l.nothing(report, set)
 	}
 	if err != nil {
 		return fmt.Errorf("%s %w", l.source.File, err)
@@ -291,16 +299,18 @@ func (l *list) readFile() error {
 	return nil
 }
 
-// nothing says what is wrong with a list without entries: a file is emptied by
-// what fails to write it. One that holds a comment is meant to be empty.
-func nothing(report hostset.Report, set *hostset.Set) error {
-	switch {
+// nothing says what is wrong with a set without entries: no line could be read, or the source
+// was emptied, which is mostly an accident. One that is empty from the start, or has comments
+// alone, is meant so.
+func (l *list) nothing(report hostset.Report, set *hostset.Set) error {
+	first := append(report.First, report.FirstSkipped...)
+	switch had := l.set.Load().Len(); {
 	case set.Len() > 0:
 		return nil
-	case report.Lines == 0:
-		return errors.New("is empty (write a comment into it if it should be)")
-	case report.Bad > 0:
-		return fmt.Errorf("names no host; line %s", report.First[0])
+	case len(first) > 0:
+		return fmt.Errorf("names no host; line %s", first[0])
+	case report.Lines == 0 && had > 0:
+		return fmt.Errorf("is empty and had %d entries before (write a comment into it if it should be)", had)
 	}
 	return nil
 }

@@ -58,8 +58,9 @@ func (ls *Lists) Prepare(config map[string]policy.List) *Version {
 	ls.mu.Unlock()
 	v := &Version{lists: map[string]*list{}, config: config}
 	for name, c := range config {
+		c = c.Source()
 		old := now.lists[name]
-		if old != nil && old.source.File == c.File && old.source.URL == c.URL {
+		if old != nil && old.source.File == c.File && old.source.URL == c.URL && old.source.Member == c.Member {
 			v.lists[name] = old
 			continue
 		}
@@ -67,7 +68,7 @@ func (ls *Lists) Prepare(config map[string]policy.List) *Version {
 		switch {
 		case c.File != "":
 			_ = l.read() // its status says what is wrong
-		case old != nil && old.source.URL != "" && old.set.Load() != nil:
+		case old != nil && old.source.URL != "" && old.source.Member == c.Member && old.set.Load() != nil:
 			l.inherit(old)
 		default:
 			l.readCopy()
@@ -109,7 +110,7 @@ func (ls *Lists) Use(v *Version, transport Transport) {
 		}
 	}
 	for name, l := range v.lists {
-		l.use(v.config[name].Refresh, transport)
+		l.use(v.config[name], transport)
 	}
 }
 
@@ -170,10 +171,13 @@ type Status struct {
 	Source  string `json:"source"`
 	Entries int    `json:"entries"`
 	// SkippedLines are rules about more or other than hosts; BadLines make no
-	// sense, and Bad are the first of them.
+	// sense. Skipped and Bad are the first of them.
 	SkippedLines int               `json:"skipped_lines"`
 	BadLines     int               `json:"bad_lines"`
+	Skipped      []hostset.BadLine `json:"skipped"`
 	Bad          []hostset.BadLine `json:"bad"`
+	// Required says that rules which name the list deny until it is loaded.
+	Required bool `json:"required"`
 	// Loaded is when the entries came from the source; zero where there are
 	// none and the list matches nothing.
 	Loaded time.Time `json:"loaded,omitzero"`

@@ -1,6 +1,8 @@
 package lists
 
 import (
+	"archive/tar"
+	"bytes"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -73,7 +75,7 @@ func TestFile(t *testing.T) {
 		{"removed", func() { os.Remove(file) }, "c.example", "no such file"},
 		{"back again", func() { write(t, file, "d.example\n") }, "d.example", ""},
 		{"a web page", func() { write(t, file, "<html>Sign in\nx.example\n") }, "d.example", "is a web page, no list"},
-		{"emptied", func() { write(t, file, "") }, "d.example", "is empty (write a comment into it if it should be)"},
+		{"emptied", func() { write(t, file, "") }, "d.example", "is empty and had 1 entries before (write a comment into it if it should be)"},
 		{"nonsense", func() { write(t, file, "404 not found\n") }, "d.example", `names no host; line 1: "404 not found": has several words`},
 		{"broken gzip", func() { write(t, file, "\x1f\x8b\x08") }, "d.example", "cannot be unpacked"},
 		{"a pipe", func() {
@@ -175,5 +177,90 @@ func TestCollector(t *testing.T) {
 	}
 	if len(got) > 0 {
 		t.Errorf("also %v", got)
+	}
+}
+
+// A list in an archive is read by its member, from a file and over a restart from the copy of
+// what was fetched; another member is another list.
+func TestMember(t *testing.T) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for name, text := range map[string]string{"lists/bank/domains": "bank.example\n", "lists/gambling/domains": "casino.example\n"} {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: int64(len(text)), Format: tar.FormatUSTAR}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	archive := gzipped(t, b.String())
+	file := filepath.Join(t.TempDir(), "lists.tar.gz")
+	write(t, file, archive)
+	src := newSource(t, archive)
+	src.header.Set("ETag", `"one"`)
+	dir := filepath.Join(t.TempDir(), "copies")
+	check := func(ls *Lists, want, not string) {
+		t.Helper()
+		_ = ls.Refresh(t.Context(), "games") // fails when the server is gone
+		if !has(ls, "games", want) || has(ls, "games", not) {
+			t.Errorf("%s is missing, or %s is in the list: %+v", want, not, ls.Status()[0])
+		}
+	}
+	check(open(t, dir, map[string]policy.List{"games": {File: file, Member: "*/gambling/domains"}}, noTransport), "casino.example", "bank.example")
+	byURL := func(member string) map[string]policy.List {
+		return map[string]policy.List{"games": {URL: src.URL + "/lists.tar.gz", Member: member}}
+	}
+	ls := open(t, dir, byURL("*/gambling/domains"), plainTransport)
+	check(ls, "casino.example", "bank.example")
+	ls.Use(ls.Prepare(byURL("*/bank/domains")), plainTransport)
+	check(ls, "bank.example", "casino.example")
+	src.Close()
+	check(open(t, dir, byURL("*/gambling/domains"), plainTransport), "casino.example", "bank.example")
+
+	st := open(t, dir, map[string]policy.List{"games": {File: file}}, noTransport).Status()[0]
+	if st.Entries != 0 || !strings.Contains(st.Error, "is an archive of several files: name one by member (lists/") {
+		t.Errorf("without a member: %+v", st)
+	}
+}
+
+// A source none of whose lines can be read is an error, with an example; one that is empty or
+// has comments alone is not.
+func TestNothing(t *testing.T) {
+	for _, x := range []struct{ name, text, err string }{
+		{"empty", "", ""},
+		{"comments", "# none\n! none\n; none\n\n", ""},
+		{"URLs with queries", "||x.example/ad?\n", `names no host; line 1: "||x.example/ad?": is not a rule about whole hosts`},
+		{"nonsense", "hello world\n", `names no host; line 1: "hello world": has several words`},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "list")
+			write(t, file, x.text)
+			st := open(t, t.TempDir(), map[string]policy.List{"ads": {File: file}}, noTransport).Status()[0]
+			if (st.Error == "") != (x.err == "") || !strings.Contains(st.Error, x.err) {
+				t.Errorf("%q, want %q", st.Error, x.err)
+			}
+		})
+	}
+}
+
+// A required list is missing until it is loaded; a reload may require one.
+func TestRequired(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "list")
+	ls := open(t, t.TempDir(), map[string]policy.List{"ads": {File: file}}, noTransport)
+	missing := func() bool { return ls.now().HostLists()["ads"].Missing() }
+	if missing() {
+		t.Error("missing though it is not required")
+	}
+	ls.Use(ls.Prepare(map[string]policy.List{"ads": {File: file, Required: true}}), noTransport)
+	if !missing() {
+		t.Error("not missing")
+	}
+	write(t, file, "# nothing today\n")
+	ls.Reread()
+	if missing() {
+		t.Error("missing though it was loaded")
 	}
 }
