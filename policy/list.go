@@ -97,6 +97,9 @@ func (l List) Target() (*url.URL, Target, error) {
 // may change at any time, when the list is read again.
 type HostList interface {
 	Match(host string) (entry string, ok bool)
+	// MatchURL is Match for entries with a path. path begins with "/" and ends before the
+	// query. It may allocate.
+	MatchURL(host string, port uint16, path string) (entry string, ok bool)
 	// Missing reports whether the list is required and not loaded yet, so that what rules
 	// say about it is not known.
 	Missing() bool
@@ -108,14 +111,19 @@ type namedList struct {
 	HostList
 }
 
-// listed returns the name of the first of lists that has host. missing is set if none has it, and one
-// that is required is not loaded: its name is returned then.
-func listed(lists []namedList, host string) (name string, missing, ok bool) {
+// listed returns the name of the first of lists that has t, or t and path, which is empty if it
+// is not known. missing is set if none has it, and one that is required is not loaded: its name
+// is returned then.
+func listed(lists []namedList, t Target, path string) (name string, missing, ok bool) {
 	for _, l := range lists {
 		if l.HostList == nil {
 			continue
 		}
-		if _, ok := l.Match(host); ok {
+		_, ok := l.Match(t.Host)
+		if !ok && path != "" {
+			_, ok = l.MatchURL(t.Host, t.Port, path)
+		}
+		if ok {
 			return l.name, false, true
 		}
 		if !missing && l.Missing() {

@@ -87,6 +87,9 @@ type Request struct {
 	Groups []string
 	// Connect tells CONNECT from a plain HTTP request.
 	Connect bool
+	// Path is that of the URL, without the query; empty if it is not seen. Entries of lists
+	// may have paths.
+	Path string
 	// Time is looked at by rules with hours; zero means now.
 	Time time.Time
 }

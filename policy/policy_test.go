@@ -78,8 +78,9 @@ var (
 // everythingBut is a list of every host but one.
 type everythingBut string
 
-func (e everythingBut) Match(host string) (string, bool) { return host, host != string(e) }
-func (e everythingBut) Missing() bool                    { return false }
+func (e everythingBut) Match(host string) (string, bool)             { return host, host != string(e) }
+func (everythingBut) MatchURL(string, uint16, string) (string, bool) { return "", false }
+func (e everythingBut) Missing() bool                                { return false }
 
 const (
 	siri  = "guzzoni.apple.com:443"

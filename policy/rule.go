@@ -97,13 +97,13 @@ func (c *rule) match(r *Request, d *Decision) match {
 	if c.lists == nil {
 		return match{ok: true}
 	}
-	name, missing, ok := listed(c.lists, r.Target.Host)
+	name, missing, ok := listed(c.lists, r.Target, r.Path)
 	return match{ok, name, missing}
 }
 
 // has reports whether a list of the rule has t.
 func (c *rule) has(t Target) bool {
-	_, _, ok := listed(c.lists, t.Host)
+	_, _, ok := listed(c.lists, t, "")
 	return ok
 }
 

@@ -318,8 +318,9 @@ func TestWarnings(t *testing.T) {
 // missingList is a required list that is not loaded.
 type missingList struct{}
 
-func (missingList) Match(string) (string, bool) { return "", false }
-func (missingList) Missing() bool               { return true }
+func (missingList) Match(string) (string, bool)                    { return "", false }
+func (missingList) MatchURL(string, uint16, string) (string, bool) { return "", false }
+func (missingList) Missing() bool                                  { return true }
 
 // A rule that names a required list denies until it is loaded, whatever it says; Apple is not
 // cut off. Records say which list it was.

@@ -119,12 +119,12 @@ func TestReport(t *testing.T) {
 	}{
 		{name: "comments and blanks", list: "\n\n# a\n! b\n[header]\n  \n", lines: 3},
 		{name: "rules about parts of pages", list: "##.ad\nx.example##.ad\nx.example,y.example#@#.ad\nx.example#?#div:has(a)\nx.example#$#body { a: b }\nx.example#%#code()\n#@#.ad\nx.example##+js(a, b)\n", lines: 8, skipped: 8},
-		{name: "paths and patterns", list: "/ads/*\n||x.example/ad.js\n||x.example^*/ad\n||*.x.example^\n||ads.\n||x.example\n|https://x.example/\n@@/ok.js\n&ad=\n-banner-\n_ads_\n.ads.\nhttps://x.example/\nx.example:8080\n10.0.0.0/80\n/a b/\nx.*\n||ads.^\n", lines: 18, skipped: 18},
+		{name: "paths and patterns", list: "/ads/*\n||x.example/ad.js\n||x.example^*/ad\n||*.x.example^\n||ads.\n||x.example\n|https://x.example/\n@@/ok.js\n&ad=\n-banner-\n_ads_\n.ads.\nhttps://x.example/?a\nx.example:8080\nhttp://x.example/#a\n/a b/\nx.*\n||ads.^\n", lines: 18, skipped: 18},
 		{name: "options that limit a rule", list: "||x.example^$third-party\n||x.example^$script,domain=y.example\n||x.example^$important,image\n@@||x.example^$document\n@@||x.example^$generichide\n||x.example^$badfilter\n", lines: 6, skipped: 6},
 		{name: "dnsmasq for other answers", list: "address=/x.example/192.0.2.1\nserver=/x.example/192.0.2.1\naddress=/#/0.0.0.0\nserver=192.0.2.1\n", lines: 4, skipped: 4},
 		{name: "unbound for other answers", list: "local-zone: \"www.google.com\" redirect\nlocal-data: \"www.google.com CNAME forcesafesearch.google.com\"\nlocal-data: \"x.example A 192.0.2.1\"\nlocal-data-ptr: \"192.0.2.1 x.example\"\nlocal-zone: \"x.example\" nodefault\n", lines: 5, skipped: 4},
 		{name: "RPZ for other answers", list: "www.google.com CNAME forcesafesearch.google.com.\n32.1.2.0.192.rpz-ip CNAME .\nns.x.example.rpz-nsdname CNAME .\nx.example TXT text\ny.example A 192.0.2.1\nz.example CNAME rpz-tcp-only.\n", lines: 6, skipped: 6},
-		{name: "nonsense", list: "x.example\nhello\nhello world\na..b.example\n0.0.0.0 ok.example b$d\n||a b^\n127.1\n\xff\xfe.example\n<b>\n256.1.1.1 x.example\n", lines: 10, size: 2, bad: []string{
+		{name: "nonsense", list: "x.example\nhello\nhello world\na..b.example\n0.0.0.0 ok.example b$d\n||a b^\n127.1\n\xff\xfe.example\n<b>\n256.1.1.1 x.example\n10.0.0.0/80\n", lines: 11, size: 2, bad: []string{
 			`2: "hello": is one word, no domain`,
 			`3: "hello world": has several words, and the first is no address`,
 			`4: "a..b.example": host has an empty label`,
@@ -134,6 +134,7 @@ func TestReport(t *testing.T) {
 			`8: "??.example": host is not a valid international name`,
 			`9: "<b>": host has a byte '<' that no name may have`,
 			`10: "256.1.1.1 x.example": has several words, and the first is no address`,
+			`11: "10.0.0.0/80": netip.ParsePrefix("10.0.0.0/80"): prefix length out of range`,
 		}},
 		{name: "control characters are not shown", list: "\x1b[31m\u202e.example\n", lines: 1, bad: []string{`1: "?[31m?.example": host is not a valid international name`}},
 		{name: "long lines", list: "x.example\n" + long + "\ny.example\n0.0.0.0 " + long + long + long + "\nz.example\n" + long + ".example", lines: 6, size: 3, bad: []string{

@@ -32,7 +32,8 @@ const (
 	keptBad  = 10       // bad lines that a Report has
 	keptText = 100      // bytes of each
 
-	keptSkipped = 3 // skipped lines that a Report has
+	keptSkipped = 3   // skipped lines that a Report has
+	maxEntry    = 255 // bytes of an entry
 )
 
 // ErrHTML says that what was given for a list is a page, such as that of a
@@ -72,6 +73,7 @@ func (b BadLine) String() string { return fmt.Sprintf("%d: %q: %s", b.Line, b.Te
 //	                    as in the lists that are written so. It needs a dot.
 //	address             the address
 //	address/bits        the addresses of a block
+//	http://name/path    the path and what is below it, see MatchURL; also name/path
 //	||name^             as ad blockers have it: the name and all below it
 //	@@||name^           neither the name nor any below it, whatever else is said
 //	address=/name/…     as dnsmasq has it, and server= and local=: the name and all below it
@@ -125,7 +127,7 @@ func parse(r io.Reader, member string, maxBytes int64, maxEntries int) (*Set, Re
 				return nil, p.report, err
 			}
 			p.settle()
-			return newSet(p.text, p.nets, p.entries), p.report, nil
+			return newSet(p.text, p.nets, p.entries, p.paths), p.report, nil
 		}
 	}
 }
@@ -162,6 +164,7 @@ type parser struct {
 	text     chunks
 	nets     *bart.Lite // nil: there are none
 	entries  int
+	paths    int // entries with one
 	max      int
 	report   Report
 	redirect string // a zone of unbound, whose data come next; "" is none
@@ -254,6 +257,9 @@ func (p *parser) line(b []byte) error {
 				return errSkip
 			}
 		}
+		if !own && strings.Contains(line[:hash], "://") {
+			return errSkip // part of a page
+		}
 		line = line[:hash]
 	}
 	line, _, _ = strings.Cut(line, " ;") // as zones and lists of address blocks have it
@@ -308,6 +314,13 @@ func (p *parser) name(word string) error {
 		if block, err := netip.ParsePrefix(word); err == nil {
 			p.addBlock(block)
 			return nil
+		} else if a, bits, _ := strings.Cut(word, "/"); strings.Trim(bits, "0123456789") == "" && bits != "" {
+			if _, aerr := netip.ParseAddr(a); aerr == nil {
+				return err
+			}
+		}
+		if word[0] != '/' && !strings.ContainsAny(word, "*^$|&=~,") {
+			return p.url(word)
 		}
 	}
 	name, addr, err := policy.ParseHost(s)

@@ -24,6 +24,7 @@ type Set struct {
 	slots []uint32 // where in text the entries of the groups are
 	seed  maphash.Seed
 	size  int
+	paths int
 	nets  *bart.Lite // nil: no address blocks
 
 	shortest, longest int // bytes of an entry: "com" mostly need not be looked for
@@ -174,8 +175,8 @@ func (s *Set) find(p *probe) byte {
 }
 
 // newSet makes a set of n entries. What entries of the same name say is joined.
-func newSet(text chunks, nets *bart.Lite, n int) *Set {
-	s := &Set{nets: nets, text: text.clipped(), seed: maphash.MakeSeed(), shortest: 255}
+func newSet(text chunks, nets *bart.Lite, n, paths int) *Set {
+	s := &Set{nets: nets, paths: paths, text: text.clipped(), seed: maphash.MakeSeed(), shortest: 255}
 	s.tags = make([]uint64, n/groupFill+1)
 	s.slots = make([]uint32, len(s.tags)*groupSize)
 	if nets != nil {

@@ -76,6 +76,11 @@ func (l *list) setRefresh(d time.Duration) {
 // Match implements policy.HostList.
 func (l *list) Match(host string) (entry string, ok bool) { return l.set.Load().Match(host) }
 
+// MatchURL implements policy.HostList.
+func (l *list) MatchURL(host string, port uint16, path string) (entry string, ok bool) {
+	return l.set.Load().MatchURL(host, port, path)
+}
+
 // Missing implements policy.HostList.
 func (l *list) Missing() bool { return l.required.Load() && l.set.Load() == nil }
 
@@ -119,7 +124,7 @@ func (l *list) status(now time.Time) Status {
 	st, refresh := l.state, l.refresh
 	l.mu.Unlock()
 	s := Status{
-		Name: l.name, Source: l.source.File, Entries: l.set.Load().Len(),
+		Name: l.name, Source: l.source.File, Entries: l.set.Load().Len(), Paths: l.set.Load().Paths(),
 		SkippedLines: st.report.Skipped, BadLines: st.report.Bad,
 		Skipped: append([]hostset.BadLine{}, st.report.FirstSkipped...), Bad: append([]hostset.BadLine{}, st.report.First...),
 		Required: l.required.Load(),

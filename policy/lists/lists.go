@@ -170,6 +170,9 @@ type Status struct {
 	// Source is the file, or the URL without password and query.
 	Source  string `json:"source"`
 	Entries int    `json:"entries"`
+	// Paths are the entries with a path: they match plain and intercepted requests, and no
+	// tunnels.
+	Paths int `json:"paths"`
 	// SkippedLines are rules about more or other than hosts; BadLines make no
 	// sense. Skipped and Bad are the first of them.
 	SkippedLines int               `json:"skipped_lines"`
