@@ -16,8 +16,8 @@ func listsCommand(dataDir dataDirOf) *cobra.Command {
 	cmd := showing(dataDir, &cobra.Command{
 		Use:   "lists",
 		Short: "Show the lists of a running espalier",
-		Long: `Show the lists of a running espalier: their entries, lines that make no sense,
-when they were loaded, and whether they are up to date.
+		Long: `Show the lists of a running espalier: their entries, lines that were skipped and
+that are bad, with examples, when they were loaded, and whether they are up to date.
 
 The exit status is 1 where none runs with the data directory.`,
 	}, listsInForce, report.Lists)

@@ -27,9 +27,9 @@ file:line:column: key: what is wrong.`,
 			o := configOptions(cmd)
 			l, err := configs.Load(o)
 			var warnings configs.Problems
-			var note string
+			var notes []string
 			if err == nil {
-				warnings, note, err = app.Check(cmd.Context(), l)
+				warnings, notes, err = app.Check(cmd.Context(), l)
 			}
 			if err != nil {
 				fmt.Fprintln(cmd.OutOrStdout(), err)
@@ -38,7 +38,7 @@ file:line:column: key: what is wrong.`,
 			for _, w := range warnings {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
 			}
-			if note != "" {
+			for _, note := range notes {
 				fmt.Fprintln(cmd.ErrOrStderr(), "note:", note)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is valid\n", cmp.Or(o.File, "the embedded default"))

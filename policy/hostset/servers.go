@@ -177,8 +177,11 @@ func (p *parser) rpz(f []string) (ok bool, _ error) {
 	if len(head) > 0 && !isClassOrTTL(head[0]) {
 		owner, head = head[0], head[1:]
 	}
-	if slices.ContainsFunc(head, func(s string) bool { return !isClassOrTTL(s) }) {
+	if owner == "" || slices.ContainsFunc(head, func(s string) bool { return !isClassOrTTL(s) }) {
 		return false, nil
+	}
+	if _, err := netip.ParseAddr(data[0]); err != nil && isAddressType(kind) {
+		return false, nil // words
 	}
 	p.zone.owner = owner
 	switch kind {

@@ -13,6 +13,8 @@ var (
 		"When the source of a list last had what is in force: a URL was asked, or a file was read; 0 for never.", []string{"list"}, nil)
 	badDesc = prometheus.NewDesc("espalier_list_bad_lines",
 		"Lines of a list that make no sense.", []string{"list"}, nil)
+	overdueDesc = prometheus.NewDesc("espalier_list_overdue",
+		"1 if a list was never loaded, or its source was silent for two refreshes; 0 otherwise.", []string{"list"}, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -20,6 +22,7 @@ func (ls *Lists) Describe(ch chan<- *prometheus.Desc) {
 	ch <- entriesDesc
 	ch <- successDesc
 	ch <- badDesc
+	ch <- overdueDesc
 }
 
 // Collect implements prometheus.Collector. There are as many series as the
@@ -32,6 +35,11 @@ func (ls *Lists) Collect(ch chan<- prometheus.Metric) {
 		gauge(entriesDesc, float64(s.Entries))
 		gauge(successDesc, seconds(s.LastSuccess))
 		gauge(badDesc, float64(s.BadLines))
+		overdue := 0.0
+		if s.Overdue() {
+			overdue = 1
+		}
+		gauge(overdueDesc, overdue)
 	}
 }
 

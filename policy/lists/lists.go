@@ -193,3 +193,28 @@ type Status struct {
 	// cannot be read any more, or of a URL that was silent for two refreshes.
 	Stale bool `json:"stale"`
 }
+
+// Unloaded says what rules that name a list do while it is not loaded.
+func (s Status) Unloaded() string {
+	if s.Required {
+		return "deny until it is loaded"
+	}
+	return "match nothing"
+}
+
+// Overdue reports whether the list was never loaded, or its source was silent for two
+// refreshes.
+func (s Status) Overdue() bool { return s.Loaded.IsZero() || s.Stale }
+
+// Remarks are what to know about the entries: lines that were skipped, with examples, and
+// entries that match some requests only.
+func (s Status) Remarks() []string {
+	var remarks []string
+	if s.Paths > 0 {
+		remarks = append(remarks, fmt.Sprintf("%d entries have a path: they match plain and inspected requests, not tunnels", s.Paths))
+	}
+	for _, line := range s.Skipped {
+		remarks = append(remarks, "skipped line "+line.String())
+	}
+	return remarks
+}

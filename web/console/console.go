@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"espalier/pac/health"
+	"espalier/policy/lists"
 	"espalier/web/api"
 	"espalier/web/signin"
 )
@@ -138,12 +139,12 @@ func (p Page) ProxiesDown() []health.Status {
 	return slices.DeleteFunc(slices.Clone(p.Status.PACProxies), func(x health.Status) bool { return x.Up })
 }
 
-// StaleLists are the names of the lists that are stale.
-func (p Page) StaleLists() (names []string) {
+// OverdueLists are the lists that were never loaded, or are stale.
+func (p Page) OverdueLists() (all []lists.Status) {
 	for _, l := range p.Status.Lists {
-		if l.Stale {
-			names = append(names, l.Name)
+		if l.Overdue() {
+			all = append(all, l)
 		}
 	}
-	return names
+	return all
 }

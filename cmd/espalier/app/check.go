@@ -10,17 +10,21 @@ import (
 )
 
 // Check compiles a configuration as a running process would, and returns what is valid and
-// hardly wanted, each with its place. note says why recent records were not checked, if
-// they were not.
-func Check(ctx context.Context, l *configs.Loaded) (warnings configs.Problems, note string, err error) {
+// hardly wanted, each with its place. notes say what lists hold, and why recent records were
+// not checked, if they were not.
+func Check(ctx context.Context, l *configs.Loaded) (warnings configs.Problems, notes []string, err error) {
 	made, err := compileAlone(l.Config, nil)
 	if err = errors.Join(err, needCA(l.Config)); err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	ports, note := portWarnings(ctx, l.Config, made, time.Now())
+	status := made.lists.Status()
 	warnings = slices.Clone(l.Warnings)
-	for _, text := range slices.Concat(listWarnings(l.Config, made.lists.Status()), ports) {
+	for _, text := range slices.Concat(listWarnings(l.Config, status), ports) {
 		warnings = append(warnings, l.Problem(text))
 	}
-	return warnings, note, nil
+	if notes = listNotes(l.Config, status); note != "" {
+		notes = append(notes, note)
+	}
+	return warnings, notes, nil
 }

@@ -103,7 +103,7 @@ func listWarnings(cfg *configs.Config, all []lists.Status) []string {
 		}
 		key := "lists." + s.Name + ".file: "
 		if s.Error != "" {
-			warnings = append(warnings, key+s.Error+": rules that name the list match nothing")
+			warnings = append(warnings, key+s.Error+": rules that name the list "+s.Unloaded())
 		}
 		for _, bad := range s.Bad {
 			warnings = append(warnings, fmt.Sprintf("%s%s:%s", key, s.Source, bad))
@@ -113,4 +113,19 @@ func listWarnings(cfg *configs.Config, all []lists.Status) []string {
 		}
 	}
 	return warnings
+}
+
+// listNotes says what the lists that are files hold.
+func listNotes(cfg *configs.Config, all []lists.Status) []string {
+	var notes []string
+	for _, s := range all {
+		if cfg.Lists[s.Name].File == "" || s.Loaded.IsZero() {
+			continue
+		}
+		notes = append(notes, fmt.Sprintf("list %s: %d entries, %d skipped and %d bad lines", s.Name, s.Entries, s.SkippedLines, s.BadLines))
+		for _, line := range s.Remarks() {
+			notes = append(notes, "list "+s.Name+": "+line)
+		}
+	}
+	return notes
 }

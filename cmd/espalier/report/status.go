@@ -140,9 +140,9 @@ func troubles(l *lines, st api.Status) {
 func listState(s lists.Status) (string, style) {
 	switch {
 	case s.Loaded.IsZero() && s.Error == "":
-		return "not loaded yet, matches nothing", yellow
+		return "not loaded yet: rules that name it " + s.Unloaded(), yellow
 	case s.Loaded.IsZero():
-		return "not loaded, matches nothing: " + s.Error, red
+		return "not loaded, rules that name it " + s.Unloaded() + ": " + s.Error, red
 	case s.Stale && s.Error == "":
 		return "stale", yellow
 	case s.Stale:
@@ -153,21 +153,31 @@ func listState(s lists.Status) (string, style) {
 	return "ok", green
 }
 
-// Lists writes a table of the lists in force.
+// Lists writes a table of the lists in force, and examples of lines that are not in force.
 func Lists(s Screen, all []lists.Status) error {
 	if len(all) == 0 {
 		return s.print("the configuration has no lists\n")
 	}
-	t := NewTable("LIST", "ENTRIES", "BAD LINES", "LOADED", "CHECKED", "SOURCE", "STATE")
+	t := NewTable("LIST", "ENTRIES", "SKIPPED", "BAD LINES", "LOADED", "CHECKED", "SOURCE", "STATE")
+	var remarks strings.Builder
 	for _, l := range all {
 		state, as := listState(l)
 		bad := plain
 		if l.BadLines > 0 {
 			bad = yellow
 		}
-		t.Add(in(bold, l.Name), l.Entries, in(bad, l.BadLines), Local(l.Loaded), Local(l.LastSuccess), l.Source, in(as, state))
+		t.Add(in(bold, l.Name), l.Entries, l.SkippedLines, in(bad, l.BadLines), Local(l.Loaded), Local(l.LastSuccess), l.Source, in(as, state))
+		for _, text := range l.Remarks() {
+			fmt.Fprintf(&remarks, "%s: %s\n", l.Name, text)
+		}
+		for _, line := range l.Bad[:min(3, len(l.Bad))] {
+			fmt.Fprintf(&remarks, "%s: bad line %s\n", l.Name, line)
+		}
 	}
-	return t.Write(s)
+	if err := t.Write(s); err != nil || remarks.Len() == 0 {
+		return err
+	}
+	return s.print("\n" + remarks.String())
 }
 
 // Certificates writes what TLS is served with.
