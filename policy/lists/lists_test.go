@@ -168,6 +168,7 @@ func TestCollector(t *testing.T) {
 	for name, want := range map[string]float64{
 		"espalier_list_entries ads": 2, "espalier_list_entries none": 0,
 		"espalier_list_bad_lines ads": 1, "espalier_list_bad_lines none": 0,
+		"espalier_list_overdue ads": 0, "espalier_list_overdue none": 1,
 		"espalier_list_last_success_timestamp_seconds none": 0,
 	} {
 		if v, ok := got[name]; !ok || v != want {
