@@ -32,9 +32,8 @@ type Config struct {
 	ExtendedConnect bool
 	// Stall bounds how long the client may move nothing of an answer, and of a
 	// request's body before the answer has begun. Each byte renews it. Tunnels have no
-	// such bound. It bounds the connection too: of what the proxy writes the client
-	// must take 16 KiB in that time, or 1 KiB once it was slow.
-	// Default: 5 minutes.
+	// such bound. It bounds the connection too: the client must take something of what the
+	// proxy writes. Beneath TLS a wire.Steady does. Default: 5 minutes.
 	Stall time.Duration
 	// IdleTimeout closes a connection that has had no stream for this long.
 	// Default: 3 minutes.

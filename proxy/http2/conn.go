@@ -13,6 +13,8 @@ import (
 
 	wire "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	link "espalier/proxy/wire"
 )
 
 // Values that RFC 9113, 6.5.2 and 6.9.2 begin with.
@@ -65,7 +67,7 @@ const (
 
 // A Conn serves one connection. Its methods may be called concurrently.
 type Conn struct {
-	conn   net.Conn
+	conn   *link.Conn
 	cfg    Config
 	handle Handler
 
@@ -89,11 +91,11 @@ type Conn struct {
 	lastID  uint32 // the highest of the client's
 	active  int    // streams that are open, or have a handler
 
-	recvWindow, owed int   // bytes that the client may send; bytes to give back to it
-	sendWindow       int64 // bytes that the client takes, of all streams
-	peerWindow       int64 // bytes that it takes of a new stream
-	peerFrame        int
-	budget           budget
+	recv       inflow
+	send       outflow // of all streams
+	peerWindow outflow // of a new stream
+	peerFrame  int
+	budget     budget
 
 	enc            *hpack.Encoder
 	encoded        bytes.Buffer
@@ -113,9 +115,9 @@ type Conn struct {
 // must be called; it closes c.
 func New(c net.Conn, cfg Config, h Handler) *Conn {
 	conn := &Conn{
-		conn: c, cfg: cfg.withDefaults(), handle: h, begun: time.Now(),
+		conn: link.New(c, nil), cfg: cfg.withDefaults(), handle: h, begun: time.Now(),
 		streams: map[uint32]*Stream{}, written: make(chan struct{}),
-		recvWindow: initialWindow, sendWindow: initialWindow, peerWindow: initialWindow, peerFrame: initialFrameSize,
+		send: initialWindow, peerWindow: initialWindow, peerFrame: initialFrameSize,
 		budget: budget{budgetFull, time.Now()},
 	}
 	conn.wake.L, conn.room.L = &conn.mu, &conn.mu
@@ -158,8 +160,8 @@ func (c *Conn) Serve() error {
 	_ = c.framer.WriteSettings(settings...)
 	if more := c.cfg.ConnWindow - initialWindow; more > 0 {
 		_ = c.framer.WriteWindowUpdate(0, uint32(more))
-		c.recvWindow += more
 	}
+	c.recv = inflow{size: c.cfg.ConnWindow, left: c.cfg.ConnWindow}
 	c.begins = true
 	if c.ends {
 		c.drain()
@@ -186,7 +188,7 @@ func (c *Conn) linger(err error) {
 		d = lingerTime
 	}
 	_ = c.conn.SetReadDeadline(time.Now().Add(d))
-	if w, ok := c.conn.(interface{ CloseWrite() error }); ok && w.CloseWrite() == nil {
+	if w, ok := c.conn.Conn.(interface{ CloseWrite() error }); ok && w.CloseWrite() == nil {
 		_, _ = io.Copy(io.Discard, c.conn)
 	}
 }
@@ -272,8 +274,8 @@ func (c *Conn) endLocked(err error) {
 	c.wake.Broadcast()
 	c.room.Broadcast()
 	_ = c.conn.SetReadDeadline(time.Unix(1, 0))
-	if c.cause != nil {
-		_ = c.conn.SetWriteDeadline(time.Now().Add(flushTime))
+	if c.cause != nil { // the last frames may not go out
+		time.AfterFunc(2*flushTime, c.conn.Interrupt)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"sync"
 	"time"
 
 	wire "golang.org/x/net/http2"
@@ -167,10 +166,10 @@ func (c *Conn) takeSetting(s wire.Setting) error {
 	case wire.SettingMaxFrameSize: // longer frames would hold up the other streams
 		c.peerFrame = int(min(s.Val, initialFrameSize))
 	case wire.SettingInitialWindowSize:
-		more := int64(s.Val) - c.peerWindow
-		c.peerWindow = int64(s.Val)
+		more := int64(s.Val) - int64(c.peerWindow)
+		c.peerWindow = outflow(s.Val)
 		for _, s := range c.streams {
-			if s.sendWindow += more; s.sendWindow > maxWindow {
+			if !s.send.grow(more) {
 				return connError(wire.ErrCodeFlowControl, "window of stream %d above 2^31-1", s.id)
 			}
 			s.enqueue()
@@ -181,14 +180,14 @@ func (c *Conn) takeSetting(s wire.Setting) error {
 
 func (c *Conn) takeWindow(f *wire.WindowUpdateFrame) error {
 	if f.StreamID == 0 {
-		if c.sendWindow += int64(f.Increment); c.sendWindow > maxWindow {
+		if !c.send.grow(int64(f.Increment)) {
 			return connError(wire.ErrCodeFlowControl, "window of the connection above 2^31-1")
 		}
 		c.wake.Signal()
 	} else if f.StreamID > c.lastID {
 		return connError(wire.ErrCodeProtocol, "WINDOW_UPDATE for idle stream %d", f.StreamID)
 	} else if s := c.streams[f.StreamID]; s != nil {
-		if s.sendWindow += int64(f.Increment); s.sendWindow > maxWindow {
+		if !s.send.grow(int64(f.Increment)) {
 			return c.fault(s.id, wire.ErrCodeFlowControl, errors.New("window above 2^31-1"))
 		}
 		s.enqueue()
@@ -236,62 +235,60 @@ func (c *Conn) readData(fh wire.FrameHeader) error {
 		}
 		n -= 1 + pad
 	}
-	data := getChunk(n)
+	data := getFrame(n)
 	if _, err := io.ReadFull(c.in, data); err != nil {
-		putChunk(data)
 		return err
 	}
 	if _, err := c.in.Discard(pad); err != nil {
-		putChunk(data)
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if int(fh.Length) > c.recvWindow {
+	if !c.recv.take(int(fh.Length)) {
 		return connError(wire.ErrCodeFlowControl, "more DATA than the connection's window")
 	}
-	c.recvWindow -= int(fh.Length)
-	end := fh.Flags.Has(wire.FlagDataEndStream)
-	if n == 0 && !end {
-		if err := c.spend(); err != nil {
-			return err
-		}
-	}
-	s := c.streams[fh.StreamID]
-	if s == nil || s.eof {
+	s, err := c.takeData(fh, int64(n))
+	if s == nil {
 		c.credit(int(fh.Length))
-		putChunk(data)
-		return c.closed(fh.StreamID, "DATA")
-	}
-	if int(fh.Length) > s.recvWindow {
-		c.credit(int(fh.Length))
-		putChunk(data)
-		return c.fault(s.id, wire.ErrCodeFlowControl, errors.New("more DATA than the stream's window"))
-	}
-	s.recvWindow -= int(fh.Length)
-	if s.want >= 0 {
-		if s.want -= int64(n); s.want < 0 || end && s.want > 0 {
-			c.credit(int(fh.Length))
-			putChunk(data)
-			return c.fault(s.id, wire.ErrCodeProtocol, errors.New("body longer or shorter than content-length"))
-		}
+		putFrame(data)
+		return err
 	}
 	s.received.put(data)
 	s.credit(int(fh.Length) - n) // padding
-	if end {
+	if fh.Flags.Has(wire.FlagDataEndStream) {
 		s.endRemote()
 	}
 	s.reading.Broadcast()
 	return nil
 }
 
-// credit gives n bytes of the connection's window back to the client, some at a
-// time.
+// takeData returns the stream that takes the n bytes of a DATA frame; nil: none does.
+func (c *Conn) takeData(fh wire.FrameHeader, n int64) (*Stream, error) {
+	end := fh.Flags.Has(wire.FlagDataEndStream)
+	if n == 0 && !end {
+		if err := c.spend(); err != nil {
+			return nil, err
+		}
+	}
+	s := c.streams[fh.StreamID]
+	if s == nil || s.eof {
+		return nil, c.closed(fh.StreamID, "DATA")
+	}
+	if !s.recv.take(int(fh.Length)) {
+		return nil, c.fault(s.id, wire.ErrCodeFlowControl, errors.New("more DATA than the stream's window"))
+	}
+	if s.want >= 0 {
+		if s.want -= n; s.want < 0 || end && s.want > 0 {
+			return nil, c.fault(s.id, wire.ErrCodeProtocol, errors.New("body longer or shorter than content-length"))
+		}
+	}
+	return s, nil
+}
+
+// credit gives n bytes of the connection's window back to the client.
 func (c *Conn) credit(n int) {
-	if c.owed += n; c.owed >= c.cfg.ConnWindow/4 && c.phase != closing {
-		_ = c.framer.WriteWindowUpdate(0, uint32(c.owed))
-		c.recvWindow += c.owed
-		c.owed = 0
+	if told := c.recv.credit(n); told > 0 && c.phase != closing {
+		_ = c.framer.WriteWindowUpdate(0, told)
 	}
 }
 
@@ -487,76 +484,4 @@ func (r *recent) how(id uint32) how {
 		return unknown
 	}
 	return skipped // none was forgotten yet
-}
-
-// Received data waits in chunks of a few sizes, so that the memory is at most
-// twice the data.
-const smallestChunk = 1 << 10
-
-var chunks [5]sync.Pool // 1 to 16 KiB
-
-func chunkClass(n int) (class int) {
-	for n > smallestChunk<<class {
-		class++
-	}
-	return class
-}
-
-// getChunk returns n bytes, at most initialFrameSize.
-func getChunk(n int) []byte {
-	class := chunkClass(n)
-	if b, ok := chunks[class].Get().(*[]byte); ok {
-		return (*b)[:n]
-	}
-	return make([]byte, n, smallestChunk<<class)
-}
-
-func putChunk(b []byte) {
-	b = b[:0]
-	chunks[chunkClass(cap(b))].Put(&b)
-}
-
-// A queue holds received bytes. The zero value is empty.
-type queue struct {
-	chunks [][]byte
-	read   int // of the first
-	len    int
-}
-
-// put takes data, which is from getChunk.
-func (q *queue) put(data []byte) {
-	q.len += len(data)
-	if last := len(q.chunks) - 1; last >= 0 && cap(q.chunks[last])-len(q.chunks[last]) >= len(data) {
-		q.chunks[last] = append(q.chunks[last], data...)
-	} else if len(data) > 0 {
-		q.chunks = append(q.chunks, data)
-		return
-	}
-	putChunk(data)
-}
-
-func (q *queue) take(p []byte) (n int) {
-	for n < len(p) && len(q.chunks) > 0 {
-		k := copy(p[n:], q.chunks[0][q.read:])
-		n, q.read = n+k, q.read+k
-		if q.read == len(q.chunks[0]) {
-			putChunk(q.chunks[0])
-			q.chunks[0] = nil
-			q.chunks, q.read = q.chunks[1:], 0
-		}
-	}
-	if q.len -= n; q.len == 0 {
-		q.chunks = nil
-	}
-	return n
-}
-
-// clear drops everything and returns how much that was.
-func (q *queue) clear() (n int) {
-	n = q.len
-	for _, b := range q.chunks {
-		putChunk(b)
-	}
-	*q = queue{}
-	return n
 }

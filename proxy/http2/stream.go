@@ -96,20 +96,19 @@ type Stream struct {
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 
-	received   queue
-	recvWindow int
-	owed       int   // of it, to be given back
-	want       int64 // of the body, by content-length; -1 without
-	trailers   []hpack.HeaderField
-	reading    waiter
+	received queue
+	recv     inflow
+	want     int64 // of the body, by content-length; -1 without
+	trailers []hpack.HeaderField
+	reading  waiter
 
-	out        []byte // of the Write under way
-	outEnd     bool   // END_STREAM follows it
-	outAt      int64  // behind its last frame in all that the connection writes
-	queued     bool   // in c.ready
-	busy       bool   // a Write is under way
-	sendWindow int64
-	writing    waiter
+	out     []byte // of the Write under way
+	outEnd  bool   // END_STREAM follows it
+	outAt   int64  // behind its last frame in all that the connection writes
+	queued  bool   // in c.ready
+	busy    bool   // a Write is under way
+	send    outflow
+	writing waiter
 }
 
 var _ net.Conn = (*Stream)(nil)
@@ -117,7 +116,7 @@ var _ net.Conn = (*Stream)(nil)
 func (c *Conn) newStream(id uint32, r *Request) *Stream {
 	s := &Stream{
 		c: c, id: id, connect: r.Method == http.MethodConnect, want: r.Length,
-		recvWindow: c.cfg.StreamWindow, sendWindow: c.peerWindow,
+		recv: inflow{size: c.cfg.StreamWindow, left: c.cfg.StreamWindow}, send: c.peerWindow,
 	}
 	s.reading.L, s.writing.L = &c.mu, &c.mu
 	c.streams[id] = s
@@ -228,10 +227,8 @@ func (s *Stream) Trailers() []hpack.HeaderField {
 // credit gives back n bytes that were read.
 func (s *Stream) credit(n int) {
 	s.c.credit(n)
-	if s.owed += n; s.owed >= s.c.cfg.StreamWindow/4 && !s.eof && s.side != closed {
-		_ = s.c.framer.WriteWindowUpdate(s.id, uint32(s.owed))
-		s.recvWindow += s.owed
-		s.owed = 0
+	if told := s.recv.credit(n); told > 0 && !s.eof && s.side != closed {
+		_ = s.c.framer.WriteWindowUpdate(s.id, told)
 	}
 }
 
@@ -359,7 +356,7 @@ func (s *Stream) writeData(p []byte, end bool) (n int, err error) {
 		s.writing.Broadcast()
 	}()
 	s.enqueue()
-	s.c.takeData() // goes out without waiting for the writer, if it is this stream's turn
+	s.c.moveData() // goes out without waiting for the writer, if it is this stream's turn
 	left, moved := len(s.out), time.Now()
 	for len(s.out) > 0 {
 		var stalls time.Time
@@ -452,7 +449,7 @@ func (s *Stream) setDeadline(w *waiter, t time.Time) error {
 
 // enqueue has the writer look at s, if it may send.
 func (s *Stream) enqueue() {
-	if !s.queued && len(s.out) > 0 && s.sendWindow > 0 && s.side != closed {
+	if !s.queued && len(s.out) > 0 && s.send > 0 && s.side != closed {
 		s.queued = true
 		s.c.ready = append(s.c.ready, s)
 		s.c.wake.Signal()
@@ -463,7 +460,7 @@ func (s *Stream) enqueue() {
 // bound of its own: it waits for its turn, or the client has not yet got what
 // it would give window for.
 func (s *Stream) waitsForConn() bool {
-	return s.queued && s.c.sendWindow > 0 || s.outAt > s.c.gone
+	return s.queued && s.c.send > 0 || s.outAt > s.c.gone
 }
 
 func (s *Stream) endRemote() {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"sync"
-	"time"
 
 	wire "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -35,9 +34,8 @@ func (c *Conn) write() {
 	defer close(c.written)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	piece := maxPiece
 	for {
-		c.takeData()
+		c.moveData()
 		if len(c.out) == 0 {
 			if c.phase == closing {
 				return
@@ -48,19 +46,12 @@ func (c *Conn) write() {
 		b := c.out
 		c.out = nil
 		c.room.Broadcast()
-		for rest := b; len(rest) > 0; {
-			n := min(piece, len(rest))
-			took, err := c.writePiece(rest[:n])
-			c.gone += int64(n)
-			if err != nil {
-				c.endLocked(err)
-				return
-			}
-			if rest = rest[n:]; took > time.Second {
-				piece = max(piece/4, 1<<10)
-			} else {
-				piece = min(piece*2, maxPiece)
-			}
+		c.mu.Unlock()
+		err := c.conn.Send(b, c.cfg.Stall)
+		c.mu.Lock()
+		if c.gone += int64(len(b)); err != nil {
+			c.endLocked(err)
+			return
 		}
 		if cap(b) <= 2*writeSize {
 			b = b[:0]
@@ -69,32 +60,15 @@ func (c *Conn) write() {
 	}
 }
 
-// maxPiece is how many bytes the client must take within Config.Stall: a record
-// of TLS, whose parts cannot be seen to move. It becomes less for a client that
-// takes little.
-const maxPiece = 16 << 10
-
-// writePiece writes b, without c.mu meanwhile, and returns how long that took.
-func (c *Conn) writePiece(b []byte) (time.Duration, error) {
-	start := time.Now()
-	if c.cause == nil { // the bound is another after an error
-		_ = c.conn.SetWriteDeadline(start.Add(c.cfg.Stall))
-	}
-	c.mu.Unlock()
-	defer c.mu.Lock()
-	_, err := c.conn.Write(b)
-	return time.Since(start), err
-}
-
-// takeData moves data of the streams that are ready to out, a frame of each in
+// moveData moves data of the streams that are ready to out, a frame of each in
 // turn, as far as the client's window for the connection goes.
-func (c *Conn) takeData() {
-	for len(c.ready) > 0 && c.sendWindow > 0 && len(c.out) < writeSize {
+func (c *Conn) moveData() {
+	for len(c.ready) > 0 && c.send > 0 && len(c.out) < writeSize {
 		s := c.ready[0]
 		c.ready[0] = nil
 		c.ready = c.ready[1:]
 		s.queued = false
-		n := int(min(int64(len(s.out)), s.sendWindow, c.sendWindow, int64(c.peerFrame)))
+		n := int(min(outflow(len(s.out)), s.send, c.send, outflow(c.peerFrame)))
 		if n <= 0 {
 			continue // it was withdrawn
 		}
@@ -102,8 +76,8 @@ func (c *Conn) takeData() {
 		c.appendData(s.id, s.out[:n], end)
 		s.out = s.out[n:]
 		s.outAt = c.appended
-		s.sendWindow -= int64(n)
-		c.sendWindow -= int64(n)
+		s.send -= outflow(n)
+		c.send -= outflow(n)
 		c.budget.fill(budgetPerData + n>>10*budgetPerKiB)
 		if len(s.out) == 0 {
 			s.out = nil
@@ -132,7 +106,7 @@ func (c *Conn) appendData(id uint32, data []byte, end bool) {
 	_, _ = pending{c}.Write(data)
 }
 
-// appendHead appends a header list to out, the status first unless it is 0.
+// appendHead appends a header list to out, the status first unless it is "".
 func (c *Conn) appendHead(id uint32, status string, fields []hpack.HeaderField, end bool) {
 	c.encoded.Reset()
 	if status != "" {
