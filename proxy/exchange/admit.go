@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"math"
@@ -157,28 +156,24 @@ func (x *Exchange) decide(ctx context.Context, r *Request) error {
 		return ErrWait
 	}
 	user, err := st.Auth.SignIn(ctx, ask.Client, name, password)
-	throttled := (*auth.DampedError)(nil)
-	switch {
-	case err == nil:
+	if err == nil {
 		ask.User, ask.Groups = user.Name, user.Groups
 		x.Record.User, x.Groups = user.Name, user.Groups
 		d = st.Policy.Decide(&ask)
 		x.SetDecision(d)
 		return refusedBy(d)
-	case errors.Is(err, auth.ErrWrong):
-		x.SetDecision(d)
-		x.Record.Error = err.Error()
-		return x.refuseWith(refusal.SignIn, "Proxy-Authenticate", st.Auth.Challenge())
-	// A 407 would make the device ask its user for a password that does not help now.
-	case errors.As(err, &throttled):
-		d.Action = policy.Deny
-		x.SetDecision(d)
-		x.Record.Error = err.Error()
-		return x.refuseWith(refusal.Throttled, "Retry-After", strconv.Itoa(int(math.Ceil(throttled.Wait.Seconds()))))
 	}
-	d.Action = policy.Error
 	x.SetDecision(d)
 	x.Record.Error = err.Error()
+	if errors.Is(err, auth.ErrWrong) {
+		return x.refuseWith(refusal.SignIn, "Proxy-Authenticate", st.Auth.Challenge())
+	}
+	// A 407 would make the device ask its user for a password that does not help now.
+	if throttled, ok := errors.AsType[*auth.DampedError](err); ok {
+		x.Record.Action = policy.Deny
+		return x.refuseWith(refusal.Throttled, "Retry-After", strconv.Itoa(int(math.Ceil(throttled.Wait.Seconds()))))
+	}
+	x.Record.Action = policy.Error
 	return x.refuseWith(refusal.NoSignIn, "Retry-After", "5")
 }
 
@@ -247,15 +242,8 @@ func refusedBy(d policy.Decision) error {
 
 // parseBasic parses the credentials of a Proxy-Authorization header (RFC 7617).
 func parseBasic(header string) (name, password string, ok bool) {
-	scheme, encoded, _ := strings.Cut(header, " ")
-	if !strings.EqualFold(scheme, "Basic") {
-		return "", "", false
-	}
-	decoded, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
-	if err != nil {
-		return "", "", false
-	}
-	return strings.Cut(string(decoded), ":")
+	r := http.Request{Header: http.Header{"Authorization": {strings.Join(strings.Fields(header), " ")}}}
+	return r.BasicAuth()
 }
 
 // recordURL is what a record keeps of a URL: no query, no fragment, no credentials,

@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"net/netip"
 	"sync/atomic"
@@ -216,13 +215,6 @@ func (x *Exchange) Drop() {
 	x.release()
 }
 
-func (x *Exchange) panicked(fault any) {
-	if !x.finished {
-		x.Fail(fmt.Errorf("panic: %v", fault))
-		x.Finish(0)
-	}
-}
-
 // TunnelDone implements tunnel.Owner. The engine has counted the bytes for the
 // service.
 func (x *Exchange) TunnelDone(stats tunnel.Stats) {
@@ -234,10 +226,9 @@ func (x *Exchange) TunnelDone(stats tunnel.Stats) {
 	} else if stats.Err != nil {
 		x.Record.Error = stats.Err.Error()
 	}
+	status := x.openStatus()
 	if stats.Unopened {
-		x.Record.Connect = stats.Connect
-		x.Finish(0)
-		return
+		x.Record.Connect, status = stats.Connect, 0
 	}
-	x.Finish(x.openStatus())
+	x.Finish(status)
 }

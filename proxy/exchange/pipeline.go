@@ -5,6 +5,7 @@ package exchange
 
 import (
 	"crypto/tls"
+	"fmt"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -28,13 +29,20 @@ type Pipeline struct {
 	state    atomic.Pointer[State]
 	panics   atomic.Uint64
 	refusals *prometheus.CounterVec
+	metrics  []prometheus.Collector
 }
 
 // New returns a Pipeline. Apply must be called before the first request.
 func New(m *limits.Limits, log *accesslog.Log, ops *zap.Logger, counters *traffic.Counters) *Pipeline {
-	return &Pipeline{Limits: m, log: log, ops: ops, traffic: counters, refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+	p := &Pipeline{Limits: m, log: log, ops: ops, traffic: counters}
+	p.refusals = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "espalier_refusals_total", Help: "Refused and failed requests, by the error type of RFC 9209.",
-	}, []string{"error"})}
+	}, []string{"error"})
+	panics := prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "espalier_panics_total", Help: "Panics in requests, each a bug in Espalier; the log has their stacks.",
+	}, func() float64 { return float64(p.Panics()) })
+	p.metrics = append(m.Metrics(), p.refusals, panics)
+	return p
 }
 
 // Apply makes st the state of requests that come from now on, and returns the one
@@ -63,27 +71,25 @@ func (p *Pipeline) Begin(client netip.Addr, method, agent string) *Exchange {
 func (p *Pipeline) Panicked(x *Exchange, fault any) {
 	p.panics.Add(1)
 	p.ops.Error("panic in a request", zap.Any("panic", fault), zap.Stack("stack"))
-	if x != nil {
-		x.panicked(fault)
+	if x != nil && !x.finished {
+		x.Fail(fmt.Errorf("panic: %v", fault))
+		x.Finish(0)
 	}
 }
 
 // Panics is how many panics were noted.
 func (p *Pipeline) Panics() uint64 { return p.panics.Load() }
 
-var panicsDesc = prometheus.NewDesc("espalier_panics_total",
-	"Panics in requests, each a bug in Espalier; the log has their stacks.", nil, nil)
-
 // Describe implements prometheus.Collector.
 func (p *Pipeline) Describe(ch chan<- *prometheus.Desc) {
-	p.Limits.Describe(ch)
-	p.refusals.Describe(ch)
-	ch <- panicsDesc
+	for _, c := range p.metrics {
+		c.Describe(ch)
+	}
 }
 
 // Collect implements prometheus.Collector.
 func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
-	p.Limits.Collect(ch)
-	p.refusals.Collect(ch)
-	ch <- prometheus.MustNewConstMetric(panicsDesc, prometheus.CounterValue, float64(p.panics.Load()))
+	for _, c := range p.metrics {
+		c.Collect(ch)
+	}
 }

@@ -1,113 +1,95 @@
 package limits
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"sync"
 )
 
 // clients counts what each client has open: each address, and of IPv6 each network
 // of 64 bits, all addresses of which one machine can have. A client without
-// anything open takes no memory. The zero value is ready.
-type clients [64]struct {
-	mu   sync.Mutex
-	open map[netip.Addr]usage
-	_    [48]byte // a cache line for each
-}
-
-// usage is what a client has open.
-type usage struct{ tunnels, requests int32 }
-
-// network is the IPv6 network of a, with its lower half zero; not valid for IPv4.
-// No client has that address, since it is the anycast address of routers
-// (RFC 4291, 2.6.1).
-func network(a netip.Addr) netip.Addr {
-	if a = a.Unmap(); !a.Is6() {
-		return netip.Addr{}
+// anything open takes no memory.
+type clients struct {
+	perAddress, perNetwork usage // bounds
+	shards                 [64]struct {
+		mu   sync.Mutex
+		open map[netip.Addr]usage
+		_    [48]byte // a cache line for each
 	}
-	p, _ := a.WithZone("").Prefix(64) // 64 bits are there
-	return p.Addr()
 }
 
-// shard spreads addresses by Fibonacci hashing.
-func shard(a netip.Addr) int {
-	b := a.As16()
-	var key uint64
-	for i := range 8 {
-		key = key<<8 | uint64(b[i]^b[i+8])
+// usage is what a client has open, by Kind; at both, the sum.
+type usage [3]int32
+
+const both Kind = 0
+
+// keys returns what is counted of a client: its address, and its network of IPv6 with the
+// lower half zero, not valid for IPv4. No client has that address, since it is the anycast
+// address of routers (RFC 4291, 2.6.1).
+func keys(client netip.Addr) (address, network netip.Addr) {
+	address = client.Unmap().WithZone("")
+	if address.Is6() {
+		p, _ := address.Prefix(64) // 64 bits are there
+		network = p.Addr()
 	}
-	return int(key * 0x9e3779b97f4a7c15 >> 58)
+	return address, network
 }
 
-// enter counts one of what for a, unless its address or network has reached its
+// enter counts one of what for a client, unless its address or network has reached its
 // bound.
-func (c *clients) enter(a netip.Addr, what Kind, address, net bound) bool {
-	a = a.Unmap().WithZone("")
-	n := network(a)
-	if n.IsValid() && !c.add(n, what, net) {
+func (c *clients) enter(client netip.Addr, what Kind) bool {
+	address, network := keys(client)
+	if network.IsValid() && !c.add(network, what, 1, &c.perNetwork) {
 		return false
 	}
-	if !c.add(a, what, address) {
-		if n.IsValid() {
-			c.remove(n, what)
-		}
-		return false
+	if c.add(address, what, 1, &c.perAddress) {
+		return true
 	}
-	return true
+	if network.IsValid() {
+		c.add(network, what, -1, &c.perNetwork)
+	}
+	return false
 }
 
 // leave ends what enter counted.
-func (c *clients) leave(a netip.Addr, what Kind) {
-	a = a.Unmap().WithZone("")
-	if n := network(a); n.IsValid() {
-		c.remove(n, what)
+func (c *clients) leave(client netip.Addr, what Kind) {
+	address, network := keys(client)
+	if network.IsValid() {
+		c.add(network, what, -1, &c.perNetwork)
 	}
-	c.remove(a, what)
+	c.add(address, what, -1, &c.perAddress)
 }
 
-func (c *clients) add(a netip.Addr, what Kind, most bound) bool {
-	s := &c[shard(a)]
+// add counts n of what for a, unless that exceeds most.
+func (c *clients) add(a netip.Addr, what Kind, n int32, most *usage) bool {
+	b := a.As16()
+	key := binary.BigEndian.Uint64(b[:8]) ^ binary.BigEndian.Uint64(b[8:])
+	s := &c.shards[key*0x9e3779b97f4a7c15>>58] // Fibonacci hashing
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.open[a]
-	if what == Request {
-		u.requests++
-	} else {
-		u.tunnels++
-	}
-	if u.tunnels > most.tunnels && what == Tunnel || u.requests > most.requests || u.tunnels+u.requests > most.both {
+	u[what] += n
+	u[both] += n
+	switch {
+	case u[what] > most[what], u[both] > most[both]:
 		return false
+	case u[both] == 0:
+		delete(s.open, a)
+	case s.open == nil:
+		s.open = map[netip.Addr]usage{a: u}
+	default:
+		s.open[a] = u
 	}
-	if s.open == nil {
-		s.open = map[netip.Addr]usage{}
-	}
-	s.open[a] = u
 	return true
 }
 
-func (c *clients) remove(a netip.Addr, what Kind) {
-	s := &c[shard(a)]
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	u := s.open[a]
-	if what == Request {
-		u.requests--
-	} else {
-		u.tunnels--
-	}
-	if u == (usage{}) {
-		delete(s.open, a)
-	} else {
-		s.open[a] = u
-	}
-}
-
 // len is the number of addresses and networks that have anything open.
-func (c *clients) len() int {
-	n := 0
-	for i := range c {
-		c[i].mu.Lock()
-		n += len(c[i].open)
-		c[i].mu.Unlock()
+func (c *clients) len() (n int) {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		n += len(s.open)
+		s.mu.Unlock()
 	}
 	return n
 }

@@ -123,8 +123,8 @@ func TestRequestsLeaveRoomForTunnels(t *testing.T) {
 		}
 		n++
 	}
-	if int64(n) != m.maxRequests {
-		t.Errorf("%d were in progress, want %d", n, m.maxRequests)
+	if int64(n) != m.kinds[Request].limit {
+		t.Errorf("%d were in progress, want %d", n, m.kinds[Request].limit)
 	}
 	if err := m.Enter(Tunnel, a, true); err != nil {
 		t.Errorf("a tunnel: %v", err)

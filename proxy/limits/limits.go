@@ -3,6 +3,7 @@
 package limits
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -36,12 +37,10 @@ type Config struct {
 }
 
 // Limits admits tunnels and requests, and counts those that are open. It is safe
-// for concurrent use. It is a prometheus.Collector.
+// for concurrent use.
 type Limits struct {
-	maxTunnels  int64
-	maxRequests int64 // requests other than CONNECT, in progress
-	perAddress  bound // of one client address
-	perNetwork  bound // of one IPv6 network of 64 bits
+	kinds   [3]kind // by Kind
+	clients clients
 
 	// MaxWaiting bounds connections without a request in the event loop,
 	// MaxScarce the same while descriptors are short, MaxHeads those elsewhere,
@@ -52,15 +51,16 @@ type Limits struct {
 	// socket and the console.
 	Descriptors int
 
-	tunnels  atomic.Int64
-	requests atomic.Int64
-	clients  clients
 	shed     [len(reasons)]atomic.Int64
 	overload overload
 }
 
-// A bound is what one client may have open.
-type bound struct{ tunnels, requests, both int32 }
+// A kind is what is open of a Kind.
+type kind struct {
+	open  atomic.Int64
+	limit int64
+	full  *Error // once the limit is reached
+}
 
 // New returns the limits that cfg, the limit of file descriptors and that of
 // memory make. The Go runtime has raised the soft limit of descriptors to the
@@ -74,28 +74,25 @@ func New(cfg Config) *Limits {
 	usable := int64(open - min(descriptorReserve, open/4))
 	each := usable / 2 // a tunnel takes two
 	m := &Limits{
-		maxTunnels:  int64(cfg.MaxTunnels),
-		maxRequests: max(usable/4, 1), // and so half of the descriptors
 		MaxWaiting:  int(min(max(usable/8, 16), 1<<14)),
 		MaxScarce:   int(max((int64(open)-usable)/4, 1)),
 		Descriptors: int(usable),
 	}
 	// All of them with nearly a whole head take half of the memory at most.
 	m.MaxHeads = int(min(int64(m.MaxWaiting), max(debug.SetMemoryLimit(-1)/2/head.MaxBytes, 16)))
-	if m.maxTunnels == 0 {
-		m.maxTunnels = each
-	}
+	inProgress := max(usable/4, 1) // and so half of the descriptors
+	m.kinds[Tunnel].limit, m.kinds[Tunnel].full = cmp.Or(int64(cfg.MaxTunnels), each), errTunnels
+	m.kinds[Request].limit, m.kinds[Request].full = inProgress, errRequests
 	// One client stays below the point from which the proxy is overloaded.
-	most := int32(max(each*3/4, 1))
-	m.perAddress = bound{int32(cfg.MaxTunnelsPerClient), int32(max(m.maxRequests/2, 1)), most}
-	if m.perAddress.tunnels == 0 {
-		m.perAddress.tunnels = most
+	most, half := int32(max(each*3/4, 1)), int32(max(inProgress/2, 1))
+	tunnels := cmp.Or(int32(cfg.MaxTunnelsPerClient), most)
+	requests := min(half, tunnels)
+	m.clients.perAddress = usage{Tunnel: tunnels, Request: requests, both: max(most, tunnels)}
+	m.clients.perNetwork = usage{
+		Tunnel:  max(tunnels, min(networkFactor*tunnels, most)),
+		Request: max(requests, min(networkFactor*requests, half)),
+		both:    max(most, tunnels),
 	}
-	m.perAddress.requests = min(m.perAddress.requests, m.perAddress.tunnels)
-	m.perAddress.both = max(most, m.perAddress.tunnels)
-	m.perNetwork = m.perAddress
-	m.perNetwork.tunnels = max(m.perAddress.tunnels, min(networkFactor*m.perAddress.tunnels, most))
-	m.perNetwork.requests = max(m.perAddress.requests, min(networkFactor*m.perAddress.requests, int32(m.maxRequests/2)))
 	if cfg.Relieve == nil {
 		cfg.Relieve = func() {}
 	}
@@ -149,30 +146,30 @@ type Kind uint8
 const (
 	None Kind = iota
 	Tunnel
-	Request
+	Request // other than CONNECT
 )
 
 // Enter counts a tunnel or request of client until Leave, or says why it does
 // not. Apple's requests pass until a limit is reached, others until one is near.
 func (m *Limits) Enter(what Kind, client netip.Addr, apple bool) *Error {
-	counter, limit, full := m.counter(what)
-	n := counter.Add(1)
+	k := &m.kinds[what]
+	n := k.open.Add(1)
 	busy := m.busy()
 	var err *Error
 	switch {
-	case n > limit:
-		err = full
+	case n > k.limit:
+		err = k.full
 	case busy > int64(m.Descriptors):
 		err = errDescriptors
-	case !m.clients.enter(client, what, m.perAddress, m.perNetwork):
+	case !m.clients.enter(client, what):
 		err = errClient
 	}
 	if err != nil {
-		counter.Add(-1)
+		k.open.Add(-1)
 		return err
 	}
 	// A storm starts the overload at once, not at the next tick.
-	if (n > high(limit) || busy > high(int64(m.Descriptors))) && m.Overloaded() == "" {
+	if (n > high(k.limit) || busy > high(int64(m.Descriptors))) && m.Overloaded() == "" {
 		m.Look()
 	}
 	if !apple {
@@ -187,31 +184,31 @@ func (m *Limits) Enter(what Kind, client netip.Addr, apple bool) *Error {
 // Leave ends what Enter counted.
 func (m *Limits) Leave(what Kind, client netip.Addr) {
 	m.clients.leave(client, what)
-	counter, _, _ := m.counter(what)
-	counter.Add(-1)
-}
-
-func (m *Limits) counter(what Kind) (counter *atomic.Int64, limit int64, full *Error) {
-	if what == Request {
-		return &m.requests, m.maxRequests, errRequests
-	}
-	return &m.tunnels, m.maxTunnels, errTunnels
+	m.kinds[what].open.Add(-1)
 }
 
 // Open returns what is counted now: tunnels, requests, and the clients that have
 // any.
 func (m *Limits) Open() (tunnels, requests int64, clients int) {
-	return m.tunnels.Load(), m.requests.Load(), m.clients.len()
+	return m.kinds[Tunnel].open.Load(), m.kinds[Request].open.Load(), m.clients.len()
 }
 
 // busy is the number of descriptors that tunnels and requests take.
-func (m *Limits) busy() int64 { return 2 * (m.tunnels.Load() + m.requests.Load()) }
+func (m *Limits) busy() int64 {
+	return 2 * (m.kinds[Tunnel].open.Load() + m.kinds[Request].open.Load())
+}
 
 // Scarce returns an error if another tunnel would take descriptors from the
 // reserve. The event loop knows that by itself.
 func (m *Limits) Scarce() *Error {
-	if m.outOfDescriptors() {
-		return errDescriptors
+	for range 2 { // the system always gives the lowest that is free
+		fd, err := syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+		if err == nil {
+			defer syscall.Close(fd)
+		}
+		if IsOutOfDescriptors(err) || fd >= m.Descriptors {
+			return errDescriptors
+		}
 	}
 	return nil
 }
@@ -240,21 +237,6 @@ func (m *Limits) TurnedAway(reason Reason) {
 
 // Shed is how many were turned away for reason.
 func (m *Limits) Shed(reason Reason) int64 { return m.shed[reason].Load() }
-
-// outOfDescriptors reports whether another tunnel would take from the reserve.
-// The system always gives the lowest that is free.
-func (m *Limits) outOfDescriptors() bool {
-	var fds [2]int
-	for i := range fds {
-		fd, err := syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
-		if err != nil {
-			return IsOutOfDescriptors(err)
-		}
-		defer syscall.Close(fd)
-		fds[i] = fd
-	}
-	return fds[1] >= m.Descriptors
-}
 
 // IsOutOfDescriptors reports whether err says that the process or the system has
 // no descriptors left.

@@ -18,25 +18,24 @@ import (
 // away with 503, so that Apple's have the rest of the room. The listener stays
 // open: devices would take a refused connection for a sign to use the next proxy
 // of their script for everything, Apple's included, all at once, and long after
-// this one has recovered. Scripts name it last, for it says 503 of itself to who
-// asks (OPTIONS *): so devices turn to the others as they fetch them.
+// this one has recovered. It answers 503 to OPTIONS *, so scripts name it last, and
+// devices turn to the others as they fetch them.
 //
-// It begins where something stands above nine tenths of its limit, and ends where
-// nothing stands above eight.
+// It begins when something exceeds nine tenths of its limit, and ends when
+// nothing exceeds eight.
 type overload struct {
-	now    atomic.Pointer[string] // why; nil: not overloaded
-	mu     sync.Mutex
-	since  time.Time
-	short  atomic.Int64 // when descriptors last ran out, on the clock of start; 0: never
-	memory memory
-	// collected is when a collection was last asked for.
-	collected time.Time
-	ops       *zap.Logger
-	// relieve closes what is kept for later only: idle connections. It must not
-	// block.
+	ops     *zap.Logger
 	relieve func()
-	idle    func() int // their number, roughly
+	idle    func() int
 	start   time.Time
+
+	now   atomic.Pointer[string] // why; nil: not overloaded
+	short atomic.Int64           // when descriptors last ran out, on the clock of start; 0: never
+
+	mu        sync.Mutex
+	since     time.Time
+	memory    memory
+	collected time.Time // when a collection was last asked for
 }
 
 const (
@@ -80,31 +79,27 @@ func (m *Limits) Look() {
 	if before != "" {
 		bound = low
 	}
-	tunnels, requests := m.tunnels.Load(), m.requests.Load()
-	busy := m.busy()
-	if before == "" && busy+int64(o.idle()) >= high(int64(m.Descriptors)) {
+	busy, descriptors := m.busy(), int64(m.Descriptors)
+	used, allowed := o.memory.read()
+	if before == "" && busy+int64(o.idle()) >= high(descriptors) || used > high(allowed) { // halves of heads take memory too
 		o.relieve()
 	}
-	short := o.short.Load()
-	used, allowed := o.memory.read()
-	if used > high(allowed) {
-		o.relieve() // halves of heads take memory too
-	}
 	if used > bound(allowed) && time.Since(o.collected) > collectInterval {
-		// Who turns most requests away needs no collection for minutes, and would not
-		// learn that memory has become free.
+		// A proxy that turns most requests away needs no collection for minutes, and would
+		// not learn that memory has become free.
 		o.collected = time.Now()
 		go runtime.GC()
 	}
-	why := ""
+	why, tunnels, requests := "", &m.kinds[Tunnel], &m.kinds[Request]
+	short := o.short.Load()
 	switch {
 	case short > 0 && int64(time.Since(o.start))-short < int64(shortageLasts):
 		why = errDescriptors.text
-	case tunnels > bound(m.maxTunnels):
-		why = fmt.Sprintf("open tunnels come near proxy.max_tunnels, %d", m.maxTunnels)
-	case requests > bound(m.maxRequests):
-		why = fmt.Sprintf("plain requests come near their limit, %d", m.maxRequests)
-	case busy > bound(int64(m.Descriptors)):
+	case tunnels.open.Load() > bound(tunnels.limit):
+		why = fmt.Sprintf("open tunnels come near proxy.max_tunnels, %d", tunnels.limit)
+	case requests.open.Load() > bound(requests.limit):
+		why = fmt.Sprintf("plain requests come near their limit, %d", requests.limit)
+	case busy > bound(descriptors):
 		why = "open files come near their limit (LimitNOFILE=, ulimit -n)"
 	case used > bound(allowed):
 		why = fmt.Sprintf("memory comes near its limit, %d MB (GOMEMLIMIT, or nine tenths of the control group's)", allowed>>20)
@@ -161,28 +156,17 @@ func (r *memory) read() (used, limit int64) {
 	return value(0) + max(rest, 0), limit
 }
 
-var (
-	overloadedDesc = prometheus.NewDesc("espalier_overloaded",
-		"1 while new requests that are not Apple's are refused because a limit is near.", nil, nil)
-	shedDesc = prometheus.NewDesc("espalier_shed_total",
-		"Requests, and for the reason waiting connections without one, that were turned away because of a limit.",
-		[]string{"reason"}, nil)
-)
-
-// Describe implements prometheus.Collector.
-func (m *Limits) Describe(ch chan<- *prometheus.Desc) {
-	ch <- overloadedDesc
-	ch <- shedDesc
-}
-
-// Collect implements prometheus.Collector.
-func (m *Limits) Collect(ch chan<- prometheus.Metric) {
-	on := 0.0
-	if m.Overloaded() != "" {
-		on = 1
-	}
-	ch <- prometheus.MustNewConstMetric(overloadedDesc, prometheus.GaugeValue, on)
+// Metrics returns the metrics of m.
+func (m *Limits) Metrics() []prometheus.Collector {
+	list := []prometheus.Collector{prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "espalier_overloaded", Help: "1 while new requests that are not Apple's are refused because a limit is near.",
+	}, func() float64 { return float64(min(len(m.Overloaded()), 1)) })}
 	for i, reason := range reasons {
-		ch <- prometheus.MustNewConstMetric(shedDesc, prometheus.CounterValue, float64(m.shed[i].Load()), reason)
+		list = append(list, prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name:        "espalier_shed_total",
+			Help:        "Requests, and for the reason waiting connections without one, that were turned away because of a limit.",
+			ConstLabels: prometheus.Labels{"reason": reason},
+		}, func() float64 { return float64(m.shed[i].Load()) }))
 	}
+	return list
 }

@@ -21,118 +21,107 @@ type Refuser interface {
 	Refusal() Refusal
 }
 
+// Tables of what clients are told: of limits, the rest being Busy; of statuses of a parent,
+// 0 if it did not answer in time; of errors of the system.
+var (
+	byLimit  = map[limits.Reason]Refusal{limits.Tunnels: Full, limits.Client: ClientFull}
+	byParent = map[int]Refusal{
+		0:                             Parent504,
+		http.StatusForbidden:          ByParent,
+		http.StatusBadGateway:         Parent502,
+		http.StatusServiceUnavailable: Parent503,
+		http.StatusGatewayTimeout:     Parent504,
+	}
+	byErrno = map[syscall.Errno]Refusal{
+		syscall.ECONNREFUSED: Refused, syscall.ECONNRESET: Reset, syscall.EPIPE: Reset,
+		syscall.ENETUNREACH: NoRoute, syscall.EHOSTUNREACH: NoRoute, syscall.EADDRNOTAVAIL: NoRoute,
+	}
+)
+
 // For says how a client is told of err: a Refusal, or an error on the way to the origin.
 func For(err error) Refusal {
 	if r, ok := errors.AsType[Refusal](err); ok {
 		return r
 	}
 	if e := limits.AsError(err); e != nil {
-		return ofLimit(e)
+		return or(byLimit, e.Reason, Busy)
 	}
 	if r, ok := errors.AsType[Refuser](err); ok {
 		return r.Refusal()
 	}
-	var forbidden *egress.ForbiddenError
-	var lookup *egress.LookupError
-	var parent *egress.ParentError
 	timeout := IsTimeout(err)
+	lookup, isLookup := errors.AsType[*egress.LookupError](err)
+	parent, isParent := errors.AsType[*egress.ParentError](err)
+	errno, _ := errors.AsType[syscall.Errno](err)
 	switch {
-	case errors.As(err, &forbidden):
+	case is[*egress.ForbiddenError](err):
 		return Address
 	case errors.Is(err, egress.ErrLoop):
 		return Loop
-	case errors.As(err, &parent):
-		return ofParent(parent.Status, timeout)
-	case errors.As(err, &lookup) && lookup.NoAddress():
+	case isParent && parent.Status == 0 && !timeout:
+		return NoParent
+	case isParent: // also a 407: the client does not have the password
+		return or(byParent, parent.Status, Parent)
+	case isLookup && lookup.NoAddress():
 		return NoAddress
-	case errors.As(err, &lookup) && lookup.NotFound():
+	case isLookup && lookup.NotFound():
 		return NotFound
-	case errors.As(err, &lookup) && timeout:
+	case isLookup && timeout:
 		return SlowDNS
-	case errors.As(err, &lookup):
+	case isLookup:
 		return Lookup
-	case isTLS(err):
-		return ofTLS(err)
+	}
+	if r, ok := ofTLS(err); ok {
+		return r
+	}
+	switch {
 	case timeout:
 		return Slow
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return Refused
-	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
-		return NoRoute
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return Reset
 	}
-	return BadReply
+	return or(byErrno, errno, BadReply)
+}
+
+// ofTLS is what a client is told of a failed handshake with the origin.
+func ofTLS(err error) (r Refusal, ok bool) {
+	invalid, isInvalid := errors.AsType[x509.CertificateInvalidError](err)
+	op, isOp := errors.AsType[*net.OpError](err)
+	switch {
+	case isInvalid && invalid.Reason == x509.Expired:
+		return Expired, true
+	case is[x509.HostnameError](err):
+		return OtherName, true
+	case is[x509.UnknownAuthorityError](err):
+		return UnknownCA, true
+	case is[*tls.CertificateVerificationError](err):
+		return Certificate, true
+	case isOp && op.Op == "remote error":
+		return TLSAlert, true
+	case isOp && op.Op == "local error", is[tls.RecordHeaderError](err):
+		return TLS, true
+	}
+	return r, false
 }
 
 // IsTimeout reports whether err says that something took too long.
 func IsTimeout(err error) bool {
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
-		return true
-	}
 	t, ok := errors.AsType[interface {
 		error
 		Timeout() bool
 	}](err)
-	return ok && t.Timeout()
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || ok && t.Timeout()
 }
 
-func ofLimit(e *limits.Error) Refusal {
-	switch e.Reason {
-	case limits.Tunnels:
-		return Full
-	case limits.Client:
-		return ClientFull
-	}
-	return Busy
+func is[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
 }
 
-// ofParent is what a client is told if a parent answered with status, 0 if it
-// did not answer. A parent's 407 never reaches the client, which would be asked
-// for a password that it does not have.
-func ofParent(status int, timeout bool) Refusal {
-	switch {
-	case status == 0 && !timeout:
-		return NoParent
-	case status == http.StatusForbidden:
-		return ByParent
-	case status == http.StatusBadGateway:
-		return Parent502
-	case status == http.StatusServiceUnavailable:
-		return Parent503
-	case status == http.StatusGatewayTimeout, status == 0:
-		return Parent504
+// or returns the value of key in table, or another.
+func or[K comparable](table map[K]Refusal, key K, other Refusal) Refusal {
+	if r, ok := table[key]; ok {
+		return r
 	}
-	return Parent
-}
-
-// isTLS reports whether err is of TLS with the origin.
-func isTLS(err error) bool {
-	_, certificate := errors.AsType[*tls.CertificateVerificationError](err)
-	_, record := errors.AsType[tls.RecordHeaderError](err)
-	op, ok := errors.AsType[*net.OpError](err)
-	return certificate || record || ok && (op.Op == "remote error" || op.Op == "local error")
-}
-
-// ofTLS is what a client is told of a failed handshake with the origin.
-func ofTLS(err error) Refusal {
-	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
-		if invalid.Reason == x509.Expired {
-			return Expired
-		}
-		return Certificate
-	}
-	if _, ok := errors.AsType[x509.HostnameError](err); ok {
-		return OtherName
-	}
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return UnknownCA
-	}
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return Certificate
-	}
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
-		return TLSAlert
-	}
-	return TLS
+	return other
 }
