@@ -40,8 +40,9 @@ type authority struct {
 	mending sync.WaitGroup
 
 	mu      sync.Mutex
-	errs    map[string]error         // why a name has no new certificate
-	loading map[string]chan struct{} // closed when the name has one
+	errs    map[string]error // why a name has no new certificate
+	loading []string         // names whose certificates are there and do not serve yet
+	loaded  func()           // is called when there are none of these
 }
 
 // newAuthority returns an authority that does nothing until manage. Errors begin
@@ -49,7 +50,7 @@ type authority struct {
 func (c *Certs) newAuthority(cfg ACME) (*authority, error) {
 	domains := cfg.Names()
 	a := &authority{
-		domains: domains, log: c.log, errs: map[string]error{}, loading: map[string]chan struct{}{},
+		domains: domains, log: c.log, errs: map[string]error{},
 		count: func(result string) { c.obtained.WithLabelValues(result).Inc() },
 	}
 	template := certmagic.ACMEIssuer{
@@ -127,8 +128,10 @@ func (newest) SelectCertificate(_ *tls.ClientHelloInfo, choices []certmagic.Cert
 // manage begins to obtain what is not there or damaged, and to renew. It waits for
 // what is there already to serve, not for an authority.
 func (a *authority) manage() {
-	var wait []chan struct{}
 	var whole []string
+	loaded := make(chan struct{})
+	a.mu.Lock()
+	a.loaded = sync.OnceFunc(func() { close(loaded) })
 	for _, d := range a.domains {
 		if a.damage(a.ctx, d) != nil {
 			a.mending.Go(func() { a.mendAndManage(d) })
@@ -136,20 +139,26 @@ func (a *authority) manage() {
 		}
 		whole = append(whole, d)
 		if a.storage.Exists(a.ctx, certmagic.StorageKeys.SiteCert(a.issuer.IssuerKey(), d)) {
-			loaded := make(chan struct{})
-			a.loading[d] = loaded
-			wait = append(wait, loaded)
+			a.loading = append(a.loading, d)
 		}
 	}
+	a.mu.Unlock()
 	_ = a.magic.ManageAsync(a.ctx, whole) // events tell of errors
-	patience := time.After(loadTime)
-	for _, loaded := range wait {
-		select {
-		case <-loaded:
-		case <-patience:
-			a.log.Warn("a certificate that is kept could not be loaded in time; Espalier's own serves until it is")
-			return
-		}
+	a.hasLoaded(nil)
+	select {
+	case <-loaded:
+	case <-time.After(loadTime):
+		a.log.Warn("a certificate that is kept could not be loaded in time; Espalier's own serves until it is")
+	}
+}
+
+// hasLoaded is told the names of a certificate that serves now.
+func (a *authority) hasLoaded(names []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.loading = slices.DeleteFunc(a.loading, func(n string) bool { return slices.Contains(names, n) })
+	if len(a.loading) == 0 {
+		a.loaded()
 	}
 }
 
@@ -170,14 +179,7 @@ func (a *authority) event(ctx context.Context, event string, data map[string]any
 	switch event {
 	case "cached_managed_cert":
 		names, _ := data["sans"].([]string)
-		a.mu.Lock()
-		for _, n := range names {
-			if loaded := a.loading[n]; loaded != nil {
-				close(loaded)
-				delete(a.loading, n)
-			}
-		}
-		a.mu.Unlock()
+		a.hasLoaded(names)
 	case "cert_obtained":
 		renewal, _ := data["renewal"].(bool)
 		issuer, _ := data["issuer"].(string)
@@ -214,15 +216,6 @@ func (a *authority) problems() map[string]error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return maps.Clone(a.errs)
-}
-
-func (a *authority) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return a.magic.GetCertificate(hello)
-}
-
-// answer answers a request for a challenge, if r is one.
-func (a *authority) answer(w http.ResponseWriter, r *http.Request) bool {
-	return a.issuer.HandleHTTPChallenge(w, r)
 }
 
 // askedKey marks what somebody has asked for and waits for.

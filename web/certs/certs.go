@@ -172,7 +172,7 @@ func (c *Certs) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	challenge := len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acmez.ACMETLS1Protocol
 	switch {
 	case f.acme != nil:
-		cert, err := f.acme.get(hello)
+		cert, err := f.acme.magic.GetCertificate(hello)
 		if err == nil || challenge {
 			return cert, err
 		}
@@ -191,7 +191,7 @@ func (c *Certs) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 // else.
 func (c *Certs) Challenge(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if a := c.current.Load().acme; a != nil && a.answer(w, r) {
+		if a := c.current.Load().acme; a != nil && a.issuer.HandleHTTPChallenge(w, r) {
 			return
 		}
 		next.ServeHTTP(w, r)

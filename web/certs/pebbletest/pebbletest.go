@@ -1,25 +1,28 @@
-// Package pebbletest runs Pebble, an authority for tests of ACME, and Knot, the
-// name server that it asks, on loopback ports.
+// Package pebbletest serves Pebble, an authority for tests of ACME, and runs Knot,
+// the name server that it asks, on loopback ports.
 package pebbletest
 
 import (
 	"bytes"
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"math/big"
 	"net"
-	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/letsencrypt/pebble/v2/ca"
+	"github.com/letsencrypt/pebble/v2/db"
+	"github.com/letsencrypt/pebble/v2/va"
+	"github.com/letsencrypt/pebble/v2/wfe"
 )
 
 // limit bounds every wait.
@@ -53,135 +56,97 @@ type Server struct {
 	Roots     string // the file of the CA of Directory's own certificate
 	DNS       string // address:port of the name server
 
-	t          testing.TB
-	dir        string
-	program    string
-	management string
-	client     *http.Client
-	stop       func()
+	t       testing.TB
+	dir     string
+	options Options
+	server  *httptest.Server
+	db      *db.MemoryStore
+	ca      *ca.CAImpl
 }
 
-// Start starts both, and stops them when the test ends. The test is skipped where
-// one is not installed.
+// Pebble's own settings, for parallel tests too.
+func init() {
+	os.Setenv("PEBBLE_VA_NOSLEEP", "1")
+	os.Setenv("PEBBLE_WFE_NONCEREJECT", "10")
+	os.Setenv("PEBBLE_AUTHZREUSE", "0")
+}
+
+// Start starts both, and stops them when the test ends. The test is skipped if Knot
+// is not installed.
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
-	s := &Server{t: t, program: find(t, "pebble")}
-	knot := find(t, "knotd")
+	s := &Server{t: t, options: o}
 	var err error
-	if s.dir, err = os.MkdirTemp("", "pebble"); err != nil { // a name that fits into the files of both
+	if s.dir, err = os.MkdirTemp("", "pebble"); err != nil { // a short name, for Knot's socket
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(s.dir) })
-	s.certificate()
-	s.DNS = s.runKnot(knot)
-	acme, management := freePort(t), freePort(t)
-	s.Directory = "https://" + acme + "/dir"
-	s.management = "https://" + management
-	config := map[string]any{
-		"listenAddress": acme, "managementListenAddress": management,
-		"certificate": s.file("cert.pem"), "privateKey": s.file("key.pem"),
-		"httpPort": o.HTTPPort, "tlsPort": o.TLSPort,
-		"externalAccountBindingRequired": o.EAB,
-		"externalAccountMACKeys":         map[string]string{EABKeyID: EABKey},
-		"retryAfter":                     map[string]int{"authz": 1, "order": 1},
-		"profiles":                       map[string]any{"default": map[string]any{"description": "default", "validityPeriod": 7776000}},
-	}
-	text, err := json.Marshal(map[string]any{"pebble": config})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.write("pebble.json", string(text))
+	s.DNS = s.runKnot()
 	s.Run()
+	t.Cleanup(s.Stop)
+	s.Directory, s.Roots = s.server.URL+"/dir", s.file("roots.pem")
+	s.writePEM("roots.pem", s.server.Certificate().Raw)
 	return s
 }
 
-// find returns a program's path.
-func find(t testing.TB, name string) string {
-	t.Helper()
-	paths := []string{name, "/usr/sbin/" + name}
-	dir, err := os.Getwd()
-	for ; err == nil && dir != "/"; dir = filepath.Dir(dir) {
-		paths = append(paths, filepath.Join(dir, ".tools", name))
-	}
-	for _, p := range paths {
-		if p, err := exec.LookPath(p); err == nil {
-			return p
-		}
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatalf("%s is missing", name)
-	}
-	t.Skipf("%s is missing (make deps installs it)", name)
-	return ""
-}
-
-// Run starts Pebble again after Stop. It has forgotten everything.
+// Run starts Pebble, again after Stop. It has forgotten everything.
 func (s *Server) Run() {
 	s.t.Helper()
-	cmd := exec.Command(s.program, "-config", s.file("pebble.json"), "-dnsserver", s.DNS)
-	cmd.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=10", "PEBBLE_AUTHZREUSE=0")
-	s.stop = s.start(cmd)
-	s.t.Cleanup(s.Stop)
-	s.await("pebble", func() error {
-		resp, err := s.client.Get(s.Directory)
-		if err == nil {
-			resp.Body.Close()
+	logger := log.New(io.Discard, "", 0)
+	s.db = db.NewMemoryStore()
+	s.ca = ca.New(logger, s.db, "", "ecdsa", 0, 1, map[string]ca.Profile{"default": {Description: "default", ValidityPeriod: 7776000}})
+	authority := va.New(logger, int(s.options.HTTPPort), int(s.options.TLSPort), false, s.DNS, s.db)
+	if err := s.db.AddExternalAccountKeyByID(EABKeyID, EABKey); err != nil {
+		s.t.Fatal(err)
+	}
+	front := wfe.New(logger, s.db, authority, s.ca, nil, false, s.options.EAB, 1, 1)
+	before := s.server
+	s.server = httptest.NewUnstartedServer(front.Handler())
+	if before != nil { // at the same address
+		s.server.Listener.Close()
+		var err error
+		if s.server.Listener, err = net.Listen("tcp", before.Listener.Addr().String()); err != nil {
+			s.t.Fatal(err)
 		}
-		return err
-	})
+	}
+	s.server.Config.ErrorLog = logger
+	s.server.StartTLS()
 }
 
 // Stop ends Pebble.
-func (s *Server) Stop() {
-	s.stop()
-	s.client.CloseIdleConnections()
-}
+func (s *Server) Stop() { s.server.Close() }
 
 // IssuedBy returns the CA that its certificates are of.
 func (s *Server) IssuedBy() *x509.CertPool {
-	s.t.Helper()
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(s.ask("/roots/0")) {
-		s.t.Fatal("pebble has no root")
-	}
+	pool.AddCert(s.ca.GetRootCert(0).Cert)
 	return pool
 }
 
 // IssuerFile is a PEM file of IssuedBy.
 func (s *Server) IssuerFile() string {
 	s.t.Helper()
-	s.write("issuer.pem", string(s.ask("/roots/0")))
+	s.writePEM("issuer.pem", s.ca.GetRootCert(0).Cert.Raw)
 	return s.file("issuer.pem")
 }
 
 // Revoked reports whether a certificate is.
 func (s *Server) Revoked(serial *big.Int) bool {
-	s.t.Helper()
-	var answer struct{ Status string }
-	text := s.ask("/cert-status-by-serial/" + serial.Text(16))
-	if err := json.Unmarshal(text, &answer); err != nil {
-		s.t.Fatalf("%s: %v", text, err)
-	}
-	return answer.Status == "Revoked"
-}
-
-func (s *Server) ask(path string) []byte {
-	s.t.Helper()
-	resp, err := s.client.Get(s.management + path)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != 200 {
-		s.t.Fatalf("%s: %s %s %v", path, resp.Status, text, err)
-	}
-	return text
+	return s.db.GetRevokedCertificateBySerial(serial) != nil
 }
 
 // runKnot starts the name server and returns its address.
-func (s *Server) runKnot(program string) string {
+func (s *Server) runKnot() string {
 	s.t.Helper()
+	program, err := exec.LookPath("knotd")
+	if err != nil {
+		program, err = exec.LookPath("/usr/sbin/knotd")
+	}
+	if err != nil && os.Getenv("CI") != "" {
+		s.t.Fatal(err)
+	} else if err != nil {
+		s.t.Skip("knotd is missing (make deps installs it)")
+	}
 	at := freePort(s.t)
 	host, port, _ := net.SplitHostPort(at)
 	s.write(Zone+".zone", "$ORIGIN "+Zone+`.
@@ -211,62 +176,36 @@ zone:
     zonefile-sync: -1
     acl: update
 `, host, port, s.dir, KeyName, KeySecret, Zone))
-	s.t.Cleanup(s.start(exec.Command(program, "-c", s.file("knot.conf"))))
+	s.start(exec.Command(program, "-c", s.file("knot.conf")))
 	r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, at)
 	}}
-	s.await("knotd", func() error {
+	for end := time.Now().Add(limit); ; time.Sleep(20 * time.Millisecond) {
 		_, err := r.LookupHost(context.Background(), "a."+Zone)
-		return err
-	})
-	return at
+		if err == nil {
+			return at
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("knotd does not answer: %v", err)
+		}
+	}
 }
 
-// start runs a server, and returns what ends it.
-func (s *Server) start(cmd *exec.Cmd) (stop func()) {
+// start runs a server until the test ends.
+func (s *Server) start(cmd *exec.Cmd) {
 	s.t.Helper()
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	return sync.OnceFunc(func() {
+	s.t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // it was killed
 		if s.t.Failed() {
 			s.t.Logf("%s:\n%s", filepath.Base(cmd.Path), log.Bytes())
 		}
 	})
-}
-
-func (s *Server) await(what string, try func() error) {
-	s.t.Helper()
-	for end := time.Now().Add(limit); ; time.Sleep(20 * time.Millisecond) {
-		err := try()
-		if err == nil {
-			return
-		}
-		if time.Now().After(end) {
-			s.t.Fatalf("%s does not answer: %v", what, err)
-		}
-	}
-}
-
-// certificate takes the certificate of Directory, and the client that trusts it, from
-// httptest.
-func (s *Server) certificate() {
-	s.t.Helper()
-	server := httptest.NewTLSServer(nil)
-	defer server.Close()
-	pair := server.TLS.Certificates[0]
-	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.write("cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]})))
-	s.write("key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
-	s.Roots, s.client = s.file("cert.pem"), server.Client()
-	s.client.Timeout = limit
 }
 
 func (s *Server) file(name string) string { return filepath.Join(s.dir, name) }
@@ -276,6 +215,11 @@ func (s *Server) write(name, text string) {
 	if err := os.WriteFile(s.file(name), []byte(text), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+func (s *Server) writePEM(name string, der []byte) {
+	s.t.Helper()
+	s.write(name, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
 }
 
 // freePort is an address that nobody listens on, by TCP and UDP.
