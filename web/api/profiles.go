@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -22,47 +23,63 @@ func (c Control) profile(w http.ResponseWriter, r *http.Request) {
 		server.Refuse(w, r, http.StatusNotFound, "unknown profile (available: "+strings.Join(served, ".mobileconfig, ")+".mobileconfig)")
 		return
 	}
-	wanted, err := profileOf(r, kind)
+	names := []string{}
+	if kind == profile.KindDNS {
+		names = []string{"dns_server", "dns_address", "dns_domain", "dns_locked"}
+	}
+	q, err := paramsOf(r, append(names, profileParams...)...)
+	c.sendProfile(w, r, q, err, profile.Request{Kind: kind, Proxy: profile.ProxyOptions{CaptiveLogin: true}})
+}
+
+// MakeProfile is POST /pac/profile of the console: a profile with a choice, also for
+// a wireless network, whose password must not be part of a URL.
+func (c Control) MakeProfile(w http.ResponseWriter, r *http.Request) {
+	q, err := paramsOf(r, append([]string{"kind", "ca", "ssid", "encryption", "password", "hidden", "fixed_mac"}, profileParams...)...)
+	c.sendProfile(w, r, q, err, profile.Request{Kind: r.PostFormValue("kind")})
+}
+
+// profileParams are those of all kinds.
+var profileParams = []string{"site", "fallback", "captive_login", "locked", "remove_on"}
+
+// profileOf completes a profile of a kind by what the parameters say.
+func (p *params) profileOf(wanted profile.Request) (profile.Request, error) {
+	wanted.Site, wanted.Locked = p.Get("site"), p.flag("locked", false)
+	wanted.Proxy.Fallback = p.flag("fallback", false)
+	wanted.Proxy.CaptiveLogin = p.flag("captive_login", wanted.Proxy.CaptiveLogin)
+	if v := p.Get("remove_on"); v != "" {
+		at, err := profile.ParseTime(v)
+		if err != nil {
+			p.fail("remove_on: %w", err)
+		}
+		wanted.RemoveOn = at
+	}
+	switch wanted.Kind {
+	case profile.KindDNS:
+		wanted.DNS = &profile.DNS{
+			Server: p.Get("dns_server"), Addresses: p.Values["dns_address"], Domains: p.Values["dns_domain"], Locked: p.flag("dns_locked", false),
+		}
+	case profile.KindWiFi:
+		wanted.WiFi = &profile.WiFi{
+			SSID: p.Get("ssid"), Encryption: cmp.Or(p.Get("encryption"), "WPA2"), Password: p.Get("password"),
+			Hidden: p.flag("hidden", false), FixedMAC: p.flag("fixed_mac", false),
+		}
+	}
+	if p.flag("ca", false) && (wanted.Kind == profile.KindGlobalProxy || wanted.Kind == profile.KindWiFi) {
+		wanted.Kind = profile.KindBundle
+	}
+	return wanted, errors.Join(p.errs...)
+}
+
+// sendProfile answers with the profile that the parameters want, or with what is
+// wrong with them.
+func (c Control) sendProfile(w http.ResponseWriter, r *http.Request, q *params, err error, wanted profile.Request) {
+	if err == nil {
+		wanted, err = q.profileOf(wanted)
+	}
 	if err != nil {
-		ProblemOf(err).Write(w)
+		server.Refuse(w, r, http.StatusBadRequest, err.Error())
 		return
 	}
-	c.SendProfile(w, r, wanted)
-}
-
-// profileOf is the profile of a kind that the parameters describe.
-func profileOf(r *http.Request, kind string) (profile.Request, error) {
-	names := []string{"site", "fallback", "captive_login", "locked", "remove_on"}
-	if kind == profile.KindDNS {
-		names = append(names, "dns_server", "dns_address", "dns_domain", "dns_locked")
-	}
-	q, err := paramsOf(r, names...)
-	if err != nil {
-		return profile.Request{}, err
-	}
-	wanted := profile.Request{
-		Kind: kind, Site: q.Get("site"), Locked: q.flag("locked", false),
-		Proxy: profile.ProxyOptions{Fallback: q.flag("fallback", false), CaptiveLogin: q.flag("captive_login", true)},
-	}
-	if kind == profile.KindDNS {
-		wanted.DNS = &profile.DNS{
-			Server: q.Get("dns_server"), Addresses: q.Values["dns_address"], Domains: q.Values["dns_domain"],
-			Locked: q.flag("dns_locked", false),
-		}
-	}
-	if q.Has("remove_on") {
-		if wanted.RemoveOn, err = profile.ParseTime(q.Get("remove_on")); err != nil {
-			q.fail("remove_on: %w", err)
-		}
-	}
-	if len(q.errs) > 0 {
-		return wanted, q.errs[0]
-	}
-	return wanted, nil
-}
-
-// SendProfile answers with the profile that is wanted.
-func (c Control) SendProfile(w http.ResponseWriter, r *http.Request, wanted profile.Request) {
 	if wanted.Site != "" && !c.Explainer().PAC.HasSite(wanted.Site) {
 		server.Refuse(w, r, http.StatusNotFound, "site: there is none of that name")
 		return

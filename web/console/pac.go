@@ -16,8 +16,6 @@ import (
 	"espalier/pac"
 	"espalier/pac/history"
 	"espalier/web/api"
-	"espalier/web/profile"
-	"espalier/web/server"
 )
 
 // PAC is the page of the script and of what devices are given.
@@ -158,37 +156,6 @@ func (c pages) downloadPAC(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-ns-proxy-autoconfig")
 	w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", cmp.Or(site, "proxy")+".pac"))
 	w.Write(script.Body)
-}
-
-// makeProfile is POST /pac/profile: a profile with a choice, also for a wireless
-// network, whose password must not be part of a URL.
-func (c pages) makeProfile(w http.ResponseWriter, r *http.Request) {
-	set := func(name string) bool { return r.PostFormValue(name) != "" }
-	wanted := profile.Request{
-		Kind: r.PostFormValue("kind"), Site: r.PostFormValue("site"), Locked: set("locked"),
-		Proxy: profile.ProxyOptions{Fallback: set("fallback"), CaptiveLogin: set("captive_login")},
-	}
-	if set("remove_on") {
-		var err error
-		if wanted.RemoveOn, err = profile.ParseTime(r.PostFormValue("remove_on")); err != nil {
-			server.Refuse(w, r, http.StatusBadRequest, "remove_on: "+err.Error())
-			return
-		}
-	}
-	if wanted.Kind == profile.KindWiFi {
-		wanted.WiFi = &profile.WiFi{
-			SSID: r.PostFormValue("ssid"), Encryption: cmp.Or(r.PostFormValue("encryption"), "WPA2"),
-			Password: r.PostFormValue("password"), Hidden: set("hidden"), FixedMAC: set("fixed_mac"),
-		}
-	}
-	if !slices.Contains(profile.Kinds, wanted.Kind) {
-		server.Refuse(w, r, http.StatusBadRequest, "kind: unknown kind")
-		return
-	}
-	if set("ca") && (wanted.Kind == profile.KindGlobalProxy || wanted.Kind == profile.KindWiFi) {
-		wanted.Kind = profile.KindBundle
-	}
-	c.SendProfile(w, r, wanted)
 }
 
 // Code is a QR code: the path of an SVG that many units wide. Size 0: none.

@@ -28,7 +28,7 @@ func Endpoints(process api.Control) []api.Endpoint {
 		list = append(list, api.Endpoint{Method: method, Path: path, Role: role, Serve: serve})
 	}
 	add("GET", "/pac/script", signin.Viewer, c.downloadPAC)
-	add("POST", "/pac/profile", signin.Viewer, c.makeProfile)
+	add("POST", "/pac/profile", signin.Viewer, c.MakeProfile)
 	add("POST", "/inspection/{do}", signin.Admin, c.changeException)
 	add("POST", "/doctor/run", signin.Admin, c.startDoctor)
 	add("POST", "/settings/reload", signin.Admin, c.reload)
