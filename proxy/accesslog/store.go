@@ -25,9 +25,9 @@ import (
 // stopped, and one that is lost is filled again from the files that are kept.
 //
 // Every record is in the store once, whatever ends a process amid writing: the
-// place in the file stands in the same transaction as the records up to it, and
+// place in the file is in the same transaction as the records up to it, and
 // their sums. Several processes may follow the same file, as they do while one
-// takes over from another.
+// takes over from another: records that are there are passed over.
 //
 // Its methods are safe for concurrent use. It is a prometheus.Collector.
 type Store struct {

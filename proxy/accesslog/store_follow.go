@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"maps"
@@ -151,34 +150,32 @@ func (s *Store) catchUp(ctx context.Context) error {
 			before.info.Size() == info.Size() && before.info.ModTime().Equal(info.ModTime()) {
 			continue
 		}
-		err = s.readFile(ctx, path, info)
-		if broken, ok := errors.AsType[*fileError](err); ok {
-			if !before.broken {
-				s.log.Error("a file of the access log cannot be read by the store, which lacks the records in it", zap.Error(broken))
-			}
-			s.files[path] = fileState{info: info, broken: true}
-		} else if err != nil {
+		if err := s.readFile(ctx, path, info); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// A fileError is trouble with a file of the log, as opposed to the store.
-type fileError struct{ error }
-
-func (e *fileError) Unwrap() error { return e.error }
-
-// readFile stores what of a file is not stored yet.
+// readFile stores what of a file is not stored yet. The error is one of the store.
 func (s *Store) readFile(ctx context.Context, path string, info fs.FileInfo) error {
+	told := s.files[path].broken
+	broken := func(err error) error {
+		if !told {
+			s.log.Error("a file of the access log cannot be read by the store, which lacks the records in it",
+				zap.String("file", path), zap.Error(err))
+		}
+		s.leftToRead(path, fileState{info: info, broken: true})
+		return nil
+	}
 	in, err := OpenFile(path)
 	if err != nil {
-		return &fileError{err}
+		return broken(err)
 	}
 	defer in.Close()
 	first, err := in.first()
 	if err != nil {
-		return &fileError{fmt.Errorf("%s: %w", path, err)}
+		return broken(err)
 	}
 	offset, complete, err := s.place(ctx, first)
 	if err != nil {
@@ -188,7 +185,6 @@ func (s *Store) readFile(ctx context.Context, path string, info fs.FileInfo) err
 		s.leftToRead(path, fileState{info: info})
 		return nil
 	}
-	known := offset // in the store
 	if !in.compressed {
 		if offset > info.Size() { // cut; what is known is not stored twice
 			offset = 0
@@ -196,7 +192,7 @@ func (s *Store) readFile(ctx context.Context, path string, info fs.FileInfo) err
 		s.leftToRead(path, fileState{info: info, unread: info.Size() - offset})
 	}
 	if err := in.skip(offset); err != nil {
-		return &fileError{fmt.Errorf("%s: %w", path, err)}
+		return broken(err)
 	}
 	for {
 		began := time.Now()
@@ -204,21 +200,20 @@ func (s *Store) readFile(ctx context.Context, path string, info fs.FileInfo) err
 		whole := errors.Is(ended, io.EOF) && in.compressed
 		if b.size > 0 || whole {
 			offset += b.size
-			_, err := s.insert(ctx, b, func(tx *sql.Tx) error { return setPlace(tx, first, known, offset, whole) })
-			if errors.Is(err, errMoved) { // by another process; go on from there next time
-				return nil
-			}
+			_, err := s.insert(ctx, b, func(tx *sql.Tx) error {
+				_, err := tx.Exec("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", first, offset, whole)
+				return err
+			})
 			if err != nil {
 				return err
 			}
-			known = offset
 		}
 		switch {
 		case errors.Is(ended, io.EOF):
 			s.leftToRead(path, fileState{info: info}) // what lies behind is not a line yet
 			return nil
 		case ended != nil:
-			return &fileError{fmt.Errorf("%s: %w", path, ended)}
+			return broken(ended)
 		case !in.compressed:
 			s.leftToRead(path, fileState{info: info, unread: max(info.Size()-offset, 0)})
 		}
@@ -249,22 +244,6 @@ func (s *Store) place(ctx context.Context, first int64) (offset int64, complete 
 		return scan(&offset, &complete)
 	})
 	return offset, complete, err
-}
-
-var errMoved = errors.New("another process has read on")
-
-// setPlace notes how far a file was read. If another process has done so meanwhile,
-// which has changed what is known of that, nothing is stored.
-func setPlace(tx *sql.Tx, first, known, to int64, complete bool) error {
-	set, err := tx.Exec(`INSERT INTO files VALUES (?1, ?2, ?3)
-		ON CONFLICT (first) DO UPDATE SET offset = ?2, complete = ?3 WHERE offset = ?4`, first, to, complete, known)
-	if err != nil {
-		return err
-	}
-	if n, _ := set.RowsAffected(); n == 0 {
-		return errMoved
-	}
-	return nil
 }
 
 // StoreHealth is how it goes with storing.
