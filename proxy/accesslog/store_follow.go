@@ -185,15 +185,31 @@ func (s *Store) readFile(ctx context.Context, path string, info fs.FileInfo) err
 		s.leftToRead(path, fileState{info: info})
 		return nil
 	}
-	if !in.compressed {
-		if offset > info.Size() { // cut; what is known is not stored twice
-			offset = 0
-		}
-		s.leftToRead(path, fileState{info: info, unread: info.Size() - offset})
+	if !in.compressed && offset > info.Size() { // cut; what is known is not stored twice
+		offset = 0
 	}
+	progress := func(offset int64) {
+		if !in.compressed {
+			s.leftToRead(path, fileState{info: info, unread: max(info.Size()-offset, 0)})
+		}
+	}
+	progress(offset)
 	if err := in.skip(offset); err != nil {
 		return broken(err)
 	}
+	ended, err := s.storeFrom(ctx, in, first, offset, progress)
+	switch {
+	case err != nil:
+		return err
+	case !errors.Is(ended, io.EOF):
+		return broken(ended)
+	}
+	s.leftToRead(path, fileState{info: info}) // what lies behind is not a line yet
+	return nil
+}
+
+// storeFrom stores the records of a file from an offset on. ended is why reading it ended.
+func (s *Store) storeFrom(ctx context.Context, in *File, first, offset int64, progress func(offset int64)) (ended, err error) {
 	for {
 		began := time.Now()
 		b, ended := nextBatch(in.Reader)
@@ -205,18 +221,13 @@ func (s *Store) readFile(ctx context.Context, path string, info fs.FileInfo) err
 				return err
 			})
 			if err != nil {
-				return err
+				return nil, err
 			}
 		}
-		switch {
-		case errors.Is(ended, io.EOF):
-			s.leftToRead(path, fileState{info: info}) // what lies behind is not a line yet
-			return nil
-		case ended != nil:
-			return broken(ended)
-		case !in.compressed:
-			s.leftToRead(path, fileState{info: info, unread: max(info.Size()-offset, 0)})
+		if ended != nil {
+			return ended, nil
 		}
+		progress(offset)
 		pause(ctx, time.Since(began)) // leave the processor to others half of the time
 	}
 }

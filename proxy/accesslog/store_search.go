@@ -1,6 +1,7 @@
 package accesslog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -165,19 +166,20 @@ func (s *Store) Since(ctx context.Context, f Filter, p Place) ([]Record, Place, 
 }
 
 // A condition is a part of a search. One with an index selects what that index
-// holds together; it is sorted where the index also gives the order of time.
+// holds together; it is sorted if the index also gives the order of time. The text of
+// those with a partial index repeats what the index is limited to, for SQLite to see that
+// it may be used.
 type condition struct {
-	sql    string
-	args   []any
 	index  string
 	sorted bool
+	sql    string
+	args   []any
 }
 
-// conditions are those of f. The text of those with a partial index repeats what
-// the index is limited to, for SQLite to see that it may be used.
+// conditions are those of f.
 func (f *Filter) conditions() (list []condition) {
 	add := func(index string, sorted bool, sql string, args ...any) {
-		list = append(list, condition{sql, args, index, sorted})
+		list = append(list, condition{index, sorted, sql, args})
 	}
 	if !f.From.IsZero() || !f.To.IsZero() {
 		add("records_time", true, "time >= ? AND time < ?", atOrAfter(f.From, -anyTime), atOrAfter(f.To, anyTime))
@@ -201,6 +203,17 @@ func (f *Filter) conditions() (list []condition) {
 			add("records_host", false, "host >= ? AND host < ?", from, from[:len(from)-1]+"/")
 		}
 	}
+	if f.Error != "" {
+		add("records_error", true, "error <> ''")
+		if f.Error != "*" {
+			add("", false, "instr(lower(error), lower(?)) > 0", f.Error)
+		}
+	}
+	return append(append(list, f.equalities()...), f.bounds()...)
+}
+
+// equalities are the conditions that a column has a value.
+func (f *Filter) equalities() (list []condition) {
 	for _, c := range []struct {
 		column, value string
 		partial       string   // what the index is limited to
@@ -214,31 +227,16 @@ func (f *Filter) conditions() (list []condition) {
 		switch {
 		case c.value == "":
 		case slices.Contains(c.common, c.value):
-			add("", false, c.column+" = ?", c.value)
+			list = append(list, condition{"", false, c.column + " = ?", []any{c.value}})
 		default:
-			add("records_"+c.column, true, c.column+" = ?"+c.partial, c.value)
+			list = append(list, condition{"records_" + c.column, true, c.column + " = ?" + c.partial, []any{c.value}})
 		}
 	}
-	if f.StatusMin > 0 || f.StatusMax > 0 {
-		low, high := f.StatusMin, f.StatusMax
-		if high <= 0 {
-			high = 999
-		}
-		switch {
-		case low <= 200 && 200 <= high:
-			add("", false, "status >= ? AND status <= ?", low, high)
-		case low == high:
-			add("records_status", true, "status = ? AND status <> 200", low)
-		default:
-			add("records_status", false, "status >= ? AND status <= ? AND status <> 200", low, high)
-		}
-	}
-	if f.Error != "" {
-		add("records_error", true, "error <> ''")
-		if f.Error != "*" {
-			add("", false, "instr(lower(error), lower(?)) > 0", f.Error)
-		}
-	}
+	return list
+}
+
+// bounds are the conditions on numbers.
+func (f *Filter) bounds() (list []condition) {
 	for _, c := range []struct {
 		index, what string
 		least, from int64 // from which on the index has them
@@ -249,10 +247,20 @@ func (f *Filter) conditions() (list []condition) {
 		switch {
 		case c.least <= 0:
 		case c.least < c.from:
-			add("", false, c.what+" >= ?", c.least)
+			list = append(list, condition{"", false, c.what + " >= ?", []any{c.least}})
 		default:
-			add(c.index, false, fmt.Sprintf("%s >= ? AND %[1]s >= %d", c.what, c.from), c.least)
+			list = append(list, condition{c.index, false, fmt.Sprintf("%s >= ? AND %[1]s >= %d", c.what, c.from), []any{c.least}})
 		}
+	}
+	low, high := f.StatusMin, cmp.Or(max(f.StatusMax, 0), 999)
+	switch status := []any{low, high}; {
+	case f.StatusMin <= 0 && f.StatusMax <= 0:
+	case low <= 200 && 200 <= high:
+		list = append(list, condition{"", false, "status >= ? AND status <= ?", status})
+	case low == high:
+		list = append(list, condition{"records_status", true, "status = ? AND status <> 200", status[:1]})
+	default:
+		list = append(list, condition{"records_status", false, "status >= ? AND status <= ? AND status <> 200", status})
 	}
 	return list
 }
