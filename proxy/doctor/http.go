@@ -87,28 +87,6 @@ func proxyError(resp *http.Response) (kind, rcode string) {
 	return kind, rcode
 }
 
-// proxyProblems are problems by the error types of RFC 9209, some with the answer of the
-// name server.
-var proxyProblems = map[string]Problem{
-	"dns_error":                 DNSFailed,
-	"dns_error NXDOMAIN":        NoSuchName,
-	"dns_error NOERROR":         NoAddress,
-	"dns_timeout":               DNSTimeout,
-	"destination_ip_prohibited": AddressGuard,
-	"destination_ip_unroutable": Unroutable,
-	"connection_refused":        Refused,
-	"connection_terminated":     Reset,
-	"connection_timeout":        TimedOut,
-	"http_response_timeout":     TimedOut,
-	"http_request_denied":       Denied,
-}
-
-// statusProblems are problems by the status of a proxy's answer, 0 without one. Others
-// are ProxyFailed.
-var statusProblems = map[int]Problem{
-	0: ProxyDown, http.StatusProxyAuthRequired: SignIn, http.StatusForbidden: Denied,
-}
-
 // refusedBy says why a proxy did not do what it was asked.
 func refusedBy(proxy string, resp *http.Response) Finding {
 	by := "the proxy " + proxy
@@ -117,7 +95,7 @@ func refusedBy(proxy string, resp *http.Response) Finding {
 	if resp.StatusCode == http.StatusProxyAuthRequired {
 		kind = "" // whatever it says
 	}
-	problem := cmp.Or(proxyProblems[kind+" "+rcode], proxyProblems[kind], statusProblems[resp.StatusCode], ProxyFailed)
+	problem := cmp.Or(problemOf(kind, `; rcode="`+rcode+`"`), statusProblems[resp.StatusCode], ProxyFailed)
 	// Espalier's answers name the rule, and say in a sentence what was wrong.
 	if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody))

@@ -5,14 +5,12 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
-	"net"
-	"os"
+	"net/http"
 	"strings"
-	"syscall"
 	"unicode"
 
 	"espalier/proxy/egress"
+	"espalier/proxy/refusal"
 )
 
 // A Problem is what is wrong with the way to a host. The values are stable.
@@ -106,91 +104,60 @@ func broken(step Step, p Problem, by, detail string) Finding {
 
 // failed says which problem err is, met at step.
 func failed(step Step, err error) Finding {
-	step, problem, by := classify(step, err)
-	if lookup, ok := errors.AsType[*egress.LookupError](err); ok && by == "" {
-		err = lookup.Err // whose name it is stands beside
+	r := refusal.For(err)
+	problem, by := problemOf(r.Type, r.Params), ""
+	parent, ofParent := errors.AsType[*egress.ParentError](err)
+	lookup, ofName := errors.AsType[*egress.LookupError](err)
+	head, notTLS := errors.AsType[tls.RecordHeaderError](err)
+	switch {
+	case ofParent:
+		step, problem, by = StepProxy, cmp.Or(statusProblems[parent.Status], ProxyFailed), "the parent proxy "+parent.Parent
+	case ofName:
+		step, err = StepName, lookup.Err // whose name it is stands beside
+	case problem == AddressGuard:
+		step = StepName
+	case notTLS && string(head.RecordHeader[:4]) == "HTTP":
+		by = "something that speaks HTTP"
+	case problem == TLSAlert && strings.Contains(err.Error(), tls.AlertError(noApplicationProtocol).Error()):
+		problem = NoHTTP2
+	case problem == "", problem == TimedOut && step == StepNTP:
+		problem = cmp.Or(stepProblems[step], NotHTTP)
 	}
 	detail := strings.ReplaceAll(err.Error(), context.DeadlineExceeded.Error(), "no answer in time")
 	return broken(step, problem, by, clean(detail))
 }
 
-func classify(step Step, err error) (_ Step, _ Problem, by string) {
-	if parent, ok := errors.AsType[*egress.ParentError](err); ok {
-		return StepProxy, cmp.Or(statusProblems[parent.Status], ProxyFailed), "the parent proxy " + parent.Parent
-	}
-	if _, ok := errors.AsType[*egress.ForbiddenError](err); ok {
-		return StepName, AddressGuard, ""
-	}
-	if lookup, ok := errors.AsType[*egress.LookupError](err); ok {
-		return StepName, problemOfLookup(lookup), ""
-	}
-	if head, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		if string(head.RecordHeader[:4]) == "HTTP" {
-			return step, NotTLS, "something that speaks HTTP"
-		}
-		return step, NotTLS, ""
-	}
-	problem := cmp.Or(unclear[step], NotHTTP)
-	switch {
-	case isAlert(err):
-		problem = TLSAlert
-		if strings.Contains(err.Error(), tls.AlertError(noApplicationProtocol).Error()) {
-			problem = NoHTTP2
-		}
-	case isTimeout(err):
-		if step != StepNTP {
-			problem = TimedOut
-		}
-	default:
-		for _, c := range causes {
-			if errors.Is(err, c.err) {
-				return step, c.problem, ""
-			}
-		}
-	}
-	return step, problem, ""
-}
-
-// unclear are the problems at steps of which an error says nothing more.
-var unclear = map[Step]Problem{StepNTP: NotNTP, StepTLS: NotTLS, StepProxy: ProxyFailed}
-
-var causes = []struct {
-	err     error
-	problem Problem
-}{
-	{syscall.ECONNREFUSED, Refused},
-	{syscall.ENETUNREACH, Unroutable}, {syscall.EHOSTUNREACH, Unroutable}, {syscall.EADDRNOTAVAIL, Unroutable},
-	{syscall.ECONNRESET, Reset}, {syscall.EPIPE, Reset}, {io.EOF, Reset}, {io.ErrUnexpectedEOF, Reset},
-}
-
-func problemOfLookup(err *egress.LookupError) Problem {
-	switch {
-	case err.NoAddress():
-		return NoAddress
-	case err.NotFound():
-		return NoSuchName
-	case isTimeout(err):
-		return DNSTimeout
-	}
-	return DNSFailed
-}
-
 // noApplicationProtocol is the alert of RFC 7301.
 const noApplicationProtocol = 120
 
-// isAlert reports whether err is an alert of the other side.
-func isAlert(err error) bool {
-	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op == "remote error"
+// problemOf is the problem of an error type of RFC 9209, which params make more precise;
+// empty if the type does not tell.
+func problemOf(kind, params string) Problem { return cmp.Or(problems[kind+params], problems[kind]) }
+
+var problems = map[string]Problem{
+	"dns_error":                   DNSFailed,
+	`dns_error; rcode="NXDOMAIN"`: NoSuchName,
+	`dns_error; rcode="NOERROR"`:  NoAddress,
+	"dns_timeout":                 DNSTimeout,
+	"destination_ip_prohibited":   AddressGuard,
+	"destination_ip_unroutable":   Unroutable,
+	"connection_refused":          Refused,
+	"connection_terminated":       Reset,
+	"connection_timeout":          TimedOut,
+	"http_response_timeout":       TimedOut,
+	"http_request_denied":         Denied,
+	"tls_alert_received":          TLSAlert,
+	"tls_protocol_error":          NotTLS,
 }
 
-func isTimeout(err error) bool {
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
-		return true
-	}
-	t, ok := errors.AsType[net.Error](err)
-	return ok && t.Timeout()
+// statusProblems are problems by the status of a proxy's answer, 0 without one. Others
+// are ProxyFailed.
+var statusProblems = map[int]Problem{
+	0: ProxyDown, http.StatusProxyAuthRequired: SignIn, http.StatusForbidden: Denied,
 }
+
+// stepProblems are those of errors that tell no more than the step.
+var stepProblems = map[Step]Problem{StepNTP: NotNTP, StepTLS: NotTLS, StepProxy: ProxyFailed}
 
 // maxText bounds what is repeated of what somebody on the way has written.
 const maxText = 200

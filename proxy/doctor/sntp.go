@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"espalier/proxy/refusal"
 )
 
 // ntp asks for the time (RFC 4330), at each address of the host in turn, until
@@ -80,7 +82,7 @@ func askTime(ctx context.Context, at netip.AddrPort) (time.Duration, error) {
 		if err == nil {
 			n, err = conn.Read(answer)
 		}
-		if isTimeout(err) || ctx.Err() != nil {
+		if refusal.IsTimeout(err) || ctx.Err() != nil {
 			continue
 		}
 		if err != nil {
