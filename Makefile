@@ -6,7 +6,7 @@ LDFLAGS  = -s -w -X main.version=$(VERSION)
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run test check unit fuzz corpus soak bench deps package package-test container container-test appliance appliance-test clean
+.PHONY: build run test check unit fuzz corpus soak prove bench deps package package-test container container-test appliance appliance-test clean
 
 build: ## the binary, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o espalier ./cmd/espalier
@@ -41,6 +41,12 @@ corpus: ## keep what fuzzing has found here as seeds for every test run
 SOAK ?= 10m
 soak: ## all kinds of traffic and faults for SOAK; ledger, records and counters agree, nothing grows
 	ESPALIER_SOAK=$(SOAK) $(GO) test -timeout 1h -run '^TestSoak$$' -v ./cmd/espalier
+
+TUNNELS ?= 20000
+prove: ## the longer proofs, bounded by SOAK, TUNNELS and FUZZTIME: docs/proofs.md
+	@$(MAKE) soak
+	ESPALIER_SHORT_TUNNELS=$(TUNNELS) $(GO) test -timeout 30m -run '^TestShortTunnelsLeaveNothing$$' -v ./proxy/tunnel
+	@$(MAKE) fuzz
 
 bench: ## the comparison with other proxies, and the Go benchmarks; as root, on a quiet machine
 	$(GO) build -o espalier-bench ./cmd/espalier-bench

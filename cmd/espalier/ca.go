@@ -1,13 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,8 +40,8 @@ renew" makes the next one, and devices need nothing new; the root is valid for
 ten years. Without, the root itself signs, and is valid for five, since its key
 stays on this machine.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, rows, err := loadExcluded(cmd, load)
+		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, _ []string) error {
+			rows, err := excluded(cfg)
 			if err != nil {
 				return err
 			}
@@ -72,7 +72,7 @@ stays on this machine.`,
 			}
 			lines = append(lines, "Devices must trust the root: `espalier ca export`, or /ca.crt of web.public. A running proxy takes it over with `espalier reload`.")
 			return out.Paragraphs(lines...)
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&o.OfflineRoot, "offline-root", "", "write the root's key to `DIR`, to be taken away")
 	cmd.Flags().StringVar(&o.Organization, "org", "", "`NAME` of the organisation (default Espalier)")
@@ -87,8 +87,8 @@ func caRenew(load configOf) *cobra.Command {
 		Use:   "renew --root-key FILE",
 		Short: "Make a new intermediate with the root's key",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, rows, err := loadExcluded(cmd, load)
+		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, _ []string) error {
+			rows, err := excluded(cfg)
 			if err != nil {
 				return err
 			}
@@ -101,7 +101,7 @@ func caRenew(load configOf) *cobra.Command {
 				"The one before is in "+moved+"; delete it.",
 				"A running proxy takes it over with `espalier reload`. Devices need nothing new.",
 			)
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&key, "root-key", "", "the root.key `FILE` that ca init --offline-root has written")
 	_ = cmd.MarkFlagRequired("root-key") // it exists
@@ -114,17 +114,17 @@ func caShow(load configOf) *cobra.Command {
 		Use:   "show",
 		Short: "Show the CA, how long it is valid, and what it cannot speak for",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, rows, err := loadExcluded(cmd, load)
+		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, _ []string) error {
+			rows, err := excluded(cfg)
 			if err != nil {
 				return err
 			}
-			ca, err := inspect.LoadCA(app.CADir(cfg))
+			ca, err := loadCA(cfg)
 			if err != nil {
-				return noCA(err)
+				return err
 			}
 			return report.Answer(cmd.OutOrStdout(), asJSON, report.NewCA(ca, rows, time.Now()), report.WriteCA)
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
 	return cmd
@@ -136,17 +136,13 @@ func caExport(load configOf) *cobra.Command {
 		Use:   "export",
 		Short: "Print the root certificate, which devices must trust",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if format != "pem" && format != "der" {
-				return usage(fmt.Errorf("--format: %q is unknown (allowed: pem, der)", format))
-			}
-			cfg, err := load(cmd)
-			if err != nil {
+		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, _ []string) error {
+			if err := oneOf("format", format, []string{"pem", "der"}); err != nil {
 				return err
 			}
-			ca, err := inspect.LoadCA(app.CADir(cfg))
+			ca, err := loadCA(cfg)
 			if err != nil {
-				return noCA(err)
+				return err
 			}
 			out := ca.Root().Raw
 			if format == "pem" {
@@ -154,25 +150,25 @@ func caExport(load configOf) *cobra.Command {
 			}
 			_, err = cmd.OutOrStdout().Write(out)
 			return err
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&format, "format", "pem", "`FORMAT`: pem or der")
 	return cmd
 }
 
-// loadExcluded loads the configuration, and all that a CA made with it must not
-// speak for: the advice for firewalls too where apple.wide is off, since that
-// says what is tunnelled and not whose it is.
-func loadExcluded(cmd *cobra.Command, load configOf) (*configs.Config, []catalog.Row, error) {
-	cfg, err := load(cmd)
-	if err != nil {
-		return nil, nil, err
-	}
+// excluded is all that a CA made with cfg must not speak for: the advice for firewalls too
+// where apple.wide is off, since that says what is tunnelled and not whose it is.
+func excluded(cfg *configs.Config) ([]catalog.Row, error) {
 	apple, err := app.Apple(cfg)
 	if err != nil {
-		return nil, nil, usage(err)
+		return nil, usage(err)
 	}
-	return cfg, slices.Concat(apple.Rows(), catalog.Wide()), nil
+	return slices.Concat(apple.Rows(), catalog.Wide()), nil
+}
+
+func loadCA(cfg *configs.Config) (*inspect.CA, error) {
+	ca, err := inspect.LoadCA(app.CADir(cfg))
+	return ca, noCA(err)
 }
 
 // noCA says what to do where there is no CA.
@@ -185,13 +181,8 @@ func noCA(err error) error {
 
 // within reports whether path is dir or below it.
 func within(path, dir string) bool {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return false
-	}
-	if dir, err = filepath.Abs(dir); err != nil {
-		return false
-	}
+	path, errPath := filepath.Abs(path)
+	dir, errDir := filepath.Abs(dir)
 	rel, err := filepath.Rel(dir, path)
-	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
+	return cmp.Or(errPath, errDir, err) == nil && filepath.IsLocal(rel)
 }

@@ -50,10 +50,10 @@ not known. A retired row is one that the article no longer has; it still counts,
 for older systems use it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if service != "" && !catalog.IsService(service) {
-				return usage(fmt.Errorf("--service: %q is unknown (allowed: %s)", service, strings.Join(catalog.ServiceIDs(), ", ")))
-			}
 			rows, err := load()
+			if err == nil && service != "" {
+				err = oneOf("service", service, catalog.ServiceIDs())
+			}
 			if err != nil {
 				return err
 			}
@@ -102,7 +102,7 @@ standard error.`,
 			if o.Known, err = load(); err != nil {
 				return err
 			}
-			data, err := readArticle(cmd, args[0])
+			data, err := readInput(cmd, args[0], maxArticle)
 			if err != nil {
 				return usage(err)
 			}
@@ -129,16 +129,7 @@ func rowServices() []string {
 // maxArticle bounds what is read into memory; Apple's article is far smaller.
 const maxArticle = 16 << 20
 
-// readArticle reads the article, or a catalogue, from a file or standard input.
-func readArticle(cmd *cobra.Command, path string) ([]byte, error) {
-	data, err := readInput(cmd, path, maxArticle+1)
-	if err == nil && len(data) > maxArticle {
-		err = fmt.Errorf("%s: larger than 16 MB", path)
-	}
-	return data, err
-}
-
-// readInput reads a file, or standard input for "-", up to limit bytes.
+// readInput reads a file, or standard input for "-", of at most limit bytes.
 func readInput(cmd *cobra.Command, path string, limit int64) ([]byte, error) {
 	in := cmd.InOrStdin()
 	if path != "-" {
@@ -149,5 +140,9 @@ func readInput(cmd *cobra.Command, path string, limit int64) ([]byte, error) {
 		defer f.Close()
 		in = f
 	}
-	return io.ReadAll(io.LimitReader(in, limit))
+	data, err := io.ReadAll(io.LimitReader(in, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s: larger than %d MB, the most that is read", path, limit>>20)
+	}
+	return data, err
 }

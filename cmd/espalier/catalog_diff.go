@@ -1,10 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"fmt"
-	"path/filepath"
-
 	"github.com/spf13/cobra"
 
 	"espalier/cmd/espalier/report"
@@ -28,7 +24,11 @@ they are the same, 1 if they differ.`,
 			if err != nil {
 				return err
 			}
-			rows, err := readRows(cmd, args[0], old)
+			data, err := readInput(cmd, args[0], maxArticle)
+			if err != nil {
+				return usage(err)
+			}
+			rows, err := catalog.Read(args[0], data, old)
 			if err != nil {
 				return usage(err)
 			}
@@ -44,32 +44,4 @@ they are the same, 1 if they differ.`,
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
 	return cmd
-}
-
-// readRows reads a catalogue, or else the article.
-func readRows(cmd *cobra.Command, path string, known []catalog.Row) ([]catalog.Row, error) {
-	data, err := readArticle(cmd, path)
-	if err != nil {
-		return nil, err
-	}
-	if ext := filepath.Ext(path); ext == ".yaml" || ext == ".yml" || looksLikeCatalogue(data) {
-		return catalog.ParseFile(path, data)
-	}
-	article, err := catalog.Import(bytes.NewReader(data), catalog.Options{Known: known})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return article.Rows, nil
-}
-
-// looksLikeCatalogue reports whether the first line that is no comment begins a
-// list of mappings.
-func looksLikeCatalogue(data []byte) bool {
-	for line := range bytes.Lines(data) {
-		line = bytes.TrimSpace(line)
-		if len(line) > 0 && line[0] != '#' {
-			return bytes.HasPrefix(line, []byte("- ")) && bytes.Contains(line, []byte(": "))
-		}
-	}
-	return false
 }

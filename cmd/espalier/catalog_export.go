@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -44,14 +43,16 @@ Formats:
   espalier catalog export --for devices --format dnsmasq > devices.conf`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !slices.Contains(catalog.Formats(), format) {
-				return usage(fmt.Errorf("--format: %q is unknown (allowed: %s)", format, strings.Join(catalog.Formats(), ", ")))
+			if err := oneOf("format", format, catalog.Formats()); err != nil {
+				return err
 			}
 			if set == "" && catalog.ForFirewall(format) {
 				set = "devices"
 			}
-			if set != "" && !slices.Contains(catalog.Sets, set) {
-				return usage(fmt.Errorf("--for: %q is unknown (allowed: %s)", set, strings.Join(catalog.Sets, ", ")))
+			if set != "" {
+				if err := oneOf("for", set, catalog.Sets); err != nil {
+					return err
+				}
 			}
 			cfg, err := loadedConfig(cmd)
 			if err != nil {

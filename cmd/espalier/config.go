@@ -1,7 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -49,4 +52,23 @@ func group(use, short string, below ...*cobra.Command) *cobra.Command {
 func withJSON(asJSON *bool, cmd *cobra.Command) *cobra.Command {
 	cmd.Flags().BoolVar(asJSON, "json", false, "write JSON")
 	return cmd
+}
+
+// with is how a command runs that needs what load returns.
+func with[T any](load func(*cobra.Command) (T, error), run func(*cobra.Command, T, []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		v, err := load(cmd)
+		if err != nil {
+			return err
+		}
+		return run(cmd, v, args)
+	}
+}
+
+// oneOf is the error of a flag's value that is not allowed.
+func oneOf(flag, value string, allowed []string) error {
+	if slices.Contains(allowed, value) {
+		return nil
+	}
+	return usage(fmt.Errorf("--%s: %q is unknown (allowed: %s)", flag, value, strings.Join(allowed, ", ")))
 }

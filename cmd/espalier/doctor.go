@@ -4,11 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"strings"
-	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -42,11 +38,7 @@ been tried.`,
   espalier doctor --service push --service device-management
   espalier doctor --through proxy.example.org:3128 --json`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := loadedConfig(cmd)
-			if err != nil {
-				return err
-			}
+		RunE: with(loadedConfig, func(cmd *cobra.Command, cfg *configs.Config, _ []string) error {
 			d, err := app.NewDoctor(cfg, nil)
 			if err != nil {
 				return usage(err)
@@ -55,8 +47,8 @@ been tried.`,
 				return usage(errors.New("--timeout: must be positive"))
 			}
 			for _, id := range services {
-				if !catalog.IsService(id) {
-					return usage(fmt.Errorf("--service: %q is unknown (allowed: %s)", id, strings.Join(catalog.ServiceIDs(), ", ")))
+				if err := oneOf("service", id, catalog.ServiceIDs()); err != nil {
+					return err
 				}
 			}
 			d.Services = services
@@ -79,7 +71,7 @@ been tried.`,
 				}
 				d.Proxy = t.String()
 			default:
-				d.Proxy, note = runningProxy(cfg)
+				d.Proxy, note = app.LocalProxy(cfg)
 			}
 			screen := report.NewScreen(cmd.ErrOrStderr())
 			d.Progress = func(done, total int) { screen.Progress(fmt.Sprintf("trying Apple's hosts: %d of %d", done, total)) }
@@ -91,7 +83,7 @@ been tried.`,
 				return err
 			}
 			return no(r.Broken() > 0 || !r.Complete)
-		},
+		}),
 	}
 	flags := cmd.Flags()
 	flags.StringSliceVar(&services, "service", nil, "try this `SERVICE` only; repeatable")
@@ -103,25 +95,4 @@ been tried.`,
 	cmd.MarkFlagsMutuallyExclusive("direct", "through")
 	_ = cmd.RegisterFlagCompletionFunc("service", cobra.FixedCompletions(catalog.ServiceIDs(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
-}
-
-// runningProxy is where the proxy of a configuration listens on this machine, or
-// why it is not tried.
-func runningProxy(cfg *configs.Config) (at, note string) {
-	if len(cfg.Proxy.Listen) == 0 {
-		return "", "proxy.listen is empty"
-	}
-	host, port, err := net.SplitHostPort(cfg.Proxy.Listen[0])
-	if err != nil || port == "0" {
-		return "", "proxy.listen leaves the port open (--through HOST:PORT names it)"
-	}
-	at = app.LocalAddress(host, port)
-	conn, err := net.DialTimeout("tcp", at, time.Second)
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		return "", "nobody listens at " + at + " (proxy.listen): espalier does not run here"
-	}
-	if conn != nil {
-		conn.Close()
-	}
-	return at, ""
 }

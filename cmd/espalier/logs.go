@@ -1,11 +1,8 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"iter"
 	"os"
 	"os/signal"
 	"strings"
@@ -84,7 +81,15 @@ none.`,
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			out := report.NewRecords(cmd.OutOrStdout(), asJSON, asCSV)
-			err = showRecords(ctx, r, f, limit, follow, out, cmd.ErrOrStderr())
+			more := false
+			if follow {
+				err = r.Follow(ctx, f, limit, out.Write, out.Flush)
+			} else {
+				more, err = r.Show(ctx, f, limit, out.Write, out.Flush)
+			}
+			if more && err == nil {
+				fmt.Fprintf(cmd.ErrOrStderr(), "these are the newest %d; --limit 0 shows all\n", limit)
+			}
 			if ctx.Err() != nil { // interrupted
 				return nil
 			}
@@ -111,71 +116,4 @@ func flagErrors(err error) error {
 		lines[i] = "--" + strings.ReplaceAll(key, "_", "-") + ":" + rest
 	}
 	return errors.New(strings.Join(lines, "\n"))
-}
-
-// showRecords writes the newest records of f, and new ones as they come where
-// follow is set.
-func showRecords(ctx context.Context, r *app.Records, f accesslog.Filter, limit int, follow bool, out report.Records, stderr io.Writer) error {
-	if follow && r.Store == nil {
-		return errors.New("--follow needs the store (log.store.path), which has not been made yet")
-	}
-	write := func(records iter.Seq2[*accesslog.Record, error]) error {
-		for rec, err := range records {
-			if err == nil {
-				err = out.Write(rec)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return out.Flush()
-	}
-	var place accesslog.Place
-	var err error
-	if follow {
-		if place, err = r.Store.Last(ctx); err != nil {
-			return err
-		}
-	}
-	found, more := r.All(ctx, f), false
-	if limit > 0 {
-		var list []accesslog.Record
-		if list, more, err = r.Newest(ctx, f, limit); err != nil {
-			return err
-		}
-		found = each(list)
-	}
-	if err := write(found); err != nil {
-		return err
-	}
-	if more && !follow {
-		fmt.Fprintf(stderr, "these are the newest %d; --limit 0 shows all\n", limit)
-	}
-	for follow {
-		list, next, err := r.Store.Since(ctx, f, place)
-		if err != nil {
-			return err
-		}
-		if err := write(each(list)); err != nil {
-			return err
-		}
-		place = next
-		select {
-		case <-time.After(500 * time.Millisecond):
-		case <-ctx.Done():
-			return nil
-		}
-	}
-	return nil
-}
-
-// each yields the records of a list.
-func each(list []accesslog.Record) iter.Seq2[*accesslog.Record, error] {
-	return func(yield func(*accesslog.Record, error) bool) {
-		for i := range list {
-			if !yield(&list[i], nil) {
-				return
-			}
-		}
-	}
 }

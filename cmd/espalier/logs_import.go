@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"espalier/configs"
 	"espalier/proxy/accesslog"
 )
 
@@ -23,11 +24,7 @@ they are in its sums already.
 The log's own files need no import: the store reads them by itself. Others may
 be imported while espalier runs.`,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := load(cmd)
-			if err != nil {
-				return err
-			}
+		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, args []string) error {
 			if cfg.Log.Store.Path == "" {
 				return usage(errors.New("log.store.path: is empty, so there is no store"))
 			}
@@ -49,6 +46,6 @@ be imported while espalier runs.`,
 				fmt.Fprintf(cmd.OutOrStdout(), "%s: %d imported, %d known, %d too old, %d no records\n", path, n.Stored, n.Known, n.Old, n.Bad)
 			}
 			return nil
-		},
+		}),
 	}
 }

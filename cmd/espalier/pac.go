@@ -107,7 +107,7 @@ func (c *pacClient) evaluators(cmd *cobra.Command, load configOf, file string, b
 	if err != nil {
 		return nil, usage(err)
 	}
-	script, err := readScript(cmd, file)
+	script, err := readInput(cmd, file, pac.MaxInput)
 	if err != nil {
 		return nil, usage(err)
 	}
@@ -123,11 +123,7 @@ func pacURLs(load configOf) *cobra.Command {
 		Use:   "urls",
 		Short: "Print where the script of each site is to be had, secrets and all",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := load(cmd)
-			if err != nil {
-				return err
-			}
+		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, _ []string) error {
 			compiled, err := app.CompilePAC(cfg)
 			if err != nil {
 				return err
@@ -142,7 +138,7 @@ func pacURLs(load configOf) *cobra.Command {
 				t.Add(site, base+compiled.Path(site))
 			}
 			return t.Write(report.NewScreen(cmd.OutOrStdout()))
-		},
+		}),
 	}
 }
 

@@ -67,12 +67,3 @@ func (b *pacBrowser) browser(client netip.Addr, now time.Time) (pac.Browser, []p
 	}
 	return browser, engines, nil
 }
-
-// readScript reads a script from a file, or from standard input for "-", whole.
-func readScript(cmd *cobra.Command, name string) ([]byte, error) {
-	script, err := readInput(cmd, name, pac.MaxInput+1)
-	if err == nil && len(script) > pac.MaxInput {
-		err = fmt.Errorf("%s: larger than %d MB, the largest script that can be read", name, pac.MaxInput>>20)
-	}
-	return script, err
-}

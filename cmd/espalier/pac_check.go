@@ -48,7 +48,7 @@ at 0. Kinds for --allow:
 				return err
 			}
 			name := args[0]
-			script, err := readScript(cmd, name)
+			script, err := readInput(cmd, name, pac.MaxInput)
 			if err != nil {
 				return usage(err)
 			}

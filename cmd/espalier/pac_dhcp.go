@@ -27,12 +27,9 @@ Devices ask for WPAD only where their proxy is set to automatic without a URL.
 docs/wpad.md says what is to be considered: whoever answers first can lead clients
 anywhere, so prefer a profile with the PAC URL.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := load(cmd)
-			if err != nil {
-				return err
-			}
+		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, _ []string) error {
 			if url == "" {
+				var err error
 				if url, err = wpadURL(cfg); err != nil {
 					return usage(err)
 				}
@@ -51,7 +48,7 @@ anywhere, so prefer a profile with the PAC URL.`,
 			}
 			_, err = fmt.Fprint(cmd.OutOrStdout(), text)
 			return err
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&format, "format", wpad.Formats[0], "for the `SERVER` "+strings.Join(wpad.Formats, ", "))
 	cmd.Flags().StringVar(&url, "url", "", "the script's `URL`, in place of /wpad.dat at this machine's address")

@@ -107,7 +107,7 @@ func (c *pacClient) source(cmd *cobra.Command, cfg *configs.Config, arg string) 
 			err = fmt.Errorf("%s: is neither a file nor a script of `espalier pac history`", arg)
 		}
 	} else {
-		script, err = readScript(cmd, arg)
+		script, err = readInput(cmd, arg, pac.MaxInput)
 	}
 	return script, append(samples, pac.Samples(nil, pac.HostsIn(script))...), err
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"espalier/cmd/espalier/report"
+	"espalier/configs"
 	"espalier/pac/history"
 )
 
@@ -21,11 +22,7 @@ of proxies that is a client's own, or due to one that failed, makes no new scrip
 
 With an ID, the script is printed.`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := load(cmd)
-			if err != nil {
-				return err
-			}
+		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, args []string) error {
 			store := history.New(cfg.Data)
 			if len(args) > 0 {
 				script, err := store.Find(args[0])
@@ -41,7 +38,7 @@ With an ID, the script is printed.`,
 			}
 			slices.Reverse(entries)
 			return report.Answer(cmd.OutOrStdout(), asJSON, entries, report.Scripts)
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
 	return cmd

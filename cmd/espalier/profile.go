@@ -1,11 +1,11 @@
 package main
 
 import (
-	"crypto/x509"
+	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,7 +13,6 @@ import (
 
 	"espalier/cmd/espalier/app"
 	"espalier/configs"
-	"espalier/proxy/inspect"
 	"espalier/web/profile"
 )
 
@@ -68,16 +67,12 @@ func profileKind(load configOf, kind, short, long string) *cobra.Command {
 		Short: short,
 		Long:  strings.TrimSpace(short + ".\n\n" + long),
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := load(cmd)
-			if err != nil {
-				return err
-			}
+		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, _ []string) error {
 			issuer, err := profile.NewIssuer(cfg.Web.Profile)
 			if err != nil {
 				return usage(fmt.Errorf("web.profile.%w", err))
 			}
-			if x.r.Root, err = rootOf(cfg); err != nil {
+			if x.r.Root, err = app.Root(cfg); err != nil {
 				return err
 			}
 			if profile.Scripted(kind) {
@@ -100,7 +95,7 @@ func profileKind(load configOf, kind, short, long string) *cobra.Command {
 			}
 			_, err = cmd.OutOrStdout().Write(data)
 			return err
-		},
+		}),
 	}
 	x.declare(cmd, kind)
 	return cmd
@@ -171,40 +166,41 @@ func (x *profileFlags) read(cmd *cobra.Command) (err error) {
 			return usage(errors.New("--remove-after: must be 1s or more"))
 		}
 	}
-	given := func(names ...string) string {
-		for _, name := range names {
-			if f := cmd.Flags().Lookup(name); f != nil && f.Changed {
-				return name
-			}
+	given := cmd.Flags().Changed
+	for _, d := range dependent {
+		if i := slices.IndexFunc(d.flags, given); i >= 0 && !given(d.on) {
+			return usage(fmt.Errorf("--%s: needs --%s", d.flags[i], d.on))
 		}
-		return ""
 	}
-	if given("ssid") != "" {
-		if err := x.readWiFi(cmd, given); err != nil {
-			return err
-		}
-		x.r.WiFi = &x.wifi
-	} else if name := given("encryption", "password-file", "hidden", "disable-mac-randomization", "eap", "eap-user", "eap-outer-identity", "eap-inner",
-		"eap-server-name", "eap-root", "identity", "identity-password-file"); name != "" {
-		return usage(fmt.Errorf("--%s: needs --ssid", name))
-	}
-	if given("dns-server") != "" {
+	if given("dns-server") {
 		x.r.DNS = &x.dns
-	} else if name := given("dns-address", "dns-domain", "dns-locked"); name != "" {
-		return usage(fmt.Errorf("--%s: needs --dns-server", name))
 	}
-	return nil
-}
-
-func (x *profileFlags) readWiFi(cmd *cobra.Command, given func(...string) string) (err error) {
-	if given("eap") == "" {
-		if name := given("eap-user", "eap-outer-identity", "eap-inner", "eap-server-name", "eap-root", "identity", "identity-password-file"); name != "" {
-			return usage(fmt.Errorf("--%s: needs --eap", name))
+	if !given("ssid") {
+		return nil
+	}
+	x.r.WiFi = &x.wifi
+	if !given("eap") {
+		if file := cmp.Or(x.passwordFile, "-"); x.passwordFile != "" || x.wifi.Encryption != "None" && x.wifi.Encryption != "Any" {
+			x.wifi.Password, err = passwordIn(cmd, "password-file", file)
 		}
-		x.wifi.Password, err = passwordOf(cmd, x.passwordFile, x.wifi)
 		return err
 	}
 	x.wifi.EAP = &x.eap
+	return x.readEAP(cmd)
+}
+
+// dependent are the flags that say nothing without another.
+var dependent = []struct {
+	on    string
+	flags []string
+}{
+	{"ssid", []string{"encryption", "password-file", "hidden", "disable-mac-randomization", "eap", "eap-user", "eap-outer-identity",
+		"eap-inner", "eap-server-name", "eap-root", "identity", "identity-password-file"}},
+	{"eap", []string{"eap-user", "eap-outer-identity", "eap-inner", "eap-server-name", "eap-root", "identity", "identity-password-file"}},
+	{"dns-server", []string{"dns-address", "dns-domain", "dns-locked"}},
+}
+
+func (x *profileFlags) readEAP(cmd *cobra.Command) (err error) {
 	if x.passwordFile != "" {
 		if x.eap.Password, err = passwordIn(cmd, "password-file", x.passwordFile); err != nil {
 			return err
@@ -243,29 +239,14 @@ func flagError(err error) error {
 	return fmt.Errorf("--%w", err)
 }
 
-// rootOf is the root of the interception CA, nil where there is none.
-func rootOf(cfg *configs.Config) (*x509.Certificate, error) {
-	ca, err := inspect.LoadCA(app.CADir(cfg))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return ca.Root(), nil
-}
-
 // pacURLOf completes r.PACURL.
 func pacURLOf(cfg *configs.Config, r *profile.Request) error {
 	compiled, err := app.CompilePAC(cfg)
 	if err != nil {
 		return err
 	}
-	if err := checkSite(compiled, r.Site); err != nil {
+	if err := checkSite(compiled, r.Site); err != nil || r.PACURL != "" {
 		return err
-	}
-	if r.PACURL != "" {
-		return nil
 	}
 	base, err := app.PublicURL(cfg.Web, app.Addresses(cfg.Web.Public))
 	if err != nil {
@@ -275,19 +256,8 @@ func pacURLOf(cfg *configs.Config, r *profile.Request) error {
 	return nil
 }
 
-// passwordOf reads a wireless network's password. It is never on the command line,
-// where others can see it.
-func passwordOf(cmd *cobra.Command, file string, w profile.WiFi) (string, error) {
-	if file == "" && (w.Encryption == "None" || w.Encryption == "Any") {
-		return "", nil
-	}
-	if file == "" {
-		file = "-"
-	}
-	return passwordIn(cmd, "password-file", file)
-}
-
-// passwordIn reads the first line of a file that a flag names; - is standard input.
+// passwordIn reads the first line of a file that a flag names; - is standard input. A
+// password is never on the command line, where others can see it.
 func passwordIn(cmd *cobra.Command, flag, file string) (string, error) {
 	if file == "-" {
 		return readPassword(cmd)

@@ -68,17 +68,13 @@ func tokenList(dataDir dataDirOf) *cobra.Command {
 		Use:   "list",
 		Short: "List the tokens, without what would let anybody use them",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := dataDir(cmd)
-			if err != nil {
-				return err
-			}
+		RunE: with(dataDir, func(cmd *cobra.Command, dir string, _ []string) error {
 			tokens, err := signin.ReadTokens(dir)
 			if err != nil {
 				return err
 			}
 			return report.Answer(cmd.OutOrStdout(), asJSON, report.NewTokens(tokens), report.WriteTokens)
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
 	return cmd
@@ -89,15 +85,11 @@ func tokenRevoke(dataDir dataDirOf) *cobra.Command {
 		Use:   "revoke NAME",
 		Short: "End a token at once",
 		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			dir, err := dataDir(cmd)
-			if err != nil {
-				return err
-			}
+		RunE: with(dataDir, func(cmd *cobra.Command, dir string, args []string) error {
 			if err := signin.RevokeToken(dir, args[0]); err != nil {
 				return fmt.Errorf("%q: %w", args[0], err)
 			}
 			return nil
-		},
+		}),
 	}
 }

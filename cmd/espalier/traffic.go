@@ -2,9 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -39,8 +36,8 @@ records (log.store.keep). The window is widened to whole ones.`,
 			if err != nil {
 				return usage(flagErrors(err))
 			}
-			if !slices.Contains(accesslog.Dimensions, by) {
-				return usage(fmt.Errorf("--by: %q is unknown (allowed: %s)", by, strings.Join(accesslog.Dimensions, ", ")))
+			if err := oneOf("by", by, accesslog.Dimensions); err != nil {
+				return err
 			}
 			if limit < 0 {
 				return usage(errors.New("--limit: must not be negative"))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -124,4 +125,29 @@ func clean(s string) string {
 		return r
 	}, s)
 	return strings.Join(strings.Fields(s), " ")
+}
+
+// Read returns the rows in data: a catalogue in YAML, or else an edition of Apple's article,
+// see Import. name is that of its file; known is as in Options.
+func Read(name string, data []byte, known []Row) ([]Row, error) {
+	if ext := filepath.Ext(name); ext == ".yaml" || ext == ".yml" || looksLikeCatalogue(data) {
+		return ParseFile(name, data)
+	}
+	article, err := Import(bytes.NewReader(data), Options{Known: known})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return article.Rows, nil
+}
+
+// looksLikeCatalogue reports whether the first line that is no comment begins a
+// list of mappings.
+func looksLikeCatalogue(data []byte) bool {
+	for line := range bytes.Lines(data) {
+		line = bytes.TrimSpace(line)
+		if len(line) > 0 && line[0] != '#' {
+			return bytes.HasPrefix(line, []byte("- ")) && bytes.Contains(line, []byte(": "))
+		}
+	}
+	return false
 }

@@ -80,6 +80,18 @@ func needCA(cfg *configs.Config) error {
 	return nil
 }
 
+// Root is the root of the interception CA, nil where there is none.
+func Root(cfg *configs.Config) (*x509.Certificate, error) {
+	ca, err := inspect.LoadCA(CADir(cfg))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return ca.Root(), nil
+}
+
 // caRoot is what devices must trust, nil where there is no CA.
 func (a *App) caRoot() *x509.Certificate {
 	if ca := a.made.Load().ca; ca != nil {

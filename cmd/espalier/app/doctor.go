@@ -1,10 +1,13 @@
 package app
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
+	"syscall"
+	"time"
 
 	"espalier/configs"
 	"espalier/proxy/doctor"
@@ -29,15 +32,36 @@ func NewDoctor(cfg *configs.Config, self []netip.AddrPort) (*doctor.Doctor, erro
 func (a *App) doctor() (*doctor.Doctor, error) {
 	d, err := NewDoctor(a.cfg(), a.sockets.addrs(""))
 	if on := a.sockets.addrs(forProxy); err == nil && len(on) > 0 {
-		d.Proxy = LocalAddress(on[0].Addr().String(), strconv.Itoa(int(on[0].Port())))
+		d.Proxy = localAddress(on[0].Addr().String(), strconv.Itoa(int(on[0].Port())))
 	}
 	return d, err
 }
 
-// LocalAddress is where a program on this machine reaches a listener.
-func LocalAddress(host, port string) string {
+// localAddress is where a program on this machine reaches a listener.
+func localAddress(host, port string) string {
 	if ip := net.ParseIP(host); host == "" || ip.IsUnspecified() {
 		host = "localhost"
 	}
 	return net.JoinHostPort(host, port)
+}
+
+// LocalProxy is where the proxy of a configuration listens on this machine, or
+// why there is none to try.
+func LocalProxy(cfg *configs.Config) (at, note string) {
+	if len(cfg.Proxy.Listen) == 0 {
+		return "", "proxy.listen is empty"
+	}
+	host, port, err := net.SplitHostPort(cfg.Proxy.Listen[0])
+	if err != nil || port == "0" {
+		return "", "proxy.listen leaves the port open (--through HOST:PORT names it)"
+	}
+	at = localAddress(host, port)
+	conn, err := net.DialTimeout("tcp", at, time.Second)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return "", "nobody listens at " + at + " (proxy.listen): espalier does not run here"
+	}
+	if conn != nil {
+		conn.Close()
+	}
+	return at, ""
 }

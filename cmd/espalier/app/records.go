@@ -89,6 +89,64 @@ func (r *Records) Newest(ctx context.Context, f accesslog.Filter, n int) (list [
 	return list, more, nil
 }
 
+// Show has the newest n of what f wants written, the oldest first, or all for 0, and then
+// flushed. more reports whether there are others, older ones.
+func (r *Records) Show(ctx context.Context, f accesslog.Filter, n int, write func(*accesslog.Record) error, flush func() error) (more bool, err error) {
+	if n == 0 {
+		for rec, err := range r.All(ctx, f) {
+			if err == nil {
+				err = write(rec)
+			}
+			if err != nil {
+				return false, err
+			}
+		}
+		return false, flush()
+	}
+	list, more, err := r.Newest(ctx, f, n)
+	if err != nil {
+		return false, err
+	}
+	return more, each(list, write, flush)
+}
+
+func each(list []accesslog.Record, write func(*accesslog.Record) error, flush func() error) error {
+	for i := range list {
+		if err := write(&list[i]); err != nil {
+			return err
+		}
+	}
+	return flush()
+}
+
+// Follow is Show that goes on with new records as they come, until ctx ends.
+func (r *Records) Follow(ctx context.Context, f accesslog.Filter, n int, write func(*accesslog.Record) error, flush func() error) error {
+	if r.Store == nil {
+		return errors.New("--follow needs the store (log.store.path), which has not been made yet")
+	}
+	place, err := r.Store.Last(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := r.Show(ctx, f, n, write, flush); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return nil
+		}
+		var list []accesslog.Record
+		if list, place, err = r.Store.Since(ctx, f, place); err != nil {
+			return err
+		}
+		if err := each(list, write, flush); err != nil {
+			return err
+		}
+	}
+}
+
 // Traffic sums records up.
 func (r *Records) Traffic(ctx context.Context, q accesslog.TrafficQuery) (*accesslog.Traffic, error) {
 	if r.Store != nil {
