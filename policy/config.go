@@ -124,8 +124,13 @@ type InspectConfig struct {
 	// Roots are PEM files of CAs that destinations may have certificates of,
 	// beside those that the system trusts.
 	Roots []string `koanf:"roots"`
+	// KnownExempt has mode all leave the hosts of package exempt alone.
+	KnownExempt bool `koanf:"known_exempt"`
 	// Pinned is about clients that refuse the CA's certificate.
 	Pinned Pinned `koanf:"pinned"`
+	// WithoutCA is what is done with clients that refuse the CA's certificate and have
+	// accepted it nowhere: deny or tunnel; empty means deny.
+	WithoutCA string `koanf:"without_ca"`
 }
 
 // Pinned says how hosts are treated whose clients refuse the CA's certificate.
@@ -141,6 +146,12 @@ const (
 	UnknownDeny   = "deny"
 )
 
+// Values of inspect.without_ca.
+const (
+	WithoutCATunnel = "tunnel"
+	WithoutCADeny   = "deny"
+)
+
 // Validate checks everything but the files' contents.
 func (c InspectConfig) Validate() error {
 	var errs []error
@@ -149,6 +160,9 @@ func (c InspectConfig) Validate() error {
 	}
 	if !slices.Contains([]string{"", UnknownTunnel, UnknownDeny}, c.Unknown) {
 		errs = append(errs, fmt.Errorf("unknown: %q is unknown (allowed: tunnel, deny)", c.Unknown))
+	}
+	if !slices.Contains([]string{"", WithoutCATunnel, WithoutCADeny}, c.WithoutCA) {
+		errs = append(errs, fmt.Errorf("without_ca: %q is unknown (allowed: deny, tunnel)", c.WithoutCA))
 	}
 	if c.DenyPage && (c.Mode == "" || c.Mode == InspectNone) {
 		errs = append(errs, errors.New("deny_page: needs inspect.mode listed or all, not none: the page is shown inside TLS"))

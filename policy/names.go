@@ -39,7 +39,7 @@ func (p *Policy) Agree(r *Request, d Decision, name Target) Decision {
 			n.Action, n.Rule = Deny, RuleName
 		}
 	case d.Action == Inspect: // whatever the name says
-		d.HideURL = d.HideURL || n.HideURL
+		d.HideURL, d.Learn = d.HideURL || n.HideURL, d.Learn && n.Learn
 		return d
 	case n.Action == Tunnel && addressed:
 		d.HideURL = d.HideURL || n.HideURL

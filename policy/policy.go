@@ -29,8 +29,11 @@
 //  7. Whoever is not known is asked, where somebody can sign in.
 //  8. A CONNECT is intercepted where its rule says inspect. Where its rule does
 //     not say tunnel, it is intercepted too if a preset has to set a header there,
-//     or if inspect.mode is all and inspect.exempt does not exempt it. Where it
-//     turned out that the client cannot be intercepted, it is not.
+//     or if inspect.mode is all and neither inspect.exempt nor the maintained list
+//     (inspect.known_exempt) exempts it. It is not if an administrator has accepted
+//     its host as an exception. Hosts that are intercepted by inspect.mode alone are
+//     tunnelled for a client that has shown that it cannot be intercepted there, see
+//     Excepted.
 //  9. Everything else passes.
 //
 // What passes by 8 or 9 may be connected to another host's address, by presets,
@@ -38,6 +41,7 @@
 package policy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -45,6 +49,7 @@ import (
 	"time"
 
 	"espalier/policy/catalog"
+	"espalier/policy/exempt"
 	"espalier/policy/hostclass"
 )
 
@@ -71,9 +76,12 @@ const (
 	RuleInspect = "inspect"       // inspect.mode: all
 	RuleDefault = "default"       // nothing else applied
 
-	RuleException = "inspect-exception" // the host's clients refuse interception
-	RuleUnknown   = "inspect-unknown"   // inspect.unknown, for what cannot be intercepted
-	RuleName      = "tls-name"          // TLS names a host that the CONNECT does not lead to
+	RuleKnownExempt       = "inspect-known-exempt"       // inspect.known_exempt
+	RuleException         = "inspect-exception"          // the client refuses interception, or an administrator accepts that
+	RuleClientCertificate = "inspect-client-certificate" // the client has a certificate for the host
+	RuleWithoutCA         = "inspect-without-ca"         // the client does not trust the CA: inspect.without_ca
+	RuleUnknown           = "inspect-unknown"            // inspect.unknown, for what cannot be intercepted
+	RuleName              = "tls-name"                   // TLS names a host that the CONNECT does not lead to
 )
 
 // A Request is what a decision needs to know.
@@ -90,6 +98,8 @@ type Request struct {
 	// Path is that of the URL, without the query; empty if it is not seen. Entries of lists
 	// may have paths.
 	Path string
+	// Page is set for a plain HTTP request whose answer a person is to read.
+	Page bool
 	// Time is looked at by rules with hours; zero means now.
 	Time time.Time
 }
@@ -114,6 +124,9 @@ type Decision struct {
 	// Page is set where a CONNECT is denied and the page that says why may be shown
 	// inside TLS.
 	Page bool
+	// Learn is set if a CONNECT is inspected by inspect.mode alone, so that a client which
+	// shows that it cannot be intercepted is exempt. No rule and no preset is got round so.
+	Learn bool
 
 	ruleHeaders, presetHeaders []header
 }
@@ -136,11 +149,16 @@ type Config struct {
 	Exceptions Exceptions
 }
 
-// Exceptions says for which hosts interception does not work: apps that know
-// their server's certificate. Exempt is called for what would be intercepted. It
-// must be safe for concurrent use, and fast.
+// Exceptions says where interception does not work, such as for apps that know their
+// server's certificate. It must be safe for concurrent use, and fast.
 type Exceptions interface {
-	Exempt(host string, client netip.Addr) bool
+	// Accepted reports whether an administrator has accepted host as an exception.
+	Accepted(host string) bool
+	// Exempt returns the rule by which client is exempt at host with a name in TLS, for what
+	// it did itself; "" if it is not.
+	Exempt(host, name string, client netip.Addr) (rule string)
+	// WithoutCA reports whether client has shown that it does not trust the CA.
+	WithoutCA(client netip.Addr) bool
 }
 
 // A Policy is a compiled configuration. It is immutable and safe for concurrent
@@ -156,7 +174,10 @@ type Policy struct {
 	unknown Action
 	page    bool // inspect.deny_page
 	exempt  hosts
-	presets presets
+	known   hosts // inspect.known_exempt
+	// withoutCA is set to refuse clients that do not trust the CA.
+	withoutCA bool
+	presets   presets
 
 	exceptions Exceptions
 }
@@ -171,6 +192,10 @@ func New(cfg Config) (*Policy, error) {
 		auth:    cfg.Auth,
 		inspect: cfg.Inspect.Mode == InspectAll,
 		unknown: Tunnel, page: cfg.Inspect.DenyPage, exceptions: cfg.Exceptions,
+		withoutCA: cfg.Inspect.WithoutCA != WithoutCATunnel,
+	}
+	if cfg.Inspect.KnownExempt {
+		p.known, _ = compileHosts(exempt.Patterns()) // a test has seen them
 	}
 	if cfg.Inspect.Unknown == UnknownDeny {
 		p.unknown = Deny
@@ -241,7 +266,7 @@ func (p *Policy) Decide(r *Request) Decision {
 		return d
 	case rule != nil && (rule.then == thenDeny || m.missing):
 		d.Action, d.Rule = Deny, rule.name
-		d.Page = p.page && r.Connect && !p.exempt.match(r.Target) && !p.excepted(r)
+		d.Page = p.page && r.Connect && !p.spared(r)
 		return d
 	case rule == nil && !p.opens(r.Target.Port):
 		d.Action, d.Rule = Deny, RulePorts
@@ -265,6 +290,10 @@ func (p *Policy) passOn(r *Request, rule *rule, d *Decision) {
 		d.Rule, then, d.ruleHeaders = rule.name, rule.then, rule.headers
 	}
 	if !r.Connect {
+		if r.Page && p.withoutCA && p.inspect && rule == nil && p.exceptions != nil && p.exceptions.WithoutCA(r.Client) &&
+			!p.exempt.match(r.Target) {
+			d.Action, d.Rule = Deny, RuleWithoutCA
+		}
 		return
 	}
 	switch {
@@ -276,14 +305,19 @@ func (p *Policy) passOn(r *Request, rule *rule, d *Decision) {
 		if rule == nil {
 			d.Rule = RulePresets
 		}
-	case p.inspect && !p.exempt.match(r.Target):
-		d.Action = Inspect
+	case !p.inspect || p.exempt.match(r.Target):
+	case p.known.match(r.Target):
+		if rule == nil {
+			d.Rule = RuleKnownExempt
+		}
+	default:
+		d.Action, d.Learn = Inspect, d.Dial == r.Target
 		if rule == nil {
 			d.Rule = RuleInspect
 		}
 	}
-	if d.Action == Inspect && p.excepted(r) {
-		d.Action, d.Rule = Tunnel, RuleException
+	if d.Action == Inspect && p.exceptions != nil && p.exceptions.Accepted(r.Target.Host) {
+		d.Action, d.Rule, d.Learn = Tunnel, RuleException, false
 	}
 	if d.Action != Inspect {
 		d.ruleHeaders, d.presetHeaders = nil, nil
@@ -330,9 +364,23 @@ func (p *Policy) Named() (patterns []string, ports []uint16) {
 	return patterns, ports
 }
 
-// excepted reports whether it turned out that r's client cannot be intercepted.
-func (p *Policy) excepted(r *Request) bool {
-	return p.exceptions != nil && p.exceptions.Exempt(r.Target.Host, r.Client)
+// spared reports whether the TLS of a CONNECT that is denied is left alone.
+func (p *Policy) spared(r *Request) bool {
+	return p.exempt.match(r.Target) || p.known.match(r.Target) ||
+		p.exceptions != nil && (p.exceptions.Accepted(r.Target.Host) || p.exceptions.Exempt(r.Target.Host, r.Target.Host, r.Client) != "")
+}
+
+// Excepted is what becomes of d, the decision to inspect the CONNECT r, once TLS in it names
+// a host, or none: "". It is a tunnel if the client is exempt there for what it did before.
+func (p *Policy) Excepted(d Decision, r *Request, name string) Decision {
+	if d.Action != Inspect || !d.Learn || p.exceptions == nil {
+		return d
+	}
+	if rule := p.exceptions.Exempt(r.Target.Host, cmp.Or(name, r.Target.Host), r.Client); rule != "" {
+		d.Action, d.Rule, d.Learn = Tunnel, rule, false
+		d.ruleHeaders, d.presetHeaders = nil, nil
+	}
+	return d
 }
 
 // Unknown is what becomes of d, a decision to look into a CONNECT, where the
@@ -342,7 +390,7 @@ func (p *Policy) Unknown(d Decision) Decision {
 	if d.Action == Deny {
 		return d
 	}
-	d.Action, d.Rule = p.unknown, RuleUnknown
+	d.Action, d.Rule, d.Learn = p.unknown, RuleUnknown, false
 	d.ruleHeaders, d.presetHeaders = nil, nil
 	return d
 }

@@ -130,7 +130,7 @@ func (c *client) secure(cfg *tls.Config) *tls.Conn {
 	return conn
 }
 
-func fetch(t *testing.T, c *http.Client, url string) (*http.Response, string) {
+func fetch(t testing.TB, c *http.Client, url string) (*http.Response, string) {
 	t.Helper()
 	resp, err := c.Get(url)
 	if err != nil {
@@ -577,72 +577,157 @@ func TestInterceptVerifiesDestinations(t *testing.T) {
 	}
 }
 
-// Clients that do not take the certificate are tunnelled at their third try.
-func TestInterceptPinned(t *testing.T) {
-	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
-	ownOnly := func(r *rig) *tls.Config { return &tls.Config{ServerName: "example.com", RootCAs: site.roots} }
-	tests := []struct {
-		name string
-		try  func(*rig, *client) error
-	}{
-		{"unknown CA", func(r *rig, c *client) error {
-			return c.secure(ownOnly(r)).Handshake()
-		}},
-		{"closes in the handshake", func(r *rig, c *client) error {
-			cfg := ownOnly(r)
+// own is a client that trusts the site's certificate alone, as an app that knows it.
+func (s *site) own() *tls.Config { return &tls.Config{ServerName: "example.com", RootCAs: s.roots} }
+
+// refusals are ways in which such a client refuses another certificate. Each returns an error
+// if it has.
+func (s *site) refusals() []refusing {
+	checked := func(then func(*client)) func(*client) error {
+		return func(c *client) error {
+			cfg := s.own()
 			cfg.InsecureSkipVerify = true
 			cfg.VerifyPeerCertificate = func(raw [][]byte, _ [][]*x509.Certificate) error {
-				if bytes.Equal(raw[0], site.Certificate().Raw) {
+				if bytes.Equal(raw[0], s.Certificate().Raw) {
 					return nil
 				}
-				c.Close()
+				then(c)
 				return errors.New("pinned")
 			}
 			return c.secure(cfg).Handshake()
-		}},
-		{"closes behind the handshake", func(r *rig, c *client) error {
+		}
+	}
+	behind := func(then func(*client, *tls.Conn)) func(*client) error {
+		return func(c *client) error {
 			conn := c.secure(&tls.Config{ServerName: "example.com", InsecureSkipVerify: true})
 			if err := conn.Handshake(); err != nil {
 				return err
 			}
-			if !conn.ConnectionState().PeerCertificates[0].Equal(site.Certificate()) {
-				conn.Close()
-				return errors.New("pinned")
+			if conn.ConnectionState().PeerCertificates[0].Equal(s.Certificate()) {
+				return nil
 			}
-			return nil
-		}},
+			then(c, conn)
+			return errors.New("pinned")
+		}
+	}
+	reset := func(c *client) { c.SetLinger(0); c.Close() }
+	return []refusing{
+		{"an alert", true, func(c *client) error { return c.secure(s.own()).Handshake() }},
+		{"closes in the handshake", false, checked(func(c *client) { c.Close() })},
+		{"resets in the handshake", false, checked(reset)},
+		{"closes behind the handshake", false, behind(func(c *client, _ *tls.Conn) { c.Close() })},
+		{"says goodbye behind the handshake", false, behind(func(_ *client, conn *tls.Conn) { conn.Close() })},
+		{"resets behind the handshake", false, behind(func(c *client, _ *tls.Conn) { reset(c) })},
+	}
+}
+
+// trust has the client accept the CA's certificate, for an address of the site.
+func (r *rig) trust(s *site) {
+	r.t.Helper()
+	b := r.browser()
+	fetch(r.t, b, "https://"+s.at("127.0.0.1")+"/")
+	b.CloseIdleConnections()
+}
+
+type refusing struct {
+	name string
+	sure bool // once is enough
+	try  func(*client) error
+}
+
+// Clients that do not accept the certificate are tunnelled after one alert, or after they
+// have closed on two occasions at least 30 s apart: if they have accepted the CA's
+// certificate elsewhere, and where nothing but inspect.mode says inspect.
+func TestInterceptPinned(t *testing.T) {
+	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
+	tests := []struct {
+		name   string
+		change func(*setup)
+		before func(*rig)
+		never  bool
+	}{
+		{"a client that trusts the CA", nil, func(r *rig) { r.trust(site) }, false},
+		{"a client without the CA", nil, func(*rig) {}, true},
+		{"a client without the CA that is to be tunnelled", nil, func(r *rig) { r.exceptions.TunnelWithoutCA(true) }, false},
+		{"a rule that says inspect", func(s *setup) {
+			s.rules = []policy.Rule{{Name: "look", When: policy.When{Hosts: []string{"example.com"}}, Then: "inspect"}}
+		}, func(r *rig) { r.trust(site) }, true},
+		{"refused by an administrator", nil, func(r *rig) {
+			r.trust(site)
+			r.exceptions.Set("example.com", inspect.Refused)
+		}, true},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			r := start(t, site.everything(), false)
-			for try := 1; ; try++ {
-				c := r.connected(site.at("example.com"))
-				err := tt.try(r, c)
-				c.Close()
-				await(t, "the end of the session", func() bool { return r.server.openTunnels() == 0 })
-				if err == nil {
-					if try != 3 {
-						t.Errorf("it succeeds at try %d", try)
+		for _, how := range site.refusals() {
+			t.Run(tt.name+"/"+how.name, func(t *testing.T) {
+				setup := site.everything()
+				if tt.change != nil {
+					tt.change(&setup)
+				}
+				r := start(t, setup, false)
+				var passed atomic.Int64
+				r.exceptions.Now = func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }
+				tt.before(r)
+				try := func() error {
+					c := r.connected(site.at("example.com"))
+					defer await(t, "the end of the session", func() bool { return r.server.openTunnels() == 0 })
+					defer c.Close()
+					return how.try(c)
+				}
+				for range 3 {
+					if try() == nil {
+						t.Fatal("it passes without evidence")
 					}
-					break
+					if how.sure {
+						break
+					}
 				}
-				if try == 3 {
-					t.Fatal(err)
+				passed.Add(int64(30 * time.Second))
+				if !how.sure && try() == nil {
+					t.Fatal("it passes before the second occasion")
 				}
-			}
-			list := r.exceptions.List()
-			if len(list) != 1 || list[0].Host != "example.com" || list[0].Reason == "" || len(list[0].Clients) != 1 {
-				t.Errorf("%+v", list)
-			}
-			if n := r.ops.FilterMessageSnippet("refuses interception").Len(); n != 1 {
-				t.Errorf("%d messages", n)
-			}
-			for i, x := range r.stop() {
-				if i < 2 && (x.Action == policy.Tunnel || x.Error == "") || i == 2 && (x.Action != policy.Tunnel || x.Rule != policy.RuleException) {
-					t.Errorf("record %d: %+v", i, x)
+				if passes := try() == nil; passes == tt.never {
+					t.Errorf("it passes: %v", passes)
 				}
-			}
-		})
+				automatic := r.exceptions.Count()[inspect.Automatic]
+				if told := r.ops.FilterMessageSnippet("refuses interception").Len(); automatic != told || (told == 1) == tt.never {
+					t.Errorf("%d exceptions, %d messages", automatic, told)
+				}
+			})
+		}
+	}
+}
+
+// An exemption is for the CONNECT's host and the name in TLS together, and for one client.
+func TestInterceptPinnedByName(t *testing.T) {
+	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
+	r := start(t, site.everything(), false)
+	r.trust(site)
+	passes := func(host, name string) bool {
+		t.Helper()
+		c := r.connected(site.at(host))
+		cfg := site.own()
+		cfg.ServerName, cfg.InsecureSkipVerify = name, true
+		conn := c.secure(cfg)
+		if err := conn.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		return conn.ConnectionState().PeerCertificates[0].Equal(site.Certificate())
+	}
+	pair := inspect.Pair{Host: "site.example", Name: "outer.example"}
+	if v := r.exceptions.Refused(pair, netip.MustParseAddr("127.0.0.1"), inspect.ByAlert, "unknown CA"); !v.Exempt {
+		t.Fatalf("%+v", v)
+	}
+	for _, x := range []struct {
+		host, name string
+		want       bool
+	}{
+		{"site.example", "outer.example", true}, {"site.example", "site.example", false}, {"outer.example", "outer.example", false},
+		{"other.example", "outer.example", false}, {"site.example", "other.example", false},
+	} {
+		if got := passes(x.host, x.name); got != x.want {
+			t.Errorf("CONNECT %s, TLS %s: passes %v", x.host, x.name, got)
+		}
 	}
 }
 

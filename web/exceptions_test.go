@@ -23,7 +23,8 @@ func TestExceptions(t *testing.T) {
 	c.Exceptions.SetDuration(time.Hour)
 	ipad := netip.MustParseAddr("10.1.2.3")
 	for range 2 {
-		c.Exceptions.Refused("app.example", ipad, "unknown CA", true)
+		c.Exceptions.Succeeded(inspect.Pair{Host: "www.example", Name: "www.example"}, ipad)
+		c.Exceptions.Refused(inspect.Pair{Host: "app.example", Name: "app.example"}, ipad, inspect.ByAlert, "unknown CA")
 	}
 	defer serveControl(t, dir, c)()
 	client := NewControlClient(dir)
@@ -45,7 +46,9 @@ func TestExceptions(t *testing.T) {
 		{api.RefuseException, "app.example", "", "app.example refused"},
 		{api.ForgetException, "app.example", "", ""},
 		{api.ForgetException, "app.example", "app.example is not among the exceptions", ""},
-		{api.AcceptException, "a..b", "the host is none: host has an empty label", ""},
+		{api.RefuseException, "*.Google.com", "", "*.google.com refused"},
+		{api.ForgetException, "*.google.com", "", ""},
+		{api.AcceptException, "a..b", `invalid host: "a..b" is no host pattern: host has an empty label (allowed: a name, *.name, an address or a CIDR block)`, ""},
 		{"praise", "app.example", `"praise" cannot be done with an exception`, ""},
 	} {
 		err := client.ChangeException(t.Context(), tt.do, tt.host)

@@ -18,14 +18,17 @@ func inspectCommand(dataDir dataDirOf) *cobra.Command {
 	exceptions.Short = "List and judge hosts whose clients refuse interception"
 	exceptions.Long = `Lists and judges hosts whose clients refuse interception.
 
-Apps that know their server's certificate do not take the CA's. A host that a
-client has refused twice is tunnelled for that client, for inspect.pinned.for;
-and for everybody once several clients that take the CA's certificates elsewhere
-have done so. Without a command below it, this lists them.`
+Apps that know their server's certificate do not accept the CA's. A host that a
+client refuses is tunnelled for that client alone, for inspect.pinned.for: after
+one TLS alert, or after it has closed on two occasions at least 30 s apart. So is
+a host that the client has a certificate of its own for. Only accept tunnels a
+host for all clients. HOST may be a pattern such as '*.example.com', an address or
+a CIDR block; the most specific one counts. Without a command below it, this lists
+the hosts.`
 	exceptions.AddCommand(
 		listExceptions(dataDir),
-		changeException(dataDir, api.AcceptException, "Tunnel a host for good, for everybody", "%s is tunnelled from now on"),
-		changeException(dataDir, api.RefuseException, "Never exempt a host, whatever its clients do", "%s is intercepted from now on, whatever its clients do"),
+		changeException(dataDir, api.AcceptException, "Never intercept a host, for any client", "%s is tunnelled from now on"),
+		changeException(dataDir, api.RefuseException, "Never exempt a host, whatever clients do", "%s is intercepted from now on, whatever clients do"),
 		changeException(dataDir, api.ForgetException, "Forget what is known of a host", "%s is as if it had never been refused"),
 	)
 	return group("inspect", "See to TLS interception in a running espalier", exceptions)
@@ -42,9 +45,9 @@ func changeException(dataDir dataDirOf, do, short, done string) *cobra.Command {
 		Short: short,
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			host, _, err := policy.ParseHost(args[0])
+			host, err := policy.ParsePattern(args[0])
 			if err != nil {
-				return usage(fmt.Errorf("%s: %w", args[0], err))
+				return usage(err)
 			}
 			return asking(dataDir, controlTimeout, func(ctx context.Context, c *web.ControlClient, cmd *cobra.Command, _ []string) error {
 				err := c.ChangeException(ctx, do, host)

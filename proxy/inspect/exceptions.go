@@ -5,7 +5,10 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"espalier/policy"
 )
 
 // What an administrator has said of an exception.
@@ -15,259 +18,216 @@ const (
 	Refused   = "refused"   // never to be exempt
 )
 
-// An Exception is a host whose clients do not take the CA's certificates, such
-// as an app that knows its own server's.
+// An Exception is a host that some clients reach without interception, such as an app
+// that knows its own server's certificate, or a host pattern that an administrator has
+// decided about.
 type Exception struct {
-	Host  string `json:"host"`
+	// Host is that of the CONNECT, or an administrator's pattern.
+	Host string `json:"host"`
+	// Name is the name in TLS, if it is not Host. A Host learnt is exempt with it alone.
+	Name  string `json:"name,omitempty"`
 	State string `json:"state"`
-	// Everybody is set where the host is tunnelled for all clients.
+	// Everybody is set if the host is tunnelled for all clients, as an administrator has
+	// decided.
 	Everybody bool `json:"everybody"`
-	// Clients are those that it is tunnelled for by themselves.
+	// Proposed is set if so many clients are exempt that an administrator may want to
+	// accept the host for everybody.
+	Proposed bool `json:"proposed,omitempty"`
+	// Clients are those that it is tunnelled for, for what they did themselves.
 	Clients []ExemptClient `json:"clients"`
-	// Reason is how the last client refused the certificate.
+	// Reason is what the last client did.
 	Reason string `json:"reason"`
-	// Refusals is how often a certificate for the host was refused.
+	// Refusals is how often those clients did it.
 	Refusals int       `json:"refusals"`
 	First    time.Time `json:"first"`
 	Last     time.Time `json:"last"`
-	// Until is when the last exemption ends; zero where none does, or there is
-	// none.
+	// Until is when the last exemption ends; zero if none does, or there is none.
 	Until time.Time `json:"until,omitzero"`
 }
 
-// An ExemptClient is one that a host is tunnelled for until a time.
+// An ExemptClient is one that a host is tunnelled for until a time, with the evidence.
 type ExemptClient struct {
-	Client netip.Addr `json:"client"`
-	Until  time.Time  `json:"until"`
+	Client   netip.Addr `json:"client"`
+	Until    time.Time  `json:"until"`
+	Evidence Ground     `json:"evidence,omitempty"`
+	Reason   string     `json:"reason,omitempty"`
+	Refusals int        `json:"refusals,omitempty"`
+	First    time.Time  `json:"first,omitzero"`
+	Last     time.Time  `json:"last,omitzero"`
+	// WithoutCA is set if the client has not accepted the CA's certificate elsewhere.
+	WithoutCA bool `json:"without_ca,omitempty"`
 }
 
 const (
-	// A host is exempt after so many refusals by one client within a time.
-	refusalsNeeded = 2
-	refusalWindow  = 10 * time.Minute
-	// A host is exempt for everybody after so many clients that take the CA's
-	// certificates elsewhere have refused one for it.
-	clientsNeeded = 3
-
-	// Names are the clients' choice, and some clients are hostile: how many are
-	// kept of each is bounded, and what was used last stays.
-	maxHosts         = 1024 // without those that an administrator has named
-	maxClients       = 4096
-	maxHostsOfClient = 64
-	maxClientsOfHost = 64
+	// clientsToPropose is how many exempt clients make a host one to accept for everybody.
+	clientsToPropose = 3
 	maxReason        = 200 // bytes
 )
 
-// Exceptions learns which hosts cannot be intercepted, from how clients take the
-// certificates, and knows what an administrator has said about it. It is safe
-// for concurrent use. Nil has no exceptions, and learns none.
+// Exceptions learns which clients cannot be intercepted at which hosts, from how they
+// take the certificates, and knows what administrators have said about it. What one
+// client does is never evidence about another. It is safe for concurrent use. Nil has no
+// exceptions, and learns none.
 type Exceptions struct {
-	now     func() time.Time
-	changed chan struct{} // has room for one: what is to be saved
+	// Now is the clock; nil: time.Now. It must be set before use.
+	Now func() time.Time
 
-	mu      sync.RWMutex
-	lasting time.Duration
-	hosts   map[string]*hostState
-	clients map[netip.Addr]*clientState
-}
+	lasting   atomic.Int64 // ns
+	strangers atomic.Bool  // clients without the CA are exempt, too
+	changed   chan struct{}
+	learned   *learned
+	asking    asking
 
-type hostState struct {
-	state     string
-	everybody time.Time                // until when it is exempt for all
-	clients   map[netip.Addr]time.Time // until when it is for one
-	reason    string
-	refusals  int
-	first     time.Time
-	last      time.Time
-}
-
-// clientState is what is known of a client; it is not kept over a restart.
-type clientState struct {
-	trusts bool // it has taken a certificate of the CA
-	seen   time.Time
-	hosts  map[string]encounter
-}
-
-// An encounter is how a client has taken the certificates for a host.
-type encounter struct {
-	succeeded time.Time // last
-	refused   time.Time // when counting began
-	refusals  int
-}
-
-func (x encounter) last() time.Time {
-	if x.succeeded.After(x.refused) {
-		return x.succeeded
-	}
-	return x.refused
+	acting sync.Mutex // of those who change acts
+	acts   atomic.Pointer[acts]
 }
 
 // newExceptions returns what knows nothing yet.
 func newExceptions() *Exceptions {
-	return &Exceptions{
-		now: time.Now, changed: make(chan struct{}, 1),
-		hosts: map[string]*hostState{}, clients: map[netip.Addr]*clientState{},
+	e := &Exceptions{changed: make(chan struct{}, 1), learned: newLearned()}
+	e.acts.Store(&acts{})
+	return e
+}
+
+func (e *Exceptions) now() time.Time {
+	if e.Now != nil {
+		return e.Now()
 	}
+	return time.Now()
 }
 
 // SetDuration sets for how long exemptions that begin from now on last; 0 means
 // that none begins.
-func (e *Exceptions) SetDuration(d time.Duration) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.lasting = d
+func (e *Exceptions) SetDuration(d time.Duration) { e.lasting.Store(int64(d)) }
+
+// TunnelWithoutCA sets whether a client that has accepted the CA's certificate nowhere is
+// exempt from interception at hosts that it refuses it for, as others are.
+func (e *Exceptions) TunnelWithoutCA(tunnel bool) { e.strangers.Store(tunnel) }
+
+// Accepted reports whether an administrator has said that host is never intercepted. It
+// does not allocate.
+func (e *Exceptions) Accepted(host string) bool {
+	return e != nil && e.acts.Load().state(host) == Accepted
 }
 
-// Exempt reports whether host is to be tunnelled for client. It does not allocate.
-func (e *Exceptions) Exempt(host string, client netip.Addr) bool {
+// Exempt returns the rule by which client is exempt at a host with a name in TLS, for what
+// it did before; "" if it is not. It does not allocate.
+func (e *Exceptions) Exempt(host, name string, client netip.Addr) (rule string) {
+	if e == nil {
+		return ""
+	}
+	s := e.learned.shard(client)
+	s.mu.RLock()
+	g, ok := s.grants[e.learned.key(client, Pair{host, name})]
+	s.mu.RUnlock()
+	switch {
+	case !ok || e.now().UnixNano() >= g.until || e.decided(Pair{host, name}):
+		return ""
+	case g.ground == ByCertificate:
+		return policy.RuleClientCertificate
+	case !g.stranger:
+		return policy.RuleException
+	case e.strangers.Load():
+		return policy.RuleWithoutCA
+	}
+	return ""
+}
+
+// decided reports whether an administrator has said something about a pair.
+func (e *Exceptions) decided(pair Pair) bool {
+	a := *e.acts.Load()
+	return len(a) > 0 && (a.state(pair.Host) != "" || a.state(pair.Name) != "")
+}
+
+// WithoutCA reports whether client seems not to trust the CA: it has refused its
+// certificate at two hosts, and not accepted one since.
+func (e *Exceptions) WithoutCA(client netip.Addr) bool {
 	if e == nil {
 		return false
 	}
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	h := e.hosts[host]
-	if h == nil {
-		return false
+	s := e.learned.shard(client)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	c := s.clients[client]
+	return c != nil && c.strange && e.now().UnixNano()-c.strangeAt < int64(trustLasts)
+}
+
+// Succeeded notes that client has accepted a certificate for pair, and has asked for
+// something on the connection. Ended must follow. It does not allocate if that is no news.
+func (e *Exceptions) Succeeded(pair Pair, client netip.Addr) {
+	if e != nil && e.learned.opened(client, pair, e.now()) {
+		e.save()
 	}
-	switch h.state {
-	case Accepted:
-		return true
-	case Refused:
-		return false
+}
+
+// Ended notes that the connection of Succeeded has ended.
+func (e *Exceptions) Ended(pair Pair, client netip.Addr) {
+	if e != nil {
+		e.learned.closed(client, pair, e.now())
+	}
+}
+
+// A Verdict is what came of what a client did.
+type Verdict struct {
+	// Exempt is set if the client is exempt from now on, and was not before.
+	Exempt bool
+	Until  time.Time
+	// WithoutCA is set if the client has not accepted the CA's certificate elsewhere.
+	WithoutCA bool
+}
+
+// Refused notes that client has not accepted a certificate for pair, and how it has
+// said so, ByAlert or ByClosing. An alert is evidence. A client that closes may have had
+// another reason: it must do so on two occasions, and not succeed at the pair beside.
+func (e *Exceptions) Refused(pair Pair, client netip.Addr, ground Ground, reason string) (v Verdict) {
+	if e == nil || e.lasting.Load() <= 0 || e.decided(pair) {
+		return v
 	}
 	now := e.now()
-	return now.Before(h.everybody) || now.Before(h.clients[client])
-}
-
-// Succeeded notes that client has taken a certificate for host.
-func (e *Exceptions) Succeeded(host string, client netip.Addr) {
-	if e == nil {
-		return
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	c := e.client(client)
-	c.trusts = true
-	x := c.hosts[host]
-	x.succeeded = c.seen
-	c.note(host, x)
-}
-
-// A Verdict is what came of a refusal.
-type Verdict struct {
-	// Exempt is set where the host is tunnelled for the client from now on, and
-	// was not before. Everybody says that it is for all.
-	Exempt, Everybody bool
-	Until             time.Time
-}
-
-// Refused notes that client has not taken a certificate for host, and how it has
-// said so. Unless sure it may have ended the connection for another reason; that
-// does not count where it has taken one for the host not long ago.
-func (e *Exceptions) Refused(host string, client netip.Addr, reason string, sure bool) Verdict {
-	if e == nil {
-		return Verdict{}
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.lasting <= 0 {
-		return Verdict{}
-	}
-	c := e.client(client)
-	now := c.seen
-	x := c.hosts[host]
-	if !sure && now.Sub(x.succeeded) < refusalWindow {
-		return Verdict{}
-	}
-	if now.Sub(x.refused) > refusalWindow {
-		x.refused, x.refusals = now, 0
-	}
-	x.refusals++
-	c.note(host, x)
-	if x.refusals < refusalsNeeded {
-		return Verdict{}
-	}
-	h := e.host(host, x.refused)
-	h.refusals++
-	if x.refusals == refusalsNeeded { // those before count too
-		h.refusals += refusalsNeeded - 1
-	}
-	h.reason, h.last = reason[:min(len(reason), maxReason)], now
-	v := Verdict{Until: now.Add(e.lasting)}
-	if h.state == Automatic && !now.Before(h.clients[client]) {
-		v.Exempt = true
-		if len(h.clients) >= maxClientsOfHost {
-			dropOldest(h.clients, func(until time.Time) time.Time { return until })
+	e.learned.with(client, pair, now, func(c *clientRecord, x *encounter) {
+		if v.WithoutCA = !c.trustsBeside(pair, now); v.WithoutCA {
+			if ground == ByAlert {
+				c.refuse(pair.Host, now)
+			}
+			if !e.strangers.Load() {
+				return
+			}
 		}
-		h.clients[client] = v.Until
-		if !now.Before(h.everybody) && e.trusting(h, now) >= clientsNeeded {
-			h.everybody, v.Everybody = v.Until, true
+		if ground == ByClosing && !x.again(now) {
+			return
 		}
-	}
-	e.save()
+		v.Exempt, v.Until = e.exempt(x, ground, reason, v.WithoutCA, now), x.until
+	})
 	return v
 }
 
-// trusting counts the clients that host is exempt for though they trust the CA:
-// a machine without the CA refuses every certificate, and says nothing about a
-// host.
-func (e *Exceptions) trusting(h *hostState, now time.Time) int {
-	n := 0
-	for addr, until := range h.clients {
-		if c := e.clients[addr]; c != nil && c.trusts && now.Before(until) {
-			n++
-		}
+// Presented notes that client has presented a certificate of its own for pair, which only
+// the destination can use.
+func (e *Exceptions) Presented(pair Pair, client netip.Addr) (v Verdict) {
+	if e == nil || e.lasting.Load() <= 0 || e.decided(pair) {
+		return v
 	}
-	return n
+	now := e.now()
+	e.learned.with(client, pair, now, func(_ *clientRecord, x *encounter) {
+		v.Exempt, v.Until = e.exempt(x, ByCertificate, "the client has a certificate that the destination asks for", false, now), x.until
+	})
+	return v
 }
 
-// client returns what is known of a client, which is seen now.
-func (e *Exceptions) client(addr netip.Addr) *clientState {
-	c := e.clients[addr]
-	if c == nil {
-		if len(e.clients) >= maxClients {
-			dropOldest(e.clients, func(c *clientState) time.Time { return c.seen })
-		}
-		c = &clientState{}
-		e.clients[addr] = c
-	}
-	c.seen = e.now()
-	return c
-}
-
-// note keeps how it went with a host.
-func (c *clientState) note(host string, x encounter) {
-	if c.hosts == nil {
-		c.hosts = map[string]encounter{}
-	}
-	if _, known := c.hosts[host]; !known && len(c.hosts) >= maxHostsOfClient {
-		dropOldest(c.hosts, encounter.last)
-	}
-	c.hosts[host] = x
-}
-
-// host returns what is known of a host.
-func (e *Exceptions) host(name string, now time.Time) *hostState {
-	h := e.hosts[name]
-	if h != nil {
-		return h
-	}
-	automatic, oldest := 0, ""
-	for name, h := range e.hosts {
-		if h.state != Automatic {
-			continue
-		}
-		automatic++
-		if oldest == "" || h.last.Before(e.hosts[oldest].last) {
-			oldest = name
+// exempt lets the client of x through, and reports whether it was not let before.
+func (e *Exceptions) exempt(x *encounter, ground Ground, reason string, stranger bool, now time.Time) bool {
+	news := !now.Before(x.until)
+	if news {
+		x.exemption = exemption{first: now}
+		if ground == ByClosing {
+			x.first, x.refusals = time.Unix(0, x.doubt), 1
 		}
 	}
-	if automatic >= maxHosts {
-		delete(e.hosts, oldest)
-	}
-	h = &hostState{state: Automatic, clients: map[netip.Addr]time.Time{}, first: now, last: now}
-	e.hosts[name] = h
-	return h
+	x.ground, x.reason, x.stranger = ground, reason[:min(len(reason), maxReason)], stranger
+	x.refusals++
+	x.last, x.until = now, now.Add(time.Duration(e.lasting.Load()))
+	e.save()
+	return news
 }
 
 // save lets the file be written.
@@ -278,58 +238,31 @@ func (e *Exceptions) save() {
 	}
 }
 
-// dropOldest makes room for one more.
-func dropOldest[K comparable, V any](m map[K]V, age func(V) time.Time) {
-	var oldest K
-	var at time.Time
-	for k, v := range m {
-		if t := age(v); at.IsZero() || t.Before(at) {
-			oldest, at = k, t
-		}
-	}
-	delete(m, oldest)
-}
-
-// List returns every host that is exempt, or that an administrator has said
-// something about, the last refused first.
+// List returns every host that some client is exempt at, and every pattern that an
+// administrator has said something about: those to be accepted for everybody first, then
+// by the time of the last refusal, the latest first.
 func (e *Exceptions) List() []Exception {
-	if e == nil {
-		return []Exception{}
-	}
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	return e.list()
-}
-
-func (e *Exceptions) list() []Exception {
-	now := e.now()
 	list := []Exception{}
-	for name, h := range e.hosts {
-		x := Exception{
-			Host: name, State: h.state, Reason: h.reason, Refusals: h.refusals, First: h.first, Last: h.last,
-			Everybody: h.state == Accepted, Clients: []ExemptClient{},
-		}
-		if h.state == Automatic {
-			if now.Before(h.everybody) {
-				x.Everybody, x.Until = true, h.everybody
-			}
-			for client, until := range h.clients {
-				if now.Before(until) {
-					x.Clients = append(x.Clients, ExemptClient{client, until})
-					if until.After(x.Until) {
-						x.Until = until
-					}
-				}
-			}
-			if !x.Everybody && len(x.Clients) == 0 {
-				continue // all is over
-			}
-			slices.SortFunc(x.Clients, func(a, b ExemptClient) int { return a.Client.Compare(b.Client) })
-		}
-		list = append(list, x)
+	if e == nil {
+		return list
+	}
+	for pattern, x := range *e.acts.Load() {
+		list = append(list, Exception{
+			Host: pattern, State: x.state, Everybody: x.state == Accepted, Clients: []ExemptClient{}, First: x.at, Last: x.at,
+		})
+	}
+	for _, x := range e.learned.list(e.now(), e.strangers.Load()) {
+		list = append(list, *x)
 	}
 	slices.SortFunc(list, func(a, b Exception) int {
-		return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Host, b.Host))
+		proposed := 0
+		if a.Proposed != b.Proposed {
+			proposed = 1
+			if a.Proposed {
+				proposed = -1
+			}
+		}
+		return cmp.Or(proposed, b.Last.Compare(a.Last), cmp.Compare(a.Host, b.Host), cmp.Compare(a.Name, b.Name))
 	})
 	return list
 }
@@ -343,45 +276,53 @@ func (e *Exceptions) Count() map[string]int {
 	return n
 }
 
-// Set says of a normalised host that it is tunnelled for good (Accepted) or is
-// never to be exempt (Refused), whether it was refused before or not.
-func (e *Exceptions) Set(host, state string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	h := e.host(host, e.now())
-	h.state, h.everybody = state, time.Time{}
-	clear(h.clients)
+// Set says of a host pattern, as policy.ParsePattern returns it, that it is tunnelled for
+// good (Accepted) or never exempt (Refused), whether it was refused before or not.
+func (e *Exceptions) Set(pattern, state string) {
+	e.acting.Lock()
+	next := e.acts.Load().with(pattern, act{state, e.now()})
+	e.acts.Store(&next)
+	e.acting.Unlock()
+	e.learned.forget(pattern)
 	e.save()
 }
 
-// Forget takes back what is known and was said of a host, and reports whether
+// Forget takes back what is known and was said of a host pattern, and reports whether
 // anything was.
-func (e *Exceptions) Forget(host string) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	_, ok := e.hosts[host]
-	delete(e.hosts, host)
-	for _, c := range e.clients {
-		delete(c.hosts, host)
-	}
-	if ok {
+func (e *Exceptions) Forget(pattern string) bool {
+	e.acting.Lock()
+	before := *e.acts.Load()
+	next := before.without(pattern)
+	e.acts.Store(&next)
+	e.acting.Unlock()
+	known := e.learned.forget(pattern) || len(next) < len(before)
+	if known {
 		e.save()
 	}
-	return ok
+	return known
 }
 
-// restore takes over what List has returned before.
+// restore takes over what List has returned before. What an older version has learnt for
+// everybody is dropped.
 func (e *Exceptions) restore(list []Exception) {
+	said := acts{}
 	for _, x := range list {
-		h := &hostState{state: x.State, clients: map[netip.Addr]time.Time{}, reason: x.Reason, refusals: x.Refusals, first: x.First, last: x.Last}
-		if x.State == Automatic {
-			for _, c := range x.Clients[:min(len(x.Clients), maxClientsOfHost)] {
-				h.clients[c.Client] = c.Until
-			}
-			if x.Everybody {
-				h.everybody = x.Until
-			}
+		if x.State != Automatic {
+			said[x.Host] = act{x.State, x.Last}
+			continue
 		}
-		e.hosts[x.Host] = h
+		pair := Pair{x.Host, cmp.Or(x.Name, x.Host)}
+		for _, c := range x.Clients {
+			e.learned.with(c.Client, pair, x.Last, func(_ *clientRecord, n *encounter) {
+				n.exemption = exemption{
+					ground: cmp.Or(c.Evidence, ByAlert), reason: cmp.Or(c.Reason, x.Reason), refusals: max(c.Refusals, 1),
+					first: c.First, last: c.Last, until: c.Until, stranger: c.WithoutCA,
+				}
+				if n.last.IsZero() {
+					n.first, n.last = x.First, x.Last
+				}
+			})
+		}
 	}
+	e.acts.Store(&said)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"espalier/policy"
 )
@@ -24,7 +25,7 @@ const exceptionsFile = "inspect-exceptions.json"
 const maxExceptionsFile = 256 << 20
 
 // OpenExceptions returns what the exceptions in the data directory are, none
-// where there is no file. Changes are written to it by Keep.
+// if there is no file. Changes are written to it by Keep.
 func OpenExceptions(dataDir string) (*Exceptions, error) {
 	e := newExceptions()
 	path := filepath.Join(dataDir, exceptionsFile)
@@ -47,21 +48,34 @@ func OpenExceptions(dataDir string) (*Exceptions, error) {
 		return nil, fmt.Errorf("%s: %w (move it away to start anew)", path, err)
 	}
 	for _, x := range list {
-		host, _, err := policy.ParseHost(x.Host)
-		if err != nil || host != x.Host || !slices.Contains([]string{Automatic, Accepted, Refused}, x.State) {
-			return nil, fmt.Errorf("%s: %q in state %q is no exception (move the file away to start anew)", path, x.Host, x.State)
+		if !x.valid() {
+			return nil, fmt.Errorf("%s: invalid exception %q in state %q (move the file away to start anew)", path, x.Host, x.State)
 		}
 	}
 	e.restore(list)
 	return e, nil
 }
 
+// valid reports whether x is as List returns it, in this version or one before.
+func (x *Exception) valid() bool {
+	parse := policy.ParsePattern
+	if x.State == Automatic {
+		parse = func(s string) (string, error) { host, _, err := policy.ParseHost(s); return host, err }
+	}
+	host, err := parse(x.Host)
+	if err != nil || host != x.Host || !slices.Contains([]string{Automatic, Accepted, Refused}, x.State) {
+		return false
+	}
+	name, _, err := policy.ParseHost(x.Name)
+	return x.Name == "" || err == nil && name == x.Name
+}
+
 // savePause is the least time between two writes.
 const savePause = time.Second
 
 // Keep writes every change to the data directory, within about a second, until
-// ctx ends; it returns when the last is written. What cannot be written is told
-// to failed. It must be called once at most.
+// ctx ends; it returns when the last is written. failed is told what cannot be
+// written. It must be called once at most.
 func (e *Exceptions) Keep(ctx context.Context, dataDir string, failed func(error)) {
 	path := filepath.Join(dataDir, exceptionsFile)
 	write := func() {
@@ -88,7 +102,7 @@ func (e *Exceptions) Keep(ctx context.Context, dataDir string, failed func(error
 	}
 }
 
-// writeExceptions replaces the file; whoever reads it finds the old or the new.
+// writeExceptions replaces the file; a reader finds the old or the new one.
 func writeExceptions(path string, list []Exception) error {
 	text, err := json.MarshalIndent(list, "", "  ")
 	if err != nil {
@@ -99,4 +113,21 @@ func writeExceptions(path string, list []Exception) error {
 		return err
 	}
 	return syncDir(dir)
+}
+
+var exceptionsDesc = prometheus.NewDesc("espalier_inspect_exceptions",
+	"Hosts whose clients refuse interception, by what an administrator has said: automatic (nothing yet), accepted, refused.",
+	[]string{"state"}, nil)
+
+// Collector counts the exceptions by state.
+func (e *Exceptions) Collector() prometheus.Collector { return exceptionsCollector{e} }
+
+type exceptionsCollector struct{ e *Exceptions }
+
+func (c exceptionsCollector) Describe(ch chan<- *prometheus.Desc) { ch <- exceptionsDesc }
+
+func (c exceptionsCollector) Collect(ch chan<- prometheus.Metric) {
+	for state, n := range c.e.Count() {
+		ch <- prometheus.MustNewConstMetric(exceptionsDesc, prometheus.GaugeValue, float64(n), state)
+	}
 }

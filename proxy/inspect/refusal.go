@@ -12,13 +12,14 @@ import (
 // does not take a certificate, by their texts: crypto/tls gives no more of a
 // peer's alert.
 var certificateAlerts = alerts(
-	42, // bad_certificate
-	43, // unsupported_certificate
-	44, // certificate_revoked
-	45, // certificate_expired
-	46, // certificate_unknown
-	48, // unknown_ca
-	49, // access_denied
+	42,  // bad_certificate
+	43,  // unsupported_certificate
+	44,  // certificate_revoked
+	45,  // certificate_expired
+	46,  // certificate_unknown
+	48,  // unknown_ca
+	49,  // access_denied
+	113, // bad_certificate_status_response
 )
 
 // otherAlerts say nothing about the certificate: a handshake that is given up
@@ -59,21 +60,24 @@ func PlainAlert(b []byte) (tls.AlertError, bool) {
 
 // Refusal says how a client has refused a certificate, where err is what the
 // handshake with it failed with, and plain the alert that PlainAlert saw in it, 0
-// for none. It is empty where the failure is another. Unless sure the client may
+// for none. It is empty if the failure is another. ByClosing, the client may
 // have had another reason.
-func Refusal(err error, plain tls.AlertError) (reason string, sure bool) {
+func Refusal(err error, plain tls.AlertError) (reason string, ground Ground) {
 	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "remote error" || plain != 0) {
 		text := op.Err.Error()
 		if plain != 0 {
 			text = plain.Error()
 		}
-		if otherAlerts[text] {
-			return "", false
+		switch {
+		case otherAlerts[text]:
+			return "", ByClosing
+		case certificateAlerts[text]:
+			return text, ByAlert
 		}
-		return text, certificateAlerts[text]
+		return text, ByClosing
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
-		return "the client closed in the TLS handshake", false
+		return "the client closed in the TLS handshake", ByClosing
 	}
-	return "", false
+	return "", ByClosing
 }

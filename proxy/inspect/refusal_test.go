@@ -18,23 +18,23 @@ func TestRefusal(t *testing.T) {
 		err    error
 		plain  tls.AlertError
 		reason string
-		sure   bool
+		ground Ground
 	}{
-		{"unknown CA", remote(48), 0, "tls: unknown certificate authority", true},
-		{"bad certificate", remote(42), 0, "tls: bad certificate", true},
-		{"wrapped", fmt.Errorf("handshake: %w", remote(46)), 0, "tls: unknown certificate", true},
-		{"an alert that is not encrypted", local, 48, "tls: unknown certificate authority", true},
-		{"another alert", remote(80), 0, "tls: internal error", false},
-		{"gives up before the certificate", remote(70), 0, "", false},
-		{"comes again without an encrypted hello", remote(121), 0, "", false},
-		{"closes", io.EOF, 0, "the client closed in the TLS handshake", false},
-		{"resets", &net.OpError{Op: "read", Err: syscall.ECONNRESET}, 0, "the client closed in the TLS handshake", false},
-		{"cannot be decrypted", local, 0, "", false},
-		{"takes too long", &net.OpError{Op: "read", Err: errors.New("i/o timeout")}, 0, "", false},
+		{"unknown CA", remote(48), 0, "tls: unknown certificate authority", ByAlert},
+		{"bad certificate", remote(42), 0, "tls: bad certificate", ByAlert},
+		{"wrapped", fmt.Errorf("handshake: %w", remote(46)), 0, "tls: unknown certificate", ByAlert},
+		{"an alert that is not encrypted", local, 48, "tls: unknown certificate authority", ByAlert},
+		{"another alert", remote(80), 0, "tls: internal error", ByClosing},
+		{"gives up before the certificate", remote(70), 0, "", ByClosing},
+		{"comes again without an encrypted hello", remote(121), 0, "", ByClosing},
+		{"closes", io.EOF, 0, "the client closed in the TLS handshake", ByClosing},
+		{"resets", &net.OpError{Op: "read", Err: syscall.ECONNRESET}, 0, "the client closed in the TLS handshake", ByClosing},
+		{"cannot be decrypted", local, 0, "", ByClosing},
+		{"takes too long", &net.OpError{Op: "read", Err: errors.New("i/o timeout")}, 0, "", ByClosing},
 	}
 	for _, tt := range tests {
-		if reason, sure := Refusal(tt.err, tt.plain); reason != tt.reason || sure != tt.sure {
-			t.Errorf("%s: %q, %v, want %q, %v", tt.name, reason, sure, tt.reason, tt.sure)
+		if reason, ground := Refusal(tt.err, tt.plain); reason != tt.reason || ground != tt.ground {
+			t.Errorf("%s: %q, %s, want %q, %s", tt.name, reason, ground, tt.reason, tt.ground)
 		}
 	}
 }

@@ -66,14 +66,15 @@ func (i *Interceptor) tlsFor(st *exchange.State) *tls.Config {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.tls == nil || i.tlsOf != st {
-		i.tlsOf, i.tls = st, &tls.Config{
+		of := func(h *tls.ClientHelloInfo) *session { return h.Conn.(*wire.Steady).Conn.(*session) }
+		cfg := &tls.Config{
 			MinVersion:                  tls.VersionTLS12,
 			NextProtos:                  inspect.HTTPProtocols,
 			DynamicRecordSizingDisabled: true,
-			GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-				return h.Conn.(*wire.Steady).Conn.(*session).cert, nil
-			},
+			GetCertificate:              func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return of(h).cert, nil },
 		}
+		cfg.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) { return of(h).asking(cfg), nil }
+		i.tlsOf, i.tls = st, cfg
 	}
 	return i.tls
 }
@@ -81,7 +82,7 @@ func (i *Interceptor) tlsFor(st *exchange.State) *tls.Config {
 // Take answers a CONNECT that was admitted, x, and sees to what comes of it. It does
 // not block. established is set if the client was told already.
 func (i *Interceptor) Take(x *exchange.Exchange, client net.Conn, established bool) {
-	ses := &session{Conn: client, i: i, established: established, Session: exchange.Session{Exchange: x, Page: x.Decision.Page}, opening: true}
+	ses := &session{Conn: client, i: i, established: established, Session: exchange.Session{Exchange: x, Page: x.Decision.Page}}
 	ses.Accepted = ses.accepted
 	if !i.cfg.Conns.Enter(ses) {
 		ses.Fail(tunnel.ErrShutdown)
@@ -98,7 +99,7 @@ func (i *Interceptor) run(ses *session) {
 			ses.Close()
 		}
 	}()
-	serve, err := i.begin(ses)
+	serve, err := ses.begin()
 	if err != nil {
 		if ses.Page {
 			ses.Record.Error = err.Error() // it is denied all the same
@@ -113,21 +114,12 @@ func (i *Interceptor) run(ses *session) {
 	}
 }
 
-func (i *Interceptor) begin(ses *session) (serve func(), err error) {
-	defer func() {
-		ses.mu.Lock()
-		defer ses.mu.Unlock()
-		ses.opening = false
-	}()
-	return ses.begin()
-}
-
 // End implements conns.Conn: it cuts a session that is opening. The requests inside are
 // HTTP1's and HTTP2's to end.
 func (ses *session) End(stage conns.Stage) {
 	ses.mu.Lock()
 	defer ses.mu.Unlock()
-	if stage == conns.Cut && ses.opening {
+	if stage == conns.Cut && ses.in(opening) {
 		ses.Conn.Close()
 	}
 }

@@ -39,14 +39,48 @@ type session struct {
 
 	cert  *tls.Certificate
 	hello *inspect.Hello
+	learn bool           // the client may turn out to be exempt
 	alert tls.AlertError // that ended the handshake, if it was not encrypted
 	since time.Time      // the end of the handshake; zero: there was none
-	asked atomic.Bool    // a request has come
 
-	once sync.Once
+	mu     sync.Mutex   // of what follows, and of closing Conn while it is replaced
+	phase  atomic.Int32 // of type phase; set with mu
+	ending error        // how reading has failed before a request
+}
 
-	mu      sync.Mutex
-	opening bool // until begin has returned
+// A phase is how far a session is. It only moves on.
+type phase int32
+
+const (
+	opening phase = iota // until TLS is answered, or it is HTTP
+	serving              // requests may come
+	asked                // one has come, inside TLS
+	over                 // it is a tunnel, or its record is written
+)
+
+// in reports whether the session is in a phase.
+func (ses *session) in(p phase) bool { return phase(ses.phase.Load()) == p }
+
+// move moves the session from a phase on to another, does what then says, and reports
+// whether it was there.
+func (ses *session) move(from, to phase, then func()) bool {
+	if !ses.in(from) {
+		return false
+	}
+	ses.mu.Lock()
+	defer ses.mu.Unlock()
+	moved := ses.phase.CompareAndSwap(int32(from), int32(to))
+	if moved && then != nil {
+		then()
+	}
+	return moved
+}
+
+// end ends the account of the session, and returns the phase before.
+func (ses *session) end() (was phase) {
+	ses.mu.Lock()
+	defer ses.mu.Unlock()
+	return phase(ses.phase.Swap(int32(over)))
 }
 
 const established = "HTTP/1.1 200 Connection established\r\n\r\n"
@@ -78,6 +112,7 @@ func (ses *session) begin() (serve func(), err error) {
 func (ses *session) ready() {
 	ses.hangUp()
 	_ = ses.SetDeadline(time.Time{})
+	ses.move(opening, serving, nil)
 	ses.Opened()
 }
 
@@ -132,13 +167,19 @@ func (ses *session) answerTLS() (serve func(), err error) {
 		}
 		host = policy.Target{Host: name, Addr: addr, Port: x.Target.Port}
 	}
+	ses.learn = x.Decision.Learn
 	if host != x.Target && !ses.Page {
 		ses.Name = host
 		// If the name is denied the requests inside are, with a page that says so.
-		if d := x.State.Policy.Decide(ses.Ask(host)); d.Action == policy.Tunnel {
+		d := x.State.Policy.Decide(ses.Ask(host))
+		if d.Action == policy.Tunnel {
 			d.Dial = x.Decision.Dial
 			return nil, ses.tunnel(d)
 		}
+		ses.learn = ses.learn && d.Learn
+	}
+	if d, ok := ses.excepted(); ok {
+		return nil, ses.tunnel(d)
 	}
 	if !ses.hello.HTTP() {
 		return nil, ses.unknown("TLS for another protocol than HTTP")
@@ -151,22 +192,37 @@ func (ses *session) answerTLS() (serve func(), err error) {
 		}
 		return nil, err
 	}
+	return ses.shake()
+}
+
+// shake does the handshake with the client.
+func (ses *session) shake() (serve func(), err error) {
 	ses.replay()
-	conn := tls.Server(wire.NewSteady(ses, ses.i.cfg.Stall), ses.i.tlsFor(x.State))
+	conn := tls.Server(wire.NewSteady(ses, ses.i.cfg.Stall), ses.i.tlsFor(ses.State))
 	_ = ses.SetDeadline(time.Now().Add(helloTimeout))
 	if err := conn.Handshake(); err != nil {
-		if reason, sure := inspect.Refusal(err, ses.alert); reason != "" {
-			ses.refused(reason, sure)
-			return nil, fmt.Errorf("TLS handshake with the client: %s", reason)
+		reason, ground := inspect.Refusal(err, ses.alert)
+		if reason == "" {
+			return nil, fmt.Errorf("TLS handshake with the client: %w", err)
 		}
-		return nil, fmt.Errorf("TLS handshake with the client: %w", err)
+		if ses.refused(reason, ground) {
+			ses.Deny(policy.RuleWithoutCA, "the client has not accepted the CA's certificate for any host: "+reason)
+			ses.Close()
+			return nil, nil
+		}
+		return nil, fmt.Errorf("TLS handshake with the client: %s", reason)
 	}
 	ses.since, ses.Secure = time.Now(), true
-	ses.ready()
-	if conn.ConnectionState().NegotiatedProtocol == "h2" {
-		return func() { ses.i.cfg.HTTP2(conn, &ses.Session) }, nil
+	state := conn.ConnectionState()
+	if len(state.PeerCertificates) > 0 {
+		ses.presented(state)
 	}
-	return func() { ses.i.cfg.HTTP1(conn, &ses.Session) }, nil
+	ses.ready()
+	serveBy := ses.i.cfg.HTTP1
+	if state.NegotiatedProtocol == "h2" {
+		serveBy = ses.i.cfg.HTTP2
+	}
+	return func() { serveBy(&heard{conn, ses}, &ses.Session) }, nil
 }
 
 // unknown deals with what cannot be intercepted.
@@ -189,7 +245,9 @@ func (ses *session) tunnel(d policy.Decision) error {
 		return err
 	}
 	_ = ses.SetDeadline(time.Time{})
-	ses.once.Do(ses.leave) // the record is the tunnel's
+	if ses.end() != over { // the record is the tunnel's
+		ses.i.cfg.Conns.Leave(ses)
+	}
 	ses.i.cfg.Tunnels.Start(tunnel.Tunnel{
 		Client: ses.Conn, Upstream: ses.upstream, Head: ses.unread, Service: ses.Service(), Owner: ses.Exchange,
 	})
@@ -215,9 +273,6 @@ func (ses *session) dial(to policy.Target) error {
 	return nil
 }
 
-// leave tells that the record of the session is written, or a tunnel's.
-func (ses *session) leave() { ses.i.cfg.Conns.Leave(ses) }
-
 // hangUp ends the connection of dial.
 func (ses *session) hangUp() {
 	if ses.upstream != nil {
@@ -229,7 +284,7 @@ func (ses *session) hangUp() {
 // Read reads from the client, after replay.
 func (ses *session) Read(p []byte) (int, error) {
 	n, err := ses.Conn.Read(p)
-	if ses.since.IsZero() { // in the handshake
+	if ses.in(opening) { // in the handshake
 		if alert, ok := inspect.PlainAlert(p[:n]); ok {
 			ses.alert = alert
 		}
@@ -241,24 +296,26 @@ func (ses *session) Read(p []byte) (int, error) {
 func (ses *session) NetConn() net.Conn { return ses.Conn }
 
 // CloseWrite ends the sending direction.
-func (ses *session) CloseWrite() error {
-	if w, ok := ses.Conn.(interface{ CloseWrite() error }); ok {
-		return w.CloseWrite()
-	}
-	return net.ErrClosed
-}
+func (ses *session) CloseWrite() error { return wire.CloseWrite(ses.Conn) }
 
 // Close ends the session, in order if nothing has cut its connection, and writes the
 // record of the CONNECT.
 func (ses *session) Close() error {
 	_ = ses.CloseWrite() // a stream of HTTP/2 would be reset
 	err := ses.Conn.Close()
-	ses.once.Do(func() {
-		defer ses.leave()
-		ses.hangUp()
-		ses.Settle()
+	was := ses.end()
+	if was == over {
+		return err
+	}
+	defer ses.i.cfg.Conns.Leave(ses)
+	ses.hangUp()
+	ses.Settle()
+	switch was {
+	case serving:
 		ses.doubt()
-		ses.Finish(http.StatusOK)
-	})
+	case asked:
+		ses.State.Exceptions.Ended(ses.pair(), ses.Client())
+	}
+	ses.Finish(http.StatusOK)
 	return err
 }

@@ -165,11 +165,11 @@ const (
 )
 
 // ChangeException does one of AcceptException, RefuseException and
-// ForgetException with a host. The error is a *server.Problem.
-func (c Control) ChangeException(do, name string) error {
-	host, _, err := policy.ParseHost(name)
+// ForgetException with a host pattern. The error is a *server.Problem.
+func (c Control) ChangeException(do, pattern string) error {
+	host, err := policy.ParsePattern(pattern)
 	if err != nil {
-		return server.NewProblem(http.StatusBadRequest, "the host is none: "+err.Error())
+		return server.NewProblem(http.StatusBadRequest, "invalid host: "+err.Error())
 	}
 	switch do {
 	case AcceptException:
@@ -183,6 +183,6 @@ func (c Control) ChangeException(do, name string) error {
 	default:
 		return server.NewProblem(http.StatusNotFound, fmt.Sprintf("%q cannot be done with an exception", do))
 	}
-	c.Log.Info("an administrator has decided about interception", zap.String("host", host), zap.String("decision", do))
+	c.Log.Info("administrator decided about interception", zap.String("host", host), zap.String("decision", do))
 	return nil
 }

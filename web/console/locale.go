@@ -268,14 +268,18 @@ var ruleMeanings = map[string]string{
 	policy.RuleAuth:      "The request was to sign in first.",
 	policy.RulePresets:   "A header is set there by `presets`.",
 	policy.RuleInspect:   "Everything that is not Apple’s or exempt is inspected: `inspect.mode` is all.",
-	policy.RuleException: "The host’s clients refuse interception, so that it is tunnelled.",
-	policy.RuleDefault:   "No rule matched, and nothing else stood against it.",
-	policy.RuleUnknown:   "What cannot be inspected is treated as `inspect.unknown` says.",
-	"misdirected":        "The request inside the connection was for another host than the connection.",
-	"invalid-target":     "The destination was no valid name with a port.",
-	"malformed-request":  "The request was no valid HTTP, or too large.",
-	"method":             "The proxy does not pass on that method.",
-	"address-guard":      "The destination’s address is one that the proxy must not be led to.",
+	policy.RuleException: "The client refuses interception of the host, or an administrator has accepted that clients do.",
+	policy.RuleWithoutCA: "The client does not trust the CA; `inspect.without_ca` says what happens then.",
+
+	policy.RuleKnownExempt:       "The host is on the list of hosts that cannot be inspected: `inspect.known_exempt`.",
+	policy.RuleClientCertificate: "The client has a certificate of its own for the host.",
+	policy.RuleDefault:           "No rule matched, and nothing else stood against it.",
+	policy.RuleUnknown:           "What cannot be inspected is treated as `inspect.unknown` says.",
+	"misdirected":                "The request inside the connection was for another host than the connection.",
+	"invalid-target":             "The destination was no valid name with a port.",
+	"malformed-request":          "The request was no valid HTTP, or too large.",
+	"method":                     "The proxy does not pass on that method.",
+	"address-guard":              "The destination’s address is one that the proxy must not be led to.",
 }
 
 // Texts that the handlers of pages say.

@@ -84,7 +84,7 @@ func (c pages) complete(ctx context.Context, now time.Time, view *Logs) {
 	for _, rule := range c.Explainer().Rules {
 		view.Rules = append(view.Rules, rule.Name)
 	}
-	view.Rules = append(view.Rules, policy.RuleApple, policy.RuleDefault, policy.RuleAuth, policy.RuleInspect, policy.RuleException, policy.RuleClients, policy.RulePorts)
+	view.Rules = append(view.Rules, policy.RuleApple, policy.RuleDefault, policy.RuleAuth, policy.RuleInspect, policy.RuleException, policy.RuleKnownExempt, policy.RuleClientCertificate, policy.RuleWithoutCA, policy.RuleClients, policy.RulePorts)
 }
 
 // RecordView is the page of one record.

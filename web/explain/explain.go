@@ -109,7 +109,8 @@ func (e *Explainer) Explain(q Question) (*Explanation, error) {
 		client = e.allowed()
 	}
 	groups := slices.Concat(q.Groups, e.Auth.FileGroups(q.User))
-	d := e.Policy.Decide(&policy.Request{Target: t, Client: client, User: q.User, Groups: groups, Connect: connect})
+	ask := &policy.Request{Target: t, Client: client, User: q.User, Groups: groups, Connect: connect}
+	d := e.Policy.Excepted(e.Policy.Decide(ask), ask, "")
 	x := &Explanation{
 		Target: q.Target, Host: t.Host, Port: t.Port, Client: client, User: q.User, Groups: groups,
 		Action: string(d.Action), Rule: d.Rule, Service: d.Service(), Why: why(d),
@@ -290,8 +291,12 @@ var reasons = map[string]string{
 	policy.RuleAuth:      "nobody has signed in, and auth says who can",
 	policy.RulePresets:   "presets has a header to set there",
 	policy.RuleInspect:   "inspect.mode is all, and inspect.exempt does not name the host",
-	policy.RuleException: "its clients refuse interception, or an administrator has accepted that they do: `espalier inspect exceptions`",
-	policy.RuleDefault:   "no rule matches, and nothing else stands against it",
+	policy.RuleException: "the client refuses interception, or an administrator has accepted that clients do: `espalier inspect exceptions`",
+	policy.RuleWithoutCA: "the client does not trust the CA: inspect.without_ca",
+
+	policy.RuleKnownExempt:       "inspect.known_exempt is true, and the list has the host: `espalier inspect exempt`",
+	policy.RuleClientCertificate: "the client has a certificate of its own for the host: `espalier inspect exceptions`",
+	policy.RuleDefault:           "no rule matches, and nothing else stands against it",
 }
 
 // why says in a sentence what led to a decision.

@@ -10,6 +10,7 @@ import (
 
 	"espalier/configs"
 	"espalier/pac/history"
+	"espalier/policy"
 	"espalier/web/api"
 )
 
@@ -33,6 +34,7 @@ func (a *App) apply(made *Compiled) {
 	}
 	a.desk.SetUsers(l.Config.UsersFile(), made.users)
 	a.exceptions.SetDuration(l.Config.Inspect.Pinned.For)
+	a.exceptions.TunnelWithoutCA(l.Config.Inspect.WithoutCA == policy.WithoutCATunnel)
 	_ = a.level.UnmarshalText([]byte(l.Config.Log.Level)) // validated
 	now := time.Now()
 	a.reload.Store(&api.Reload{File: a.options.File, Time: now, OK: true, Loaded: now})

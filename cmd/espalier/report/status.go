@@ -205,14 +205,17 @@ func Certificates(s Screen, all []certs.Status) error {
 // Exceptions writes a table of the hosts whose clients refuse interception.
 func Exceptions(s Screen, list []inspect.Exception) error {
 	if len(list) == 0 {
-		return s.Paragraphs("No client has refused interception, and no administrator has said anything.")
+		return s.Paragraphs("No client has refused interception, and no administrator has decided about a host.")
 	}
 	t := NewTable("HOST", "STATE", "TUNNELLED FOR", "UNTIL", "REFUSALS", "REASON")
 	for _, x := range list {
-		who, until, as := "everybody", "", yellow
+		host, who, until, as := x.Host, "all clients", "", yellow
+		if x.Name != "" {
+			host += " (" + x.Name + " in TLS)"
+		}
 		switch {
 		case x.State == inspect.Refused:
-			who, as = "nobody", plain
+			who, as = "no client", plain
 		case x.Everybody:
 		case len(x.Clients) == 1:
 			who = x.Clients[0].Client.String()
@@ -225,7 +228,7 @@ func Exceptions(s Screen, list []inspect.Exception) error {
 		if x.State == inspect.Accepted {
 			as = green
 		}
-		t.Add(x.Host, in(as, x.State), who, until, x.Refusals, x.Reason)
+		t.Add(host, in(as, x.State), who, until, x.Refusals, x.Reason)
 	}
 	return t.Write(s)
 }
