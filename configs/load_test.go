@@ -135,7 +135,7 @@ func TestDefault(t *testing.T) {
 			Timeout: 5 * time.Second, Cache: 5 * time.Minute, Outage: time.Hour,
 		}},
 		Lists: map[string]policy.List{}, Rules: []policy.Rule{},
-		Inspect: policy.InspectConfig{Mode: "none", Exempt: []string{}, Unknown: "tunnel", Roots: []string{}, Pinned: policy.Pinned{For: 24 * time.Hour}},
+		Inspect: policy.InspectConfig{Mode: "none", Exempt: []string{}, Unknown: "tunnel", Roots: []string{}, Pinned: policy.Pinned{For: 24 * time.Hour}, KnownExempt: true, WithoutCA: "deny"},
 		Presets: policy.Presets{SafeSearch: []string{}, GoogleDomains: []string{}, Microsoft: policy.Microsoft{Tenants: []string{}}},
 		PAC: pac.Config{
 			Proxies: []string{}, Internal: []string{}, WPAD: true, Probe: true, Sites: map[string]pac.Site{},

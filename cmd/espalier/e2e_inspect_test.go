@@ -239,33 +239,41 @@ func TestBrowsersAreIntercepted(t *testing.T) {
 	})
 }
 
-// A client that knows its server's certificate gets through at its third try, and
-// an administrator has the last word.
+// A client that knows its server's certificate gets through once it has shown that, for
+// itself alone, and an administrator has the last word.
 func TestPinnedClients(t *testing.T) {
 	t.Parallel()
 	need(t, "curl")
 	s := newShop(t)
-	p, _ := s.intercepting(t)
+	p, root := s.intercepting(t)
 	spki, err := x509.MarshalPKIXPublicKey(s.Certificate().PublicKey)
 	if err != nil {
 		t.Fatal(err)
 	}
 	pin := sha256.Sum256(spki)
 	apps := map[string][]string{
+		"www.example.com":    {"--cacert", root},                                                                       // trusts the CA
 		"app.example.com":    {"--cacert", s.root},                                                                     // an alert in the handshake
 		"pinned.example.com": {"--insecure", "--pinnedpubkey", "sha256//" + base64.StdEncoding.EncodeToString(pin[:])}, // closes behind it
 	}
-	try := func(host string) int {
+	passes := func(host string, more ...string) bool {
 		t.Helper()
 		args := append([]string{"--silent", "--output", os.DevNull, "--proxy", "http://" + p.proxy}, apps[host]...)
-		_, _, code := outputOf(t, exec.Command("curl", append(args, fmt.Sprintf("https://%s:%d/", host, s.port))...))
-		return code
+		_, _, code := outputOf(t, exec.Command("curl", append(append(args, more...), fmt.Sprintf("https://%s:%d/", host, s.port))...))
+		return code == 0
 	}
-	for host := range apps {
-		if codes := []int{try(host), try(host), try(host)}; codes[0] == 0 || codes[1] == 0 || codes[2] != 0 {
-			t.Errorf("%s: exit status %v of curl, want two failures and a success", host, codes)
+	if passes("app.example.com") || passes("app.example.com") {
+		t.Error("a client without the CA gets through")
+	}
+	if !passes("www.example.com") || passes("app.example.com") || !passes("app.example.com") {
+		t.Error("a client that trusts the CA does not get through after one alert")
+	}
+	for range 3 {
+		if passes("pinned.example.com") {
+			t.Error("a client that has closed on one occasion gets through")
 		}
 	}
+	p.await("the second occasion", func() bool { return passes("pinned.example.com") })
 
 	exceptions := func() map[string]inspect.Exception {
 		t.Helper()
@@ -280,7 +288,7 @@ func TestPinnedClients(t *testing.T) {
 		}
 		return all
 	}
-	for host := range apps {
+	for _, host := range []string{"app.example.com", "pinned.example.com"} {
 		if x := exceptions()[host]; x.State != inspect.Automatic || x.Everybody || len(x.Clients) != 1 || x.Reason == "" || x.Until.IsZero() {
 			t.Errorf("%s: %+v", host, x)
 		}
@@ -292,36 +300,38 @@ func TestPinnedClients(t *testing.T) {
 	if n := p.metric(`espalier_inspect_exceptions{state="automatic"}`); n != 2 {
 		t.Errorf("espalier_inspect_exceptions: %v", n)
 	}
-	if n := strings.Count(p.stderr.String(), "a client refuses interception of a host"); n != 2 {
+	if n := strings.Count(p.stderr.String(), "client refuses interception of a host"); n != 2 {
 		t.Errorf("%d messages in the log", n)
 	}
 	p.await("the records", func() bool {
-		failed, passed := 0, 0
+		without, passed := 0, 0
 		list, _ := p.records()
 		for _, r := range list {
-			if r.Rule == policy.RuleException && r.Action == policy.Tunnel {
+			switch r.Rule {
+			case policy.RuleException:
 				passed++
-			} else if r.Error != "" {
-				failed++
+			case policy.RuleWithoutCA:
+				without++
 			}
 		}
-		return failed == 4 && passed == 2
+		return without == 2 && passed == 2
 	})
 
 	// The administrator decides.
 	for _, tt := range []struct {
 		do   string
 		want bool // it gets through
-	}{{"refuse", false}, {"accept", true}, {"forget", false}} {
-		if stdout, stderr, code := p.run("inspect", "exceptions", tt.do, "app.example.com"); code != 0 {
+	}{{"refuse", false}, {"accept", true}, {"forget", true}} {
+		if stdout, stderr, code := p.run("inspect", "exceptions", tt.do, "*.example.com"); code != 0 {
 			t.Errorf("%s: exit status %d\n%s%s", tt.do, code, stdout, stderr)
 		}
-		if got := try("app.example.com") == 0; got != tt.want {
+		passes("app.example.com") // which is evidence, if evidence counts
+		if got := passes("app.example.com"); got != tt.want {
 			t.Errorf("after %s it gets through: %v", tt.do, got)
 		}
 	}
 	stdout, _, _ := p.run("inspect", "exceptions")
-	if !strings.Contains(stdout, "pinned.example.com") || strings.Contains(stdout, "app.example.com") {
+	if !strings.Contains(stdout, "app.example.com") || strings.Contains(stdout, "*.example.com") {
 		t.Errorf("espalier inspect exceptions:\n%s", stdout)
 	}
 
@@ -329,7 +339,7 @@ func TestPinnedClients(t *testing.T) {
 	p.signal(os.Interrupt)
 	p.exits(0)
 	p.start()
-	if code := try("pinned.example.com"); code != 0 {
-		t.Errorf("after a restart: exit status %d", code)
+	if !passes("app.example.com") {
+		t.Error("after a restart it does not get through")
 	}
 }
