@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -266,10 +265,7 @@ func (ses *session) dial(to policy.Target) error {
 		return err
 	}
 	ses.upstream = upstream
-	if a, ok := upstream.RemoteAddr().(*net.TCPAddr); ok {
-		ap := a.AddrPort()
-		ses.Record.Upstream = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-	}
+	ses.Record.Upstream = wire.AddrPort(upstream)
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"espalier/proxy/traffic"
+	"espalier/proxy/wire"
 )
 
 // New returns the Engine of this platform: an event loop for plain TCP, and two
@@ -221,26 +222,18 @@ func (e *loop) giveBack() {
 
 // plainTCP finds the TCP connection below wrappers that only replay what was
 // read, and returns what they have not handed out yet.
-func plainTCP(c net.Conn) (_ *net.TCPConn, unread []byte, ok bool) {
-	for {
-		switch x := c.(type) {
-		case *net.TCPConn:
-			return x, unread, true
-		case *replayConn:
-			unread = append(unread, x.unread...)
-			c = x.Conn
-		case interface{ NetConn() net.Conn }:
-			if c = x.NetConn(); c == nil {
-				return nil, nil, false
-			}
-			// What is below TLS is not what flows through it.
-			if _, tls := x.(interface{ Handshake() error }); tls {
-				return nil, nil, false
-			}
-		default:
-			return nil, nil, false
-		}
+func plainTCP(c net.Conn) (tcp *net.TCPConn, unread []byte, ok bool) {
+	carrier, secure := wire.Carrier(c)
+	if tcp, ok = carrier.(*net.TCPConn); !ok || secure { // what is below TLS is not what flows through it
+		return nil, nil, false
 	}
+	for c != carrier {
+		if r, ok := c.(*replayConn); ok {
+			unread = append(unread, r.unread...)
+		}
+		c = c.(interface{ NetConn() net.Conn }).NetConn()
+	}
+	return tcp, unread, true
 }
 
 // duplicate returns another descriptor for a socket, which Go's poller has no part in.

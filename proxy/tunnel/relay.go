@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"espalier/proxy/traffic"
+	"espalier/proxy/wire"
 )
 
 // relay is the portable Engine: two goroutines a tunnel.
@@ -177,7 +178,7 @@ func (p *pair) pass(d int) {
 	p.ended[d].Store(true)
 	p.half.Store(true)
 	p.last.Store(p.engine.cfg.clock())
-	if c, ok := p.conn[1-d].(interface{ CloseWrite() error }); !ok || p.cause.Load() != nil || c.CloseWrite() != nil {
+	if p.cause.Load() != nil || wire.CloseWrite(p.conn[1-d]) != nil {
 		// The end cannot be passed on any other way, or the source has failed.
 		p.cut(nil)
 	}
@@ -190,7 +191,8 @@ func (p *pair) cut(cause error) {
 	p.cause.CompareAndSwap(nil, &cause)
 	e, ok := errors.AsType[*Error](cause)
 	for _, c := range p.conn {
-		if tcp := tcpOf(c); tcp != nil && cause != nil {
+		carrier, _ := wire.Carrier(c)
+		if tcp, isTCP := carrier.(*net.TCPConn); isTCP && cause != nil {
 			if ok && e.Left() {
 				_ = tcp.SetLinger(0)
 			}
@@ -247,18 +249,4 @@ func (e *relay) Shutdown(ctx context.Context) (cut int) {
 	cut = e.cutOpen(func(*traffic.Service) bool { return true })
 	e.census.close(context.Background()) // they end now
 	return cut
-}
-
-// tcpOf returns the TCP connection that carries c; nil if there is none.
-func tcpOf(c net.Conn) *net.TCPConn {
-	for {
-		switch x := c.(type) {
-		case *net.TCPConn:
-			return x
-		case interface{ NetConn() net.Conn }:
-			c = x.NetConn()
-		default:
-			return nil
-		}
-	}
 }

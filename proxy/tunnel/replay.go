@@ -1,6 +1,10 @@
 package tunnel
 
-import "net"
+import (
+	"net"
+
+	"espalier/proxy/wire"
+)
 
 // Replay returns a connection that hands out unread before what comes from c. An
 // Engine that it is given to finds c again, and loses nothing of unread.
@@ -28,9 +32,4 @@ func (c *replayConn) Read(p []byte) (int, error) {
 }
 
 // CloseWrite ends the sending direction.
-func (c *replayConn) CloseWrite() error {
-	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return w.CloseWrite()
-	}
-	return net.ErrClosed
-}
+func (c *replayConn) CloseWrite() error { return wire.CloseWrite(c.Conn) }

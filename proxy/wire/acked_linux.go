@@ -1,34 +1,20 @@
 package wire
 
 import (
-	"net"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
 const canSplice = true
 
-// acked is how many bytes the peer has acknowledged; it changes while the peer
-// takes any.
-func acked(c *net.TCPConn) (n uint64) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0
-	}
+// acked is how many bytes the peer has acknowledged, which changes while the peer takes
+// any, and whether more wait in the socket.
+func acked(raw syscall.RawConn) (n uint64, more bool) {
 	_ = raw.Control(func(fd uintptr) {
 		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			n = info.Bytes_acked
+			n, more = info.Bytes_acked, info.Unacked > 0 || info.Notsent_bytes > 0
 		}
 	})
-	return n
-}
-
-// queued is how many bytes wait in the socket for the peer to take them.
-func queued(c *net.TCPConn) (n int) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0
-	}
-	_ = raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) })
-	return n
+	return n, more
 }

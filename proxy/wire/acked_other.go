@@ -2,10 +2,8 @@
 
 package wire
 
-import "net"
+import "syscall"
 
 const canSplice = false
 
-func acked(*net.TCPConn) uint64 { return 0 }
-
-func queued(*net.TCPConn) int { return 0 }
+func acked(syscall.RawConn) (uint64, bool) { return 0, false }

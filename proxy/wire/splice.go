@@ -67,12 +67,10 @@ type watch struct {
 func (w *watch) look() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch now := acked(w.c.tcp); {
+	switch now, waits := acked(w.c.raw); {
 	case w.stopped:
-	case now != w.acked:
+	case now != w.acked, !waits: // the sender's deadline counts then
 		w.acked = now
-		w.timer.Reset(w.limit)
-	case queued(w.c.tcp) == 0: // it waits for the sender, whose deadline counts
 		w.timer.Reset(w.limit)
 	default:
 		w.stalled = true

@@ -4,7 +4,6 @@
 package wire
 
 import (
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -21,11 +20,12 @@ import (
 type Conn struct {
 	net.Conn // TCP, TLS, or a stream
 
-	tcp    *net.TCPConn    // that carries it; nil: none
-	raw    syscall.RawConn // of tcp
-	secure bool            // by TLS
-	buf    []byte
-	from   int // of what is unused in buf
+	carrier net.Conn        // that carries it
+	tcp     *net.TCPConn    // the carrier; nil: it is another
+	raw     syscall.RawConn // of tcp
+	secure  bool            // by TLS
+	buf     []byte
+	from    int // of what is unused in buf
 
 	halted atomic.Bool
 
@@ -36,37 +36,24 @@ type Conn struct {
 
 // New returns a Conn on c. unread comes before what is read from c; it is kept.
 func New(c net.Conn, unread []byte) *Conn {
-	tcp, secure := beneath(c)
-	w := &Conn{Conn: c, tcp: tcp, secure: secure, buf: unread}
-	if tcp != nil {
-		w.raw, _ = tcp.SyscallConn() // only that of a nil connection fails
+	w := &Conn{Conn: c, buf: unread}
+	w.carrier, w.secure = Carrier(c)
+	if w.tcp, _ = w.carrier.(*net.TCPConn); w.tcp != nil {
+		w.raw, _ = w.tcp.SyscallConn() // only that of a nil connection fails
 	}
 	return w
 }
 
-// beneath returns the TCP connection that c wraps, nil without one, and whether
-// TLS is on the way to it.
-func beneath(c net.Conn) (tcp *net.TCPConn, secure bool) {
-	for {
-		switch x := c.(type) {
-		case *net.TCPConn:
-			return x, secure
-		case *tls.Conn:
-			c, secure = x.NetConn(), true
-		case interface{ NetConn() net.Conn }:
-			c = x.NetConn()
-		default:
-			return nil, secure
-		}
-	}
-}
-
-// carrier returns the connection that carries c, and all that wraps it.
-func carrier(c net.Conn) net.Conn {
+// Carrier returns the connection beneath all that wraps it in c, and whether TLS is on
+// the way to it.
+func Carrier(c net.Conn) (carrier net.Conn, secure bool) {
 	for {
 		w, ok := c.(interface{ NetConn() net.Conn })
 		if !ok {
-			return c
+			return c, secure
+		}
+		if _, ok := w.(interface{ Handshake() error }); ok {
+			secure = true
 		}
 		c = w.NetConn()
 	}
@@ -109,15 +96,20 @@ func (c *Conn) More(limit time.Duration) error {
 	if limit > 0 {
 		c.expect(time.Now().Add(limit))
 	}
-	n, err := c.Conn.Read(c.buf[len(c.buf):cap(c.buf)])
+	n, err := c.read(c.buf[len(c.buf):cap(c.buf)])
 	c.buf = c.buf[:len(c.buf)+n]
-	if n > 0 {
-		return nil // an error comes again
-	}
-	if err == nil {
+	return err
+}
+
+// read reads once. It fails if it has read nothing.
+func (c *Conn) read(p []byte) (n int, err error) {
+	switch n, err = c.Conn.Read(p); {
+	case n > 0:
+		err = nil // which comes again
+	case err == nil:
 		err = io.ErrNoProgress
 	}
-	return err
+	return n, err
 }
 
 // grow makes room behind what is unread.
@@ -195,14 +187,7 @@ func (c *Conn) Take(p []byte, limit time.Duration) (int, error) {
 		return n, nil
 	}
 	c.expect(time.Now().Add(limit))
-	n, err := c.Conn.Read(p)
-	if n > 0 {
-		return n, nil
-	}
-	if err == nil {
-		err = io.ErrNoProgress
-	}
-	return 0, err
+	return c.read(p)
 }
 
 // Send writes p. It fails if the peer takes nothing for limit; under TLS the Steady
@@ -283,18 +268,12 @@ func (c *Conn) Cut() {
 		_ = c.tcp.SetLinger(0)
 	}
 	c.Interrupt()
-	c.Conn.Close() // for whoever wraps it
+	c.Conn.Close() // for what wraps the carrier
 }
 
 // Interrupt ends reading and writing at once, from another goroutine. Close must
 // follow.
-func (c *Conn) Interrupt() {
-	if c.tcp != nil {
-		c.tcp.Close()
-	} else {
-		carrier(c.Conn).Close()
-	}
-}
+func (c *Conn) Interrupt() { c.carrier.Close() }
 
 // Close closes the connection. It does not wait until the peer takes the goodbye of
 // TLS, which may be seconds.
@@ -316,8 +295,7 @@ const (
 // client has ended its own. Otherwise bytes that come after Close would reset the connection,
 // and the client might lose the answer.
 func (c *Conn) Linger() {
-	w, ok := c.Conn.(interface{ CloseWrite() error })
-	if ok && w.CloseWrite() == nil {
+	if CloseWrite(c.Conn) == nil {
 		c.expect(time.Now().Add(lingerTime))
 		_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes)
 	}
