@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -22,24 +23,13 @@ import (
 // whether it is to be called again: there are others that live, or records on their way.
 func (j *journal) takeOver(recovered func(*Record)) (others bool) {
 	dir := filepath.Dir(j.path)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		j.log.log.Error("tunnels that were open when the last process ended may have no record", zap.Error(err))
-	}
-	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
-		if !strings.HasPrefix(e.Name(), journalPrefix) || !strings.HasSuffix(e.Name(), journalSuffix) || path == j.path {
+	names, _ := fs.Glob(os.DirFS(dir), journalPrefix+"*"+journalSuffix) // the pattern is valid
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		if path == j.path {
 			continue
 		}
-		f, err := os.Open(path)
-		if err == nil {
-			if err = lock(f); err == nil {
-				err = j.adopt(f, recovered)
-			} else {
-				f.Close()
-			}
-		}
-		switch {
+		switch err := j.adopt(path, recovered); {
 		case errors.Is(err, syscall.EWOULDBLOCK), errors.Is(err, os.ErrNotExist):
 			others = true
 		case err != nil:
@@ -49,16 +39,23 @@ func (j *journal) takeOver(recovered func(*Record)) (others bool) {
 	return others
 }
 
-// adopt writes the records of a file whose process is gone. f is closed, now or when
-// they have reached the disk.
-func (j *journal) adopt(f *os.File, recovered func(*Record)) error {
-	path := f.Name()
-	info, err := f.Stat()
+// adopt writes the records of a file whose process is gone; the file stays until they have
+// reached the disk. The error is EWOULDBLOCK if the process lives, and os.ErrNotExist if it
+// has just written its file anew.
+func (j *journal) adopt(path string, recovered func(*Record)) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	var info, now os.FileInfo
+	if err = lock(f); err == nil {
+		info, err = f.Stat()
+	}
 	if err == nil {
-		var now os.FileInfo
-		if now, err = os.Stat(path); err == nil && !os.SameFile(info, now) {
-			err = os.ErrNotExist // its process has written it anew
-		}
+		now, err = os.Stat(path)
+	}
+	if err == nil && !os.SameFile(info, now) {
+		err = os.ErrNotExist
 	}
 	if err != nil {
 		f.Close()
@@ -181,29 +178,22 @@ func readLine(open map[ID]*Record, line []byte) bool {
 		open[r.ID] = r
 		return true
 	}
-	name, counts, _ := bytes.Cut(rest, []byte(" "))
+	fields := strings.Split(string(rest), " ")
 	var id ID
-	if id.UnmarshalText(name) != nil {
+	if id.UnmarshalText([]byte(fields[0])) != nil {
 		return false
 	}
-	switch kind {
-	case '-':
-		if len(counts) > 0 {
-			return false
-		}
+	switch {
+	case kind == '-' && len(fields) == 1:
 		delete(open, id)
 		return true
-	case '=':
-		up, down, _ := bytes.Cut(counts, []byte(" "))
-		u, uerr := strconv.ParseInt(string(up), 10, 64)
-		d, derr := strconv.ParseInt(string(down), 10, 64)
-		if uerr != nil || derr != nil || u < 0 || d < 0 {
-			return false
+	case kind == '=' && len(fields) == 3:
+		up, uerr := strconv.ParseUint(fields[1], 10, 63)
+		down, derr := strconv.ParseUint(fields[2], 10, 63)
+		if r := open[id]; r != nil && uerr == nil && derr == nil {
+			r.Up, r.Down = int64(up), int64(down)
 		}
-		if r := open[id]; r != nil {
-			r.Up, r.Down = u, d
-		}
-		return true
+		return uerr == nil && derr == nil
 	}
 	return false
 }

@@ -645,9 +645,9 @@ func TestWorkerPanicsAreKept(t *testing.T) {
 	client, upstream, end := s.open("")
 	w := e.workers[0]
 	damaged := make(chan struct{})
-	// In the worker: the second tunnel holds a byte in a pipe that it has not.
+	// In the worker: the second tunnel wants a pipe of a budget that there is not.
 	w.post(func(w *worker) {
-		w.slots.chunks[0][1].dir[up].held = 1
+		w.slots.chunks[0][1].dir[up].chunk, w.pipes.budget = minChunk, nil
 		close(damaged)
 	})
 	<-damaged

@@ -23,139 +23,99 @@ type pipeBudget struct {
 	maxLarge, maxSmall int32
 }
 
-// A pipe between two splices. It is empty whenever it is in the pool.
-type pipe struct {
-	r, w int32
-	size int32 // 0: closed, its place in the list is unused
-}
+// A pipe between two splices. It is empty whenever it is idle.
+type pipe struct{ r, w, size int32 } // size 0: none
 
-// pipes are the pipes of one worker.
+// pipes are the pipes of one worker that no direction has.
 type pipes struct {
 	budget *pipeBudget
-	all    []pipe
-	unused []int32 // places in all that hold no pipe
-	idle   []int32 // places in all whose pipe nobody has
-	least  int     // smallest len(idle) since shrink
-	denied bool    // the system gave none since shrink
+	idle   []pipe
+	least  int  // smallest len(idle) since shrink
+	denied bool // the system gave none since shrink
 }
-
-// of returns the pipe that a direction holds.
-func (l *pipes) of(x *direction) *pipe { return &l.all[x.pipe-1] }
 
 // take sees to it that a direction has a pipe. It reports false where the budget
 // is spent; the direction then turns back to small messages.
 func (l *pipes) take(x *direction) bool {
-	if x.pipe != 0 {
-		return true
-	}
-	if n := len(l.idle); n > 0 {
-		x.pipe = l.idle[n-1] + 1
-		l.idle = l.idle[:n-1]
+	switch n := len(l.idle); {
+	case x.pipe.size > 0:
+	case n > 0:
+		x.pipe, l.idle = l.idle[n-1], l.idle[:n-1]
 		l.least = min(l.least, n-1)
-		return true
-	}
-	var p pipe
-	if !l.denied {
+	case !l.denied:
 		var err error
-		p, err = l.budget.open()
+		x.pipe, err = l.budget.open()
 		l.denied = err != nil
 	}
-	if p.size == 0 {
+	if x.pipe.size == 0 {
 		x.chunk = 0
-		return false
 	}
-	if n := len(l.unused); n > 0 {
-		x.pipe = l.unused[n-1] + 1
-		l.unused = l.unused[:n-1]
-	} else {
-		l.all = append(l.all, pipe{})
-		x.pipe = int32(len(l.all))
-	}
-	l.all[x.pipe-1] = p
-	return true
+	return x.pipe.size > 0
 }
 
 // put takes back the pipe of a direction, where it has one. One that still holds
 // bytes, of a tunnel that has failed, is closed.
 func (l *pipes) put(x *direction) {
-	if x.pipe == 0 {
-		return
+	switch {
+	case x.pipe.size == 0:
+	case x.held > 0:
+		l.budget.close(x.pipe)
+	default:
+		l.idle = append(l.idle, x.pipe)
 	}
-	at := x.pipe - 1
-	if x.held > 0 {
-		l.close(at)
-	} else {
-		l.idle = append(l.idle, at)
-	}
-	x.pipe, x.held = 0, 0
+	x.pipe, x.held = pipe{}, 0
 }
 
 // shrink closes the pipes that were not needed since it was last called.
 func (l *pipes) shrink() {
 	l.denied = false
-	for range min(l.least, len(l.idle)) {
-		n := len(l.idle) - 1
-		l.close(l.idle[n])
-		l.idle = l.idle[:n]
-	}
+	l.close(min(l.least, len(l.idle)))
 	l.least = len(l.idle)
 }
 
-func (l *pipes) close(at int32) {
-	p := &l.all[at]
-	closeFD(p.r)
-	closeFD(p.w)
-	l.budget.closed(p.size)
-	*p = pipe{}
-	l.unused = append(l.unused, at)
-}
-
-func (l *pipes) closeAll() {
-	for at := range l.all {
-		if l.all[at].size > 0 {
-			l.close(int32(at))
-		}
+// close closes n idle pipes.
+func (l *pipes) close(n int) {
+	rest := len(l.idle) - n
+	for _, p := range l.idle[rest:] {
+		l.budget.close(p)
 	}
-	l.idle = nil
+	l.idle = l.idle[:rest]
 }
 
 // open makes a pipe where the budget allows one; its size is 0 otherwise. An
 // error says that the system gives none, or none worth while.
-func (b *pipeBudget) open() (pipe, error) {
-	size := int32(largePipe)
-	if !reserve(&b.large, b.maxLarge) {
-		size = smallPipe
-		if !reserve(&b.small, b.maxSmall) {
-			return pipe{}, nil
-		}
+func (b *pipeBudget) open() (p pipe, err error) {
+	switch {
+	case reserve(&b.large, b.maxLarge):
+		p.size = largePipe
+	case reserve(&b.small, b.maxSmall):
+		p.size = smallPipe
+	default:
+		return pipe{}, nil
 	}
 	var fd [2]int
 	if err := unix.Pipe2(fd[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		b.closed(size)
+		b.release(p)
 		return pipe{}, err
 	}
-	if size == largePipe {
+	p.r, p.w = int32(fd[0]), int32(fd[1])
+	if p.size == largePipe {
 		// It may be refused, and then the pipe has the default size.
-		_, _ = unix.FcntlInt(uintptr(fd[0]), unix.F_SETPIPE_SZ, largePipe)
+		_, _ = unix.FcntlInt(uintptr(p.r), unix.F_SETPIPE_SZ, largePipe)
 	}
-	got, err := unix.FcntlInt(uintptr(fd[0]), unix.F_GETPIPE_SZ, 0)
+	got, err := unix.FcntlInt(uintptr(p.r), unix.F_GETPIPE_SZ, 0)
 	if err == nil && got < smallPipe {
 		err = unix.ENOMEM
 	}
-	ok := err == nil
-	if ok && got < int(size) {
-		b.closed(size)
-		size = smallPipe
-		ok = reserve(&b.small, b.maxSmall)
-	} else if !ok {
-		b.closed(size)
+	if err == nil && got < int(p.size) && reserve(&b.small, b.maxSmall) {
+		b.release(p)
+		p.size = smallPipe
 	}
-	if !ok {
-		unix.Close(fd[0])
-		unix.Close(fd[1])
+	if err != nil || got < int(p.size) {
+		b.close(p)
 		return pipe{}, err
 	}
-	return pipe{r: int32(fd[0]), w: int32(fd[1]), size: size}, nil
+	return p, nil
 }
 
 // reserve adds to n, where that does not pass limit.
@@ -170,8 +130,15 @@ func reserve(n *atomic.Int32, limit int32) bool {
 // any reports whether there is a pipe.
 func (b *pipeBudget) any() bool { return b.large.Load()+b.small.Load() > 0 }
 
-func (b *pipeBudget) closed(size int32) {
-	if size == largePipe {
+func (b *pipeBudget) close(p pipe) {
+	closeFD(p.r)
+	closeFD(p.w)
+	b.release(p)
+}
+
+// release gives back the place of p.
+func (b *pipeBudget) release(p pipe) {
+	if p.size == largePipe {
 		b.large.Add(-1)
 	} else {
 		b.small.Add(-1)

@@ -82,8 +82,7 @@ func (w *worker) message(i uint32, d int) bool {
 func (w *worker) fill(i uint32, d int) bool {
 	s, _ := w.slots.at(i)
 	x := &s.dir[d]
-	p := w.pipes.of(x)
-	n, err := splice(s.fd[d], p.w, int(min(x.chunk, p.size)))
+	n, err := splice(s.fd[d], x.pipe.w, int(min(x.chunk, x.pipe.size)))
 	if n == 0 {
 		w.pipes.put(x)
 		if err == unix.EINVAL {
@@ -99,8 +98,8 @@ func (w *worker) fill(i uint32, d int) bool {
 	}
 	x.held = int32(n)
 	x.run = min(x.run+x.held, minChunk)
-	if x.held >= x.chunk && x.chunk < p.size {
-		x.chunk = min(2*x.chunk, p.size) // the source has more than is asked for
+	if x.held >= x.chunk && x.chunk < x.pipe.size {
+		x.chunk = min(2*x.chunk, x.pipe.size) // the source has more than is asked for
 	}
 	return true
 }
@@ -112,7 +111,7 @@ func (w *worker) flush(i uint32, d int) bool {
 	var n int
 	var err error
 	if x.held > 0 {
-		n, err = splice(w.pipes.of(x).r, s.fd[1-d], int(x.held))
+		n, err = splice(x.pipe.r, s.fd[1-d], int(x.held))
 	} else {
 		n, err = write(s.fd[1-d], m.left[d])
 	}

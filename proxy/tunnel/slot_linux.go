@@ -32,7 +32,7 @@ type slot struct {
 // A direction is one half of a relay: from a side of the slot to the other.
 type direction struct {
 	state state
-	pipe  int32 // in worker.pipes, plus 1; 0 is none
+	pipe  pipe
 	held  int32 // bytes in the pipe
 	chunk int32 // bytes to splice at once; 0 while messages are small, unspliced if the kernel cannot
 	run   int32 // bytes spliced since the source was last drained, to minChunk

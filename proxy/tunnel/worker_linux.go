@@ -92,7 +92,7 @@ func (w *worker) destroy() {
 	if w.wake >= 0 {
 		unix.Close(w.wake)
 	}
-	w.pipes.closeAll()
+	w.pipes.close(len(w.pipes.idle))
 }
 
 // post has the worker call f. It may be called from any goroutine. It reports false,
