@@ -294,7 +294,7 @@ func (w *worker) abandon(i uint32, err error) {
 func (w *worker) release(i uint32) {
 	s, m := w.slots.at(i)
 	was := s.phase
-	w.closeAttempts(m.pending)
+	w.giveUp(m.pending, 0)
 	w.putPending(m.pending)
 	w.slots.put(i)
 	if was == connecting {

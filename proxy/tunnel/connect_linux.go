@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,30 +20,20 @@ type pending struct {
 	head int            // the length of the head in sent
 
 	route Route
-	next  int       // index in route.Addrs of the address to try next
-	tried []attempt // in the order of route.Addrs[:next]
-	err   error     // the most telling one so far
+	tries []int32 // connections to the first of route.Addrs; noTry after they failed
+	err   error   // the most telling one so far
 }
 
-// An attempt is a connection to an address under way; fd is -1 after it failed.
-type attempt struct {
-	fd int32
-	to netip.AddrPort
-}
+const noTry = -1
 
-// underWay returns the number of attempts that have neither succeeded nor failed.
-func (p *pending) underWay() (n int) {
-	for _, a := range p.tried {
-		if a.fd >= 0 {
-			n++
-		}
+// failed notes that the try of an address failed. What another address said tells more
+// than that this machine has no route to the first.
+func (p *pending) failed(k int, err error) {
+	to := p.route.Addrs[k]
+	if p.tries[k] != noTry {
+		closeFD(p.tries[k])
+		p.tries[k] = noTry
 	}
-	return n
-}
-
-// failed notes that an attempt failed. What another address said tells more than
-// that this machine has no route to the first.
-func (p *pending) failed(to netip.AddrPort, err error) {
 	if p.err == nil || errors.Is(p.err, unix.ENETUNREACH) || errors.Is(p.err, unix.EADDRNOTAVAIL) || errors.Is(p.err, unix.EAFNOSUPPORT) {
 		p.err = &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(to), Err: err}
 	}
@@ -70,10 +61,10 @@ func (w *worker) takePending() *pending {
 }
 
 func (w *worker) putPending(p *pending) {
-	if len(w.unused) >= keptPendings || cap(p.sent) > keptHead || cap(p.route.Addrs) > keptAddrs || cap(p.tried) > keptAddrs {
+	if len(w.unused) >= keptPendings || cap(p.sent) > keptHead || cap(p.route.Addrs) > keptAddrs || cap(p.tries) > keptAddrs {
 		return
 	}
-	*p = pending{sent: p.sent[:0], route: Route{Addrs: p.route.Addrs[:0]}, tried: p.tried[:0]}
+	*p = pending{sent: p.sent[:0], route: Route{Addrs: p.route.Addrs[:0]}, tries: p.tries[:0]}
 	w.unused = append(w.unused, p)
 }
 
@@ -105,41 +96,37 @@ func (w *worker) connect(to netip.AddrPort) (int32, error) {
 func (w *worker) attempt(i uint32) {
 	s, m := w.slots.at(i)
 	p := m.pending
-	for p.next < len(p.route.Addrs) {
-		to := p.route.Addrs[p.next]
-		p.next++
-		fd, err := w.connect(to)
-		p.tried = append(p.tried, attempt{fd, to})
+	for len(p.tries) < len(p.route.Addrs) {
+		k := len(p.tries)
+		fd, err := w.connect(p.route.Addrs[k])
+		p.tries = append(p.tries, fd)
 		switch err {
 		case nil:
-			s.watched[upstream] = 0
-			w.connected(i, len(p.tried)-1)
+			w.connected(i, k, 0)
 			return
 		case unix.EINPROGRESS:
 			s.fd[upstream], s.watched[upstream] = fd, 0
 			if err = w.register(i, upstream, incoming|outgoing); err == nil {
-				if p.next < len(p.route.Addrs) {
+				if k+1 < len(p.route.Addrs) {
 					w.delay(i)
 				}
 				return
 			}
-			closeFD(fd)
-			p.tried[len(p.tried)-1].fd = -1
 			err = os.NewSyscallError("epoll_ctl", err)
 		}
-		p.failed(to, err)
+		p.failed(k, err)
 	}
-	if p.underWay() == 0 {
+	if !slices.ContainsFunc(p.tries, func(fd int32) bool { return fd != noTry }) {
 		w.unconnected(i)
 	}
 }
 
 // delayed is a slot whose next attempt begins at a time, unless there has been
-// another than its tried'th since.
+// another since.
 type delayed struct {
 	slot  uint32
 	gen   int32
-	tried int
+	tries int // so far
 	at    int64
 }
 
@@ -148,7 +135,7 @@ type delayed struct {
 func (w *worker) delay(i uint32) {
 	s, m := w.slots.at(i)
 	wait := w.engine.cfg.AttemptDelay
-	w.delays = append(w.delays, delayed{i, s.gen, len(m.pending.tried), w.engine.cfg.clock() + int64(wait)})
+	w.delays = append(w.delays, delayed{i, s.gen, len(m.pending.tries), w.engine.cfg.clock() + int64(wait)})
 	if len(w.delays) == 1 {
 		w.wakeAfter(wait)
 	}
@@ -168,7 +155,7 @@ func (w *worker) nextAttempts() {
 	due := 0
 	for ; due < len(w.delays) && w.delays[due].at <= now; due++ {
 		d := w.delays[due]
-		if s, m := w.slots.at(d.slot); s.gen == d.gen && s.phase == connecting && len(m.pending.tried) == d.tried {
+		if s, m := w.slots.at(d.slot); s.gen == d.gen && s.phase == connecting && len(m.pending.tries) == d.tries {
 			w.guarded(d.slot, w.attempt)
 		}
 	}
@@ -183,60 +170,56 @@ func (w *worker) progress(i uint32) {
 	_, m := w.slots.at(i)
 	p := m.pending
 	failed := false
-	for k := range p.tried {
-		a := &p.tried[k]
-		if a.fd < 0 {
+	for k, fd := range p.tries {
+		if fd == noTry {
 			continue
 		}
-		err := connect(a.fd, a.to) // says how it goes
-		switch err {
+		switch err := connect(fd, p.route.Addrs[k]); err { // which says how it goes
 		case nil, unix.EISCONN:
-			w.connected(i, k)
+			w.connected(i, k, incoming|outgoing)
 			return
 		case unix.EALREADY, unix.EINPROGRESS:
-			continue
+		default:
+			p.failed(k, os.NewSyscallError("connect", err))
+			failed = true
 		}
-		closeFD(a.fd)
-		a.fd, failed = -1, true
-		p.failed(a.to, os.NewSyscallError("connect", err))
 	}
 	if failed {
 		w.attempt(i)
 	}
 }
 
-// connected makes a tunnel of a slot whose attempt k has succeeded first. Those
-// that had begun before it had their head start, and were slower.
-func (w *worker) connected(i uint32, k int) {
+// connected makes a tunnel of a slot whose try k, which is watched for these events, has
+// succeeded first. Those that had begun before it had their head start, and were slower.
+func (w *worker) connected(i uint32, k int, watched uint32) {
 	s, m := w.slots.at(i)
 	p := m.pending
-	won := p.tried[k]
-	s.fd[upstream] = won.fd
+	to := p.route.Addrs[k]
+	s.fd[upstream], s.watched[upstream], p.tries[k] = p.tries[k], watched, noTry
 	took := max(w.engine.cfg.clock()-s.since, 1)
-	p.tried[k].fd = -1
+	w.giveUp(p, k)
 	if r := p.route.Reach; r != nil {
-		for _, a := range p.tried[:k] {
-			if a.fd >= 0 {
-				r.Failed(a.to, os.ErrDeadlineExceeded)
-			}
-		}
-		r.Reached(won.to)
+		r.Reached(to)
 	}
-	w.closeAttempts(p)
 	if len(p.sent) > p.head {
 		m.left[up] = append([]byte(nil), p.sent[p.head:]...)
 	}
 	m.pending = nil
 	w.putPending(p)
 	w.engine.opened(m.service)
-	w.begin(i, time.Duration(took), won.to)
+	w.begin(i, time.Duration(took), to)
 }
 
-func (w *worker) closeAttempts(p *pending) {
-	for k := range p.tried {
-		if a := &p.tried[k]; a.fd >= 0 {
-			closeFD(a.fd)
-			a.fd = -1
+// giveUp ends the tries that are under way. The first late of them have failed.
+func (w *worker) giveUp(p *pending, late int) {
+	for k, fd := range p.tries {
+		switch {
+		case fd == noTry:
+		case k < late:
+			p.failed(k, os.ErrDeadlineExceeded)
+		default:
+			closeFD(fd)
+			p.tries[k] = noTry
 		}
 	}
 }
@@ -245,11 +228,7 @@ func (w *worker) closeAttempts(p *pending) {
 // allows.
 func (w *worker) slow(i uint32) {
 	_, m := w.slots.at(i)
-	for _, a := range m.pending.tried {
-		if a.fd >= 0 {
-			m.pending.failed(a.to, os.ErrDeadlineExceeded)
-		}
-	}
+	w.giveUp(m.pending, len(m.pending.tries))
 	w.unconnected(i)
 }
 

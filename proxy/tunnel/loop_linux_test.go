@@ -288,6 +288,32 @@ func TestRaceOfAddresses(t *testing.T) {
 	}
 }
 
+// A slow address wins though the next one has failed at once, and stays watched.
+func TestSlowAddressBesideOneThatFails(t *testing.T) {
+	l := busy(t)
+	cfg := patient
+	cfg.AttemptDelay = 10 * time.Millisecond
+	d, addr, _ := newDoor(t, func(d *door) {
+		d.stage = newStage(t, newLoop(cfg, 1))
+		d.to = []netip.AddrPort{netip.MustParseAddrPort(l.Addr().String()), netip.MustParseAddrPort("255.255.255.255:9")}
+	})
+	c := dial(t, addr)
+	say(t, c, connectHead+"early")
+	if got := <-d.reach; got != "255.255.255.255:9 failed, timeout false" {
+		t.Errorf("told %q", got)
+	}
+	go func() {
+		for { // those that fill the backlog, and then the tunnel
+			o, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { defer o.Close(); _, _ = io.Copy(o, o) }()
+		}
+	}()
+	expect(t, c, string(established)+"early")
+}
+
 // A client that resets the connection while its upstream is being connected ends
 // that; one that only closes its direction does not.
 func TestClientLeavesWhileConnecting(t *testing.T) {
@@ -376,6 +402,12 @@ func TestStopTurnsAwayClientsThatHaveNotAsked(t *testing.T) {
 // silent is an address on which a connection is neither accepted nor refused.
 func silent(t *testing.T) netip.AddrPort {
 	t.Helper()
+	return netip.MustParseAddrPort(busy(t).Addr().String())
+}
+
+// busy is a listener that has no room for another connection until it accepts.
+func busy(t *testing.T) net.Listener {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -392,12 +424,12 @@ func silent(t *testing.T) netip.AddrPort {
 	for range 20 { // fill the backlog
 		c, err := net.DialTimeout("tcp", l.Addr().String(), 100*time.Millisecond)
 		if err != nil {
-			return netip.MustParseAddrPort(l.Addr().String())
+			return l
 		}
 		t.Cleanup(func() { c.Close() })
 	}
 	t.Skip("this system's backlog has no end")
-	return netip.AddrPort{}
+	return nil
 }
 
 // A client that has asked gets its tunnel, or its answer, when its listener has
