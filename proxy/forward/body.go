@@ -23,9 +23,9 @@ type upload struct {
 	trailer http.Header // filled when the body ends
 
 	mu      sync.Mutex
-	moved   time.Time // when a byte last was read, or an interim answer came
-	failed  error     // on the way from the client
-	stopped bool      // what comes now is not counted any more
+	late    *time.Timer // until the answer begins; it begins anew with every byte
+	failed  error       // on the way from the client
+	stopped bool        // what comes now is not counted any more
 }
 
 // Read implements io.Reader.
@@ -45,7 +45,7 @@ func (u *upload) Read(p []byte) (int, error) {
 		u.failed = &upstream.UploadError{Err: err}
 	case n > 0:
 		u.fx.AddUp(int64(n))
-		u.moved = time.Now()
+		u.moved()
 	}
 	return n, err
 }
@@ -53,17 +53,38 @@ func (u *upload) Read(p []byte) (int, error) {
 // Close implements io.Closer.
 func (u *upload) Close() error { return nil }
 
-// state is how long ago something moved, and what has failed.
-func (u *upload) state() (still time.Duration, failed error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return time.Since(u.moved), u.failed
+// moved notes that something moved. u.mu is held.
+func (u *upload) moved() {
+	if u.late != nil {
+		u.late.Reset(u.fx.f.cfg.Reply)
+	}
 }
 
-func (u *upload) movedNow() {
+// interim notes an interim answer.
+func (u *upload) interim() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.moved = time.Now()
+	u.moved()
+}
+
+// whenLate calls f when nothing has moved for as long as an origin may take to begin its
+// answer, unless onTime is called.
+func (u *upload) whenLate(f func()) (onTime func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.late = time.AfterFunc(u.fx.f.cfg.Reply, f)
+	return func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.late.Stop()
+		u.late = nil
+	}
+}
+
+func (u *upload) err() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.failed
 }
 
 // stop ends reading and counting.

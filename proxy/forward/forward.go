@@ -188,7 +188,7 @@ func (fx *forwarded) refusal(err error) *http.Response {
 // passInterim passes an interim answer on. A client that may not expect 100 does not
 // get it.
 func (fx *forwarded) passInterim(status int, h http.Header) {
-	fx.upload.movedNow()
+	fx.upload.interim()
 	fx.interim.Lock()
 	defer fx.interim.Unlock()
 	if fx.final || status == http.StatusContinue && !fx.expects {
@@ -218,14 +218,24 @@ func (fx *forwarded) roundTrip(r *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		req.SetOrigin(o)
-		fx.upload.movedNow()
 		ask := fx.askHTTP1
 		if o.HTTP2 != nil {
 			ask = fx.askHTTP2
 		}
-		resp, again, err := ask(r, req, o)
-		if !again {
-			return resp, err
+		ctx, cancel := context.WithCancelCause(fx.ctx)
+		onTime := fx.upload.whenLate(func() { cancel(&upstream.SlowReply{Err: os.ErrDeadlineExceeded}) })
+		resp, err := ask(ctx, r, req, o)
+		onTime()
+		if err == nil {
+			return resp, nil
+		}
+		cause := cmp.Or(context.Cause(ctx), fx.upload.err()) // whatever the origin made of it
+		cancel(nil)
+		if cause != nil {
+			return nil, cause
+		}
+		if again, err := req.Again(o, err); !again {
+			return nil, err
 		}
 	}
 }

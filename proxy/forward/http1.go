@@ -3,11 +3,9 @@ package forward
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,59 +17,50 @@ import (
 	"espalier/proxy/wire"
 )
 
-// askHTTP1 asks an origin that speaks HTTP/1. again is set if the request may be sent
-// once more, on another connection.
-func (fx *forwarded) askHTTP1(r *http.Request, req *upstream.Request, o *egress.Origin) (resp *http.Response, again bool, err error) {
-	stop := context.AfterFunc(fx.ctx, o.Interrupt)
-	up := &sending{fx: fx, o: o, done: make(chan struct{})}
-	if err = o.Send(req.AppendHead(nil, o), fx.f.cfg.Stall); err == nil || r.ContentLength != 0 {
-		if r.ContentLength == 0 {
-			up.sent.Store(true)
-			close(up.done)
-		} else {
-			go up.run(r)
-		}
-		var a head.Response
-		if a, err = req.ReadAnswer(o, func() error { return fx.more(o) }, func(a head.Response) error {
+// askHTTP1 asks an origin that speaks HTTP/1.
+func (fx *forwarded) askHTTP1(ctx context.Context, r *http.Request, req *upstream.Request, o *egress.Origin) (*http.Response, error) {
+	stop := context.AfterFunc(ctx, o.Interrupt)
+	up := &sending{done: make(chan struct{})}
+	err := o.Send(req.AppendHead(nil, o), fx.f.cfg.Stall)
+	if r.ContentLength == 0 {
+		up.sent.Store(true)
+		close(up.done)
+	} else {
+		go up.run(fx, r, o)
+		err = nil // the answer may say why
+	}
+	var a head.Response
+	if err == nil {
+		o.WaitLong()
+		a, err = req.ReadAnswer(o, func() error { return o.More(0) }, func(a head.Response) error {
 			fx.passInterim(a.Status, fieldsOf(a))
 			return nil
-		}); err == nil {
-			return fx.newResponse(req, o, a, up, stop), false, nil
-		}
-	} else {
-		close(up.done)
+		})
 	}
-	stop()
-	o.Interrupt()
-	o.Close()
-	if fx.ctx.Err() != nil {
-		return nil, false, err
+	if err != nil {
+		stop()
+		o.Interrupt()
+		o.Close()
+		return nil, up.explain(err)
 	}
-	if _, failed := fx.upload.state(); failed != nil {
-		return nil, false, failed // whatever the origin made of it
+	o.Use(a.Len)
+	keep := req.Persists(a)
+	if !a.HasBody(req.Head.Method) {
+		a.Length = 0
 	}
-	if up.stalled() {
-		return nil, false, fmt.Errorf("send the request body: %w", up.err)
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil, false, &upstream.SlowReply{Err: err}
-	}
-	again, err = req.Again(o, err)
-	return nil, again, err
-}
-
-// more reads more of an answer's head. The time for it begins anew while the request's
-// body moves.
-func (fx *forwarded) more(o *egress.Origin) error {
-	for {
-		still, failed := fx.upload.state()
-		if still >= fx.f.cfg.Reply || failed != nil {
-			return os.ErrDeadlineExceeded
-		}
-		if err := o.More(fx.f.cfg.Reply - still); !errors.Is(err, os.ErrDeadlineExceeded) {
-			return err
-		}
-	}
+	b := upstream.NewBody(o.Conn, a.Length, fx.f.cfg.Stall)
+	return &http.Response{
+		StatusCode: a.Status, ProtoMajor: 1, ProtoMinor: 1, Header: fieldsOf(a), ContentLength: b.Length(), Trailer: b.Trailer,
+		Body: &answerBody{b, sync.OnceFunc(func() {
+			keep = stop() && keep && b.Whole() && up.ended()
+			if !keep {
+				o.Interrupt()
+			}
+			if own := req.Release(fx.f.cfg.Pipeline, fx.f.cfg.Origins, o, keep); own != nil {
+				own.Close() // HTTP/2 has no user of a connection
+			}
+		})},
+	}, nil
 }
 
 // fieldsOf are the fields of an answer that go on to the client.
@@ -83,46 +72,20 @@ func fieldsOf(a head.Response) http.Header {
 	return h
 }
 
-// newResponse returns the answer whose head is a.
-func (fx *forwarded) newResponse(req *upstream.Request, o *egress.Origin, a head.Response, up *sending, stop func() bool) *http.Response {
-	resp := &http.Response{StatusCode: a.Status, ProtoMajor: 1, ProtoMinor: 1, Header: fieldsOf(a)}
-	keep := req.Persists(a)
-	length := a.Length
-	if !a.HasBody(req.Head.Method) {
-		length = 0
-	}
-	o.Use(a.Len)
-	b := upstream.NewBody(o.Conn, length, fx.f.cfg.Stall)
-	resp.ContentLength, resp.Trailer = b.Length(), b.Trailer
-	resp.Body = &answerBody{Body: b, done: func() {
-		keep = stop() && keep && b.Whole() && up.ended()
-		if !keep {
-			o.Interrupt()
-		}
-		if own := req.Release(fx.f.cfg.Pipeline, fx.f.cfg.Origins, o, keep); own != nil {
-			own.Close() // HTTP/2 has no user of a connection
-		}
-	}}
-	return resp
-}
-
 // An answerBody ends the use of the connection when it is closed.
 type answerBody struct {
 	*upstream.Body
-	once sync.Once
 	done func()
 }
 
 // Close implements io.Closer.
 func (b *answerBody) Close() error {
-	b.once.Do(b.done)
+	b.done()
 	return nil
 }
 
 // A sending is the body of a request on its way to an origin.
 type sending struct {
-	fx   *forwarded
-	o    *egress.Origin
 	read atomic.Bool // all of it was, before the last of it is sent
 	sent atomic.Bool // whole
 	done chan struct{}
@@ -141,29 +104,32 @@ func (s *sending) ended() bool {
 	return s.sent.Load()
 }
 
-// stalled reports whether the origin has taken nothing of it for too long.
-func (s *sending) stalled() bool {
+// explain returns what an origin has failed with, err or that it took nothing of the body
+// for too long.
+func (s *sending) explain(err error) error {
 	select {
 	case <-s.done:
-		return refusal.IsTimeout(s.err)
+		if refusal.IsTimeout(s.err) {
+			return fmt.Errorf("send the request body: %w", s.err)
+		}
 	default:
-		return false
 	}
+	return err
 }
 
-func (s *sending) run(r *http.Request) {
+func (s *sending) run(fx *forwarded, r *http.Request, o *egress.Origin) {
 	defer close(s.done)
 	defer func() {
 		if fault := recover(); fault != nil {
-			s.fx.f.cfg.Pipeline.Panicked(nil, fault)
+			fx.f.cfg.Pipeline.Panicked(nil, fault)
 			s.err = fmt.Errorf("panic: %v", fault)
-			s.o.Interrupt()
+			o.Interrupt()
 		}
 	}()
-	if s.err = sendBody(s.o.Conn, r.Body, r.ContentLength, &s.fx.upload.trailer, s.fx.f.cfg.Stall, func() { s.read.Store(true) }); s.err == nil {
-		s.sent.Store(true)
-	} else if _, failed := s.fx.upload.state(); failed != nil || refusal.IsTimeout(s.err) {
-		s.o.Interrupt() // else its answer may say why
+	s.err = sendBody(o.Conn, r.Body, r.ContentLength, &fx.upload.trailer, fx.f.cfg.Stall, func() { s.read.Store(true) })
+	s.sent.Store(s.err == nil)
+	if fx.upload.err() != nil || refusal.IsTimeout(s.err) { // else the answer may say why
+		o.Interrupt()
 	}
 }
 

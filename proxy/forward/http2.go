@@ -8,8 +8,6 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"slices"
-	"sync"
-	"time"
 
 	"espalier/proxy/egress"
 	"espalier/proxy/head"
@@ -18,31 +16,18 @@ import (
 )
 
 // askHTTP2 asks an origin that speaks HTTP/2. Both directions may be open for long: calls
-// of gRPC are. again is set if the request may be sent once more.
-func (fx *forwarded) askHTTP2(r *http.Request, req *upstream.Request, o *egress.Origin) (resp *http.Response, again bool, err error) {
-	ctx, cancel := context.WithCancelCause(fx.ctx)
+// of gRPC are.
+func (fx *forwarded) askHTTP2(ctx context.Context, r *http.Request, req *upstream.Request, o *egress.Origin) (*http.Response, error) {
 	sent, _ := head.ParseRequest(req.AppendHead(nil, o))
 	out := newHTTP2Request(ctx, &sent, r.Body, fx.upload.trailer, fx.passInterim)
 	if slices.Contains(r.Header["Te"], "trailers") { // servers of gRPC insist
 		out.Header.Set("Te", "trailers")
 	}
-	onTime := fx.whenLate(func() { cancel(&upstream.SlowReply{Err: context.DeadlineExceeded}) })
-	resp, err = o.HTTP2.RoundTrip(out)
-	onTime()
-	if err != nil {
-		late := context.Cause(ctx)
-		cancel(nil)
-		switch _, failed := fx.upload.state(); {
-		case late != nil:
-			return nil, false, late
-		case failed != nil:
-			return nil, false, failed
-		}
-		again, err = req.Again(o, err)
-		return nil, again, err
+	resp, err := o.HTTP2.RoundTrip(out)
+	if err == nil {
+		maps.DeleteFunc(resp.Header, func(name string, _ []string) bool { return head.Field{Name: []byte(name)}.HopByHop() })
 	}
-	maps.DeleteFunc(resp.Header, func(name string, _ []string) bool { return head.Field{Name: []byte(name)}.HopByHop() })
-	return resp, false, nil
+	return resp, err
 }
 
 // newHTTP2Request makes of a head by HTTP/1, as it would go out, the request by HTTP/2.
@@ -66,24 +51,4 @@ func newHTTP2Request(ctx context.Context, sent *head.Request, body io.ReadCloser
 			return nil
 		},
 	}))
-}
-
-// whenLate calls f when the origin has not begun to answer in time, which begins anew
-// while the request's body moves, unless onTime is called.
-func (fx *forwarded) whenLate(f func()) (onTime func() bool) {
-	var mu sync.Mutex
-	var timer *time.Timer
-	mu.Lock()
-	defer mu.Unlock()
-	limit := fx.f.cfg.Reply
-	timer = time.AfterFunc(limit, func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if still, _ := fx.upload.state(); still < limit {
-			timer.Reset(limit - still)
-		} else {
-			f()
-		}
-	})
-	return timer.Stop
 }
