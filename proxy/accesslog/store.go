@@ -212,8 +212,11 @@ func (s *Store) query(ctx context.Context, query string, args []any, row func(sc
 	return fmt.Errorf("store: %w", err)
 }
 
-func eachRow(ctx context.Context, db *sql.DB, query string, args []any, row func(scan func(...any) error) error) error {
-	rows, err := db.QueryContext(ctx, query, args...)
+// eachRow is query for a database or a transaction.
+func eachRow(ctx context.Context, in interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}, query string, args []any, row func(scan func(...any) error) error) error {
+	rows, err := in.QueryContext(ctx, query, args...)
 	if err != nil {
 		return err
 	}

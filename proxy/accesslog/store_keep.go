@@ -91,16 +91,6 @@ func (s *Store) removeOldest(ctx context.Context, limit int64) (more bool, err e
 	return more, err
 }
 
-const (
-	// smallTalkers are all but the largest ?3 of a bucket.
-	smallTalkers = `(start, kind, name) IN (SELECT start, kind, name FROM (
-		SELECT *, row_number() OVER (PARTITION BY start, kind ORDER BY up + down DESC, requests DESC, name) AS place
-		FROM talkers WHERE span = ?1 AND start < ?2 AND name <> 0 AND (start, kind) IN (
-			SELECT start, kind FROM talkers WHERE span = ?1 AND start < ?2 AND name <> 0 GROUP BY start, kind HAVING count(*) > ?3)
-		) WHERE place > ?3)`
-	clientTalkers = "kind = ?3"
-)
-
 // tidySums removes old buckets, of those that have ended the small talkers, and
 // the clients of buckets for which there are no records any more.
 func (s *Store) tidySums(ctx context.Context, now time.Time) error {
@@ -115,24 +105,48 @@ func (s *Store) tidySums(ctx context.Context, now time.Time) error {
 			if !span.talker {
 				continue
 			}
-			if err := fold(ctx, tx, smallTalkers, span.seconds(), span.start(now), s.bounds.kept); err != nil {
+			if err := trim(ctx, tx, span, now, s.bounds.kept); err != nil {
 				return err
 			}
-			if s.cfg.Keep == 0 {
-				continue
-			}
-			if err := fold(ctx, tx, clientTalkers, span.seconds(), span.start(now.Add(-s.cfg.Keep)), ByClient); err != nil {
-				return err
+			if s.cfg.Keep > 0 {
+				err := fold(ctx, tx, "start < ?2 AND kind = 'client'", span.seconds(), span.start(now.Add(-s.cfg.Keep)))
+				if err != nil {
+					return err
+				}
 			}
 		}
 		return nil
 	})
 }
 
-// fold makes one sum of the talkers that a condition selects, in each bucket. Its
-// parameters are the bucket's span, the time before which it began, and others.
+// trim makes one sum of all but the largest talkers of each bucket that has ended.
+func trim(ctx context.Context, tx *sql.Tx, span span, now time.Time, kept int) error {
+	type bucket struct {
+		start int64
+		kind  string
+	}
+	var full []bucket
+	err := eachRow(ctx, tx, "SELECT start, kind FROM talkers WHERE span = ? AND start < ? AND name <> 0 GROUP BY 1, 2 HAVING count(*) > ?",
+		[]any{span.seconds(), span.start(now), kept}, func(scan func(...any) error) error {
+			var b bucket
+			err := scan(&b.start, &b.kind)
+			full = append(full, b)
+			return err
+		})
+	for _, b := range full {
+		if err == nil {
+			err = fold(ctx, tx, `start = ?2 AND kind = ?3 AND name NOT IN (
+				SELECT name FROM talkers WHERE span = ?1 AND start = ?2 AND kind = ?3 AND name <> 0
+				ORDER BY up + down DESC, requests DESC, name LIMIT ?4)`, span.seconds(), b.start, b.kind, kept)
+		}
+	}
+	return err
+}
+
+// fold makes one sum of the talkers of a span that a condition selects, in each bucket. The
+// span is its parameter ?1.
 func fold(ctx context.Context, tx *sql.Tx, which string, args ...any) error {
-	where := " FROM talkers WHERE span = ?1 AND start < ?2 AND name <> 0 AND " + which
+	where := " FROM talkers WHERE span = ?1 AND name <> 0 AND " + which
 	for _, query := range []string{
 		"INSERT INTO talkers SELECT span, start, kind, 0, sum(requests), sum(errors), sum(up), sum(down)" + where +
 			" GROUP BY span, start, kind ON CONFLICT (span, start, kind, name)" + addUp,
