@@ -61,7 +61,7 @@ type Server struct {
 	traffic  *traffic.Counters
 	tunnels  tunnel.Engine
 	pipeline *exchange.Pipeline
-	origins  egress.Origins
+	origins  *egress.Origins
 	http1    *http1.Server
 	mitm     *mitm.Interceptor
 	room     *waiting.Room // of connections on which nothing is asked
@@ -83,7 +83,7 @@ type Server struct {
 // closes log after Shutdown has returned.
 func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Counters) *Server {
 	s := &Server{cfg: cfg, ops: ops, traffic: counters, times: cfg.Timeouts.withDefaults(), clients: conns.New(tunnel.ErrShutdown)}
-	s.origins.Stall = s.times.Stall
+	s.origins = egress.NewOrigins(s.times.Stall)
 	m := limits.New(limits.Config{
 		MaxTunnels: cfg.MaxTunnels, MaxTunnelsPerClient: cfg.MaxTunnelsPerClient,
 		Relieve: s.relieve, Idle: s.idle, Ops: ops,
@@ -105,10 +105,10 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 // newProtocols makes what answers clients by each protocol.
 func (s *Server) newProtocols() {
 	s.forward = forward.New(forward.Config{
-		Pipeline: s.pipeline, Origins: &s.origins, Reply: s.times.Reply, Stall: s.times.Stall, Ops: s.ops,
+		Pipeline: s.pipeline, Origins: s.origins, Reply: s.times.Reply, Stall: s.times.Stall, Ops: s.ops,
 	})
 	s.http1 = http1.New(http1.Config{
-		Pipeline: s.pipeline, Conns: s.clients, Origins: &s.origins, Tunnels: s.tunnels, Room: s.room,
+		Pipeline: s.pipeline, Conns: s.clients, Origins: s.origins, Tunnels: s.tunnels, Room: s.room,
 		RefuseTLS: hello.Refuse, Ops: s.ops,
 		Inspect:   func(x *exchange.Exchange, client net.Conn) { s.mitm.Take(x, client, false) },
 		Translate: s.forward.Translate,

@@ -3,7 +3,6 @@ package egress
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -30,24 +29,18 @@ type shared struct {
 	origin Origin           // as it was connected
 }
 
-// usable reports whether the connection is open, or may come to be.
-func (m *shared) usable() bool {
+// isReady reports whether it is known whether there is a connection.
+func (m *shared) isReady() bool {
 	select {
 	case <-m.ready:
-		return m.conn != nil && m.conn.Err() == nil
-	default:
 		return true
+	default:
+		return false
 	}
 }
 
-// A choice is what an origin speaks that HTTP/1.1 was offered to inside TLS.
-type choice struct {
-	http2 bool // nothing else
-	at    time.Time
-}
-
 const (
-	// choiceHolds is how long a choice is not asked for again.
+	// choiceHolds is how long an origin is not asked again for what it speaks.
 	choiceHolds = time.Hour
 	// Bounds on how long an origin that has chosen nothing may take to begin HTTP/2, which
 	// it does as soon as the handshake is over. It is as far away as connecting took.
@@ -58,35 +51,25 @@ const (
 // ConnectAny is Connect for a request by HTTP/1 that HTTP/2 can carry too: it leads to
 // origins that are asked by TLS and speak HTTP/2 only.
 func (p *Origins) ConnectAny(ctx context.Context, r Route, to Endpoint, fresh bool, not []*Parent) (*Origin, error) {
-	p.mu.Lock()
-	known, ok := p.choices[to]
-	p.mu.Unlock()
-	ok = ok && time.Since(known.at) < choiceHolds
-	to.HTTP2 = to.HTTP2 || ok && known.http2
+	known := p.choices.Get(to)
+	to.HTTP2 = to.HTTP2 || known != nil && *known
 	o, err := p.Connect(ctx, r, to, fresh, not)
 	if !to.Secure || to.HTTP2 {
 		return o, err
 	}
-	var chosen choice
+	var http2 bool
 	switch {
 	case err != nil:
-		chosen.http2 = refusesHTTP1(err)
-	case ok || o.Reused || o.Conn.Conn.(*tls.Conn).ConnectionState().NegotiatedProtocol != "":
+		if http2 = refusesHTTP1(err); !http2 {
+			return nil, err
+		}
+	case known != nil || o.Reused || o.protocol() != "":
 		return o, nil
 	default:
-		chosen.http2 = o.beginsHTTP2()
+		http2 = o.beginsHTTP2()
 	}
-	if err != nil && !chosen.http2 {
-		return nil, err
-	}
-	p.mu.Lock()
-	if p.choices == nil || len(p.choices) >= keepTotal {
-		p.choices = map[Endpoint]choice{}
-	}
-	chosen.at = time.Now()
-	p.choices[to] = chosen
-	p.mu.Unlock()
-	if !chosen.http2 {
+	p.choices.Set(to, &http2)
+	if !http2 {
 		return o, nil
 	}
 	if err == nil {
@@ -118,9 +101,10 @@ func (p *Origins) connectHTTP2(ctx context.Context, r Route, to Endpoint) (*Orig
 	for waited := false; ; waited = true {
 		p.mu.Lock()
 		m := p.shared[to]
-		if m == nil || m.route != r || !m.usable() {
-			if m = nil; !waited {
-				m = p.share(r, to)
+		if m == nil || m.route != r || m.isReady() && (m.conn == nil || m.conn.Err() != nil) {
+			m = &shared{route: r, ready: make(chan struct{})}
+			if !waited {
+				p.shared[to] = m
 			}
 			p.mu.Unlock()
 			return p.open(ctx, r, to, m)
@@ -145,23 +129,10 @@ func (p *Origins) connectHTTP2(ctx context.Context, r Route, to Endpoint) (*Orig
 	}
 }
 
-// share promises a connection to those who ask meanwhile. p.mu is held.
-func (p *Origins) share(r Route, to Endpoint) *shared {
-	if p.shared == nil {
-		p.shared = map[Endpoint]*shared{}
-	}
-	m := &shared{route: r, ready: make(chan struct{})}
-	p.shared[to] = m
-	return m
-}
-
-// open connects, and keeps the promise of m; nil: none was given.
+// open connects, and tells those who wait for m, if any, what came of it.
 func (p *Origins) open(ctx context.Context, r Route, to Endpoint, m *shared) (*Origin, error) {
-	o, err := p.dial(ctx, r, to, nil)
-	if m == nil {
-		m = &shared{route: r, ready: make(chan struct{})}
-	}
 	defer close(m.ready)
+	o, err := p.dial(ctx, r, to, nil)
 	if err == nil && o.HTTP2 != nil {
 		if err = o.HTTP2.Reserve(); err == nil {
 			m.conn, m.origin = o.HTTP2, *o
@@ -176,13 +147,9 @@ func (p *Origins) open(ctx context.Context, r Route, to Endpoint, m *shared) (*O
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch other := p.shared[to]; {
-	case m.conn == nil, p.closed, other != nil && other != m:
+	if other := p.shared[to]; m.conn == nil || p.closed || other != nil && other != m {
 		p.forget(to, m)
-	case other == nil:
-		if p.shared == nil {
-			p.shared = map[Endpoint]*shared{}
-		}
+	} else {
 		p.shared[to] = m
 	}
 	return o, err
@@ -210,20 +177,6 @@ func closeIdle(c *http.ClientConn) {
 	}
 }
 
-// idleShared is the number of connections by HTTP/2 without a request. p.mu is held.
-func (p *Origins) idleShared() (n int) {
-	for _, m := range p.shared {
-		select {
-		case <-m.ready:
-			if m.conn != nil && m.conn.InFlight() == 0 {
-				n++
-			}
-		default:
-		}
-	}
-	return n
-}
-
 // newClientConn speaks HTTP/2 on c, a TLS connection that has negotiated it.
 func (p *Origins) newClientConn(ctx context.Context, c net.Conn) (*http.ClientConn, error) {
 	t := &http.Transport{
@@ -232,7 +185,7 @@ func (p *Origins) newClientConn(ctx context.Context, c net.Conn) (*http.ClientCo
 		DisableCompression:     true, // clients get the encoding that they asked for
 		IdleConnTimeout:        keepIdle,
 		MaxResponseHeaderBytes: maxHead,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingInterval, PingTimeout: pingTimeout, WriteByteTimeout: p.Stall},
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingInterval, PingTimeout: pingTimeout, WriteByteTimeout: p.stall},
 	}
 	return t.NewClientConn(ctx, "https", "origin.invalid:443") // no resolver is asked for it
 }

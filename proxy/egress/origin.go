@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"espalier/policy"
+	"espalier/policy/cache"
 	"espalier/proxy/wire"
 )
 
@@ -60,25 +61,36 @@ type Origin struct {
 
 // Origins are the connections to origins that wait for a request. It is safe for concurrent use.
 type Origins struct {
-	// Stall is how long an origin may take nothing of what is sent inside TLS. It must
-	// be set before use.
-	Stall time.Duration
+	stall   time.Duration
+	choices *cache.Cache[Endpoint, bool] // of those asked by HTTP/1 in TLS: HTTP/2 only
 
-	mu      sync.Mutex
-	idle    map[Endpoint][]*Origin
-	total   int
-	shared  map[Endpoint]*shared // that speak HTTP/2
-	choices map[Endpoint]choice  // of those asked by HTTP/1 in TLS
-	sweeps  *time.Timer          // nil: none are kept
-	closed  bool
+	mu       sync.Mutex
+	idle     map[Endpoint][]*Origin // by HTTP/1, the longest idle first
+	total    int                    // in idle
+	shared   map[Endpoint]*shared   // that speak HTTP/2
+	sweeping bool                   // sweep will run
+	closed   bool
+}
+
+// NewOrigins returns an empty pool. stall is how long an origin may take nothing of what
+// is sent inside TLS.
+func NewOrigins(stall time.Duration) *Origins {
+	return &Origins{
+		stall: stall, idle: map[Endpoint][]*Origin{}, shared: map[Endpoint]*shared{},
+		choices: cache.New[Endpoint](keepTotal, func(*bool) time.Duration { return choiceHolds }, nil),
+	}
 }
 
 // Connect returns a connection to the origin, a kept one unless fresh is set, and by
 // none of the parents in not. Errors are those of Dialer.Dial and DialPlain, and of the
 // TLS handshake.
 func (p *Origins) Connect(ctx context.Context, r Route, to Endpoint, fresh bool, not []*Parent) (*Origin, error) {
-	for o := p.take(to, r, fresh); o != nil; o = p.take(to, r, fresh) {
-		if o.Parent == nil || !o.Parent.InBackoff() {
+	for !fresh {
+		o := p.take(to)
+		if o == nil {
+			break
+		}
+		if o.Reuse(to, r) && (o.Parent == nil || !o.Parent.InBackoff()) {
 			return o, nil
 		}
 		o.Close()
@@ -90,42 +102,43 @@ func (p *Origins) Connect(ctx context.Context, r Route, to Endpoint, fresh bool,
 }
 
 // dial makes a connection.
-func (p *Origins) dial(ctx context.Context, r Route, to Endpoint, not []*Parent) (*Origin, error) {
+func (p *Origins) dial(ctx context.Context, r Route, to Endpoint, not []*Parent) (o *Origin, err error) {
 	began := time.Now()
-	o := &Origin{Endpoint: to, route: r}
+	o = &Origin{Endpoint: to, route: r}
 	var conn net.Conn
-	var err error
-	switch {
-	case to.Secure || to.Dial != to.Target: // parents are led there by CONNECT
+	if to.Secure || to.Dial != to.Target { // parents are led there by CONNECT
 		conn, err = r.Dialer.Dial(ctx, to.Dial)
-	default:
+	} else {
 		conn, o.Parent, err = r.Dialer.DialPlain(ctx, to.Dial, not...)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if !to.Secure {
-		o.Conn = wire.New(conn, nil)
-		o.Connect = time.Since(began)
-		return o, nil
+	if to.Secure {
+		if conn, err = p.handshake(ctx, conn, r.TLS, to); err != nil {
+			return nil, err
+		}
 	}
-	secure, err := p.handshake(ctx, conn, r.TLS, to)
-	if err != nil {
-		return nil, err
-	}
-	o.Conn, o.Connect = wire.New(secure, nil), time.Since(began)
-	if secure.ConnectionState().NegotiatedProtocol != "h2" {
-		return o, nil
-	}
-	if o.HTTP2, err = p.newClientConn(ctx, secure); err != nil {
-		secure.Close()
-		return nil, err
+	o.Conn, o.Connect = wire.New(conn, nil), time.Since(began)
+	if o.protocol() == "h2" {
+		if o.HTTP2, err = p.newClientConn(ctx, conn); err != nil {
+			conn.Close()
+			return nil, err
+		}
 	}
 	return o, nil
 }
 
+// protocol is what was negotiated inside TLS; "" if nothing was.
+func (o *Origin) protocol() string {
+	if secure, ok := o.Conn.Conn.(*tls.Conn); ok {
+		return secure.ConnectionState().NegotiatedProtocol
+	}
+	return ""
+}
+
 // handshake begins TLS with the origin to on c. It closes c if that fails.
-func (p *Origins) handshake(ctx context.Context, c net.Conn, config *tls.Config, to Endpoint) (*tls.Conn, error) {
+func (p *Origins) handshake(ctx context.Context, c net.Conn, config *tls.Config, to Endpoint) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	cfg := config.Clone()
@@ -134,7 +147,7 @@ func (p *Origins) handshake(ctx context.Context, c net.Conn, config *tls.Config,
 	if to.HTTP2 {
 		cfg.NextProtos = []string{"h2", "http/1.1"}
 	}
-	conn := tls.Client(wire.NewSteady(c, p.Stall), cfg)
+	conn := tls.Client(wire.NewSteady(c, p.stall), cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		c.Close()
 		return nil, err
@@ -142,26 +155,27 @@ func (p *Origins) handshake(ctx context.Context, c net.Conn, config *tls.Config,
 	return conn, nil
 }
 
-// take returns a kept connection that is open; nil if there is none.
-func (p *Origins) take(to Endpoint, r Route, fresh bool) *Origin {
-	for !fresh {
-		p.mu.Lock()
-		list := p.idle[to]
-		if len(list) == 0 {
-			p.mu.Unlock()
-			return nil
-		}
-		o := list[len(list)-1]
-		list[len(list)-1] = nil
-		p.keep(to, list[:len(list)-1])
-		p.total--
-		p.mu.Unlock()
-		if o.Reuse(to, r) {
-			return o
-		}
-		o.Close()
+// take returns the connection that was kept last; nil if there is none.
+func (p *Origins) take(to Endpoint) *Origin {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := p.idle[to]
+	last := len(list) - 1
+	if last < 0 {
+		return nil
 	}
-	return nil
+	o := list[last]
+	list[last] = nil
+	p.setIdle(to, list[:last])
+	return o
+}
+
+// setIdle replaces the idle connections for an endpoint. p.mu is held.
+func (p *Origins) setIdle(to Endpoint, list []*Origin) {
+	p.total += len(list) - len(p.idle[to])
+	if p.idle[to] = list; len(list) == 0 {
+		delete(p.idle, to)
+	}
 }
 
 // Reuse reports whether o, which has answered, can take a request for to by r: it is open,
@@ -184,48 +198,47 @@ func (p *Origins) Keep(o *Origin) {
 		o.Close()
 		return
 	}
-	if p.idle == nil {
-		p.idle = map[Endpoint][]*Origin{}
-	}
 	o.idle = time.Now()
-	p.idle[o.Endpoint] = append(list, o)
-	p.total++
-	if p.sweeps == nil {
-		p.sweeps = time.AfterFunc(keepIdle, p.sweep)
-	}
+	p.setIdle(o.Endpoint, append(list, o))
+	p.sweepIn(keepIdle)
 }
 
 // Len is the number of idle connections.
 func (p *Origins) Len() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.total + p.idleShared()
+	n := p.total
+	for _, m := range p.shared {
+		if m.isReady() && m.conn != nil && m.conn.InFlight() == 0 {
+			n++
+		}
+	}
+	return n
 }
 
-func (p *Origins) keep(to Endpoint, list []*Origin) {
-	if len(list) == 0 {
-		delete(p.idle, to)
-	} else {
-		p.idle[to] = list
+// sweepIn has idle connections looked at after d, unless they will be anyway. p.mu is held.
+func (p *Origins) sweepIn(d time.Duration) {
+	if p.total > 0 && !p.sweeping {
+		p.sweeping = true
+		time.AfterFunc(d, func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.drop(time.Now().Add(-keepIdle))
+			p.sweeping = false
+			p.sweepIn(keepIdle / 2)
+		})
 	}
 }
 
-// sweep closes what has been idle for long.
-func (p *Origins) sweep() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	old := time.Now().Add(-keepIdle)
+// drop closes what has been idle since t at least. p.mu is held.
+func (p *Origins) drop(t time.Time) {
 	for to, list := range p.idle {
 		n := 0
-		for n < len(list) && list[n].idle.Before(old) {
+		for n < len(list) && !list[n].idle.After(t) {
 			list[n].Close()
 			n++
 		}
-		p.total -= n
-		p.keep(to, list[n:])
-	}
-	if p.sweeps = nil; p.total > 0 {
-		p.sweeps = time.AfterFunc(keepIdle/2, p.sweep)
+		p.setIdle(to, list[n:])
 	}
 }
 
@@ -233,23 +246,13 @@ func (p *Origins) sweep() {
 func (p *Origins) CloseIdle() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, list := range p.idle {
-		for _, o := range list {
-			o.Close()
-		}
-	}
-	p.idle, p.total = nil, 0
+	p.drop(time.Now())
 	for to, m := range p.shared {
-		select {
-		case <-m.ready:
+		if m.isReady() {
 			p.forget(to, m)
-		default: // it has a request
+		} else { // it has a request
 			delete(p.shared, to)
 		}
-	}
-	if p.sweeps != nil {
-		p.sweeps.Stop()
-		p.sweeps = nil
 	}
 }
 

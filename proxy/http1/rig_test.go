@@ -67,7 +67,7 @@ func start(t testing.TB, times Times, change ...func(*Config, *policy.Config)) *
 	m := limits.New(limits.Config{Ops: zap.NewNop()})
 	cfg := Config{
 		Pipeline: exchange.New(m, r.log, zap.NewNop(), traffic.New()),
-		Origins:  &egress.Origins{Stall: times.Stall},
+		Origins:  egress.NewOrigins(times.Stall),
 		Tunnels:  tunnel.New(tunnel.Config{Idle: times.Stall, HalfClosed: times.HalfClosed, AttemptDelay: time.Second}),
 		Conns:    conns.New(tunnel.ErrShutdown), Room: waiting.NewRoom(1000, nil), RefuseTLS: hello.Refuse, Times: times, Ops: zap.NewNop(),
 	}
