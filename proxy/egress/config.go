@@ -17,15 +17,15 @@ import (
 type Config struct {
 	// Hosts gives names fixed addresses before DNS is asked. A name may begin
 	// with "*.", which stands for the names below; an exact name comes first,
-	// then the longest. Several addresses are separated by commas. The address
-	// guard checks them like any others.
+	// then the longest. Several addresses are separated by commas, and checked by
+	// the address guard like any others.
 	Hosts map[string]string `koanf:"hosts"`
 	// DNS are the servers to ask, "address" or "address:port"; empty means the
 	// system's resolver.
 	DNS []string `koanf:"dns"`
 	// Allow are address blocks exempt from the address guard: CIDR blocks,
 	// addresses, or the words loopback and private. The address of a cloud's
-	// metadata service is exempt only where it stands here by itself.
+	// metadata service is exempt only if it is an entry of its own.
 	Allow []string `koanf:"allow"`
 	// NAT64 are the prefixes by which this network's own NAT64 translates, beside
 	// 64:ff9b::/96; empty means none. An address in one is to the guard what the
@@ -33,13 +33,11 @@ type Config struct {
 	NAT64 []string `koanf:"nat64"`
 	// Parent is a proxy to go through, http://[user:pass@]host:port; empty
 	// means none. Several, separated by commas, are tried in order. User and
-	// password are percent-encoded where they hold what URLs reserve, a comma
+	// password are percent-encoded if they hold what URLs reserve, a comma
 	// included. The parent looks names up: the address guard sees only literal
-	// addresses, Hosts and localhost, and the rest is the parent's to refuse.
-	// The parent's own address is not subject to the guard. One that takes
-	// connections and says nothing is found out by a tunnel, within its share of
-	// ConnectTimeout. A plain request cannot tell it from one whose origin takes its
-	// time, and is left waiting; those that come later go by another parent.
+	// addresses, Hosts and localhost, and never the parent's own address. A tunnel
+	// waits for a parent that says nothing for its share of ConnectTimeout. A plain
+	// request waits for longer, but those that come later go by another parent.
 	Parent string `koanf:"parent"`
 	// ConnectTimeout bounds look-up and connect together, with all parents that
 	// are tried; it must be positive.

@@ -198,13 +198,13 @@ const maxAttempts = 16
 // permitted appends to room the addresses that the guard permits, in the order to
 // try them, or returns the guard's error about the first. It permits none that
 // leads to Espalier itself. If that takes asking the system for this machine's
-// addresses, and ask is not set, it returns errUnasked.
+// addresses, and ask is not set, it appends none.
 func (d *Dialer) permitted(room []netip.AddrPort, addrs []netip.Addr, t policy.Target, ask bool) ([]netip.AddrPort, error) {
 	var machine map[netip.Addr]bool
 	listens := d.self.ports[t.Port]
 	if listens {
 		if machine = d.self.addresses(ask); machine == nil && !ask {
-			return nil, errUnasked
+			return nil, nil
 		}
 	}
 	named := d.self.names[t]
@@ -219,17 +219,14 @@ func (d *Dialer) permitted(room []netip.AddrPort, addrs []netip.Addr, t policy.T
 	})
 }
 
-var errUnasked = errors.New("the addresses of this machine are not known")
-
 // arrange appends to room, up to maxAttempts, the addresses that pass check: IPv6
 // and IPv4 in turn, those that are known not to answer last. If none passes it
 // returns the error about the first. It does not allocate.
 func (d *Dialer) arrange(room []netip.AddrPort, addrs []netip.Addr, port uint16, check func(netip.Addr) error) ([]netip.AddrPort, error) {
-	// Indices of addrs: alive and of the preferred family, alive, dead and preferred, dead.
-	var queues [4]struct {
-		at [maxAttempts]int32
-		n  int
-	}
+	// In the order to try them: 1 + their indices, 0 for none. They are alive before dead,
+	// and among those the families in turn.
+	var order [4 * maxAttempts]int32
+	var counts [4]int
 	var failed error
 	for i, a := range addrs {
 		a = a.Unmap()
@@ -239,28 +236,22 @@ func (d *Dialer) arrange(room []netip.AddrPort, addrs []netip.Addr, port uint16,
 			}
 			continue
 		}
-		kind := 0
-		if a.Is6() != d.v6 {
-			kind++
-		}
+		dead, other := 0, 0
 		if d.answers.unreachable(netip.AddrPortFrom(a, port)) {
-			kind += 2
+			dead = 1
 		}
-		if q := &queues[kind]; q.n < maxAttempts {
-			q.at[q.n] = int32(i)
-			q.n++
+		if a.Is6() != d.v6 {
+			other = 1
+		}
+		if n := &counts[2*dead+other]; *n < maxAttempts {
+			order[2*(dead*maxAttempts+*n)+other] = int32(i) + 1
+			*n++
 		}
 	}
 	out := room
-	for kind := 0; kind < len(queues); kind += 2 {
-		preferred, other := &queues[kind], &queues[kind+1]
-		for k := range max(preferred.n, other.n) {
-			if k < preferred.n && len(out) < maxAttempts {
-				out = append(out, netip.AddrPortFrom(addrs[preferred.at[k]].Unmap(), port))
-			}
-			if k < other.n && len(out) < maxAttempts {
-				out = append(out, netip.AddrPortFrom(addrs[other.at[k]].Unmap(), port))
-			}
+	for _, i := range &order {
+		if i > 0 && len(out) < maxAttempts {
+			out = append(out, netip.AddrPortFrom(addrs[i-1].Unmap(), port))
 		}
 	}
 	if len(out) == 0 {

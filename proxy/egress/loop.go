@@ -42,21 +42,16 @@ func (d *Dialer) Via() string { return "1.1 " + pseudonym + "-" + nonce }
 // Via is Dialer.Via of a request that goes to the parent.
 func (p *Parent) Via() string { return "1.1 " + pseudonym + "-" + p.token }
 
-// IsLoop reports whether the values of Via say that a request has been here. Where
-// it went to a parent, requests do not go there for a while.
-func (d *Dialer) IsLoop(via []string) bool {
-	return slices.ContainsFunc(via, d.cameBack)
-}
-
 // OwnQuestion reports whether a request for host is a question of Watch that has
 // come back. The parent that it was put to is not used for a while.
 func (d *Dialer) OwnQuestion(host string) bool {
-	return strings.HasSuffix(host, questionZone) && d.cameBack(host)
+	return strings.HasSuffix(host, questionZone) && d.IsLoop(host)
 }
 
-// cameBack reports whether s has a token of this process.
-func (d *Dialer) cameBack(s string) bool {
-	_, rest, ok := strings.Cut(s, nonce)
+// IsLoop reports whether the value of a request's Via says that it has been here. The
+// parent that it went to, if any, is not used for a while.
+func (d *Dialer) IsLoop(via string) bool {
+	_, rest, ok := strings.Cut(via, nonce)
 	if !ok {
 		return false
 	}
@@ -69,13 +64,6 @@ func (d *Dialer) cameBack(s string) bool {
 		}
 	}
 	return true
-}
-
-// connected counts a connection to p for Watch.
-func (p *Parent) connected() {
-	if p.connections.Add(1) == watchConnections {
-		p.dialer.watchNow()
-	}
 }
 
 // watchNow lets Watch ask now.
@@ -125,9 +113,9 @@ func (p *Parent) loops() bool {
 }
 
 // Watch asks the parents whether they lead back to this proxy, until ctx ends: now,
-// every minute, and when one is well again or has many connections. It is for requests that carry no Via:
-// a question is one too, for a name that only OwnQuestion knows. changed is called
-// when what is known of a parent, host:port, has changed.
+// every minute, and when one is well again or has many connections. It is for requests
+// that carry no Via: a question is one too, for a name that only OwnQuestion knows.
+// changed is called when what is known of a parent, host:port, has changed.
 func (d *Dialer) Watch(ctx context.Context, changed func(parent string, loops bool)) {
 	if len(d.parents) == 0 {
 		return

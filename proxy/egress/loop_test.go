@@ -32,7 +32,7 @@ func TestIsLoop(t *testing.T) {
 			for _, p := range d.parents {
 				p.loopsUntil(time.Time{})
 			}
-			if got := d.IsLoop(tc.via); got != tc.want {
+			if got := d.IsLoop(strings.Join(tc.via, ", ")); got != tc.want {
 				t.Errorf("got %v", got)
 			}
 			for i, p := range d.parents {

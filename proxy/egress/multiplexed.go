@@ -167,14 +167,13 @@ func (p *Origins) forget(to Endpoint, m *shared) {
 
 // closeIdle closes c when it has no request any more.
 func closeIdle(c *http.ClientConn) {
-	c.SetStateHook(func(c *http.ClientConn) {
+	closeNow := func(c *http.ClientConn) {
 		if c.InFlight() == 0 {
 			c.Close()
 		}
-	})
-	if c.InFlight() == 0 {
-		c.Close()
 	}
+	c.SetStateHook(closeNow)
+	closeNow(c)
 }
 
 // newClientConn speaks HTTP/2 on c, a TLS connection that has negotiated it.

@@ -40,6 +40,15 @@ func (e *ParentError) Error() string {
 
 func (e *ParentError) Unwrap() error { return e.Err }
 
+// fault returns the error of a request to p: ErrLoop if p leads back to this proxy, which
+// may have shown meanwhile.
+func (p *Parent) fault(status int, err error) *ParentError {
+	if p.loops() {
+		status, err = 0, ErrLoop
+	}
+	return &ParentError{Parent: p.String(), Status: status, Err: err}
+}
+
 // elsewhere reports whether another parent, or another address of the
 // destination, may succeed. Other answers are decisions, and are respected.
 func (e *ParentError) elsewhere() bool {
@@ -181,11 +190,10 @@ func (p *Parent) Await() (stop func() bool) {
 // sent no byte. It returns a *ParentError. The destination may be the cause: p is
 // asked for itself, and other parents come first meanwhile. It does not block.
 func (p *Parent) Unanswered(err error) error {
-	if p.loops() {
-		return &ParentError{Parent: p.String(), Err: ErrLoop}
+	if !p.loops() {
+		p.ask()
 	}
-	p.ask()
-	return &ParentError{Parent: p.String(), Err: fmt.Errorf("it closed the connection without an answer: %w", err)}
+	return p.fault(0, fmt.Errorf("it closed the connection without an answer: %w", err))
 }
 
 // ask asks p for itself in the background, unless it is being asked, and notes
@@ -258,14 +266,16 @@ func (p *Parent) connect(ctx context.Context) (*net.TCPConn, *ParentError) {
 	if err == nil {
 		var conn net.Conn
 		if conn, err = d.race(ctx, to); err == nil {
-			p.connected()
+			if p.connections.Add(1) == watchConnections {
+				d.watchNow()
+			}
 			return conn.(*net.TCPConn), nil
 		}
 	}
 	if !errors.Is(ctx.Err(), context.Canceled) { // else the client has left
 		p.failed(began, time.Now())
 	}
-	return nil, &ParentError{Parent: p.String(), Err: err}
+	return nil, p.fault(0, err)
 }
 
 // open asks p on conn for a tunnel to hostport. It leaves on conn what follows
@@ -289,7 +299,7 @@ func (p *Parent) open(ctx context.Context, conn *net.TCPConn, hostport string) *
 	case status == http.StatusGatewayTimeout:
 		err = context.DeadlineExceeded
 	}
-	return &ParentError{Parent: p.String(), Status: status, Err: err}
+	return p.fault(status, err)
 }
 
 // interruptAfter ends what waits on c when ctx ends, unless stop is called.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -70,18 +71,15 @@ func (d *Dialer) race(ctx context.Context, addrs []netip.AddrPort) (net.Conn, er
 		conn  net.Conn
 		err   error
 	}
-	results := make(chan result)
-	abandoned := make(chan struct{})
-	defer close(abandoned)
+	results := make(chan result, len(addrs))
+	var won atomic.Bool
 	attempt := func(i int) {
 		conn, err := d.attempt(ctx, addrs[i])
-		select {
-		case results <- result{i, conn, err}:
-		case <-abandoned:
-			if conn != nil {
-				conn.Close()
-			}
+		if err == nil && won.Swap(true) {
+			conn.Close()
+			return
 		}
+		results <- result{i, conn, err}
 	}
 	delay := time.NewTimer(0)
 	defer delay.Stop()

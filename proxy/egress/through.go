@@ -115,7 +115,7 @@ func (d *Dialer) openThrough(ctx context.Context, hostport string, not []*Parent
 		switch {
 		case slices.Contains(not, p):
 		case p.loops():
-			told = &ParentError{Parent: p.String(), Err: ErrLoop}
+			told = p.fault(0, ErrLoop)
 		default:
 			queue = append(queue, p)
 		}
@@ -149,9 +149,6 @@ func (d *Dialer) openThrough(ctx context.Context, hostport string, not []*Parent
 				failed(time.Now())
 			}
 			return conn, p, nil
-		}
-		if p.loops() { // the question has come back meanwhile
-			err = &ParentError{Parent: p.String(), Err: ErrLoop}
 		}
 		if told == nil || err.Status != 0 {
 			told = err

@@ -65,7 +65,7 @@ func (x *Exchange) admit(ctx context.Context, r *Request) error {
 	}
 	if d := x.State.Dialer; d.HasParent() {
 		d.OwnQuestion(x.Target.Host) // that came back
-		if via := r.Header.Get("via"); via != "" && d.IsLoop([]string{via}) {
+		if via := r.Header.Get("via"); via != "" && d.IsLoop(via) {
 			x.Fail(fmt.Errorf("the parent proxy sends the request back: %w", egress.ErrLoop))
 			x.conceal(r)
 			return refusal.Loop
