@@ -132,22 +132,30 @@ func (c ACME) isSet() bool {
 		len(c.Challenges) > 0 || c.HTTPPort != 0 || c.TLSPort != 0 || c.DNS.Provider != "" || len(c.DNS.Settings) > 0 || len(c.DNS.Resolvers) > 0
 }
 
+// checkDomain returns why no certificate can be obtained for a domain.
+func (c ACME) checkDomain(d string) error {
+	name, wildcard := strings.CutPrefix(d, "*.")
+	host, addr, err := policy.ParseHost(name)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%q is no domain: %w", d, err)
+	case wildcard && addr.IsValid():
+		return fmt.Errorf("%q is no domain", d)
+	case wildcard && c.DNS.Provider == "":
+		return fmt.Errorf("%q is a wildcard, which only dns.provider can prove", d)
+	case c.Directory == "" && (addr.IsValid() || !strings.Contains(host, ".")):
+		return fmt.Errorf("%q is no public domain name (an authority of your own, named by directory, may certify others)", d)
+	case addr.IsValid() && c.DNS.Provider != "":
+		return fmt.Errorf("%q is an address, which DNS cannot prove", d)
+	}
+	return nil
+}
+
 func (c ACME) validate() (errs []error) {
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	for i, d := range c.Domains {
-		name, wildcard := strings.CutPrefix(d, "*.")
-		host, addr, err := policy.ParseHost(name)
-		switch {
-		case err != nil:
-			fail("domains[%d]: %q is no domain: %w", i, d, err)
-		case wildcard && addr.IsValid():
-			fail("domains[%d]: %q is no domain", i, d)
-		case wildcard && c.DNS.Provider == "":
-			fail("domains[%d]: %q is a wildcard, which only dns.provider can prove", i, d)
-		case c.Directory == "" && (addr.IsValid() || !strings.Contains(host, ".")):
-			fail("domains[%d]: %q is no public domain name (an authority of your own, named by directory, may certify others)", i, d)
-		case addr.IsValid() && c.DNS.Provider != "":
-			fail("domains[%d]: %q is an address, which DNS cannot prove", i, d)
+		if err := c.checkDomain(d); err != nil {
+			fail("domains[%d]: %w", i, err)
 		}
 	}
 	if c.Email != "" && !strings.Contains(c.Email, "@") {
@@ -167,8 +175,7 @@ func (c ACME) validate() (errs []error) {
 		fail("eab.mac_key: missing (the authority gives it with the key's id)")
 	case c.EAB.KeyID == "" && c.EAB.MACKey != "":
 		fail("eab.key_id: missing (the authority gives it with the key)")
-	}
-	if strings.Trim(c.EAB.MACKey, base64url+"=") != "" {
+	case strings.Trim(c.EAB.MACKey, base64url+"=") != "":
 		fail("eab.mac_key: is not in base64url")
 	}
 	for i, name := range c.Challenges {

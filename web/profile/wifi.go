@@ -150,6 +150,10 @@ func (e *EAP) validate() error {
 			return fmt.Errorf("eap-server-name: invalid name %q: %w", name, err)
 		}
 	}
+	return e.checkIdentity()
+}
+
+func (e *EAP) checkIdentity() error {
 	if len(e.Identity) == 0 {
 		return nil
 	}
@@ -160,8 +164,8 @@ func (e *EAP) validate() error {
 		}
 		return errors.New("identity-password: wrong password")
 	}
-	var odd pkcs12.NotImplementedError // devices may know more ciphers than this library
-	if err != nil && !errors.As(err, &odd) {
+	// Devices may know more ciphers than this library.
+	if _, odd := errors.AsType[pkcs12.NotImplementedError](err); err != nil && !odd {
 		return fmt.Errorf("identity: invalid PKCS #12 file: %w", err)
 	}
 	return nil
