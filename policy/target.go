@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -70,6 +71,24 @@ func ParseTarget(hostport string, defaultPort uint16) (Target, error) {
 		return Target{}, err
 	}
 	return t, nil
+}
+
+// ParseListen returns the address of a listen address, "HOST:PORT" with an IP address
+// or nothing for all, which is the unspecified one. Port 0 is any. The error shows
+// addresses with the port example.
+func ParseListen(s string, example uint16) (netip.Addr, error) {
+	host, port, err := net.SplitHostPort(s)
+	addr := netip.IPv6Unspecified()
+	if err == nil && host != "" {
+		addr, err = netip.ParseAddr(host)
+	}
+	if err == nil && port != "0" {
+		_, err = ParsePort(port)
+	}
+	if err != nil {
+		return addr, fmt.Errorf("%q is no listen address (allowed: \":%d\", \"192.0.2.1:%[2]d\", \"[2001:db8::1]:%[2]d\")", s, example)
+	}
+	return addr, nil
 }
 
 // ParsePort parses a decimal port from 1 to 65535: digits only, no sign.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"time"
 	"unicode"
@@ -78,7 +77,7 @@ func (c Config) Validate() error {
 	listen := func(key string, list []string) {
 		for i, s := range list {
 			at := fmt.Sprintf("%s[%d]", key, i)
-			if err := checkListen(s); err != nil {
+			if _, err := policy.ParseListen(s, 3128); err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", at, err))
 			} else if other, dup := seen[s]; dup {
 				errs = append(errs, fmt.Errorf("%s: %q stands at %s too", at, s, other))
@@ -116,20 +115,4 @@ func (c Config) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// checkListen checks a listen address: an IP address, or nothing for all, and a
-// port.
-func checkListen(s string) error {
-	host, port, err := net.SplitHostPort(s)
-	if err == nil && host != "" && net.ParseIP(host) == nil {
-		err = errors.New("host is no address")
-	}
-	if err == nil && port != "0" {
-		_, err = policy.ParsePort(port)
-	}
-	if err != nil {
-		return fmt.Errorf("%q is no listen address (allowed: \":3128\", \"192.0.2.1:3128\", \"[2001:db8::1]:3128\")", s)
-	}
-	return nil
 }

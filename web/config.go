@@ -5,8 +5,6 @@ package web
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 
 	"espalier/policy"
 	"espalier/web/httpurl"
@@ -47,7 +45,7 @@ func (c Config) Validate() error {
 		}
 	}
 	listen := func(s string) error {
-		_, err := listenHost(s)
+		_, err := policy.ParseListen(s, 8080)
 		return err
 	}
 	each("public", c.Public, listen)
@@ -76,7 +74,7 @@ func (c Config) Validate() error {
 func (c Config) BeyondLoopback() []int {
 	var list []int
 	for i, s := range c.Admin {
-		if host, err := listenHost(s); err == nil && !host.Unmap().IsLoopback() {
+		if host, err := policy.ParseListen(s, 8080); err == nil && !host.Unmap().IsLoopback() {
 			list = append(list, i)
 		}
 	}
@@ -92,21 +90,4 @@ func (c Config) HostNames() []string {
 		}
 	}
 	return list
-}
-
-// listenHost returns the address part of a listen address; the unspecified
-// address where it is empty.
-func listenHost(s string) (netip.Addr, error) {
-	host, port, err := net.SplitHostPort(s)
-	addr := netip.IPv6Unspecified()
-	if err == nil && host != "" {
-		addr, err = netip.ParseAddr(host)
-	}
-	if err == nil && port != "0" {
-		_, err = policy.ParsePort(port)
-	}
-	if err != nil {
-		return addr, fmt.Errorf("%q is no listen address (allowed: \":8080\", \"192.0.2.1:8080\", \"[2001:db8::1]:8080\")", s)
-	}
-	return addr, nil
 }
