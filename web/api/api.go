@@ -39,7 +39,7 @@ func (c Control) Endpoints() []Endpoint {
 		{"GET", "/traffic", signin.Viewer, answer(c.traffic)},
 		{"GET", "/logs", signin.Viewer, c.logs},
 		{"GET", "/logs/{id}", signin.Viewer, answer(c.record)},
-		{"GET", "/events", signin.Viewer, c.events(&streams{interval: streamInterval, open: map[string]int{}})},
+		{"GET", "/events", signin.Viewer, c.events(new(streams))},
 		{"GET", "/explain", signin.Viewer, answer(c.explain)},
 		{"POST", "/explain", signin.Viewer, answer(c.explain)},
 		{"GET", "/pac", signin.Viewer, answer(c.pac)},

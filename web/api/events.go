@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,31 +57,31 @@ type Records struct {
 
 // streams counts the event streams that are open.
 type streams struct {
-	interval time.Duration
-
 	mu   sync.Mutex
-	all  int
-	open map[string]int // by name
+	open []string // the name of each one's user or token
 }
 
 func (s *streams) enter(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.all >= maxStreams || s.open[name] >= MaxOwnStreams {
+	own := 0
+	for _, n := range s.open {
+		if n == name {
+			own++
+		}
+	}
+	if len(s.open) >= maxStreams || own >= MaxOwnStreams {
 		return false
 	}
-	s.all++
-	s.open[name]++
+	s.open = append(s.open, name)
 	return true
 }
 
 func (s *streams) leave(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.all--
-	if s.open[name]--; s.open[name] == 0 {
-		delete(s.open, name)
-	}
+	i := slices.Index(s.open, name)
+	s.open = slices.Delete(s.open, i, i+1)
 }
 
 // events is GET /events: server-sent events (HTML, section 9.2), one "traffic" a
@@ -99,12 +100,13 @@ func (c Control) events(open *streams) http.HandlerFunc {
 			return
 		}
 		defer open.leave(who.Name)
-		c.stream(w, r, open.interval, tail, who.Valid)
+		c.stream(w, r, tail, who.Valid)
 	}
 }
 
-// tail returns what reads the new records that a request wants; nil: none.
-func (c Control) tail(r *http.Request) (*follower, error) {
+// tail returns what reads the new records that a request wants; nil: none. Of more
+// than people can read, it returns the last.
+func (c Control) tail(r *http.Request) (func() (Records, error), error) {
 	q, err := paramsOf(r, append([]string{"tail"}, accesslog.FilterKeys...)...)
 	if err != nil {
 		return nil, err
@@ -121,11 +123,19 @@ func (c Control) tail(r *http.Request) (*follower, error) {
 	if err != nil {
 		return nil, c.storeFailed(r, err)
 	}
-	return &follower{store: c.Store, filter: filter, place: place}, nil
+	return func() (Records, error) {
+		list, next, err := c.Store.Since(r.Context(), filter, place)
+		if err != nil {
+			return Records{}, err
+		}
+		place = next
+		skipped := max(0, len(list)-maxTail)
+		return Records{list[skipped:], skipped}, nil
+	}, nil
 }
 
 // stream sends events until the client goes or may not look any more.
-func (c Control) stream(w http.ResponseWriter, r *http.Request, interval time.Duration, tail *follower, valid func() bool) {
+func (c Control) stream(w http.ResponseWriter, r *http.Request, tail func() (Records, error), valid func() bool) {
 	conn := http.NewResponseController(w)
 	_ = conn.SetReadDeadline(time.Time{}) // its end would be taken for the client's going away
 	send := func(text string) error {
@@ -140,7 +150,7 @@ func (c Control) stream(w http.ResponseWriter, r *http.Request, interval time.Du
 	if send("retry: 3000\n\n") != nil {
 		return
 	}
-	tick := time.NewTicker(interval)
+	tick := time.NewTicker(streamInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -155,7 +165,7 @@ func (c Control) stream(w http.ResponseWriter, r *http.Request, interval time.Du
 		text := event("traffic", throughput(before, snap, at, now))
 		before, at = snap, now
 		if tail != nil {
-			found, err := tail.next(r)
+			found, err := tail()
 			if err != nil && r.Context().Err() == nil {
 				c.Log.Warn("the access log cannot be followed", zap.Error(err))
 			}
@@ -192,22 +202,4 @@ func throughput(before, now []traffic.Snapshot, at, until time.Time) Throughput 
 		}
 	}
 	return t
-}
-
-// A follower reads on in the store.
-type follower struct {
-	store  *accesslog.Store
-	filter accesslog.Filter
-	place  accesslog.Place
-}
-
-// next returns what is new. Of more than people can read, the last is told of.
-func (f *follower) next(r *http.Request) (Records, error) {
-	list, place, err := f.store.Since(r.Context(), f.filter, f.place)
-	if err != nil {
-		return Records{}, err
-	}
-	f.place = place
-	skipped := max(0, len(list)-maxTail)
-	return Records{Records: list[skipped:], Skipped: skipped}, nil
 }
