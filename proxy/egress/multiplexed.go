@@ -51,14 +51,16 @@ const (
 // ConnectAny is Connect for a request by HTTP/1 that HTTP/2 can carry too: it leads to
 // origins that are asked by TLS and speak HTTP/2 only.
 func (p *Origins) ConnectAny(ctx context.Context, r Route, to Endpoint, fresh bool, not []*Parent) (*Origin, error) {
-	known := p.choices.Get(to)
-	to.HTTP2 = to.HTTP2 || known != nil && *known
-	o, err := p.Connect(ctx, r, to, fresh, not)
 	if !to.Secure || to.HTTP2 {
-		return o, err
+		return p.Connect(ctx, r, to, fresh, not)
 	}
-	var http2 bool
+	known := p.choices.Get(to)
+	http2 := known != nil && *known
+	to.HTTP2 = http2
+	o, err := p.Connect(ctx, r, to, fresh, not)
 	switch {
+	case http2:
+		return o, err
 	case err != nil:
 		if http2 = refusesHTTP1(err); !http2 {
 			return nil, err
