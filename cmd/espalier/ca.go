@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,7 +14,6 @@ import (
 	"espalier/cmd/espalier/app"
 	"espalier/cmd/espalier/report"
 	"espalier/configs"
-	"espalier/policy/catalog"
 	"espalier/proxy/inspect"
 )
 
@@ -41,7 +39,7 @@ ten years. Without, the root itself signs, and is valid for five, since its key
 stays on this machine.`,
 		Args: cobra.NoArgs,
 		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, _ []string) error {
-			rows, err := excluded(cfg)
+			rows, err := app.Excluded(cfg)
 			if err != nil {
 				return err
 			}
@@ -88,7 +86,7 @@ func caRenew(load configOf) *cobra.Command {
 		Short: "Make a new intermediate with the root's key",
 		Args:  cobra.NoArgs,
 		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, _ []string) error {
-			rows, err := excluded(cfg)
+			rows, err := app.Excluded(cfg)
 			if err != nil {
 				return err
 			}
@@ -110,12 +108,12 @@ func caRenew(load configOf) *cobra.Command {
 
 func caShow(load configOf) *cobra.Command {
 	var asJSON bool
-	cmd := &cobra.Command{
+	return withJSON(&asJSON, &cobra.Command{
 		Use:   "show",
 		Short: "Show the CA, how long it is valid, and what it cannot speak for",
 		Args:  cobra.NoArgs,
 		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, _ []string) error {
-			rows, err := excluded(cfg)
+			rows, err := app.Excluded(cfg)
 			if err != nil {
 				return err
 			}
@@ -125,9 +123,7 @@ func caShow(load configOf) *cobra.Command {
 			}
 			return report.Answer(cmd.OutOrStdout(), asJSON, report.NewCA(ca, rows, time.Now()), report.WriteCA)
 		}),
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
-	return cmd
+	})
 }
 
 func caExport(load configOf) *cobra.Command {
@@ -154,16 +150,6 @@ func caExport(load configOf) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&format, "format", "pem", "`FORMAT`: pem or der")
 	return cmd
-}
-
-// excluded is all that a CA made with cfg must not speak for: the advice for firewalls too
-// where apple.wide is off, since that says what is tunnelled and not whose it is.
-func excluded(cfg *configs.Config) ([]catalog.Row, error) {
-	apple, err := app.Apple(cfg)
-	if err != nil {
-		return nil, usage(err)
-	}
-	return slices.Concat(apple.Rows(), catalog.Wide()), nil
 }
 
 func loadCA(cfg *configs.Config) (*inspect.CA, error) {

@@ -24,15 +24,10 @@ func catalogCommand() *cobra.Command {
 		rows, err := catalog.Load(file)
 		return rows, usage(err)
 	}
-	cmd := &cobra.Command{
-		Use:   "catalog",
-		Short: "Show, export, import and compare the catalogue of Apple's services",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
+	cmd := group("catalog", "Show, export, import and compare the catalogue of Apple's services",
+		catalogList(rows), catalogExport(), catalogImport(rows), catalogDiff(rows))
 	cmd.PersistentFlags().StringVar(&file, "catalog", "", "use the catalogue in `FILE` in place of the built-in one")
 	_ = cmd.MarkPersistentFlagFilename("catalog", "yaml", "yml")
-	cmd.AddCommand(catalogList(rows), catalogExport(), catalogImport(rows), catalogDiff(rows))
 	return cmd
 }
 
@@ -93,7 +88,7 @@ standard error.`,
 			for _, s := range sections {
 				i := strings.LastIndex(s, "=")
 				heading, service := strings.TrimSpace(s[:max(i, 0)]), strings.TrimSpace(s[i+1:])
-				if heading == "" || service == catalog.Other || !catalog.IsService(service) {
+				if heading == "" || !slices.Contains(rowServices(), service) {
 					return usage(fmt.Errorf("--section: invalid %q (want HEADING=SERVICE; services: %s)", s, strings.Join(rowServices(), ", ")))
 				}
 				o.Sections[heading] = service

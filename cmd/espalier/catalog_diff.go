@@ -9,7 +9,7 @@ import (
 
 func catalogDiff(load func() ([]catalog.Row, error)) *cobra.Command {
 	var asJSON bool
-	cmd := &cobra.Command{
+	return withJSON(&asJSON, &cobra.Command{
 		Use:   "diff FILE",
 		Short: "Show what an edition of Apple's article changes in the catalogue",
 		Long: `Show what FILE has and the catalogue has not, and the reverse.
@@ -33,15 +33,9 @@ they are the same, 1 if they differ.`,
 				return usage(err)
 			}
 			changes := catalog.Diff(old, rows)
-			err = report.Answer(cmd.OutOrStdout(), asJSON, changes, func(s report.Screen, changes []catalog.Change) error {
+			return no(len(changes) > 0, report.Answer(cmd.OutOrStdout(), asJSON, changes, func(s report.Screen, changes []catalog.Change) error {
 				return report.Changes(s, changes, args[0])
-			})
-			if err != nil {
-				return err
-			}
-			return no(len(changes) > 0)
+			}))
 		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
-	return cmd
+	})
 }

@@ -41,7 +41,7 @@ func asking(dataDir dataDirOf, timeout time.Duration, r request) func(*cobra.Com
 		if p, ok := errors.AsType[*server.Problem](err); ok && len(p.Problems) > 0 {
 			err = fmt.Errorf("%w\n%s", err, strings.Join(p.Problems, "\n"))
 		}
-		if err != nil {
+		if _, ok := errors.AsType[*exitError](err); err != nil && !ok {
 			err = &exitError{exitNo, err}
 		}
 		return err

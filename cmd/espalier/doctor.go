@@ -78,11 +78,7 @@ been tried.`,
 			r := d.Run(cmd.Context())
 			screen.Progress("")
 			r.ProxyNote = note
-			err = report.Answer(cmd.OutOrStdout(), asJSON, r, report.Doctor)
-			if err != nil {
-				return err
-			}
-			return no(r.Broken() > 0 || !r.Complete)
+			return no(r.Broken() > 0 || !r.Complete, report.Answer(cmd.OutOrStdout(), asJSON, r, report.Doctor))
 		}),
 	}
 	flags := cmd.Flags()

@@ -44,18 +44,16 @@ func changeException(dataDir dataDirOf, do, short, done string) *cobra.Command {
 		Use:   do + " HOST",
 		Short: short,
 		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: asking(dataDir, controlTimeout, func(ctx context.Context, c *web.ControlClient, cmd *cobra.Command, args []string) error {
 			host, err := policy.ParsePattern(args[0])
 			if err != nil {
 				return usage(err)
 			}
-			return asking(dataDir, controlTimeout, func(ctx context.Context, c *web.ControlClient, cmd *cobra.Command, _ []string) error {
-				err := c.ChangeException(ctx, do, host)
-				if err == nil {
-					_, err = fmt.Fprintf(cmd.OutOrStdout(), done+"\n", host)
-				}
+			if err := c.ChangeException(ctx, do, host); err != nil {
 				return err
-			})(cmd, args)
-		},
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), done+"\n", host)
+			return err
+		}),
 	}
 }

@@ -10,9 +10,11 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
 	"espalier/cmd/espalier/app"
 	"espalier/cmd/espalier/report"
+	"espalier/configs"
 	"espalier/proxy/accesslog"
 )
 
@@ -58,8 +60,7 @@ none.`,
 			if limit < 0 {
 				return usage(errors.New("--limit: must not be negative"))
 			}
-			get := func(key string) string { return *values[key] }
-			f, err := accesslog.ParseFilter(get, time.Now())
+			f, err := accesslog.ParseFilter(func(key string) string { return *values[key] }, time.Now())
 			if err != nil {
 				return usage(flagErrors(err))
 			}
@@ -116,4 +117,43 @@ func flagErrors(err error) error {
 		lines[i] = "--" + strings.ReplaceAll(key, "_", "-") + ":" + rest
 	}
 	return errors.New(strings.Join(lines, "\n"))
+}
+
+// logsImportCommand is `espalier logs import`.
+func logsImportCommand(load configOf) *cobra.Command {
+	return &cobra.Command{
+		Use:   "import FILE...",
+		Short: "Put the records of JSON files into the store",
+		Long: `Puts the records of access logs in JSON, packed with gzip or not, into the
+store. Records that it has are passed over, so that a file may be imported
+again. So are those from before the time up to which it has removed records:
+they are in its sums already.
+
+The log's own files need no import: the store reads them by itself. Others may
+be imported while espalier runs.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, args []string) error {
+			if cfg.Log.Store.Path == "" {
+				return usage(errors.New("log.store.path: is empty, so there is no store"))
+			}
+			store, err := accesslog.OpenStore(cfg.Log.Store, cfg.Data, zap.NewNop())
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			for _, path := range args {
+				in, err := accesslog.OpenFile(path)
+				if err != nil {
+					return err
+				}
+				n, err := store.Import(cmd.Context(), in)
+				in.Close()
+				if err != nil {
+					return fmt.Errorf("%s: %w", path, err)
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %d imported, %d known, %d too old, %d no records\n", path, n.Stored, n.Known, n.Old, n.Bad)
+			}
+			return nil
+		}),
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
+	"runtime/debug"
 
 	_ "time/tzdata" // rules name time zones, and a container may have no zone files
 
@@ -86,5 +88,71 @@ func setExits(c *cobra.Command) {
 	}
 	for _, sub := range c.Commands() {
 		setExits(sub)
+	}
+}
+
+// Exit statuses, the same for every command.
+const (
+	exitNo    = 1 // a negative answer
+	exitUsage = 2 // bad usage or configuration
+)
+
+// An exitError ends the process with code. Its err is printed; nil prints
+// nothing, for answers that have been given on standard output.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// no is a negative answer if that holds, which has been given on standard output, without
+// an error of writing it.
+func no(holds bool, err error) error {
+	if err == nil && holds {
+		return &exitError{code: exitNo}
+	}
+	return err
+}
+
+// usage marks err as bad usage or configuration; nil stays nil.
+func usage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &exitError{exitUsage, err}
+}
+
+// version is set by the release build; otherwise it comes from the build's own
+// record.
+var version = ""
+
+func programVersion() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "development"
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "espalier %s (%s, %s/%s)\n", programVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		},
 	}
 }

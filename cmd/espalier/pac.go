@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"espalier/cmd/espalier/report"
 	"espalier/configs"
 	"espalier/pac"
+	"espalier/pac/history"
 )
 
 // pacCommand is `espalier pac`.
@@ -27,14 +29,14 @@ func pacShow(load configOf) *cobra.Command {
 		Use:   "show",
 		Short: "Print the PAC script",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			script, err := who.script(cmd, load)
+		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, _ []string) error {
+			script, err := who.script(cmd, cfg)
 			if err != nil {
 				return err
 			}
-			_, err = cmd.OutOrStdout().Write(script.Body)
+			_, err = cmd.OutOrStdout().Write(script)
 			return err
-		},
+		}),
 	}
 	who.addFlags(cmd)
 	return cmd
@@ -72,7 +74,7 @@ answers to the others are printed all the same.`,
 			if bad != nil {
 				return usage(bad)
 			}
-			return no(slices.ContainsFunc(answers, func(a pac.EngineAnswer) bool { return a.Error != "" }))
+			return no(slices.ContainsFunc(answers, func(a pac.EngineAnswer) bool { return a.Error != "" }), nil)
 		},
 	}
 	who.addFlags(cmd)
@@ -93,17 +95,18 @@ func (c *pacClient) evaluators(cmd *cobra.Command, load configOf, file string, b
 				return nil, usage(fmt.Errorf("--%s: needs --file, since Espalier's scripts do not depend on it", name))
 			}
 		}
-		script, err := c.script(cmd, load)
+		cfg, err := load(cmd)
 		if err != nil {
 			return nil, err
 		}
-		e, err := pac.NewEvaluator(script.Body)
+		script, err := c.script(cmd, cfg)
 		if err != nil {
 			return nil, err
 		}
-		return []*pac.Evaluator{e}, nil
+		e, err := pac.NewEvaluator(script)
+		return []*pac.Evaluator{e}, err
 	}
-	client, err := c.address()
+	in, engines, err := browser.open(c, time.Now())
 	if err != nil {
 		return nil, usage(err)
 	}
@@ -111,7 +114,7 @@ func (c *pacClient) evaluators(cmd *cobra.Command, load configOf, file string, b
 	if err != nil {
 		return nil, usage(err)
 	}
-	panel, err := browser.panel(script, client, time.Now())
+	panel, err := pac.NewPanel(script, in, engines...)
 	if err != nil {
 		return nil, usage(fmt.Errorf("%s: %w", file, err))
 	}
@@ -124,18 +127,13 @@ func pacURLs(load configOf) *cobra.Command {
 		Short: "Print where the script of each site is to be had, secrets and all",
 		Args:  cobra.NoArgs,
 		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, _ []string) error {
-			compiled, err := app.CompilePAC(cfg)
+			urls, err := app.ScriptURLs(cfg)
 			if err != nil {
 				return err
 			}
-			base, err := app.PublicURL(cfg.Web, app.Addresses(cfg.Web.Public))
-			if err != nil {
-				return usage(err)
-			}
 			t := report.NewTable("SITE", "URL")
-			t.Add("by address", base+compiled.Path(""))
-			for _, site := range compiled.Sites() {
-				t.Add(site, base+compiled.Path(site))
+			for _, site := range slices.Sorted(maps.Keys(urls)) { // "" is first
+				t.Add(cmp.Or(site, "by address"), urls[site])
 			}
 			return t.Write(report.NewScreen(cmd.OutOrStdout()))
 		}),
@@ -154,82 +152,62 @@ func (c *pacClient) addFlags(cmd *cobra.Command) {
 	cmd.MarkFlagsMutuallyExclusive("site", "client")
 }
 
-// script makes the script of the configuration that load returns.
-func (c *pacClient) script(cmd *cobra.Command, load configOf) (*pac.Script, error) {
-	cfg, err := load(cmd)
+// script makes the script by a configuration, and says on standard error what is unusual.
+func (c *pacClient) script(cmd *cobra.Command, cfg *configs.Config) ([]byte, error) {
+	client, err := c.address()
+	if err != nil {
+		return nil, usage(err)
+	}
+	script, notes, err := app.Script(cfg, c.site, client, c.proxy)
+	for _, note := range notes {
+		fmt.Fprintln(cmd.ErrOrStderr(), "note:", note)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return c.scriptOf(cmd, cfg)
+	return script.Body, nil
 }
 
-// scriptOf makes the script. Where it names this machine's address for want of
-// another, it says so on standard error.
-func (c *pacClient) scriptOf(cmd *cobra.Command, cfg *configs.Config) (*pac.Script, error) {
-	compiled, err := app.CompilePAC(cfg)
+// address is the client's address, the zero Addr if none is given.
+func (c *pacClient) address() (netip.Addr, error) {
+	if c.client == "" {
+		return netip.Addr{}, nil
+	}
+	a, err := netip.ParseAddr(c.client)
 	if err != nil {
-		return nil, err
+		return a, fmt.Errorf("--client: invalid IP address %q", c.client)
 	}
-	site := c.site
-	var client netip.Addr
-	if c.client != "" {
-		if client, err = c.address(); err != nil {
-			return nil, usage(err)
-		}
-		site = compiled.SiteFor(client)
-	} else if err := checkSite(compiled, site); err != nil {
-		return nil, usage(err)
-	}
-	proxies := compiled.Proxies(site, "")
-	switch {
-	case c.proxy != "":
-		proxies = []string{c.proxy}
-	case proxies == nil:
-		fetched, err := fetchedProxy(cfg)
-		if err != nil {
-			return nil, usage(fmt.Errorf("%w, or give --proxy", err))
-		}
-		proxies = compiled.Proxies(site, fetched)
-		fmt.Fprintf(cmd.ErrOrStderr(), "note: pac.proxies is empty, so devices are given the address that they fetch the script from; here that is %s\n", fetched)
-	}
-	script, err := compiled.Script(site, compiled.Order(proxies, client, nil))
-	if err != nil {
-		return nil, usage(err)
-	}
-	if n := len(script.Body); n > pac.MaxSize {
-		fmt.Fprintf(cmd.ErrOrStderr(), "note: the script has %d bytes; keep it below %d, for devices have hung on large ones\n", n, pac.MaxSize)
-	}
-	return script, nil
+	return a, nil
 }
 
-// checkSite is the error of a --site that the configuration has not; the empty one
-// is none in particular.
-func checkSite(compiled *pac.PAC, site string) error {
-	if site != "" && !compiled.HasSite(site) {
-		return fmt.Errorf("--site: there is no %q under pac.sites (there are: %q)", site, compiled.Sites())
-	}
-	return nil
-}
+func pacHistory(load configOf) *cobra.Command {
+	var asJSON bool
+	return withJSON(&asJSON, &cobra.Command{
+		Use:   "history [ID]",
+		Short: "List the scripts that were in force, or print one",
+		Long: `List the scripts that were in force, the newest first: for each site one whenever
+it changed, up to a thousand. ID begins the digest of the script, as the ETag does
+that it is served with; CONFIG begins the SHA-256 of the configuration file. An order
+of proxies that is a client's own, or due to one that failed, makes no new script.
 
-// pacSamples are URLs that tell apart what cfg does.
-func pacSamples(cfg *configs.Config) ([]string, error) {
-	apple, err := app.Apple(cfg)
-	if err != nil {
-		return nil, usage(err)
-	}
-	patterns := slices.Concat(cfg.PAC.Internal, slices.Sorted(maps.Keys(cfg.PAC.Routes.Hosts)))
-	for _, name := range slices.Sorted(maps.Keys(cfg.PAC.Sites)) {
-		site := cfg.PAC.Sites[name]
-		patterns = slices.Concat(patterns, site.Internal, slices.Sorted(maps.Keys(site.Routes.Hosts)))
-	}
-	for _, r := range cfg.Rules {
-		patterns = append(patterns, r.When.Hosts...)
-	}
-	return pac.Samples(apple.Rows(), patterns), nil
-}
-
-// fetchedProxy is the host:port of the proxy for a client that fetches the
-// script at this machine's first address.
-func fetchedProxy(cfg *configs.Config) (string, error) {
-	return pac.Fetched(netip.Addr{}, app.Addresses(cfg.Proxy.Listen))
+With an ID, the script is printed.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, args []string) error {
+			store := history.New(cfg.Data)
+			if len(args) > 0 {
+				script, err := store.Find(args[0])
+				if err != nil {
+					return err
+				}
+				_, err = cmd.OutOrStdout().Write(script)
+				return err
+			}
+			entries, err := store.List()
+			if err != nil {
+				return err
+			}
+			slices.Reverse(entries)
+			return report.Answer(cmd.OutOrStdout(), asJSON, entries, report.Scripts)
+		}),
+	})
 }

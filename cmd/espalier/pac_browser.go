@@ -32,19 +32,15 @@ func engineNames() string {
 	return strings.Join(names, ", ")
 }
 
-// panel returns an evaluator of the script for each engine that was chosen. client is
-// its myIpAddress. The time is the same for all.
-func (b *pacBrowser) panel(script []byte, client netip.Addr, now time.Time) ([]*pac.Evaluator, error) {
-	browser, engines, err := b.browser(client, now)
-	if err != nil {
-		return nil, err
-	}
-	return pac.NewPanel(script, browser, engines...)
-}
-
-func (b *pacBrowser) browser(client netip.Addr, now time.Time) (pac.Browser, []pac.Engine, error) {
+// open returns the browser of a client, and its engines. The time of all is now, unless
+// the flag says another.
+func (b *pacBrowser) open(who *pacClient, now time.Time) (pac.Browser, []pac.Engine, error) {
+	client, err := who.address()
 	browser := pac.Browser{Client: client, Now: now, Hosts: map[string]netip.Addr{}}
 	engines := pac.Engines
+	if err != nil {
+		return browser, nil, err
+	}
 	if b.engine != "" {
 		engines = []pac.Engine{pac.Engine(b.engine)}
 		if !slices.Contains(pac.Engines, engines[0]) {
@@ -52,7 +48,6 @@ func (b *pacBrowser) browser(client netip.Addr, now time.Time) (pac.Browser, []p
 		}
 	}
 	if b.at != "" {
-		var err error
 		if browser.Now, err = time.Parse(time.RFC3339, b.at); err != nil {
 			return browser, nil, fmt.Errorf("--at: invalid time %q (example: 2026-03-01T08:00:00+01:00)", b.at)
 		}

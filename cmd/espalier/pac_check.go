@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"espalier/cmd/espalier/app"
 	"espalier/cmd/espalier/report"
 	"espalier/pac"
 	"espalier/pac/lint"
@@ -43,7 +44,7 @@ at 0. Kinds for --allow:
 			if err != nil {
 				return err
 			}
-			samples, err := pacSamples(cfg)
+			samples, err := app.PACSamples(cfg)
 			if err != nil {
 				return err
 			}
@@ -55,12 +56,10 @@ at 0. Kinds for --allow:
 			found := lint.Check(script, append(samples, pac.Samples(nil, pac.HostsIn(script))...))
 			all := len(found)
 			found = slices.DeleteFunc(found, func(f lint.Finding) bool { return slices.Contains(allow, f.Kind) })
-			if err := report.Answer(cmd.OutOrStdout(), asJSON, found, func(s report.Screen, found []lint.Finding) error {
+			wrong := slices.ContainsFunc(found, func(f lint.Finding) bool { return f.Severity == lint.Error })
+			return no(wrong, report.Answer(cmd.OutOrStdout(), asJSON, found, func(s report.Screen, found []lint.Finding) error {
 				return report.Findings(s, name, found, all-len(found))
-			}); err != nil {
-				return err
-			}
-			return no(slices.ContainsFunc(found, func(f lint.Finding) bool { return f.Severity == lint.Error }))
+			}))
 		},
 	}
 	cmd.Flags().StringSliceVar(&allow, "allow", nil, "leave out findings of this `KIND`; repeatable")

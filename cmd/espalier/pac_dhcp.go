@@ -3,7 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -43,7 +43,8 @@ anywhere, so prefer a profile with the PAC URL.`,
 			if err != nil {
 				return usage(err)
 			}
-			if domain != "" && !slices.ContainsFunc(cfg.Web.Public, onPort80) {
+			onPort80 := func(at netip.AddrPort) bool { return at.Port() == 80 }
+			if domain != "" && !slices.ContainsFunc(app.Addresses(cfg.Web.Public), onPort80) {
 				fmt.Fprintln(cmd.ErrOrStderr(), "note: those that ask DNS come to port 80, which is not in web.public")
 			}
 			_, err = fmt.Fprint(cmd.OutOrStdout(), text)
@@ -66,9 +67,4 @@ func wpadURL(cfg *configs.Config) (string, error) {
 		return "", fmt.Errorf("%w; give --url", err)
 	}
 	return base + "/wpad.dat", nil
-}
-
-func onPort80(listen string) bool {
-	_, port, err := net.SplitHostPort(listen)
-	return err == nil && port == "80"
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"espalier/cmd/espalier/app"
 	"espalier/cmd/espalier/report"
 	"espalier/configs"
 	"espalier/pac"
@@ -41,20 +41,15 @@ changes differ that not all engines see.`,
 			if i := slices.IndexFunc(allow, func(kind string) bool { return kind != "engine" }); i >= 0 {
 				return usage(fmt.Errorf("--allow: unknown kind %q (allowed: engine)", allow[i]))
 			}
-			client, err := who.address()
+			in, engines, err := browser.open(&who, time.Now())
 			if err != nil {
-				return usage(err)
-			}
-			now := time.Now()
-			if _, _, err := browser.browser(client, now); err != nil {
 				return usage(err)
 			}
 			cfg, err := load(cmd)
 			if err != nil {
 				return err
 			}
-			urls := args[2:]
-			samples, err := pacSamples(cfg)
+			samples, err := app.PACSamples(cfg)
 			if err != nil {
 				return err
 			}
@@ -65,11 +60,11 @@ changes differ that not all engines see.`,
 					return usage(err)
 				}
 				samples = append(samples, own...)
-				if scripts[i], err = browser.panel(script, client, now); err != nil {
+				if scripts[i], err = pac.NewPanel(script, in, engines...); err != nil {
 					return usage(fmt.Errorf("%s: %w", arg, err))
 				}
 			}
-			changes, asked, err := pac.Compare(cmd.Context(), scripts[0], scripts[1], slices.Concat(urls, samples))
+			changes, asked, err := pac.Compare(cmd.Context(), scripts[0], scripts[1], slices.Concat(args[2:], samples))
 			slow, stopped := errors.AsType[*pac.SlowError](err)
 			if err != nil && !stopped {
 				return usage(err)
@@ -79,14 +74,12 @@ changes differ that not all engines see.`,
 			}); err != nil {
 				return err
 			}
-			if stopped {
-				file := args[1]
-				if slow.Old {
-					file = args[0]
-				}
-				return usage(fmt.Errorf("%s: %w", file, slow))
+			if stopped && slow.Old {
+				return usage(fmt.Errorf("%s: %w", args[0], slow))
+			} else if stopped {
+				return usage(fmt.Errorf("%s: %w", args[1], slow))
 			}
-			return no(slices.ContainsFunc(changes, func(c pac.Change) bool { return c.Engine == "" || len(allow) == 0 }))
+			return no(slices.ContainsFunc(changes, func(c pac.Change) bool { return c.Engine == "" || len(allow) == 0 }), nil)
 		},
 	}
 	who.addFlags(cmd)
@@ -120,24 +113,9 @@ func (c *pacClient) fromConfig(cmd *cobra.Command, file string) (script []byte, 
 	if err != nil {
 		return nil, nil, err
 	}
-	if samples, err = pacSamples(loaded.Config); err != nil {
+	if samples, err = app.PACSamples(loaded.Config); err != nil {
 		return nil, nil, err
 	}
-	made, err := c.scriptOf(cmd, loaded.Config)
-	if err != nil {
-		return nil, nil, err
-	}
-	return made.Body, samples, nil
-}
-
-// address is the client's address, the zero Addr if none is given.
-func (c *pacClient) address() (netip.Addr, error) {
-	if c.client == "" {
-		return netip.Addr{}, nil
-	}
-	a, err := netip.ParseAddr(c.client)
-	if err != nil {
-		return a, fmt.Errorf("--client: invalid IP address %q", c.client)
-	}
-	return a, nil
+	script, err = c.script(cmd, loaded.Config)
+	return script, samples, err
 }

@@ -67,25 +67,18 @@ func readPassword(cmd *cobra.Command) (string, error) {
 		}
 		return strings.TrimRight(line, "\r\n"), nil
 	}
-	ask := func(prompt string) (string, error) {
+	var typed [2]string
+	for i, prompt := range []string{"Password: ", "Again: "} {
 		fmt.Fprint(cmd.ErrOrStderr(), prompt)
 		b, err := term.ReadPassword(int(in.Fd()))
 		fmt.Fprintln(cmd.ErrOrStderr())
 		if err != nil {
 			return "", fmt.Errorf("read the password: %w", err)
 		}
-		return string(b), nil
+		typed[i] = string(b)
 	}
-	first, err := ask("Password: ")
-	if err != nil {
-		return "", err
-	}
-	second, err := ask("Again: ")
-	if err != nil {
-		return "", err
-	}
-	if first != second {
+	if typed[0] != typed[1] {
 		return "", errors.New("the two passwords differ")
 	}
-	return first, nil
+	return typed[0], nil
 }

@@ -18,15 +18,10 @@ import (
 
 // profileCommand is `espalier profile`.
 func profileCommand(load configOf) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "profile",
-		Short: "Make a .mobileconfig profile for devices",
-		Long: `Writes a configuration profile to standard output, for an MDM server or Apple
+	cmd := group("profile", "Make a .mobileconfig profile for devices")
+	cmd.Long = `Writes a configuration profile to standard output, for an MDM server or Apple
 Configurator. It is signed if web.profile.cert is set. A device replaces the
-profile that it has from an earlier run with the same kind, site and network.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
+profile that it has from an earlier run with the same kind, site and network.`
 	for _, k := range []struct{ kind, short, long string }{
 		{profile.KindGlobalProxy, "The PAC script in every network, for supervised devices and Macs",
 			"iPhone, iPad, Apple TV and Apple Vision need supervision; a Mac does not."},
@@ -242,17 +237,17 @@ func flagError(err error) error {
 // pacURLOf completes r.PACURL.
 func pacURLOf(cfg *configs.Config, r *profile.Request) error {
 	compiled, err := app.CompilePAC(cfg)
-	if err != nil {
+	if err == nil {
+		err = app.CheckSite(compiled, r.Site)
+	}
+	if err != nil || r.PACURL != "" {
 		return err
 	}
-	if err := checkSite(compiled, r.Site); err != nil || r.PACURL != "" {
-		return err
-	}
-	base, err := app.PublicURL(cfg.Web, app.Addresses(cfg.Web.Public))
+	urls, err := app.ScriptURLs(cfg)
 	if err != nil {
 		return fmt.Errorf("%w; name the script with --pac-url", err)
 	}
-	r.PACURL = base + compiled.Path(r.Site)
+	r.PACURL = urls[r.Site]
 	return nil
 }
 

@@ -64,7 +64,7 @@ takes it at once.`,
 
 func tokenList(dataDir dataDirOf) *cobra.Command {
 	var asJSON bool
-	cmd := &cobra.Command{
+	return withJSON(&asJSON, &cobra.Command{
 		Use:   "list",
 		Short: "List the tokens, without what would let anybody use them",
 		Args:  cobra.NoArgs,
@@ -75,9 +75,7 @@ func tokenList(dataDir dataDirOf) *cobra.Command {
 			}
 			return report.Answer(cmd.OutOrStdout(), asJSON, report.NewTokens(tokens), report.WriteTokens)
 		}),
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
-	return cmd
+	})
 }
 
 func tokenRevoke(dataDir dataDirOf) *cobra.Command {

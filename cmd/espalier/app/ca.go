@@ -9,10 +9,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"espalier/configs"
 	"espalier/policy"
+	"espalier/policy/catalog"
 	"espalier/proxy/inspect"
 	"espalier/web/api"
 	"espalier/web/profile"
@@ -78,6 +80,16 @@ func needCA(cfg *configs.Config) error {
 		return fmt.Errorf("inspect.mode: %s needs a CA that devices trust, and there is none in %s: make it with `espalier ca init`", cfg.Inspect.Mode, cfg.Data)
 	}
 	return nil
+}
+
+// Excluded is all that a CA made with cfg must not speak for: the advice for firewalls too
+// where apple.wide is off, since that says what is tunnelled and not whose it is.
+func Excluded(cfg *configs.Config) ([]catalog.Row, error) {
+	apple, err := Apple(cfg)
+	if err != nil {
+		return nil, invalid(err)
+	}
+	return slices.Concat(apple.Rows(), catalog.Wide()), nil
 }
 
 // Root is the root of the interception CA, nil where there is none.

@@ -3,8 +3,10 @@ package app
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 
 	"espalier/configs"
 	"espalier/pac"
@@ -31,6 +33,84 @@ func CompilePAC(cfg *configs.Config) (*pac.PAC, error) {
 		return nil, invalid(fmt.Errorf("pac: %w", err))
 	}
 	return compiled, nil
+}
+
+// CheckSite is the error of a --site that the configuration has not; the empty one
+// is none in particular.
+func CheckSite(compiled *pac.PAC, site string) error {
+	if site != "" && !compiled.HasSite(site) {
+		return fmt.Errorf("--site: there is no %q under pac.sites (there are: %q)", site, compiled.Sites())
+	}
+	return nil
+}
+
+// Script makes the script that devices get by a configuration: that of a site, or of the
+// client if its address is valid. proxy stands in place of pac.proxies if it is not empty.
+// notes say what is unusual. Errors are of the configuration or of what is asked.
+func Script(cfg *configs.Config, site string, client netip.Addr, proxy string) (script *pac.Script, notes []string, err error) {
+	compiled, err := CompilePAC(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	if client.IsValid() {
+		site = compiled.SiteFor(client)
+	} else if err := CheckSite(compiled, site); err != nil {
+		return nil, nil, invalid(err)
+	}
+	proxies := compiled.Proxies(site, "")
+	switch {
+	case proxy != "":
+		proxies = []string{proxy}
+	case proxies == nil:
+		fetched, err := pac.Fetched(netip.Addr{}, Addresses(cfg.Proxy.Listen))
+		if err != nil {
+			return nil, nil, invalid(fmt.Errorf("%w, or give --proxy", err))
+		}
+		proxies = compiled.Proxies(site, fetched)
+		notes = append(notes, "pac.proxies is empty, so devices are given the address that they fetch the script from; here that is "+fetched)
+	}
+	if script, err = compiled.Script(site, compiled.Order(proxies, client, nil)); err != nil {
+		return nil, nil, invalid(err)
+	}
+	if n := len(script.Body); n > pac.MaxSize {
+		notes = append(notes, fmt.Sprintf("the script has %d bytes; keep it below %d, for devices have hung on large ones", n, pac.MaxSize))
+	}
+	return script, notes, nil
+}
+
+// ScriptURLs are where devices fetch the script by a configuration: by their address, "",
+// and of each site.
+func ScriptURLs(cfg *configs.Config) (map[string]string, error) {
+	compiled, err := CompilePAC(cfg)
+	if err != nil {
+		return nil, err
+	}
+	base, err := PublicURL(cfg.Web, Addresses(cfg.Web.Public))
+	if err != nil {
+		return nil, invalid(err)
+	}
+	urls := map[string]string{}
+	for _, site := range append(compiled.Sites(), "") {
+		urls[site] = base + compiled.Path(site)
+	}
+	return urls, nil
+}
+
+// PACSamples are URLs that tell apart what the script of a configuration does.
+func PACSamples(cfg *configs.Config) ([]string, error) {
+	apple, err := Apple(cfg)
+	if err != nil {
+		return nil, invalid(err)
+	}
+	patterns := slices.Concat(cfg.PAC.Internal, slices.Sorted(maps.Keys(cfg.PAC.Routes.Hosts)))
+	for _, name := range slices.Sorted(maps.Keys(cfg.PAC.Sites)) {
+		site := cfg.PAC.Sites[name]
+		patterns = slices.Concat(patterns, site.Internal, slices.Sorted(maps.Keys(site.Routes.Hosts)))
+	}
+	for _, r := range cfg.Rules {
+		patterns = append(patterns, r.When.Hosts...)
+	}
+	return pac.Samples(apple.Rows(), patterns), nil
 }
 
 // errNoPublicURL is returned where it is not known what devices reach web.public
