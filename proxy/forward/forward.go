@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/elazarl/goproxy"
@@ -69,9 +68,6 @@ type forwarded struct {
 
 	expects bool // the client waits for 100 Continue
 	upload  upload
-
-	interim sync.Mutex // of interim answers, which may be reported late
-	final   bool       // none is passed on any more
 }
 
 type key struct{}
@@ -145,27 +141,25 @@ func GivenUp(ctx context.Context, err error) error {
 
 // request is goproxy's hook for requests: it says how they are sent.
 func (f *Forwarder) request(r *http.Request, ctx *goproxy.ProxyCtx) (*http.Request, *http.Response) {
-	fx, ok := r.Context().Value(key{}).(*forwarded)
-	if !ok {
-		return r, nil
-	}
-	ctx.RoundTripper = goproxy.RoundTripperFunc(func(r *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
-		return fx.roundTrip(r)
+	ctx.RoundTripper = goproxy.RoundTripperFunc(func(r *http.Request, ctx *goproxy.ProxyCtx) (*http.Response, error) {
+		return forwardedBy(ctx).roundTrip(r)
 	})
 	return r, nil
 }
 
 // response is goproxy's hook for answers: it makes one of an error.
 func (f *Forwarder) response(resp *http.Response, ctx *goproxy.ProxyCtx) *http.Response {
-	fx, ok := ctx.Req.Context().Value(key{}).(*forwarded)
-	switch {
-	case !ok:
-		return resp
-	case resp == nil:
+	fx := forwardedBy(ctx)
+	if resp == nil {
 		return fx.refusal(ctx.Error)
 	}
 	fx.w.stream = resp.ContentLength < 0
 	return resp
+}
+
+// forwardedBy is the request that Serve has given to goproxy.
+func forwardedBy(ctx *goproxy.ProxyCtx) *forwarded {
+	return ctx.Req.Context().Value(key{}).(*forwarded)
 }
 
 // refusal makes the answer to a request that failed with err.
@@ -189,24 +183,14 @@ func (fx *forwarded) refusal(err error) *http.Response {
 // get it.
 func (fx *forwarded) passInterim(status int, h http.Header) {
 	fx.upload.interim()
-	fx.interim.Lock()
-	defer fx.interim.Unlock()
-	if fx.final || status == http.StatusContinue && !fx.expects {
+	if status == http.StatusContinue && !fx.expects {
 		return
 	}
-	_ = fx.stream.WriteHeaders(status, http2.Fields(h), false) // not 101; and a client that has gone shows later
-}
-
-// endInterim waits until no interim answer is being passed on, and lets none follow.
-func (fx *forwarded) endInterim() {
-	fx.interim.Lock()
-	defer fx.interim.Unlock()
-	fx.final = true
+	_ = fx.stream.WriteHeaders(status, http2.Fields(h), false) // neither 101 nor late ones; a client that has gone shows later
 }
 
 // roundTrip asks the origin.
 func (fx *forwarded) roundTrip(r *http.Request) (*http.Response, error) {
-	defer fx.endInterim()
 	req, err := fx.translate(r)
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@
 package http2
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -80,21 +81,15 @@ func (c Config) withDefaults() Config {
 	if c.Context == nil {
 		c.Context = context.Background()
 	}
-	setDefault(&c.MaxStreams, 1000)
-	setDefault(&c.StreamWindow, 256<<10)
-	setDefault(&c.ConnWindow, 4<<20)
-	c.StreamWindow = min(max(c.StreamWindow, initialWindow), maxWindow)
-	c.ConnWindow = min(max(c.ConnWindow, initialWindow), maxWindow)
-	setDefault(&c.Stall, 5*time.Minute)
-	setDefault(&c.IdleTimeout, 3*time.Minute)
-	setDefault(&c.PingInterval, 5*time.Minute)
-	setDefault(&c.PingTimeout, time.Minute)
-	return c
-}
-
-func setDefault[T comparable](v *T, def T) {
-	var zero T
-	if *v == zero {
-		*v = def
+	if c.Idle == nil {
+		c.Idle = func(bool) {}
 	}
+	c.MaxStreams = cmp.Or(c.MaxStreams, 1000)
+	c.StreamWindow = min(max(cmp.Or(c.StreamWindow, 256<<10), initialWindow), maxWindow)
+	c.ConnWindow = min(max(cmp.Or(c.ConnWindow, 4<<20), initialWindow), maxWindow)
+	c.Stall = cmp.Or(c.Stall, 5*time.Minute)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, 3*time.Minute)
+	c.PingInterval = cmp.Or(c.PingInterval, 5*time.Minute)
+	c.PingTimeout = cmp.Or(c.PingTimeout, time.Minute)
+	return c
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	wire "golang.org/x/net/http2"
@@ -148,7 +149,7 @@ func (c *Conn) Serve() error {
 	c.mu.Lock()
 	c.timer = time.AfterFunc(c.cfg.IdleTimeout, c.late)
 	c.setTimer(0, 0)
-	c.tellIdle(true)
+	c.cfg.Idle(true)
 	settings := []wire.Setting{
 		{ID: wire.SettingMaxConcurrentStreams, Val: uint32(c.cfg.MaxStreams)},
 		{ID: wire.SettingInitialWindowSize, Val: uint32(c.cfg.StreamWindow)},
@@ -264,12 +265,16 @@ func (c *Conn) endLocked(err error) {
 	if err == nil {
 		err = ErrShutdown // for those that write after all has ended
 	}
+	left := errors.Is(err, io.EOF)
+	if left {
+		err = syscall.ECONNRESET
+	}
 	for _, s := range c.streams {
-		if s.connect && s.side == localClosed && errors.Is(err, io.EOF) {
+		if left && s.connect && s.side == localClosed {
 			s.endRemote() // the client has got all, and leaves, as by TCP
-			continue
+		} else {
+			s.fail(fmt.Errorf("connection ended: %w", err))
 		}
-		s.fail(fmt.Errorf("connection ended: %w", lost(err)))
 	}
 	c.wake.Broadcast()
 	c.room.Broadcast()
@@ -326,19 +331,13 @@ func (c *Conn) setTimer(now, heard time.Duration) {
 	c.timer.Reset(max(at-now, time.Millisecond))
 }
 
-func (c *Conn) tellIdle(idle bool) {
-	if c.cfg.Idle != nil {
-		c.cfg.Idle(idle)
-	}
-}
-
 // quiet is called when the last stream has ended.
 func (c *Conn) quiet() {
 	switch c.phase {
 	case refusing:
 		c.endLocked(nil)
 	case serving, draining:
-		c.tellIdle(true)
+		c.cfg.Idle(true)
 		c.quietSince = c.age()
 		c.setTimer(c.quietSince, time.Duration(c.lastRead.Load()))
 	}

@@ -2,8 +2,10 @@ package http2
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"syscall"
 	"time"
 
 	wire "golang.org/x/net/http2"
@@ -200,7 +202,7 @@ func (c *Conn) takeReset(f *wire.RSTStreamFrame) error {
 		return connError(wire.ErrCodeProtocol, "RST_STREAM for idle stream %d", f.StreamID)
 	}
 	if s := c.streams[f.StreamID]; s != nil {
-		s.fail(&StreamError{Code: f.ErrCode, Remote: true})
+		s.fail(fmt.Errorf("stream reset by client: %s: %w", f.ErrCode, syscall.ECONNRESET))
 	}
 	return c.spend()
 }
@@ -430,7 +432,12 @@ func (c *Conn) takeTrailers(id uint32, b *block, end bool) error {
 	if s == nil || s.eof {
 		return c.closed(id, "HEADERS")
 	}
-	err := checkTrailers(b.fields)
+	var err error
+	for _, f := range b.fields {
+		if err = checkField(f); err != nil {
+			break
+		}
+	}
 	switch {
 	case s.connect:
 		err = errors.New("HEADERS inside a tunnel")
@@ -452,10 +459,9 @@ func (c *Conn) takeTrailers(id uint32, b *block, end bool) error {
 
 // recent remembers how the last streams were closed. Frames that still come for
 // them are judged by it.
-type recent struct {
-	ids  [64]uint32
-	hows [64]how
-	next int
+type recent [64]struct { // the last one first
+	id  uint32
+	how how
 }
 
 type how uint8
@@ -469,18 +475,18 @@ const (
 )
 
 func (r *recent) add(id uint32, h how) {
-	r.ids[r.next], r.hows[r.next] = id, h
-	r.next = (r.next + 1) % len(r.ids)
+	copy(r[1:], r[:])
+	r[0].id, r[0].how = id, h
 }
 
 // how returns how the stream was closed, which is not open.
 func (r *recent) how(id uint32) how {
-	for i, have := range r.ids {
-		if have == id {
-			return r.hows[i]
+	for _, s := range r {
+		if s.id == id {
+			return s.how
 		}
 	}
-	if r.ids[r.next] != 0 {
+	if r[len(r)-1].id != 0 {
 		return unknown
 	}
 	return skipped // none was forgotten yet

@@ -104,7 +104,7 @@ func (r *Request) takePseudo(fields []hpack.HeaderField) (n int, err error) {
 // judges the authority of a CONNECT, and spaces in others. OPTIONS * may have none.
 func (r *Request) checkTarget(extended bool) error {
 	switch {
-	case !isToken(r.Method):
+	case !httpguts.ValidHeaderFieldName(r.Method):
 		return errors.New("missing or invalid :method")
 	case r.Authority == "" && (r.Method != "OPTIONS" || r.Path != "*"):
 		return errors.New("missing :authority")
@@ -124,12 +124,9 @@ func (r *Request) checkTarget(extended bool) error {
 	case r.Path[0] != '/' && (r.Path != "*" || r.Method != "OPTIONS"):
 		return errors.New("invalid :path: must begin with /")
 	}
-	for _, c := range r.Scheme {
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '+' || c == '-' || c == '.') {
-			return errors.New("invalid :scheme")
-		}
+	if r.Scheme = strings.ToLower(r.Scheme); strings.Trim(r.Scheme, "abcdefghijklmnopqrstuvwxyz0123456789+-.") != "" {
+		return errors.New("invalid :scheme")
 	}
-	r.Scheme = strings.ToLower(r.Scheme)
 	return nil
 }
 
@@ -139,37 +136,18 @@ func checkField(f hpack.HeaderField) error {
 	switch {
 	case f.IsPseudo():
 		return fmt.Errorf("pseudo-header field %.40q after regular fields", f.Name)
-	case !isToken(f.Name) || strings.ContainsFunc(f.Name, func(c rune) bool { return 'A' <= c && c <= 'Z' }):
+	case !httpguts.ValidHeaderFieldName(f.Name) || strings.ToLower(f.Name) != f.Name:
 		return fmt.Errorf("invalid field name %.40q", f.Name)
 	case !httpguts.ValidHeaderFieldValue(f.Value) || strings.Trim(f.Value, " \t") != f.Value:
 		return fmt.Errorf("invalid value of %s", f.Name)
-	case isConnectionSpecific(f.Name) || f.Name == "te" && !strings.EqualFold(f.Value, "trailers"):
+	case slices.Contains(connectionSpecific, f.Name) || f.Name == "te" && !strings.EqualFold(f.Value, "trailers"):
 		return fmt.Errorf("connection-specific field %s", f.Name)
 	}
 	return nil
 }
 
-// checkTrailers checks the fields behind a body.
-func checkTrailers(fields []hpack.HeaderField) error {
-	for _, f := range fields {
-		if err := checkField(f); err != nil {
-			return fmt.Errorf("trailers: %w", err)
-		}
-	}
-	return nil
-}
-
-// isConnectionSpecific reports whether HTTP/2 forbids the field with this name,
-// which is in lower case (RFC 9113, 8.2.2).
-func isConnectionSpecific(name string) bool {
-	switch name {
-	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
-		return true
-	}
-	return false
-}
-
-func isToken(s string) bool { return httpguts.ValidHeaderFieldName(s) }
+// connectionSpecific are the fields that HTTP/2 forbids (RFC 9113, 8.2.2).
+var connectionSpecific = []string{"connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"}
 
 func parseLength(s string) (int64, error) {
 	n, err := strconv.ParseUint(s, 10, 63)

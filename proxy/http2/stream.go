@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,45 +12,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	wire "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
-
-// A StreamError is the error of a stream that was reset.
-type StreamError struct {
-	Code   wire.ErrCode
-	Remote bool  // by the client
-	Cause  error // why the proxy did; may be nil
-}
-
-func (e *StreamError) Error() string {
-	switch {
-	case e.Remote:
-		return fmt.Sprintf("stream reset by client: %s", e.Code)
-	case e.Cause != nil:
-		return fmt.Sprintf("stream reset: %s: %v", e.Code, e.Cause)
-	}
-	return fmt.Sprintf("stream reset: %s", e.Code)
-}
-
-// Unwrap returns ECONNRESET for a reset by the client, as on a TCP connection.
-func (e *StreamError) Unwrap() error {
-	if e.Remote {
-		return syscall.ECONNRESET
-	}
-	return e.Cause
-}
-
-// lost is the error of streams whose connection ended with err.
-func lost(err error) error {
-	if errors.Is(err, io.EOF) {
-		return syscall.ECONNRESET
-	}
-	return err
-}
 
 // ErrStalled is the error of a stream whose client moved nothing for Config.Stall.
 var ErrStalled = fmt.Errorf("client moved nothing for too long: %w", os.ErrDeadlineExceeded)
@@ -121,7 +88,7 @@ func (c *Conn) newStream(id uint32, r *Request) *Stream {
 	s.reading.L, s.writing.L = &c.mu, &c.mu
 	c.streams[id] = s
 	if c.active++; c.active == 1 {
-		c.tellIdle(false)
+		c.cfg.Idle(false)
 	}
 	return s
 }
@@ -157,17 +124,11 @@ func (s *Stream) handled(returned bool) {
 		s.leave()
 	case returned && s.answer == tunneling:
 	case returned && s.side == localClosed:
-		s.reset(wire.ErrCodeNo, nil) // the rest of the body is not wanted (RFC 9113, 8.1)
+		s.reset(wire.ErrCodeNo, net.ErrClosed) // the rest of the body is not wanted (RFC 9113, 8.1)
 	default:
 		s.reset(wire.ErrCodeInternal, errors.New("handler did not finish"))
 	}
 }
-
-// Conn returns the connection that the stream is part of.
-func (s *Stream) Conn() *Conn { return s.c }
-
-// ID returns the stream's identifier, which is unique in its connection.
-func (s *Stream) ID() uint32 { return s.id }
 
 // Context is cancelled when the stream ends, its cause the reason.
 func (s *Stream) Context() context.Context {
@@ -266,7 +227,7 @@ func (s *Stream) writeHead(status int, fields []hpack.HeaderField, data []byte, 
 	}
 	switch {
 	case s.side == closed:
-		return s.failure()
+		return cmp.Or(s.err, net.ErrClosed)
 	case s.side == localClosed || s.busy || (status == 0) != (s.answer != unanswered):
 		return errors.New("header list out of its turn")
 	}
@@ -334,7 +295,7 @@ func (s *Stream) Send(p []byte, end bool) (n int, err error) {
 	}
 	switch {
 	case s.side == closed:
-		return 0, s.failure()
+		return 0, cmp.Or(s.err, net.ErrClosed)
 	case s.answer == unanswered || s.side == localClosed:
 		return 0, errors.New("write before or behind the answer")
 	case s.writing.expired():
@@ -362,7 +323,7 @@ func (s *Stream) writeData(p []byte, end bool) (n int, err error) {
 		var stalls time.Time
 		switch {
 		case s.side == closed:
-			return len(p) - len(s.out), s.failure()
+			return len(p) - len(s.out), cmp.Or(s.err, net.ErrClosed)
 		case s.writing.expired():
 			return len(p) - len(s.out), os.ErrDeadlineExceeded
 		case s.answer != tunneling:
@@ -379,20 +340,12 @@ func (s *Stream) writeData(p []byte, end bool) (n int, err error) {
 	return len(p), nil
 }
 
-// failure is the error of a write to a closed stream.
-func (s *Stream) failure() error {
-	if s.err == nil {
-		return net.ErrClosed
-	}
-	return s.err
-}
-
 // Reset ends both sides with RST_STREAM. It does nothing to a stream that has
 // ended.
 func (s *Stream) Reset(code wire.ErrCode) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	s.reset(code, nil)
+	s.reset(code, net.ErrClosed)
 }
 
 // accuse resets the stream of a malformed request, also behind an answer that has ended
@@ -404,7 +357,7 @@ func (s *Stream) accuse(tooLarge bool) {
 	if s.side == closed && s.err == nil && !tooLarge {
 		_ = s.c.framer.WriteRSTStream(s.id, wire.ErrCodeProtocol)
 	}
-	s.reset(wire.ErrCodeProtocol, nil)
+	s.reset(wire.ErrCodeProtocol, net.ErrClosed)
 }
 
 // Close ends both sides. A tunnel whose proxy's side was not ended in order before
@@ -484,7 +437,7 @@ func (s *Stream) endLocal() {
 func (s *Stream) reset(code wire.ErrCode, cause error) {
 	if s.side != closed {
 		_ = s.c.framer.WriteRSTStream(s.id, code)
-		s.finish(resetByProxy, &StreamError{Code: code, Cause: cause})
+		s.finish(resetByProxy, fmt.Errorf("stream reset: %s: %w", code, cause))
 	}
 }
 

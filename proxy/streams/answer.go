@@ -100,10 +100,8 @@ func (k *conn) connect(s *http2.Stream, r *http2.Request, x *exchange.Exchange) 
 		return
 	}
 	x.Record.Upstream = wire.AddrPort(upstream)
-	if err := s.Tunnel(); err != nil {
+	if !established(s, x) {
 		upstream.Close()
-		x.Fail(forward.GivenUp(s.Context(), err))
-		x.Finish(http.StatusOK)
 		return
 	}
 	k.cfg.Tunnels.Start(tunnel.Tunnel{Client: s, Upstream: upstream, Service: x.Service(), Owner: x})
@@ -117,12 +115,20 @@ func (k *conn) inspect(s *http2.Stream, r *http2.Request, x *exchange.Exchange) 
 			return
 		}
 	}
-	if err := s.Tunnel(); err != nil {
+	if established(s, x) {
+		k.cfg.Inspect(x, s)
+	}
+}
+
+// established tells the client of a CONNECT so. It reports false, and finishes x, if the
+// client has left.
+func established(s *http2.Stream, x *exchange.Exchange) bool {
+	err := s.Tunnel()
+	if err != nil {
 		x.Fail(forward.GivenUp(s.Context(), err))
 		x.Finish(http.StatusOK)
-		return
 	}
-	k.cfg.Inspect(x, s)
+	return err == nil
 }
 
 // fail refuses a request that was admitted and failed on the way.
