@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,21 +19,13 @@ import (
 
 // A Request is what an entry has read of a request, before anything is decided.
 type Request struct {
-	// Scheme is that of the URL, in lower case; empty for a CONNECT.
-	Scheme string
-	// Authority is the host and port, as sent. The port may be missing but in a
-	// CONNECT.
-	Authority string
-	// Path is that of the URL, as sent.
-	Path string
-	// Invalid says what makes the URL no destination; nil: it may be one.
-	Invalid error
-	Header  Header
-	// Session is the intercepted connection that the request came on; nil: the proxy
-	// was asked.
-	Session *Session
-	// InLoop is set in an event loop, which must not wait.
-	InLoop bool
+	Scheme    string // of the URL, in lower case; empty for a CONNECT
+	Authority string // host and port, as sent; only a CONNECT must have the port
+	Path      string // of the URL, as sent
+	Invalid   error  // what makes the URL no destination; nil: it may be one
+	Header    Header
+	Session   *Session // the intercepted connection that it came on; nil: the proxy was asked
+	InLoop    bool     // in an event loop, which must not wait
 }
 
 // ErrWait is what Admit returns to an event loop that would have to wait. Nothing is
@@ -52,7 +45,8 @@ func (x *Exchange) Admit(ctx context.Context, r *Request) error {
 }
 
 func (x *Exchange) admit(ctx context.Context, r *Request) error {
-	if x.Record.Method != http.MethodConnect { // no person reads the answer to a CONNECT
+	isConnect := x.Record.Method == http.MethodConnect
+	if !isConnect { // no person reads the answer to a CONNECT
 		x.header = r.Header
 	}
 	x.State = x.p.State()
@@ -63,24 +57,14 @@ func (x *Exchange) admit(ctx context.Context, r *Request) error {
 		x.conceal(r)
 		return err
 	}
-	if d := x.State.Dialer; d.HasParent() {
-		d.OwnQuestion(x.Target.Host) // that came back
-		if via := r.Header.Get("via"); via != "" && d.IsLoop(via) {
-			x.Fail(fmt.Errorf("the parent proxy sends the request back: %w", egress.ErrLoop))
-			x.conceal(r)
-			return refusal.Loop
-		}
+	kind, decide := limits.Request, x.decide
+	switch {
+	case r.Session != nil:
+		decide = x.decideInside
+	case isConnect:
+		kind = limits.Tunnel
 	}
-	kind := limits.Request
-	var err error
-	if r.Session != nil {
-		err = x.decideInside(r)
-	} else {
-		if x.Record.Method == http.MethodConnect {
-			kind = limits.Tunnel
-		}
-		err = x.decide(ctx, r)
-	}
+	err := decide(ctx, r)
 	if err != nil && !x.Decision.Page {
 		return err
 	}
@@ -113,17 +97,30 @@ func (x *Exchange) locate(r *Request) error {
 		x.Deny(RuleScheme, "scheme "+r.Scheme)
 		return refusal.Scheme
 	}
-	target, err := policy.ParseTarget(r.Authority, port)
-	if err == nil {
-		x.SetTarget(target)
-		err = r.Invalid
-	} else {
-		x.Record.Host = withoutUser(r.Authority)
-	}
-	if err != nil {
+	if err := cmp.Or(x.aim(r.Authority, port), r.Invalid); err != nil {
 		x.Deny(RuleTarget, err.Error())
 		return refusal.Name
 	}
+	d := x.State.Dialer
+	if !d.HasParent() {
+		return nil
+	}
+	d.OwnQuestion(x.Target.Host) // that came back
+	if via := r.Header.Get("via"); via != "" && d.IsLoop(via) {
+		x.Fail(fmt.Errorf("the parent proxy sends the request back: %w", egress.ErrLoop))
+		return refusal.Loop
+	}
+	return nil
+}
+
+// aim notes where the request wants to go. The record keeps no credentials.
+func (x *Exchange) aim(authority string, port uint16) error {
+	t, err := policy.ParseTarget(authority, port)
+	if err != nil {
+		x.Record.Host = withoutUser(authority)
+		return err
+	}
+	x.SetTarget(t)
 	return nil
 }
 
@@ -179,7 +176,7 @@ func (x *Exchange) decide(ctx context.Context, r *Request) error {
 
 // decideInside decides about a request in a session. The policy is asked for each,
 // since its host may be another than the connection's.
-func (x *Exchange) decideInside(r *Request) error {
+func (x *Exchange) decideInside(_ context.Context, r *Request) error {
 	ses := r.Session
 	x.Record.User, x.Groups = ses.Record.User, ses.Groups
 	d := ses.Decision
@@ -281,10 +278,8 @@ func (x *Exchange) Malformed(r *Request, status int, err error) refusal.Refusal 
 	if ses := r.Session; ses != nil {
 		x.SetTarget(ses.Target)
 		x.Record.User = ses.Record.User
-	} else if t, err := policy.ParseTarget(r.Authority, 80); err == nil {
-		x.SetTarget(t)
 	} else {
-		x.Record.Host = withoutUser(r.Authority)
+		_ = x.aim(r.Authority, 80)
 	}
 	x.Deny(rule, "malformed request: "+err.Error())
 	return refused

@@ -70,8 +70,8 @@ func (c *conn) run() {
 		}
 	}()
 	for {
-		r, err := c.next()
-		if err != nil {
+		r := c.next()
+		if r == nil {
 			c.Close()
 			return
 		}
@@ -115,15 +115,13 @@ const (
 	gone                     // it was handed on
 )
 
-var errEnd = errors.New("the connection has ended")
-
-// next waits for a request and reads its head. After errEnd the connection is to be
+// next waits for a request and reads its head; nil: the connection has ended, or is to be
 // closed without an answer.
-func (c *conn) next() (*request, error) {
+func (c *conn) next() *request {
 	r := &c.request
 	*r = request{}
-	if err := c.wait(); err != nil {
-		return nil, err
+	if !c.wait() {
+		return nil
 	}
 	defer c.leaveRoom()
 	var until time.Time
@@ -151,7 +149,7 @@ func (c *conn) next() (*request, error) {
 		}
 		if r.err != nil || r.head.Len > 0 {
 			c.setPhase(asking)
-			return r, nil
+			return r
 		}
 		if until.IsZero() {
 			until = time.Now().Add(c.cfg.Times.Head)
@@ -159,7 +157,7 @@ func (c *conn) next() (*request, error) {
 		_ = c.SetReadDeadline(until)
 		c.enterRoom()
 		if c.More(0) != nil {
-			return nil, errEnd // half a head is worth no answer
+			return nil // half a head is worth no answer
 		}
 	}
 }
@@ -170,41 +168,37 @@ var errLongHead = &head.Error{Status: http.StatusRequestHeaderFieldsTooLarge, Wh
 const idleBuffers = 8 << 10
 
 // wait waits for the first byte of a request. Empty lines before it are dropped
-// (RFC 9112, section 2.2).
-func (c *conn) wait() error {
-	for first := true; ; first = false {
-		if u := c.Unread(); len(u) > 0 {
-			n := len(u) - len(bytes.TrimLeft(u, "\r\n"))
-			if c.Use(n); n < len(u) {
-				break
-			}
+// (RFC 9112, section 2.2). It reports false if none comes.
+func (c *conn) wait() bool {
+	for {
+		u := c.Unread()
+		if c.Use(len(u) - len(bytes.TrimLeft(u, "\r\n"))); len(c.Unread()) > 0 {
+			break
 		}
-		if first {
-			c.Free()
-			if cap(c.head)+cap(c.out) > idleBuffers {
-				c.head, c.out = nil, nil
-			}
+		c.Free()
+		if cap(c.head)+cap(c.out) > idleBuffers {
+			c.head, c.out = nil, nil
 		}
-		if err := c.waitMore(); err != nil {
-			return err
+		if !c.waitMore() {
+			return false
 		}
 	}
 	if !c.served && c.session == nil && !c.Secure() && c.Unread()[0] == 22 {
 		c.leaveRoom()
 		c.cfg.RefuseTLS(c.Conn.Conn)
-		return errEnd
+		return false
 	}
-	return nil
+	return true
 }
 
-func (c *conn) waitMore() error {
+func (c *conn) waitMore() bool {
 	c.mu.Lock()
 	closing := c.cfg.Conns.Stage() >= conns.Closing
 	limit := c.cfg.Times.KeepAlive
 	switch {
 	case closing && c.served:
 		c.mu.Unlock()
-		return errEnd
+		return false
 	case closing:
 		limit = askGrace
 	case c.served:
@@ -217,9 +211,9 @@ func (c *conn) waitMore() error {
 	c.enterRoom()
 	if c.More(0) != nil {
 		c.leaveRoom()
-		return errEnd
+		return false
 	}
-	return nil
+	return true
 }
 
 // enterRoom notes that nothing is asked. A session is counted as a tunnel.

@@ -47,12 +47,11 @@ func (r *Room) Enter(p *Place) {
 		p.before.behind, p.behind.before = p, p
 		r.n++
 	}
-	var out []io.Closer
-	if r.n > r.max {
-		out = r.take(1)
-	}
+	full := r.n > r.max
 	r.mu.Unlock()
-	r.close(out)
+	if full {
+		r.Shed(1)
+	}
 }
 
 // Leave notes that p waits no longer: a request has come, or it is closed.
@@ -64,7 +63,7 @@ func (r *Room) Leave(p *Place) {
 
 // remove removes p, if it waits. mu is held.
 func (r *Room) remove(p *Place) {
-	if p.behind == nil {
+	if p.behind == nil || p == &r.ring {
 		return
 	}
 	p.before.behind, p.behind.before = p.behind, p.before
@@ -81,23 +80,15 @@ func (r *Room) Len() int {
 
 // Shed closes the n connections that have waited longest, or all.
 func (r *Room) Shed(n int) {
-	r.mu.Lock()
-	out := r.take(n)
-	r.mu.Unlock()
-	r.close(out)
-}
-
-// take removes the n that have waited longest. mu is held.
-func (r *Room) take(n int) (out []io.Closer) {
-	for ; r.n > 0 && len(out) < n; r.remove(r.ring.behind) {
-		out = append(out, r.ring.behind.Conn)
-	}
-	return out
-}
-
-func (r *Room) close(out []io.Closer) {
-	for _, c := range out {
-		c.Close()
+	for range n {
+		r.mu.Lock()
+		p := r.ring.behind
+		r.remove(p)
+		r.mu.Unlock()
+		if p == &r.ring {
+			return
+		}
+		p.Conn.Close()
 		if r.turned != nil {
 			r.turned()
 		}
@@ -111,10 +102,9 @@ func (r *Room) ConnState(c net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew, http.StateIdle:
 		r.Enter(place.(*Place))
-	case http.StateActive:
-		r.Leave(place.(*Place))
-	default:
-		r.Leave(place.(*Place))
+		return
+	case http.StateClosed, http.StateHijacked:
 		r.places.Delete(c)
 	}
+	r.Leave(place.(*Place))
 }
