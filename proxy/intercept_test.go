@@ -533,11 +533,14 @@ func TestInterceptVerifiesDestinations(t *testing.T) {
 	})
 	wantsCert := newSite(t, func(w http.ResponseWriter, r *http.Request) { t.Error("it was reached") })
 	wantsCert.TLS.ClientAuth = tls.RequireAnyClientCert
-	wantsCert.TLS.MaxVersion = tls.VersionTLS12 // later ones answer after the handshake, and reset
+	wantsCert.TLS.MaxVersion = tls.VersionTLS12
+	wantsCert13 := newSite(t, func(w http.ResponseWriter, r *http.Request) { t.Error("it was reached") })
+	wantsCert13.TLS.ClientAuth = tls.RequireAnyClientCert // which is refused after the handshake
 	noTLS := newOrigin(t, func(c net.Conn) { io.WriteString(c, "SSH-2.0-there\r\n"); io.Copy(io.Discard, c) })
 	both := x509.NewCertPool()
 	both.AddCert(site.Certificate())
 	both.AddCert(wantsCert.Certificate())
+	both.AddCert(wantsCert13.Certificate())
 	leaf, err := x509.ParseCertificate(old.Certificate[0])
 	if err != nil {
 		t.Fatal(err)
@@ -551,7 +554,8 @@ func TestInterceptVerifiesDestinations(t *testing.T) {
 		{"unknown CA", site.at("example.com"), x509.NewCertPool(), refusal.UnknownCA},
 		{"another name", site.at("other.example"), both, refusal.OtherName},
 		{"expired", fmt.Sprintf("example.com:%d", expired.Port()), both, refusal.Expired},
-		{"wants a certificate", wantsCert.at("example.com"), both, refusal.TLSAlert},
+		{"wants a certificate", wantsCert.at("example.com"), both, refusal.ClientCertificate},
+		{"wants a certificate by TLS 1.3", wantsCert13.at("example.com"), both, refusal.ClientCertificate},
 		{"no TLS", fmt.Sprintf("example.com:%d", noTLS.Port()), both, refusal.TLS},
 	}
 	for _, tt := range tests {
@@ -728,6 +732,64 @@ func TestInterceptPinnedByName(t *testing.T) {
 		if got := passes(x.host, x.name); got != x.want {
 			t.Errorf("CONNECT %s, TLS %s: passes %v", x.host, x.name, got)
 		}
+	}
+}
+
+// A destination that asks for client certificates sees a device's own, on the connection
+// after the one on which the device has presented it to the proxy. One that merely asks
+// exempts no client.
+func TestInterceptClientCertificates(t *testing.T) {
+	device := certificate(t, func(c *x509.Certificate) { c.Subject.CommonName = "device" })
+	named := x509.NewCertPool()
+	named.AddCert(&x509.Certificate{Raw: []byte("x"), RawSubject: []byte("another authority")})
+	rule := []policy.Rule{{Name: "look", When: policy.When{Hosts: []string{"example.com"}}, Then: "inspect"}}
+	for _, tt := range []struct {
+		name     string
+		auth     tls.ClientAuthType
+		named    *x509.CertPool // authorities
+		rules    []policy.Rule
+		has      bool     // the client has a certificate
+		connects []string // what each connection of the client sees
+	}{
+		{"optional, the client has one", tls.RequestClientCert, nil, nil, true, []string{"nobody", "nobody", "device", "device"}},
+		{"required, the client has one", tls.RequireAnyClientCert, nil, nil, true, []string{"502", "502", "device"}},
+		{"optional, the client has none", tls.RequestClientCert, nil, nil, false, []string{"nobody", "nobody", "nobody", "nobody"}},
+		{"of an authority that the client's is not of", tls.RequestClientCert, named, nil, true, []string{"nobody", "nobody", "nobody"}},
+		{"a rule says inspect", tls.RequestClientCert, nil, rule, true, []string{"nobody", "nobody", "nobody"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			site := newSite(t, func(w http.ResponseWriter, r *http.Request) {
+				if list := r.TLS.PeerCertificates; len(list) > 0 {
+					io.WriteString(w, list[0].Subject.CommonName)
+				} else {
+					io.WriteString(w, "nobody")
+				}
+			})
+			site.TLS.ClientAuth, site.TLS.ClientCAs = tt.auth, tt.named
+			set := site.everything()
+			set.rules = tt.rules
+			r := start(t, set, false)
+			b := r.browser()
+			cfg := b.Transport.(*http.Transport).TLSClientConfig
+			cfg.RootCAs.AddCert(site.Certificate())
+			if tt.has {
+				cfg.Certificates = []tls.Certificate{device}
+			}
+			for i, want := range tt.connects {
+				resp, body := fetch(t, b, "https://"+site.at("example.com")+"/")
+				if resp.StatusCode == http.StatusBadGateway && strings.Contains(body, refusal.ClientCertificate.Text) {
+					body = "502"
+				}
+				if body != want {
+					t.Errorf("connection %d sees %q, want %q", i+1, body, want)
+				}
+				b.CloseIdleConnections()
+				await(t, "the end of the session", func() bool { return r.server.openTunnels() == 0 })
+			}
+			if exempt := r.exceptions.Count()[inspect.Automatic]; (exempt == 1) != (tt.connects[len(tt.connects)-1] == "device") {
+				t.Errorf("%d exceptions", exempt)
+			}
+		})
 	}
 }
 

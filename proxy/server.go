@@ -84,6 +84,9 @@ type Server struct {
 func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Counters) *Server {
 	s := &Server{cfg: cfg, ops: ops, traffic: counters, times: cfg.Timeouts.withDefaults(), clients: conns.New(tunnel.ErrShutdown)}
 	s.origins = egress.NewOrigins(s.times.Stall)
+	s.origins.CertificateAsked = func(host string, authorities [][]byte) {
+		s.pipeline.State().Exceptions.Asked(host, authorities)
+	}
 	m := limits.New(limits.Config{
 		MaxTunnels: cfg.MaxTunnels, MaxTunnelsPerClient: cfg.MaxTunnelsPerClient,
 		Relieve: s.relieve, Idle: s.idle, Ops: ops,

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"espalier/cmd/espalier/report"
+	"espalier/configs"
 	"espalier/policy"
+	"espalier/policy/exempt"
 	"espalier/web"
 	"espalier/web/api"
 	"fmt"
@@ -31,7 +33,31 @@ the hosts.`
 		changeException(dataDir, api.RefuseException, "Never exempt a host, whatever clients do", "%s is intercepted from now on, whatever clients do"),
 		changeException(dataDir, api.ForgetException, "Forget what is known of a host", "%s is as if it had never been refused"),
 	)
-	return group("inspect", "See to TLS interception in a running espalier", exceptions)
+	return group("inspect", "List and judge what TLS interception leaves alone", exceptions, listExempt())
+}
+
+// listExempt is `espalier inspect exempt`.
+func listExempt() *cobra.Command {
+	var asJSON bool
+	return withJSON(&asJSON, &cobra.Command{
+		Use:   "exempt",
+		Short: "List hosts that are never intercepted, each with its source",
+		Long: `Lists the hosts that inspect.mode all leaves alone: those that are known not to bear
+interception (inspect.known_exempt), each with its public source and the day when that was
+read, and those of inspect.exempt. Apple's hosts are never intercepted; ` + "`espalier catalog list`" + `
+has them.`,
+		Args: cobra.NoArgs,
+		RunE: with(loadedConfig, func(cmd *cobra.Command, cfg *configs.Config, _ []string) error {
+			rows := []exempt.Row{}
+			if cfg.Inspect.KnownExempt {
+				rows = append(rows, exempt.Rows()...)
+			}
+			for _, host := range cfg.Inspect.Exempt {
+				rows = append(rows, exempt.Row{Host: host, Source: "inspect.exempt"})
+			}
+			return report.Answer(cmd.OutOrStdout(), asJSON, rows, report.Exempt)
+		}),
+	})
 }
 
 func listExceptions(dataDir dataDirOf) *cobra.Command {

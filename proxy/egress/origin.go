@@ -61,6 +61,11 @@ type Origin struct {
 
 // Origins are the connections to origins that wait for a request. It is safe for concurrent use.
 type Origins struct {
+	// CertificateAsked is told that the origin of a host asks for a client certificate, of
+	// one of some authorities (their names in DER; none: of any). It must be set before use;
+	// nil: nothing is told.
+	CertificateAsked func(host string, authorities [][]byte)
+
 	stall   time.Duration
 	choices *cache.Cache[Endpoint, bool] // of those asked by HTTP/1 in TLS: HTTP/2 only
 
@@ -121,6 +126,9 @@ func (p *Origins) dial(ctx context.Context, r Route, to Endpoint, not []*Parent)
 	}
 	o.Conn, o.Connect = wire.New(conn, nil), time.Since(began)
 	if o.protocol() == "h2" {
+		if c, ok := conn.(*certificateless); ok { // net/http knows no other type
+			conn = c.Conn
+		}
 		if o.HTTP2, err = p.newClientConn(ctx, conn); err != nil {
 			conn.Close()
 			return nil, err
@@ -131,7 +139,7 @@ func (p *Origins) dial(ctx context.Context, r Route, to Endpoint, not []*Parent)
 
 // protocol is what was negotiated inside TLS; "" if nothing was.
 func (o *Origin) protocol() string {
-	if secure, ok := o.Conn.Conn.(*tls.Conn); ok {
+	if secure, ok := o.Conn.Conn.(interface{ ConnectionState() tls.ConnectionState }); ok {
 		return secure.ConnectionState().NegotiatedProtocol
 	}
 	return ""
@@ -147,10 +155,25 @@ func (p *Origins) handshake(ctx context.Context, c net.Conn, config *tls.Config,
 	if to.HTTP2 {
 		cfg.NextProtos = []string{"h2", "http/1.1"}
 	}
+	asked := false
+	cfg.GetClientCertificate = func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		asked = true
+		if p.CertificateAsked != nil {
+			p.CertificateAsked(to.Target.Host, r.AcceptableCAs)
+		}
+		return &tls.Certificate{}, nil // none
+	}
 	conn := tls.Client(wire.NewSteady(c, p.stall), cfg)
-	if err := conn.HandshakeContext(ctx); err != nil {
+	err := conn.HandshakeContext(ctx)
+	switch {
+	case err != nil:
 		c.Close()
+		if asked {
+			err = wantsCertificate(err)
+		}
 		return nil, err
+	case asked:
+		return &certificateless{Conn: conn}, nil
 	}
 	return conn, nil
 }

@@ -83,11 +83,17 @@ func For(err error) Refusal {
 	return or(byErrno, errno, BadReply)
 }
 
+// certificateRequired is the alert of an origin that requires a client certificate (RFC
+// 8446, 6.2). Over HTTP/2 it is all that comes.
+var certificateRequired = tls.AlertError(116).Error()
+
 // ofTLS is what a client is told of a failed handshake with the origin.
 func ofTLS(err error) (r Refusal, ok bool) {
 	invalid, isInvalid := errors.AsType[x509.CertificateInvalidError](err)
 	op, isOp := errors.AsType[*net.OpError](err)
 	switch {
+	case is[*egress.ClientCertificateError](err), isOp && op.Op == "remote error" && op.Err.Error() == certificateRequired:
+		return ClientCertificate, true
 	case isInvalid && invalid.Reason == x509.Expired:
 		return Expired, true
 	case is[x509.HostnameError](err):

@@ -65,10 +65,11 @@ var (
 	Parent503 = Refusal{503, "destination_unavailable", "", "The parent proxy could not reach the destination."}
 	Parent504 = Refusal{504, "connection_timeout", "", "The parent proxy, or the destination behind it, did not answer in time."}
 
-	Expired     = Refusal{502, "tls_certificate_error", "", "The destination's certificate has expired, or is not valid yet."}
-	OtherName   = Refusal{502, "tls_certificate_error", "", "The destination's certificate is for another name."}
-	UnknownCA   = Refusal{502, "tls_certificate_error", "", "The destination's certificate is from an authority that this network does not know."}
-	Certificate = Refusal{502, "tls_certificate_error", "", "The destination's certificate is not valid."}
-	TLSAlert    = Refusal{502, "tls_alert_received", "", "The destination refused the TLS connection. If it asks for a client certificate, which the proxy cannot pass on, this network's administrator has to exempt it from inspection."}
-	TLS         = Refusal{502, "tls_protocol_error", "", "The destination does not speak valid TLS."}
+	Expired           = Refusal{502, "tls_certificate_error", "", "The destination's certificate has expired, or is not valid yet."}
+	OtherName         = Refusal{502, "tls_certificate_error", "", "The destination's certificate is for another name."}
+	UnknownCA         = Refusal{502, "tls_certificate_error", "", "The destination's certificate is from an authority that this network does not know."}
+	Certificate       = Refusal{502, "tls_certificate_error", "", "The destination's certificate is not valid."}
+	ClientCertificate = Refusal{502, "tls_alert_received", "", "The destination requires a client certificate, which the proxy cannot present in place of your device. If your device has one, try again; otherwise ask for the destination to be exempt from inspection."}
+	TLSAlert          = Refusal{502, "tls_alert_received", "", "The destination refused the TLS connection."}
+	TLS               = Refusal{502, "tls_protocol_error", "", "The destination does not speak valid TLS."}
 )

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"espalier/cmd/espalier/app"
+	"espalier/policy/exempt"
 	"espalier/policy/lists"
 	"espalier/proxy/inspect"
 	"espalier/web/api"
@@ -200,6 +201,18 @@ func Certificates(s Screen, all []certs.Status) error {
 		}
 	}
 	return l.write()
+}
+
+// Exempt writes a table of the hosts that interception leaves alone.
+func Exempt(s Screen, rows []exempt.Row) error {
+	if len(rows) == 0 {
+		return s.Paragraphs("inspect.known_exempt is false, and inspect.exempt is empty.")
+	}
+	t := NewTable("HOST", "GROUP", "READ", "SOURCE")
+	for _, r := range rows {
+		t.Add(r.Host, r.Group, r.Date, r.Source)
+	}
+	return t.Write(s)
 }
 
 // Exceptions writes a table of the hosts whose clients refuse interception.
