@@ -5,16 +5,17 @@ package page
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
 	"html/template"
 	"mime"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/goccy/go-yaml"
 	"golang.org/x/text/language"
 )
 
@@ -30,38 +31,44 @@ type Page struct {
 	Contact   string // whom to ask, in the administrator's words
 }
 
-// words are what a page says beside its title and Text.
-type words struct{ Site, Rule, Reference, Contact, Ask string }
-
-var texts = map[string]words{
-	"en": {"Site", "Rule", "Reference", "Contact", "Whoever helps you will want to know the reference."},
-	"sv": {"Webbplats", "Regel", "Referens", "Kontakt", "Ange gärna referensen när du ber om hjälp."},
+// titles are those of pages by status, in English.
+var titles = map[int]string{
+	http.StatusBadRequest:         "Not understood",
+	http.StatusForbidden:          "Not allowed here",
+	http.StatusMethodNotAllowed:   "Not supported",
+	http.StatusRequestTimeout:     "It took too long",
+	http.StatusProxyAuthRequired:  "Please sign in",
+	http.StatusMisdirectedRequest: "Not understood",
+	http.StatusTooManyRequests:    "Please wait",
+	http.StatusNotImplemented:     "Not supported",
+	http.StatusBadGateway:         "The site cannot be reached",
+	http.StatusServiceUnavailable: "Not available just now",
+	http.StatusGatewayTimeout:     "The site does not answer",
 }
 
-// titles are those of pages, by status.
-var titles = []struct {
-	statuses []int
-	byLang   map[string]string
-}{
-	{[]int{http.StatusBadRequest, http.StatusMisdirectedRequest}, map[string]string{"en": "Not understood", "sv": "Gick inte att förstå"}},
-	{[]int{http.StatusForbidden}, map[string]string{"en": "Not allowed here", "sv": "Inte tillåtet här"}},
-	{[]int{http.StatusMethodNotAllowed, http.StatusNotImplemented}, map[string]string{"en": "Not supported", "sv": "Stöds inte"}},
-	{[]int{http.StatusRequestTimeout}, map[string]string{"en": "It took too long", "sv": "Det tog för lång tid"}},
-	{[]int{http.StatusProxyAuthRequired}, map[string]string{"en": "Please sign in", "sv": "Logga in"}},
-	{[]int{http.StatusTooManyRequests}, map[string]string{"en": "Please wait", "sv": "Vänta lite"}},
-	{[]int{http.StatusBadGateway}, map[string]string{"en": "The site cannot be reached", "sv": "Webbplatsen kan inte nås"}},
-	{[]int{http.StatusServiceUnavailable}, map[string]string{"en": "Not available just now", "sv": "Inte tillgängligt just nu"}},
-	{[]int{http.StatusGatewayTimeout}, map[string]string{"en": "The site does not answer", "sv": "Webbplatsen svarar inte"}},
-}
+//go:embed swedish.yaml
+var swedishYAML []byte
 
-func title(lang string, status int) string {
-	for _, t := range titles {
-		if slices.Contains(t.statuses, status) {
-			return t.byLang[lang]
-		}
+// swedish are the texts in Swedish, by the English ones.
+var swedish = func() (texts map[string]string) {
+	if err := yaml.Unmarshal(swedishYAML, &texts); err != nil {
+		panic(err) // the file is part of the program
 	}
-	return http.StatusText(status)
+	return texts
+}()
+
+func translate(lang, text string) string {
+	if lang == "sv" {
+		return cmp.Or(swedish[text], text)
+	}
+	return text
 }
+
+// T returns an English text of the page in its Language.
+func (p Page) T(text string) string { return translate(p.Language, text) }
+
+// T returns an English text of the page in its Language.
+func (p Welcome) T(text string) string { return translate(p.Language, text) }
 
 // Language returns the language of a page, en or sv, for an Accept-Language
 // header (RFC 9110, 12.5.4).
@@ -125,9 +132,39 @@ func (p Page) HTML() []byte {
 	// A bytes.Buffer takes everything, and the template has no call that fails.
 	_ = parsed.Execute(&b, struct {
 		Page
-		Words       words
 		Title, Kind string
 		Style       template.CSS
-	}{p, texts[p.Language], title(p.Language, p.Status), kind, template.CSS(style)})
+	}{p, cmp.Or(titles[p.Status], http.StatusText(p.Status)), kind, template.CSS(style)})
+	return b.Bytes()
+}
+
+// A Welcome tells people who open the address of the proxy in a browser what it is,
+// and how a device is set up by hand. Fields but Language may be empty, and are left
+// out then.
+type Welcome struct {
+	Language     string // as Language returns
+	Organization string
+	PACURL       string
+	// Fingerprint is that of the certificate that devices must trust, SHA-256 in
+	// hexadecimal octets with colons, and CAName its name. The page links to /ca.mobileconfig and
+	// /ca.crt.
+	Fingerprint, CAName string
+	Contact             string // whom to ask, in the administrator's words
+}
+
+//go:embed welcome.html
+var welcomeDocument string
+
+var parsedWelcome = template.Must(template.New("welcome").Parse(welcomeDocument))
+
+// HTML renders the page, for a header by SetHeader.
+func (p Welcome) HTML() []byte {
+	var b bytes.Buffer
+	// A bytes.Buffer takes everything, and the template has no call that fails.
+	_ = parsedWelcome.Execute(&b, struct {
+		Welcome
+		Octets []string // of the fingerprint, between which lines may break
+		Style  template.CSS
+	}{p, strings.Split(p.Fingerprint, ":"), template.CSS(style)})
 	return b.Bytes()
 }
