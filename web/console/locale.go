@@ -22,6 +22,7 @@ import (
 	"espalier/policy"
 	"espalier/policy/catalog"
 	"espalier/proxy/doctor"
+	"espalier/proxy/page"
 	"espalier/proxy/traffic"
 	"espalier/web/api"
 )
@@ -32,8 +33,6 @@ var Languages = []string{"en", "sv"}
 
 // A Locale writes texts, numbers and times in one of Languages.
 type Locale string
-
-var matcher = language.NewMatcher([]language.Tag{language.English, language.Swedish})
 
 // The cookies of how a reader wants pages.
 const (
@@ -50,8 +49,7 @@ func LookOf(r *http.Request) Look {
 	if c, err := r.Cookie(LangCookie); err == nil && slices.Contains(Languages, c.Value) {
 		look.Lang = c.Value
 	} else {
-		_, i := language.MatchStrings(matcher, r.Header.Get("Accept-Language"))
-		look.Lang = Languages[i]
+		look.Lang = page.Language(r.Header.Get("Accept-Language"))
 	}
 	return look
 }
