@@ -86,12 +86,13 @@ func (c StoreConfig) Validate() error {
 // ByteSize is a number of bytes, written 100MB or 1GiB in configuration.
 type ByteSize int64
 
+// byteUnits begin with the largest.
 var byteUnits = []struct {
 	suffix string
 	size   int64
 }{
-	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40},
-	{"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1},
+	{"TiB", 1 << 40}, {"TB", 1e12}, {"GiB", 1 << 30}, {"GB", 1e9},
+	{"MiB", 1 << 20}, {"MB", 1e6}, {"KiB", 1 << 10}, {"KB", 1e3}, {"B", 1},
 }
 
 // UnmarshalText parses "100MB", "64KiB", "512B" or a bare number of bytes.
@@ -113,14 +114,12 @@ func (b *ByteSize) UnmarshalText(text []byte) error {
 
 // String returns the size in the largest unit that divides it.
 func (b ByteSize) String() string {
-	best := "B"
-	size := int64(1)
 	for _, u := range byteUnits {
-		if b != 0 && int64(b)%u.size == 0 && u.size > size {
-			best, size = u.suffix, u.size
+		if b != 0 && int64(b)%u.size == 0 {
+			return strconv.FormatInt(int64(b)/u.size, 10) + u.suffix
 		}
 	}
-	return strconv.FormatInt(int64(b)/size, 10) + best
+	return "0B"
 }
 
 // MarshalText returns String.

@@ -162,26 +162,24 @@ func ParseTime(s string, now time.Time) (time.Time, error) {
 
 // Match reports whether f wants a record, as Search does.
 func (f *Filter) Match(r *Record) bool {
-	stored, host := storedHost(r.Host), ""
-	low, high := f.StatusMin, f.StatusMax
-	if high <= 0 {
-		high = 1 << 30
-	}
-	below := false
-	if f.Host != "" {
-		host, below = storedPattern(f.Host)
-	}
 	return (f.From.IsZero() || !r.Time.Before(f.From)) &&
 		(f.To.IsZero() || r.Time.Before(f.To)) &&
 		(!f.Client.IsValid() || r.Client.IsValid() && containsAddr(f.Client, r.Client)) &&
 		(f.User == "" || f.User == r.User) &&
-		(f.Host == "" || stored == host && !below || host[0] != '!' && len(stored) > len(host) && strings.HasPrefix(stored, host)) &&
+		(f.Host == "" || matchHost(f.Host, r.Host)) &&
 		(f.Service == "" || f.Service == r.Service) &&
 		(f.Action == "" || f.Action == r.Action) &&
 		(f.Rule == "" || f.Rule == r.Rule) &&
-		r.Status >= low && r.Status <= high &&
+		r.Status >= f.StatusMin && (f.StatusMax <= 0 || r.Status <= f.StatusMax) &&
 		(f.Error == "" || r.Error != "" && (f.Error == "*" || strings.Contains(strings.ToLower(r.Error), strings.ToLower(f.Error)))) &&
 		r.Up+r.Down >= f.MinBytes && r.Duration >= f.MinDuration
+}
+
+// matchHost reports whether a filter's host means a record's.
+func matchHost(pattern, host string) bool {
+	stored := storedHost(host)
+	want, below := storedPattern(pattern)
+	return stored == want && !below || want[0] != '!' && len(stored) > len(want) && strings.HasPrefix(stored, want)
 }
 
 // storedPattern is a filter's host as stored, and whether only what is below it

@@ -124,10 +124,12 @@ func (l *Log) write(r *Record) {
 }
 
 // Flush writes what waits in memory to the file.
-func (l *Log) Flush() error {
+func (l *Log) Flush() error { return l.each((*writer).flush) }
+
+func (l *Log) each(do func(*writer) error) error {
 	var errs []error
 	for _, s := range l.sinks {
-		errs = append(errs, s.out.flush())
+		errs = append(errs, do(s.out))
 	}
 	return errors.Join(errs...)
 }
@@ -138,11 +140,7 @@ func (l *Log) Close() error {
 		j.once.Do(func() { close(j.stop) })
 		<-j.done
 	}
-	var errs []error
-	for _, s := range l.sinks {
-		errs = append(errs, s.out.close())
-	}
-	err := errors.Join(errs...)
+	err := l.each((*writer).close)
 	if l.journal != nil {
 		l.journal.close(err == nil)
 	}
