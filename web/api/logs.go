@@ -2,6 +2,7 @@ package api
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -191,7 +192,7 @@ func (c Control) storeFailed(r *http.Request, err error) error {
 
 // LogStore logs why the store does not answer, unless the client has gone.
 func (c Control) LogStore(r *http.Request, err error) {
-	if r.Context().Err() == nil {
+	if !errors.Is(r.Context().Err(), context.Canceled) {
 		c.Log.Error("the store cannot be searched", zap.Error(err))
 	}
 }

@@ -34,7 +34,7 @@ type Logs struct {
 // logsPage is GET /logs: the filter is in the URL, so that it can be shared.
 func (c pages) logsPage(r *http.Request, p *Page) (any, int) {
 	if c.Store == nil {
-		return noStore, http.StatusOK
+		return notice(NoStore), http.StatusOK
 	}
 	q := r.URL.Query()
 	filter, err := accesslog.ParseFilter(q.Get, p.Now)
@@ -52,14 +52,12 @@ func (c pages) logsPage(r *http.Request, p *Page) (any, int) {
 	}
 	view.Query = template.URL(asked.Encode())
 	view.Narrow = slices.ContainsFunc([]string{"until", "rule", "status", "error", "min_bytes", "min_duration"}, asked.Has)
-	ctx, cancel := pageTime(r)
-	defer cancel()
-	c.complete(ctx, p.Now, &view)
+	c.complete(r.Context(), p.Now, &view)
 	if err != nil {
 		view.Problems = strings.Split(err.Error(), "\n")
 		return view, http.StatusOK
 	}
-	page, err := c.Store.Search(ctx, filter, part)
+	page, err := c.Store.Search(r.Context(), filter, part)
 	if err != nil {
 		return c.storeFailed(r, err)
 	}
@@ -98,17 +96,15 @@ type RecordView struct {
 // the same request.
 func (c pages) recordPage(r *http.Request, p *Page) (any, int) {
 	if c.Store == nil {
-		return noStore, http.StatusNotFound
+		return notice(NoStore), http.StatusNotFound
 	}
 	var id accesslog.ID
 	if id.UnmarshalText([]byte(r.PathValue("id"))) != nil {
-		return noSuchThing, http.StatusNotFound
+		return notice(NoSuchThing), http.StatusNotFound
 	}
-	ctx, cancel := pageTime(r)
-	defer cancel()
-	rec, err := c.Store.Get(ctx, id)
+	rec, err := c.Store.Get(r.Context(), id)
 	if errors.Is(err, accesslog.ErrNoRecord) {
-		return noSuchThing, http.StatusNotFound
+		return notice(NoSuchThing), http.StatusNotFound
 	}
 	if err != nil {
 		return c.storeFailed(r, err)

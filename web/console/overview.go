@@ -49,9 +49,7 @@ func (c pages) overviewPage(r *http.Request, p *Page) (any, int) {
 		if err := c.Store.Health().Err; err != nil {
 			view.StoreError = err.Error()
 		}
-		ctx, cancel := pageTime(r)
-		defer cancel()
-		err := c.lastDay(ctx, p, &view)
+		err := c.lastDay(r.Context(), p, &view)
 		if err == nil {
 			return view, http.StatusOK
 		}
@@ -75,24 +73,12 @@ func (c pages) overviewPage(r *http.Request, p *Page) (any, int) {
 func (c pages) lastDay(ctx context.Context, p *Page, view *Overview) error {
 	day := windowOf("24h")
 	from := day.from(p.Now)
-	chart, err := c.servicesChart(ctx, p, day)
-	if err != nil {
-		return err
-	}
-	hosts, err := c.top(ctx, accesslog.ByHost, from)
-	if err != nil {
-		return err
-	}
-	clients, err := c.top(ctx, accesslog.ByClient, from)
-	if err != nil {
-		return err
-	}
-	sums, err := c.sums(ctx, accesslog.ByService, from)
-	if err != nil {
-		return err
-	}
-	actions, err := c.sums(ctx, accesslog.ByAction, from)
-	if err != nil {
+	chart, err1 := c.servicesChart(ctx, p, day)
+	hosts, err2 := c.top(ctx, accesslog.ByHost, from)
+	clients, err3 := c.top(ctx, accesslog.ByClient, from)
+	sums, err4 := c.sums(ctx, accesslog.ByService, from)
+	actions, err5 := c.sums(ctx, accesslog.ByAction, from)
+	if err := cmp.Or(err1, err2, err3, err4, err5); err != nil {
 		return err
 	}
 	view.HasStore, view.Chart, view.Hosts, view.Clients = true, chart, hosts, clients

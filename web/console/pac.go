@@ -50,7 +50,7 @@ func (c pages) pacPage(r *http.Request, p *Page) (any, int) {
 	e := c.Explainer()
 	site := q.Get("site")
 	if site != "" && !e.PAC.HasSite(site) {
-		return noSuchThing, http.StatusNotFound
+		return notice(NoSuchThing), http.StatusNotFound
 	}
 	view := PAC{Site: site, Sites: e.PAC.Sites(), URLs: q.Get("urls")}
 	script, _, err := e.Script(site, netip.Addr{})

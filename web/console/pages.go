@@ -55,12 +55,13 @@ func (c pages) show(w http.ResponseWriter, r *http.Request, v view) {
 		Look: LookOf(r), Area: v.area, Path: r.URL.RequestURI(), User: User{*who, who.Role.May(signin.Admin)},
 		Status: c.CompleteStatus(), Now: time.Now(),
 	}
-	data, status := v.data(r, &p)
-	if n, ok := data.(Notice); ok {
-		v.name, n.Text = "notice", p.T(n.Text)
-		data = n
-	}
+	ctx, cancel := context.WithTimeout(r.Context(), pageTime)
+	defer cancel()
+	data, status := v.data(r.WithContext(ctx), &p)
 	p.Data = data
+	if text, ok := data.(notice); ok {
+		v.name, p.Data = "notice", p.T(string(text))
+	}
 	write(w, status, func(text io.Writer) error { return Render(text, v.name, p) })
 }
 
@@ -76,23 +77,17 @@ func write(w http.ResponseWriter, status int, render func(io.Writer) error) {
 	w.Write(text.Bytes())
 }
 
-// Texts of pages that have nothing to show.
-var (
-	noStore     = Notice{Text: NoStore}
-	storeFails  = Notice{Text: StoreFails}
-	noSuchThing = Notice{Text: NoSuchThing}
-)
+// A notice takes the place of a page that has nothing to show.
+type notice string
 
 // storeFailed is the page in place of one that the store did not answer.
 func (c pages) storeFailed(r *http.Request, err error) (any, int) {
 	c.LogStore(r, err)
-	return storeFails, http.StatusServiceUnavailable
+	return notice(StoreFails), http.StatusServiceUnavailable
 }
 
 // pageTime bounds what a page asks the store for.
-func pageTime(r *http.Request) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(r.Context(), 20*time.Second)
-}
+const pageTime = 20 * time.Second
 
 // SignIn is the page for whoever has not signed in.
 type SignIn struct {
@@ -109,6 +104,3 @@ type SignIn struct {
 func (s SignIn) Write(w http.ResponseWriter, status int) {
 	write(w, status, func(text io.Writer) error { return render(text, "signin", s.Lang, "signin", s) })
 }
-
-// Notice is a page that says that there is nothing to see, and why.
-type Notice struct{ Text string }

@@ -49,15 +49,12 @@ func (c pages) servicesPage(r *http.Request, p *Page) (any, int) {
 	view := Services{Window: windowOf(r.URL.Query().Get("since")), HasStore: c.Store != nil}
 	var sums map[string]accesslog.Sum
 	if c.Store != nil {
-		ctx, cancel := pageTime(r)
-		defer cancel()
-		var err error
-		if view.Chart, err = c.servicesChart(ctx, p, view.Window); err != nil {
+		chart, err1 := c.servicesChart(r.Context(), p, view.Window)
+		found, err2 := c.sums(r.Context(), accesslog.ByService, view.Window.from(p.Now))
+		if err := cmp.Or(err1, err2); err != nil {
 			return c.storeFailed(r, err)
 		}
-		if sums, err = c.sums(ctx, accesslog.ByService, view.Window.from(p.Now)); err != nil {
-			return c.storeFailed(r, err)
-		}
+		view.Chart, sums = chart, found
 	}
 	rows := map[string]int{}
 	for _, row := range c.Explainer().Policy.Apple().Rows() {
@@ -91,7 +88,7 @@ type ServiceView struct {
 func (c pages) servicePage(r *http.Request, p *Page) (any, int) {
 	id := r.PathValue("id")
 	if !catalog.IsService(id) {
-		return noSuchThing, http.StatusNotFound
+		return notice(NoSuchThing), http.StatusNotFound
 	}
 	p.Title = p.T(api.ServiceName(id))
 	view := ServiceView{Window: windowOf(r.URL.Query().Get("since")), HasStore: c.Store != nil, Health: c.healthOf(id)}
@@ -108,9 +105,7 @@ func (c pages) servicePage(r *http.Request, p *Page) (any, int) {
 	if c.Store == nil {
 		return view, http.StatusOK
 	}
-	ctx, cancel := pageTime(r)
-	defer cancel()
-	if err := c.ofService(ctx, p, &view); err != nil {
+	if err := c.ofService(r.Context(), p, &view); err != nil {
 		return c.storeFailed(r, err)
 	}
 	return view, http.StatusOK
@@ -119,8 +114,10 @@ func (c pages) servicePage(r *http.Request, p *Page) (any, int) {
 // ofService adds what the store knows of a service.
 func (c pages) ofService(ctx context.Context, p *Page, view *ServiceView) error {
 	from := view.Window.from(p.Now)
-	t, err := c.Store.Traffic(ctx, accesslog.TrafficQuery{From: from, By: accesslog.ByService, Service: view.ID, Step: view.Window.step})
-	if err != nil {
+	t, err1 := c.Store.Traffic(ctx, accesslog.TrafficQuery{From: from, By: accesslog.ByService, Service: view.ID, Step: view.Window.step})
+	failed, err2 := c.Store.Search(ctx, accesslog.Filter{From: from, Service: view.ID, Error: "*"}, accesslog.Range{Limit: 10})
+	last, err3 := c.Store.Search(ctx, accesslog.Filter{Service: view.ID}, accesslog.Range{Limit: 10})
+	if err := cmp.Or(err1, err2, err3); err != nil {
 		return err
 	}
 	view.Sum = t.Total()
@@ -129,11 +126,6 @@ func (c pages) ofService(ctx context.Context, p *Page, view *ServiceView) error 
 		view.Chart.add(p.T(ToDevices), 1, func(r accesslog.TrafficRow) int64 { return r.Down })
 		view.Chart.add(p.T(FromDevices), 2, func(r accesslog.TrafficRow) int64 { return r.Up })
 	}
-	failed, err := c.Store.Search(ctx, accesslog.Filter{From: from, Service: view.ID, Error: "*"}, accesslog.Range{Limit: 10})
-	if err != nil {
-		return err
-	}
-	last, err := c.Store.Search(ctx, accesslog.Filter{Service: view.ID}, accesslog.Range{Limit: 10})
 	view.Failed, view.Last = failed.Records, last.Records
-	return err
+	return nil
 }
