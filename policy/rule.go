@@ -163,7 +163,7 @@ func (c *rule) hasGroup(groups []string) bool {
 var builtinRules = []string{
 	RuleClients, RuleApple, RuleRelay, RulePorts, RuleAuth, RulePresets, RuleInspect, RuleDefault,
 	RuleException, RuleUnknown, RuleName,
-	"address-guard", "invalid-target", "malformed-request", "method", "scheme", "misdirected",
+	"address-guard", "invalid-target", "malformed-request", "method", "scheme", "misdirected", "invalid-tls",
 }
 
 // connectionHeaders frame a message, name its destination or belong to one

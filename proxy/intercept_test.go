@@ -234,9 +234,7 @@ func TestInterceptOpening(t *testing.T) {
 		{name: "SSH, denied", target: ssh.String(), send: "SSH-2.0-here\r\n", set: func(c *setup) { c.unknown = policy.UnknownDeny }, action: policy.Deny, rule: policy.RuleUnknown, err: "neither TLS nor HTTP"},
 		{name: "plain HTTP", target: plain.String(), send: "GET /x HTTP/1.1\r\nHost: " + plain.String() + "\r\nConnection: close\r\n\r\n", want: "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nplain", action: policy.Inspect, rule: policy.RuleInspect},
 		{name: "another name", target: site.at("front.example"), sni: "example.com", want: "intercepted", action: policy.Inspect, rule: policy.RuleInspect},
-		{name: "Apple's name", target: site.at("front.example"), sni: "www.apple.com", want: "origin", action: policy.Tunnel, rule: policy.RuleApple},
-		{name: "Apple's name in capitals", target: site.at("front.example"), sni: "WWW.Apple.COM", want: "origin", action: policy.Tunnel, rule: policy.RuleApple},
-		{name: "an exempt name", target: site.at("front.example"), sni: "bank.example", set: func(c *setup) { c.exempt = []string{"bank.example"} }, want: "origin", action: policy.Tunnel, rule: policy.RuleDefault},
+		{name: "an exempt name", target: site.at("front.example"), sni: "bank.example", set: func(c *setup) { c.exempt = []string{"bank.example"} }, want: "intercepted", action: policy.Inspect, rule: policy.RuleInspect},
 		{name: "exempt", target: site.at("bank.example"), sni: "bank.example", set: func(c *setup) { c.exempt = []string{"bank.example"} }, want: "origin", action: policy.Tunnel, rule: policy.RuleDefault},
 	}
 	for _, tt := range tests {

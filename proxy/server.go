@@ -129,6 +129,7 @@ func (s *Server) newProtocols() {
 		Pipeline: s.pipeline, Conns: s.clients, Tunnels: s.tunnels, Idle: s.cfg.IdleTimeout, Stall: s.times.Stall, Ops: s.ops,
 		HTTP1: s.http1.ServeSession, HTTP2: s.streams.ServeSession,
 	})
+	s.pipeline.Intercept = func(x *exchange.Exchange, client net.Conn) { s.mitm.Take(x, client, true) }
 }
 
 // halfClosedRequest is how long an answer may be awaited, and may pause, whose client

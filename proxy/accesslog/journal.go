@@ -169,6 +169,21 @@ func (l *Log) OpenTunnel(t *Tunnel) {
 // Noted reports whether the tunnel is in a journal, or was.
 func (t *Tunnel) Noted() bool { return t.j != nil }
 
+// Change has f modify the Record of an open tunnel.
+func (t *Tunnel) Change(f func()) {
+	if t.j == nil {
+		f()
+		return
+	}
+	t.j.mu.Lock()
+	defer t.j.mu.Unlock()
+	f()
+	if t.place != none && !t.changed {
+		t.changed = true
+		t.j.changed = append(t.j.changed, t)
+	}
+}
+
 // Moved notes how many bytes an open tunnel has carried so far.
 func (t *Tunnel) Moved(up, down int64) {
 	if t.j == nil {

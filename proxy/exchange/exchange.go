@@ -27,6 +27,7 @@ const (
 	RuleScheme      = "scheme"            // of another URL than http
 	RuleMisdirected = "misdirected"       // inside TLS, for another host than the connection
 	RuleGuard       = "address-guard"     // the destination's address is not for clients
+	RuleTLS         = "invalid-tls"       // a tunnel begins with TLS that cannot be read
 )
 
 // ErrClientClosed is the error in records of requests that the client gave up.
@@ -55,6 +56,7 @@ type decided struct {
 	Decision policy.Decision // set once it is admitted
 	Groups   []string        // of the user
 
+	judged                  bool   // what a tunnel's client says first
 	asked                   bool   // Admit was, and
 	outcome                 error  // this is its answer
 	header                  Header // of the request, for pages; nil: none
@@ -196,13 +198,11 @@ func (x *Exchange) openStatus() int {
 	return http.StatusOK
 }
 
-// TunnelOpened implements tunnel.Owner. Tunnels are open for days: what decided about x,
-// lists of millions of names maybe, is not kept for so long.
+// TunnelOpened implements tunnel.Owner.
 func (x *Exchange) TunnelOpened(connect time.Duration, to netip.AddrPort) {
 	if to.IsValid() {
 		x.Record.Connect, x.Record.Upstream = connect, to
 	}
-	x.decided = &forgotten
 	x.Opened()
 }
 
@@ -221,9 +221,12 @@ func (x *Exchange) TunnelDone(stats tunnel.Stats) {
 	x.Settle()
 	x.up.Add(stats.Up)
 	x.down.Add(stats.Down)
-	if e, ok := errors.AsType[*tunnel.Error](stats.Err); ok && e.Client && e.Left() {
+	switch e, ok := errors.AsType[*tunnel.Error](stats.Err); {
+	case ok && e.Client && e.Left():
 		x.Record.Error = ErrClientClosed.Error()
-	} else if stats.Err != nil {
+	case errors.Is(stats.Err, tunnel.ErrOpening):
+		x.Deny(RuleTLS, stats.Err.Error())
+	case stats.Err != nil:
 		x.Record.Error = stats.Err.Error()
 	}
 	status := x.openStatus()

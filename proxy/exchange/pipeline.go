@@ -6,6 +6,7 @@ package exchange
 import (
 	"crypto/tls"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,9 @@ import (
 // access log. It is safe for concurrent use. It is a prometheus.Collector.
 type Pipeline struct {
 	Limits *limits.Limits
+	// Intercept takes over the client of an open tunnel that is to be intercepted. It must
+	// be set before the first request, and not block.
+	Intercept func(x *Exchange, client net.Conn)
 
 	log      *accesslog.Log
 	ops      *zap.Logger

@@ -24,6 +24,8 @@ type owner chan tunnel.Stats
 func (o owner) TunnelDone(s tunnel.Stats)                { o <- s }
 func (owner) TunnelOpened(time.Duration, netip.AddrPort) {}
 func (owner) TunnelMoved(int64, int64)                   {}
+func (owner) TunnelOpening([]byte, int64) tunnel.Verdict { return tunnel.Verdict{} }
+func (owner) TunnelTaken(net.Conn)                       {}
 
 // newRelayed returns a client with a tunnel in stream 1 that the proxy's engine
 // relays to the origin that is returned.

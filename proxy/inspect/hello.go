@@ -41,7 +41,7 @@ var (
 )
 
 // MaxHello bounds a ClientHello. Those with post-quantum keys have 2 KB.
-const MaxHello = 16 << 10
+const MaxHello = 64 << 10
 
 const (
 	recordAlert      = 21

@@ -9,10 +9,11 @@ import (
 type Kind int
 
 const (
-	More  Kind = iota // cannot be told yet
-	TLS               // a whole ClientHello is there
-	HTTP              // the first line of an HTTP/1 request is there
-	Other             // something else
+	More   Kind = iota // cannot be told yet
+	TLS                // a whole ClientHello is there
+	BadTLS             // TLS that no server could answer
+	HTTP               // the first line of an HTTP/1 request is there
+	Other              // something else
 )
 
 // maxLine bounds the first line of a request, and maxMethod its method.
@@ -22,13 +23,13 @@ const (
 )
 
 // Sniff looks at the first bytes of a client. The Hello is set for TLS alone.
-// A client that sends more and more is told to be Other before b has grown
+// A client that sends more and more is told to be BadTLS before b has grown
 // beyond twice MaxHello.
 func Sniff(b []byte) (Kind, *Hello) {
 	if len(b) == 0 {
 		return More, nil
 	}
-	if b[0] == recordHandshake {
+	if MayBeTLS(b) {
 		h, err := ParseHello(b)
 		switch {
 		case err == nil:
@@ -36,23 +37,37 @@ func Sniff(b []byte) (Kind, *Hello) {
 		case errors.Is(err, ErrShort) && len(b) < 2*MaxHello:
 			return More, nil
 		}
-		return Other, nil
+		return BadTLS, nil
 	}
 	return sniffLine(b), nil
 }
 
+// MayBeTLS reports whether b, which is not empty, begins as a TLS handshake does: as RFC 8446
+// has it, or would if there were more of it.
+func MayBeTLS(b []byte) bool { return b[0] == recordHandshake && (len(b) == 1 || b[1] == 3) }
+
+// isMethod reports whether b may be the method of a request. Some servers take lower case.
+func isMethod(b []byte) bool {
+	return !bytes.ContainsFunc(b, func(r rune) bool { return (r|0x20 < 'a' || r|0x20 > 'z') && r != '-' })
+}
+
 // sniffLine looks for "METHOD target HTTP/1.x" and the end of the line.
 func sniffLine(b []byte) Kind {
-	line, _, whole := bytes.Cut(b[:min(len(b), maxLine)], []byte("\n"))
+	long := len(b) >= maxLine
+	b = bytes.TrimLeft(b[:min(len(b), maxLine)], "\r\n") // servers skip empty lines (RFC 9112, 2.2)
+	if len(b) == 0 && !long {
+		return More
+	}
+	line, _, whole := bytes.Cut(b, []byte("\n"))
 	method, rest, ok := bytes.Cut(line, []byte(" "))
-	if len(method) == 0 || len(method) > maxMethod || bytes.ContainsFunc(method, func(r rune) bool { return (r < 'A' || r > 'Z') && r != '-' }) {
+	if len(method) == 0 || len(method) > maxMethod || !isMethod(method) {
 		return Other
 	}
 	if bytes.ContainsFunc(bytes.TrimSuffix(rest, []byte("\r")), func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return Other
 	}
 	if !whole {
-		if len(b) >= maxLine {
+		if long {
 			return Other
 		}
 		return More

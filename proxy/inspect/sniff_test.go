@@ -16,7 +16,7 @@ func TestSniff(t *testing.T) {
 		{"nothing", "", More},
 		{"a ClientHello", string(hello(t, &tls.Config{ServerName: "a.example"})), TLS},
 		{"a ClientHello that has begun", "\x16\x03\x01", More},
-		{"TLS that is no ClientHello", "\x16\x03\x01\x00\x04\x02\x00\x00\x00", Other},
+		{"TLS that is no ClientHello", "\x16\x03\x01\x00\x04\x02\x00\x00\x00", BadTLS},
 		{"a record of another type", "\x17\x03\x03\x00\x01a", Other},
 		{"a request", "GET /a?b HTTP/1.1\r\nHost: a\r\n\r\n", HTTP},
 		{"a request of HTTP/1.0 with a bare line feed", "GET / HTTP/1.0\n", HTTP},
@@ -30,9 +30,11 @@ func TestSniff(t *testing.T) {
 		{"a method too long", strings.Repeat("A", 21), Other},
 		{"a line too long", "GET /" + strings.Repeat("a", maxLine), Other},
 		{"control characters", "GET /\x00", Other},
-		{"lower case", "get / HTTP/1.1\r\n", Other},
+		{"lower case", "get / HTTP/1.1\r\n", HTTP},
 		{"binary", "\x00\x01\x02", Other},
-		{"an empty line", "\r\nGET / HTTP/1.1\r\n", Other},
+		{"an empty line", "\r\nGET / HTTP/1.1\r\n", HTTP},
+		{"empty lines alone", "\r\n\n", More},
+		{"a binary protocol", "\x16\x00\x01", Other},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -99,6 +99,8 @@ func (ses *session) begin() (serve func(), err error) {
 	switch kind {
 	case inspect.TLS:
 		return ses.answerTLS()
+	case inspect.BadTLS:
+		return nil, ses.deny(exchange.RuleTLS, errors.New("TLS that begins with something else than a ClientHello"))
 	case inspect.HTTP:
 		ses.ready()
 		ses.replay()
@@ -156,42 +158,42 @@ func (ses *session) more() (int, error) {
 	return n, err
 }
 
-// answerTLS answers a ClientHello, unless the name in it is not to be intercepted.
+// answerTLS answers a ClientHello, in which the client may name another host than in its
+// CONNECT. The stricter of what the policy says of both holds: if the name is denied, the
+// requests inside are, with a page that says so; if it is Apple's, the connection does not
+// lead to Apple.
 func (ses *session) answerTLS() (serve func(), err error) {
 	x, host := ses.Exchange, ses.Target
 	if sni := ses.hello.ServerName; sni != "" {
-		name, addr, err := policy.ParseHost(sni)
-		if err != nil {
-			return nil, ses.unknown("TLS for a name that is not valid")
+		if host, err = x.Named(sni); err != nil {
+			return nil, ses.deny(exchange.RuleTLS, err)
 		}
-		host = policy.Target{Host: name, Addr: addr, Port: x.Target.Port}
 	}
 	ses.learn = x.Decision.Learn
 	if host != x.Target && !ses.Page {
 		ses.Name = host
-		// If the name is denied the requests inside are, with a page that says so.
-		d := x.State.Policy.Decide(ses.Ask(host))
-		if d.Action == policy.Tunnel {
-			d.Dial = x.Decision.Dial
-			return nil, ses.tunnel(d)
-		}
-		ses.learn = ses.learn && d.Learn
+		ses.learn = ses.learn && x.State.Policy.Decide(ses.Ask(host)).Learn
 	}
 	if d, ok := ses.excepted(); ok {
 		return nil, ses.tunnel(d)
 	}
 	if !ses.hello.HTTP() {
-		return nil, ses.unknown("TLS for another protocol than HTTP")
+		return nil, ses.deny(exchange.RuleTLS, errors.New("TLS for another protocol than HTTP"))
 	}
 	if ses.cert, err = x.State.Leaves.Get(host.Host); err != nil {
 		if errors.Is(err, inspect.ErrApple) && !ses.Page {
-			d := x.Decision
-			d.Action, d.Rule = policy.Tunnel, policy.RuleApple
-			return nil, ses.tunnel(d)
+			return nil, ses.deny(policy.RuleName, exchange.NameError(host))
 		}
 		return nil, err
 	}
 	return ses.shake()
+}
+
+// deny ends a session that is not answered.
+func (ses *session) deny(rule string, err error) error {
+	ses.Deny(rule, err.Error())
+	ses.Close()
+	return nil
 }
 
 // shake does the handshake with the client.
@@ -247,6 +249,7 @@ func (ses *session) tunnel(d policy.Decision) error {
 	if ses.end() != over { // the record is the tunnel's
 		ses.i.cfg.Conns.Leave(ses)
 	}
+	ses.Judged()
 	ses.i.cfg.Tunnels.Start(tunnel.Tunnel{
 		Client: ses.Conn, Upstream: ses.upstream, Head: ses.unread, Service: ses.Service(), Owner: ses.Exchange,
 	})

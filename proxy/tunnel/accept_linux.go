@@ -310,20 +310,30 @@ func (w *worker) release(i uint32) {
 // descriptors have run out, the client finds its connection closed, and the Owner is
 // told.
 func (w *worker) handOver(fd int32, g Gate, b []byte, h HandedOn) {
-	f := os.NewFile(uintptr(fd), "client")
-	c, err := net.FileConn(f)
-	f.Close()
-	if err == nil && c.RemoteAddr() == nil {
-		c.Close()
-		err = unix.ENOTCONN // the client has reset the connection meanwhile
-	}
+	c, err := connection(fd)
 	if err != nil {
 		if h.Owner != nil {
 			w.engine.cfg.tell(h.Owner, Stats{Connect: h.Connect, Unopened: true, Err: fmt.Errorf("hand over the client: %w", err)})
 		}
 		return
 	}
+	g.Serve(c, slices.Clone(b), h)
+}
+
+// connection makes a connection of a client's descriptor, and closes that. It fails if
+// descriptors have run out, or if the client has reset the connection meanwhile.
+func connection(fd int32) (*net.TCPConn, error) {
+	f := os.NewFile(uintptr(fd), "client")
+	c, err := net.FileConn(f)
+	f.Close()
+	if err != nil {
+		return nil, err
+	}
+	if c.RemoteAddr() == nil {
+		c.Close()
+		return nil, unix.ENOTCONN
+	}
 	tcp := c.(*net.TCPConn)
 	_ = tcp.SetKeepAliveConfig(keepAlive) // net.FileConn sets its own, 15 s apart
-	g.Serve(tcp, slices.Clone(b), h)
+	return tcp, nil
 }

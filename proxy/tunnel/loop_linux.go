@@ -41,8 +41,9 @@ type loop struct {
 	peak    int64        // most tunnels open since memory was given back; tick's
 
 	// ticking has workers look for timeouts while there is a tunnel or a pipe, hurrying
-	// more often while there are clients that are no tunnel yet.
-	ticking, hurrying alarm
+	// more often while there are clients that are no tunnel yet, and holding while openings
+	// are not complete.
+	ticking, hurrying, holding alarm
 }
 
 func newLoop(cfg Config, workers int) Engine {
@@ -50,6 +51,7 @@ func newLoop(cfg Config, workers int) Engine {
 	e.pipes.maxLarge, e.pipes.maxSmall = largePipes, smallPipes
 	e.ticking = alarm{after: cfg.scanInterval(), ring: e.tick}
 	e.hurrying = alarm{after: hurryInterval, ring: e.hurry}
+	e.holding = alarm{after: hurryInterval, ring: func() { e.postAll((*worker).expireHolds) }}
 	for range workers {
 		w, err := newWorker(e)
 		if err != nil {

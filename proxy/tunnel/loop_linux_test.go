@@ -41,14 +41,14 @@ type door struct {
 	timeout   time.Duration // 0: an hour
 	refuse    bool
 	ends      owner
-	openings  chan opening
+	openings  chan reached
 	served    chan net.Conn
 	unreached chan HandedOn
 	reach     reach
 }
 
-// opening is what an Owner is told when its tunnel opens.
-type opening struct {
+// reached is what an Owner is told when its tunnel opens.
+type reached struct {
 	connect time.Duration
 	to      netip.AddrPort
 }
@@ -56,11 +56,11 @@ type opening struct {
 // routed is the Owner of a tunnel that a door has routed.
 type routed struct {
 	owner
-	openings chan<- opening
+	openings chan<- reached
 }
 
 func (r routed) TunnelOpened(connect time.Duration, to netip.AddrPort) {
-	r.openings <- opening{connect, to}
+	r.openings <- reached{connect, to}
 }
 
 // reach notes what the engine says of addresses.
@@ -101,7 +101,7 @@ func newDoor(t *testing.T, set ...func(*door)) (d *door, addr string, stop func(
 	if err != nil {
 		t.Fatal(err)
 	}
-	d = &door{stage: s, ends: make(owner, 100), openings: make(chan opening, 2000), served: make(chan net.Conn, 100), unreached: make(chan HandedOn, 100), reach: make(reach, 2000)}
+	d = &door{stage: s, ends: make(owner, 100), openings: make(chan reached, 2000), served: make(chan net.Conn, 100), unreached: make(chan HandedOn, 100), reach: make(reach, 2000)}
 	d.locate()
 	for _, f := range set {
 		f(d)
@@ -676,6 +676,8 @@ func TestWorkerPanicsAreKept(t *testing.T) {
 	other, otherUpstream, _ := s.open("")
 	client, upstream, end := s.open("")
 	w := e.workers[0]
+	say(t, client, "x")
+	expect(t, upstream, "x")
 	damaged := make(chan struct{})
 	// In the worker: the second tunnel wants a pipe of a budget that there is not.
 	w.post(func(w *worker) {

@@ -51,29 +51,40 @@ func (w *worker) pump(i uint32, d int) {
 // message relays one read through the worker's buffer. It reports whether the
 // direction can go on, as flush and fill do.
 func (w *worker) message(i uint32, d int) bool {
-	s, m := w.slots.at(i)
+	s, _ := w.slots.at(i)
 	x := &s.dir[d]
 	n, err := read(s.fd[d], w.buf[:])
 	if n == 0 {
 		w.dry(i, d, err)
 		return false
 	}
-	sent, err := write(s.fd[1-d], w.buf[:n])
-	if err != nil && err != unix.EAGAIN {
-		w.deaf(i, 1-d, err)
+	if !w.carry(i, d, w.buf[:n]) {
 		return false
 	}
-	w.moved(i, d, sent)
 	switch {
-	case sent < n:
-		m.left[d] = append([]byte(nil), w.buf[sent:n]...)
-		w.block(i, d)
-		return false
 	case n < len(w.buf) && x.state == flowing:
 		w.dry(i, d, unix.EAGAIN) // more raises an event
 		return false
 	case n == len(w.buf) && x.chunk == 0:
 		x.chunk = minChunk
+	}
+	return true
+}
+
+// carry writes b, which it does not keep, to the destination. It reports whether the
+// direction can go on.
+func (w *worker) carry(i uint32, d int, b []byte) bool {
+	s, m := w.slots.at(i)
+	sent, err := write(s.fd[1-d], b)
+	if err != nil && err != unix.EAGAIN {
+		w.deaf(i, 1-d, err)
+		return false
+	}
+	w.moved(i, d, sent)
+	if sent < len(b) {
+		m.left[d] = append([]byte(nil), b[sent:]...)
+		w.block(i, d)
+		return false
 	}
 	return true
 }
@@ -212,9 +223,12 @@ func (w *worker) deaf(i uint32, side int, err error) {
 	if to.state != ended {
 		to.state = refused
 	}
-	if from.state == waiting {
+	switch from.state {
+	case waiting:
 		from.state = draining
 		w.pump(i, side)
+	case opening:
+		w.hear(i, true)
 	}
 }
 

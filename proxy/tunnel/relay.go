@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,6 +38,10 @@ type pair struct {
 	half   atomic.Bool     // one side has closed
 	moved  atomic.Bool     // in stirred
 	cause  atomic.Pointer[error]
+
+	service atomic.Pointer[traffic.Service]
+	given   atomic.Bool // the client is the Owner's, and has sent
+	taken   []byte      // this
 }
 
 // newRelay returns an Engine that runs everywhere.
@@ -53,6 +58,7 @@ var largeBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 func (e *relay) Start(t Tunnel) {
 	p := &pair{Tunnel: t, engine: e, conn: [2]net.Conn{t.Client, t.Upstream}}
 	p.last.Store(e.cfg.clock())
+	p.service.Store(t.Service)
 	t.Owner.TunnelOpened(0, netip.AddrPort{})
 	if !e.enter(p) {
 		p.cut(ErrShutdown)
@@ -83,22 +89,107 @@ func (p *pair) run() {
 	head := p.Head
 	p.Head = nil // not to be kept for days
 	var uploading sync.WaitGroup
-	uploading.Go(func() { p.copy(up, head) })
+	uploading.Go(func() {
+		if head, ok := p.hear(head); ok {
+			p.copy(up, head)
+		}
+	})
 	p.copy(down, nil)
 	uploading.Wait()
-	p.Client.Close()
 	p.Upstream.Close()
-	p.Service.TunnelClosed()
+	if p.given.Load() {
+		p.leave()
+		_ = p.Client.SetDeadline(time.Time{})
+		p.Owner.TunnelTaken(Replay(p.Client, p.taken))
+		return
+	}
+	p.Client.Close()
 	s := Stats{Up: p.bytes[up].Load(), Down: p.bytes[down].Load()}
 	if cause := p.cause.Load(); cause != nil {
 		s.Err = *cause
 	}
+	service := p.service.Load()
+	service.TunnelClosed()
 	p.engine.cfg.tell(p.Owner, s)
+	p.leave()
+}
+
+// leave takes p out of its engine.
+func (p *pair) leave() {
 	p.engine.mu.Lock()
 	delete(p.engine.open, p)
 	delete(p.engine.stirred, p)
 	p.engine.mu.Unlock()
 	p.engine.census.leave()
+}
+
+// hear reads what the client says first, head and more, until the Owner has judged it, and
+// returns it. It reports false if it is not to be relayed: the tunnel ends, or is taken.
+func (p *pair) hear(head []byte) ([]byte, bool) {
+	defer func() {
+		if fault := recover(); p.engine.cfg.caught(fault) {
+			p.cut(fmt.Errorf("panic: %v", fault))
+		}
+	}()
+	held := false
+	for {
+		if len(head) > 0 {
+			v := ask(p.Owner, head, p.bytes[down].Load())
+			switch v.Step {
+			case Relay:
+				if held {
+					_ = p.Client.SetReadDeadline(time.Time{})
+				}
+				if v.Service != nil {
+					p.service.Swap(v.Service).TunnelClosed()
+					v.Service.TunnelOpened()
+				}
+				return head, true
+			case Refuse:
+				_ = p.Client.SetWriteDeadline(time.Now().Add(time.Second))
+				_, _ = p.Client.Write(v.Say)
+				p.cut(v.Err)
+				return nil, false
+			case Take:
+				p.take(head)
+				return nil, false
+			}
+			if !held {
+				_ = p.Client.SetReadDeadline(time.Now().Add(holdTime))
+				held = true
+			}
+		}
+		if len(head) == cap(head) {
+			head = append(make([]byte, 0, max(smallBuffer, 2*cap(head))), head...)
+		}
+		n, err := p.Client.Read(head[len(head):cap(head)])
+		first := len(head) == 0
+		head = head[:len(head)+n]
+		switch {
+		case n > 0:
+		case first && errors.Is(err, io.EOF):
+			p.pass(up)
+			return nil, false
+		case errors.Is(err, io.EOF):
+			p.cut(errHeldEnded)
+			return nil, false
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			p.cut(errHeldLong)
+			return nil, false
+		default:
+			p.cut(&Error{Client: true, Op: readFrom, Err: err})
+			return nil, false
+		}
+	}
+}
+
+// take ends the relay without closing the client, which has sent head.
+func (p *pair) take(head []byte) {
+	p.service.Load().TunnelClosed()
+	p.taken = head
+	p.given.Store(true)
+	p.Upstream.Close()
+	_ = p.Client.SetWriteDeadline(time.Unix(1, 0)) // the other direction may be in a write
 }
 
 // copy relays direction d, head first, until its source ends, and passes the end on. An
@@ -146,7 +237,7 @@ func (p *pair) send(d int, chunk []byte) bool {
 	ended := p.ended[1-d].Load() // not later: a write takes a reset, and a read then finds an end
 	n, err := p.conn[1-d].Write(chunk)
 	p.bytes[d].Add(int64(n))
-	count(p.Service, d, n)
+	count(p.service.Load(), d, n)
 	p.touch()
 	switch {
 	case err == nil:
@@ -185,12 +276,15 @@ func (p *pair) pass(d int) {
 }
 
 // cut ends the tunnel. The first cause counts; what fails after it is only the
-// consequence. A reset is passed on as one. With a cause it does not block: the goodbye of
+// consequence. A reset is passed on as one. A client that is the Owner's is left alone. With a cause it does not block: the goodbye of
 // TLS, which may wait for the peer, is left out.
 func (p *pair) cut(cause error) {
 	p.cause.CompareAndSwap(nil, &cause)
 	e, ok := errors.AsType[*Error](cause)
-	for _, c := range p.conn {
+	for side, c := range p.conn {
+		if side == client && p.given.Load() {
+			continue
+		}
 		carrier, _ := wire.Carrier(c)
 		if tcp, isTCP := carrier.(*net.TCPConn); isTCP && cause != nil {
 			if ok && e.Left() {
@@ -207,7 +301,7 @@ func (e *relay) cutOpen(pick func(*traffic.Service) bool) (cut int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for p := range e.open {
-		if cause := p.cause.Load(); (cause == nil || *cause != ErrShutdown) && pick(p.Service) {
+		if cause := p.cause.Load(); (cause == nil || *cause != ErrShutdown) && pick(p.service.Load()) {
 			cut++
 			p.cut(ErrShutdown)
 		}

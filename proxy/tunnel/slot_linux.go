@@ -42,7 +42,7 @@ type direction struct {
 const unspliced = -1 // in direction.chunk
 
 // A state is that of a direction. Between two events it is one of waiting, full, queued,
-// ended and refused; while it is pumped it is flowing or draining:
+// opening, ended and refused; while it is pumped it is flowing or draining:
 //
 //	waiting   the source has no more. Bytes: flowing. Bytes and its end, or the last words
 //	          of a side that has failed: draining.
@@ -50,6 +50,7 @@ const unspliced = -1 // in direction.chunk
 //	draining  the source is read until it has no more (waiting) or ends (ended).
 //	full      the destination has no room. Room: draining.
 //	queued    the turn's budget is spent. The next turn: draining.
+//	opening   what the client says first is held. Judged: waiting or draining. Of up alone.
 //	ended     the source has ended in order, and the destination was told. Final.
 //	refused   the destination takes nothing more, and the source is not read. Final.
 //
@@ -63,6 +64,7 @@ const (
 	draining
 	full
 	queued
+	opening
 	ended
 	refused
 )

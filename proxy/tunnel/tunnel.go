@@ -5,6 +5,7 @@ package tunnel
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -34,11 +35,65 @@ type Owner interface {
 	// to connect, and to the address that it reached; both are zero if it was given the
 	// connection.
 	TunnelOpened(connect time.Duration, to netip.AddrPort)
+	// TunnelOpening is told all that the client has sent so far, at least a byte, until it
+	// answers something else than Hold. Nothing of it is relayed before; what the upstream
+	// says is: down is how many bytes. It must not keep b.
+	TunnelOpening(b []byte, down int64) Verdict
+	// TunnelTaken is told, in place of TunnelDone, after a Verdict of Take. client is the
+	// owner's from then on, and the upstream is closed. What the client has sent is read
+	// from it again.
+	TunnelTaken(client net.Conn)
 	// TunnelMoved is told what was relayed so far, by Engine.Report. It may be called by
 	// another goroutine, after TunnelDone too.
 	TunnelMoved(up, down int64)
 	// TunnelDone is told once, when the tunnel has ended and both connections are closed.
 	TunnelDone(Stats)
+}
+
+// A Verdict is what becomes of a tunnel by what its client says first. The zero value
+// relays it.
+type Verdict struct {
+	Step Step
+	// Service is counted on from now on; nil: the one before. For Relay alone.
+	Service *traffic.Service
+	// Say is sent to the client before its connection is closed, and Err is in Stats. For
+	// Refuse alone.
+	Say []byte
+	Err error
+}
+
+// A Step is what to do next.
+type Step uint8
+
+const (
+	Relay  Step = iota // everything, what was held too
+	Hold               // what the client sends; ask again when there is more
+	Refuse             // end the tunnel
+	Take               // leave the client to the owner
+)
+
+// Bounds on what is held. A client whose opening is not complete by then is refused.
+const (
+	maxHeld  = 64 << 10
+	holdTime = 9500 * time.Millisecond // and up to half a second
+)
+
+// ErrOpening is in Stats of tunnels whose opening was never complete.
+var ErrOpening = errors.New("the client's first message is not complete")
+
+var (
+	errHeldLong  = fmt.Errorf("%w after 10 s", ErrOpening)
+	errHeldMuch  = fmt.Errorf("%w after 64 KB", ErrOpening)
+	errHeldEnded = fmt.Errorf("%w at the client's end", ErrOpening)
+)
+
+// ask asks the Owner about what the client has sent, and refuses what is too much.
+func ask(o Owner, b []byte, down int64) Verdict {
+	v := o.TunnelOpening(b, down)
+	if v.Step == Hold && len(b) > maxHeld {
+		return Verdict{Step: Refuse, Err: errHeldMuch}
+	}
+	return v
 }
 
 // Stats tell how a tunnel went.

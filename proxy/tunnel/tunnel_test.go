@@ -111,6 +111,8 @@ type owner chan Stats
 func (o owner) TunnelDone(s Stats)                       { o <- s }
 func (owner) TunnelOpened(time.Duration, netip.AddrPort) {}
 func (owner) TunnelMoved(int64, int64)                   {}
+func (owner) TunnelOpening([]byte, int64) Verdict        { return Verdict{} }
+func (owner) TunnelTaken(net.Conn)                       {}
 
 func (o owner) wait(t *testing.T) Stats {
 	t.Helper()

@@ -34,6 +34,7 @@ type worker struct {
 	reading   int      // of them that are there
 	unused    []*pending
 	delays    []delayed   // attempts to come, the first first
+	holds     []hold      // openings that are not complete, the first first; some are judged
 	timer     *time.Timer // for the first of them; nil: none yet
 	now       int64
 	again     bool // there may be events that raise no further news
@@ -214,12 +215,17 @@ const ending = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
 func (w *worker) relay(i uint32, side int, events uint32) {
 	s, _ := w.slots.at(i)
 	gen := s.gen
-	if from := &s.dir[side]; from.state == waiting && events&(unix.EPOLLIN|ending) != 0 {
-		from.state = flowing
-		if events&ending != 0 {
+	if from := &s.dir[side]; events&(unix.EPOLLIN|ending) != 0 {
+		switch {
+		case from.state == opening:
+			w.hear(i, events&ending != 0)
+		case from.state == waiting && events&ending != 0:
 			from.state = draining
+			w.pump(i, side)
+		case from.state == waiting:
+			from.state = flowing
+			w.pump(i, side)
 		}
-		w.pump(i, side)
 	}
 	if to := &s.dir[1-side]; s.gen == gen && to.state == full && events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		to.state = draining
@@ -282,6 +288,7 @@ func (w *worker) each(f func(i uint32, s *slot)) {
 // those of Owner.TunnelOpened; a client whose tunnel the worker connected is told.
 func (w *worker) begin(i uint32, connect time.Duration, to netip.AddrPort) {
 	s, m := w.slots.at(i)
+	gen := s.gen
 	s.phase, s.since = relaying, w.now
 	m.owner.TunnelOpened(connect, to)
 	if to.IsValid() {
@@ -296,11 +303,14 @@ func (w *worker) begin(i uint32, connect time.Duration, to netip.AddrPort) {
 			return
 		}
 	}
-	if len(m.left[up]) > 0 {
-		s.dir[up].state = draining
+	more := s.dir[up].state == draining // came while connecting
+	s.dir[up].state = opening
+	if head := m.left[up]; len(head) > 0 {
+		m.left[up] = nil
+		w.judge(i, head, false)
 	}
-	if s.dir[up].state == draining {
-		w.pump(i, up)
+	if more && s.gen == gen && s.dir[up].state == opening {
+		w.hear(i, true)
 	}
 }
 

@@ -1,0 +1,103 @@
+package exchange
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+
+	"espalier/policy"
+	"espalier/proxy/inspect"
+	"espalier/proxy/tunnel"
+)
+
+// TLS alerts (RFC 8446, 6.2) that a client is told before its tunnel is closed.
+var (
+	alertDecode = []byte{21, 3, 3, 0, 2, 2, 50}  // decode_error
+	alertAccess = []byte{21, 3, 3, 0, 2, 2, 49}  // access_denied
+	alertName   = []byte{21, 3, 3, 0, 2, 2, 112} // unrecognized_name
+)
+
+// Judged notes that what the client says first has been judged: the tunnel relays it as it is.
+func (x *Exchange) Judged() { x.judged = true }
+
+// TunnelOpening implements tunnel.Owner: a tunnel's client may name another host in TLS than
+// its CONNECT did. Once that is judged, what decided about x is not kept: tunnels are open for
+// days, and lists may have millions of names.
+func (x *Exchange) TunnelOpening(b []byte, down int64) tunnel.Verdict {
+	v := x.open(b, down)
+	if v.Step != tunnel.Hold && v.Step != tunnel.Take {
+		x.decided = &forgotten
+	}
+	return v
+}
+
+func (x *Exchange) open(b []byte, down int64) (v tunnel.Verdict) {
+	if x.judged || x.Record.Method != http.MethodConnect || !inspect.MayBeTLS(b) {
+		return v
+	}
+	hello, err := inspect.ParseHello(b)
+	switch {
+	case errors.Is(err, inspect.ErrShort):
+		return tunnel.Verdict{Step: tunnel.Hold}
+	case err != nil:
+		return x.refuse(policy.Decision{Action: policy.Deny, Rule: RuleTLS}, alertDecode, err)
+	case hello.ServerName == "":
+		return v
+	}
+	name, err := x.Named(hello.ServerName)
+	if err != nil {
+		return x.refuse(policy.Decision{Action: policy.Deny, Rule: RuleTLS}, alertName, err)
+	}
+	if name == x.Target {
+		return v
+	}
+	switch d := x.Agree(name); {
+	case d.Action == policy.Inspect || d.Page:
+		if down > 0 {
+			d.Action, d.Rule = policy.Deny, policy.RuleName
+			return x.refuse(d, alertName, fmt.Errorf("TLS for %s, which is to be inspected, comes behind what the destination has sent", name.Host))
+		}
+		x.Change(func() { x.SetDecision(d) })
+		return tunnel.Verdict{Step: tunnel.Take}
+	case d.Action != policy.Tunnel:
+		return x.refuse(d, alertAccess, NameError(name))
+	case d.Service() != x.Record.Service && down > 0: // its bytes are counted for another already
+		d.Action, d.Rule = policy.Deny, policy.RuleName
+		return x.refuse(d, alertName, NameError(name))
+	default:
+		x.Change(func() { x.SetDecision(d) })
+		v.Service = x.service
+		return v
+	}
+}
+
+// Named returns the target that a name in TLS stands for.
+func (x *Exchange) Named(sni string) (policy.Target, error) {
+	host, addr, err := policy.ParseHost(sni)
+	if err != nil {
+		return policy.Target{}, fmt.Errorf("TLS for an invalid name: %w", err)
+	}
+	return policy.Target{Host: host, Addr: addr, Port: x.Target.Port}, nil
+}
+
+// Agree is what becomes of x, a CONNECT that was admitted, if TLS in it names another target.
+func (x *Exchange) Agree(name policy.Target) policy.Decision {
+	ask := policy.Request{Target: x.Target, Client: x.Record.Client, User: x.Record.User, Groups: x.Groups, Connect: true}
+	return x.State.Policy.Agree(&ask, x.Decision, name)
+}
+
+// NameError is why a CONNECT is denied whose TLS names another host.
+func NameError(name policy.Target) error {
+	return fmt.Errorf("TLS names %s, which this CONNECT may not carry", name.Host)
+}
+
+// refuse denies an open tunnel by d.
+func (x *Exchange) refuse(d policy.Decision, alert []byte, err error) tunnel.Verdict {
+	d.Match = x.Decision.Match // what was counted stays
+	x.Change(func() { x.SetDecision(d) })
+	return tunnel.Verdict{Step: tunnel.Refuse, Say: alert, Err: err}
+}
+
+// TunnelTaken implements tunnel.Owner.
+func (x *Exchange) TunnelTaken(client net.Conn) { x.p.Intercept(x, client) }
