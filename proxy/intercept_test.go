@@ -234,7 +234,7 @@ func TestInterceptOpening(t *testing.T) {
 		{name: "SSH, denied", target: ssh.String(), send: "SSH-2.0-here\r\n", set: func(c *setup) { c.unknown = policy.UnknownDeny }, action: policy.Deny, rule: policy.RuleUnknown, err: "neither TLS nor HTTP"},
 		{name: "plain HTTP", target: plain.String(), send: "GET /x HTTP/1.1\r\nHost: " + plain.String() + "\r\nConnection: close\r\n\r\n", want: "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nplain", action: policy.Inspect, rule: policy.RuleInspect},
 		{name: "another name", target: site.at("front.example"), sni: "example.com", want: "intercepted", action: policy.Inspect, rule: policy.RuleInspect},
-		{name: "an exempt name", target: site.at("front.example"), sni: "bank.example", set: func(c *setup) { c.exempt = []string{"bank.example"} }, want: "intercepted", action: policy.Inspect, rule: policy.RuleInspect},
+		{name: "an exempt name", target: site.at("front.example"), sni: "example.com", set: func(c *setup) { c.exempt = []string{"example.com"} }, want: "intercepted", action: policy.Inspect, rule: policy.RuleInspect},
 		{name: "exempt", target: site.at("bank.example"), sni: "bank.example", set: func(c *setup) { c.exempt = []string{"bank.example"} }, want: "origin", action: policy.Tunnel, rule: policy.RuleDefault},
 	}
 	for _, tt := range tests {
@@ -289,11 +289,12 @@ func TestInterceptLateClient(t *testing.T) {
 		name, sni string
 		send      string // where there is no TLS
 		own       bool   // the certificate is the site's
+		refused   bool   // TLS is not answered
 		action    policy.Action
 		rule      string
 	}{
 		{name: "TLS", sni: "example.com", action: policy.Inspect, rule: policy.RuleInspect},
-		{name: "TLS for Apple's name", sni: "www.apple.com", own: true, action: policy.Tunnel, rule: policy.RuleApple},
+		{name: "TLS for Apple's name", sni: "www.apple.com", refused: true, action: policy.Deny, rule: policy.RuleName},
 		{name: "another protocol", send: "\x00\x00", action: policy.Tunnel, rule: policy.RuleUnknown},
 		{name: "nothing", action: policy.Inspect, rule: policy.RuleInspect},
 	}
@@ -322,10 +323,13 @@ func TestInterceptLateClient(t *testing.T) {
 				if tt.sni != "" {
 					conn := c.secure(&tls.Config{ServerName: tt.sni, InsecureSkipVerify: true}) // the certificate is compared
 					fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", at(tt.sni))
-					if text, err := io.ReadAll(conn); err != nil || !bytes.HasSuffix(text, []byte("hello")) {
+					text, err := io.ReadAll(conn)
+					if tt.refused != (err != nil || len(text) == 0) || !tt.refused && !bytes.HasSuffix(text, []byte("hello")) {
 						t.Fatalf("received %q, %v", text, err)
 					}
-					if own := conn.ConnectionState().PeerCertificates[0].Equal(site.Certificate()); own != tt.own {
+					if tt.refused {
+						c.Close()
+					} else if own := conn.ConnectionState().PeerCertificates[0].Equal(site.Certificate()); own != tt.own {
 						t.Errorf("the certificate is the site's: %v", own)
 					}
 				} else if tt.send != "" {

@@ -186,7 +186,7 @@ func (x *Exchange) decideInside(_ context.Context, r *Request) error {
 	x.SetDecision(d)
 	x.Decision.Page = false
 	switch {
-	case x.Target != ses.Target && x.Target != ses.Name:
+	case x.Target != ses.named():
 		if d.Action != policy.Deny {
 			x.Deny(RuleMisdirected, fmt.Sprintf("the connection is for %s", ses.Host()))
 		}

@@ -23,13 +23,16 @@ func (s *Session) Ask(t policy.Target) *policy.Request {
 	return &policy.Request{Target: t, Client: s.Record.Client, User: s.Record.User, Groups: s.Groups, Connect: true}
 }
 
-// Host is the host that the client believes to speak to.
-func (s *Session) Host() string {
+// named is the destination that the client believes to speak to.
+func (s *Session) named() policy.Target {
 	if s.Name != (policy.Target{}) {
-		return s.Name.Host
+		return s.Name
 	}
-	return s.Target.Host
+	return s.Target
 }
+
+// Host is the host that the client believes to speak to.
+func (s *Session) Host() string { return s.named().Host }
 
 // Client is the client's address.
 func (s *Session) Client() netip.Addr { return s.Record.Client }

@@ -1,0 +1,232 @@
+package proxy
+
+import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"espalier/policy"
+	"espalier/proxy/accesslog"
+)
+
+// strictness orders what may become of a connection; 0 is Apple's, untouched.
+const (
+	untouched = iota
+	tunnelled
+	inspected
+	refused
+)
+
+var strictnesses = []string{"untouched", "tunnelled", "inspected", "refused"}
+
+// outcome is what a client sees of a CONNECT to connect with sni in TLS and host inside.
+func outcome(t *testing.T, r *rig, site *site, connect, sni, host string) int {
+	t.Helper()
+	c := r.dial()
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(limit))
+	c.send(connectTo(site.at(connect)))
+	if a := c.head(http.MethodConnect); a.StatusCode != http.StatusOK {
+		return refused
+	}
+	cfg := &tls.Config{ServerName: sni, InsecureSkipVerify: true} // the certificate is compared
+	if sni == "" {
+		cfg.ServerName = ""
+	}
+	conn := tls.Client(c.TCPConn, cfg)
+	if conn.Handshake() != nil {
+		return refused
+	}
+	fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", site.at(host))
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return refused
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	shown := conn.ConnectionState().PeerCertificates[0]
+	if _, err := shown.Verify(x509.VerifyOptions{Roots: r.trusted()}); err == nil {
+		if resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusMisdirectedRequest {
+			return refused
+		}
+		return inspected
+	}
+	return tunnelled
+}
+
+// Whatever a client names in its CONNECT, in TLS and inside, the strictest of what the policy
+// says of these names holds, on every entry, and the record says what was reached.
+func TestNamesAgree(t *testing.T) {
+	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
+	hosts := []string{"free.example", "other.example", "denied.example", "inspected.example", "bank.example", "www.apple.com", "gs.apple.com", "203.0.113.7"}
+	base := setup{
+		roots: site.roots, hosts: map[string]string{}, allow: []string{"loopback", "203.0.113.0/24"},
+		rules: []policy.Rule{
+			{Name: "denied", Then: "deny", When: policy.When{Hosts: []string{"denied.example", "gs.apple.com"}}},
+			{Name: "inspected", Then: "inspect", When: policy.When{Hosts: []string{"inspected.example"}}},
+			{Name: "bank", Then: "tunnel", When: policy.When{Hosts: []string{"bank.example"}}},
+		},
+	}
+	for _, h := range hosts[:len(hosts)-1] {
+		base.hosts[h] = "127.0.0.1"
+	}
+	n := 0
+	for _, mode := range []string{policy.InspectListed, policy.InspectAll} {
+		for _, way := range []string{"engine", "net-http"} {
+			t.Run(mode+" "+way, func(t *testing.T) {
+				cfg := base
+				cfg.inspect = mode
+				r := start(t, cfg, way == "net-http")
+				decide := func(host string) policy.Decision {
+					name, addr, err := policy.ParseHost(host)
+					if err != nil {
+						t.Fatal(err)
+					}
+					ask := policy.Request{Target: policy.Target{Host: name, Addr: addr, Port: site.port}, Client: netip.MustParseAddr("127.0.0.1"), Connect: true}
+					return r.server.pipeline.State().Policy.Decide(&ask)
+				}
+				strict := func(host string) int {
+					switch d := decide(host); {
+					case d.Action == policy.Deny:
+						return refused
+					case d.Action == policy.Inspect:
+						return inspected
+					case !d.Match.OK():
+						return tunnelled
+					}
+					return untouched
+				}
+				type asked struct {
+					connect, sni, host string
+					got                int
+				}
+				var all []asked
+				for _, connect := range hosts[:len(hosts)-1] { // nothing listens at the address
+					for _, sni := range append([]string{""}, hosts[:len(hosts)-1]...) {
+						for _, host := range hosts[:len(hosts)-1] {
+							n++
+							x := asked{connect, sni, host, outcome(t, r, site, connect, sni, host)}
+							all = append(all, x)
+							want := strict(connect)
+							if sni != "" {
+								want = max(want, strict(sni))
+							}
+							if x.got < inspected && want == untouched && x.got == tunnelled {
+								x.got = untouched // nothing tells them apart on the wire
+							}
+							if x.got == inspected { // what is inside is seen
+								want = max(want, strict(host))
+							}
+							if x.got < want {
+								t.Errorf("CONNECT %s, TLS %q, Host %s: %s, want %s at least", connect, sni, host, strictnesses[x.got], strictnesses[want])
+							}
+							if sni != "" && strict(sni) == untouched && decide(sni).Match.OK() && !decide(connect).Match.OK() && x.got != refused {
+								t.Errorf("CONNECT %s with Apple's %s is %s", connect, sni, strictnesses[x.got])
+							}
+							if connect == sni && sni == host && x.got != max(tunnelled, want) && !(want == untouched && x.got <= tunnelled) {
+								t.Errorf("CONNECT %s as any browser's: %s, want %s", connect, strictnesses[x.got], strictnesses[want])
+							}
+						}
+					}
+				}
+				connects := map[string]accesslog.Record{}
+				for _, rec := range r.stop() {
+					if rec.Method == http.MethodConnect && rec.Service != "other" && rec.Action == policy.Tunnel && rec.Rule != policy.RuleApple {
+						t.Errorf("a tunnel by %s counts for %s", rec.Rule, rec.Service)
+					}
+					connects[rec.ID.String()] = rec
+				}
+				if len(connects) < len(all) {
+					t.Errorf("%d records of %d CONNECTs", len(connects), len(all))
+				}
+			})
+		}
+	}
+	if n < 500 {
+		t.Errorf("%d combinations", n)
+	}
+}
+
+// What is not Apple's behind a CONNECT to Apple counts as other; the rule is that of the name.
+func TestForeignNameBehindApple(t *testing.T) {
+	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
+	for _, x := range []struct {
+		name, sni     string
+		action        policy.Action
+		rule, service string
+		err           string
+	}{
+		{"Apple's own", "www.apple.com", policy.Tunnel, policy.RuleApple, "", ""},
+		{"a free name", "free.example", policy.Tunnel, policy.RuleDefault, "other", ""},
+		{"a denied name", "denied.example", policy.Deny, "denied", "", "TLS names denied.example, which this CONNECT may not carry"},
+		{"an invalid name", "a_b..example", policy.Deny, "invalid-tls", "", "TLS for an invalid name: host has an empty label"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
+				r := start(t, setup{
+					hosts: map[string]string{"*.example": "127.0.0.1", "www.apple.com": "127.0.0.1"},
+					rules: []policy.Rule{{Name: "denied", Then: "deny", When: policy.When{Hosts: []string{"denied.example"}}}},
+				})
+				c := r.connected(site.at("www.apple.com"))
+				conn := c.secure(&tls.Config{ServerName: x.sni, InsecureSkipVerify: true})
+				err := conn.Handshake()
+				if (err != nil) != (x.action == policy.Deny) || err != nil && !strings.Contains(err.Error(), "remote error: tls: ") {
+					t.Error(err)
+				}
+				conn.Close()
+				rec := r.record()
+				if rec.Action != x.action || rec.Rule != x.rule || x.err != "" && rec.Error != x.err || x.service != "" && rec.Service != x.service || rec.Host != "www.apple.com" {
+					t.Errorf("%+v", rec)
+				}
+			})
+		})
+	}
+}
+
+// Bytes of a destination that speaks first, and of clients that do not speak TLS, pass at once
+// and as they are; TLS that cannot be read does not.
+func TestTunnelOpenings(t *testing.T) {
+	greeting := newOrigin(t, func(c net.Conn) { io.WriteString(c, "220 ready\r\n"); echo(c) })
+	silent := newOrigin(t, echo)
+	for _, x := range []struct {
+		name   string
+		origin net.Addr
+		says   []string
+		hears  string
+		action policy.Action
+		err    string
+	}{
+		{"the destination first", net.TCPAddrFromAddrPort(greeting), []string{"EHLO here\r\n"}, "220 ready\r\nEHLO here\r\n", policy.Tunnel, ""},
+		{"a byte at a time", net.TCPAddrFromAddrPort(silent), []string{"S", "S", "H"}, "SSH", policy.Tunnel, ""},
+		{"binary", net.TCPAddrFromAddrPort(silent), []string{"\x16\x00\x01"}, "\x16\x00\x01", policy.Tunnel, ""},
+		{"not a ClientHello", net.TCPAddrFromAddrPort(silent), []string{"\x16\x03\x01\x00\x04\x02\x00\x00\x00"}, "", policy.Deny, "the TLS handshake does not begin with a ClientHello"},
+		{"an empty record", net.TCPAddrFromAddrPort(silent), []string{"\x16\x03\x01\x00\x00"}, "", policy.Deny, "no TLS handshake"},
+		{"a ClientHello that ends", net.TCPAddrFromAddrPort(silent), []string{"\x16\x03\x01\x00\x80\x01\x00"}, "", policy.Deny, "the client's first message is not complete at the client's end"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
+				r := start(t, setup{})
+				c := r.connected(x.origin.String())
+				for _, s := range x.says {
+					c.send(s)
+				}
+				if x.hears != "" {
+					c.expect(x.hears)
+				}
+				c.finish()
+				_, _ = io.ReadAll(c.in)
+				c.Close()
+				if rec := r.record(); rec.Action != x.action || rec.Error != x.err {
+					t.Errorf("%+v", rec)
+				}
+			})
+		})
+	}
+}
