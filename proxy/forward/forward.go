@@ -2,7 +2,8 @@
 // goproxy, by its hooks for requests and answers, and from there to its origin by the
 // connections of package egress, in the protocol that the origin speaks.
 //
-// Package streams answers the clients.
+// Package streams answers the clients. For package http1, Translate reaches origins that
+// speak only HTTP/2.
 package forward
 
 import (
