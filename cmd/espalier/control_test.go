@@ -90,7 +90,7 @@ func TestStatusCommand(t *testing.T) {
 			"proxy-1  draining for", "none: web.public is empty, or", "failed; the configuration before it is in force", "espalier.yaml:3:1: pacc: unknown key\n",
 			"Access log     cannot be written since ", ": no space left on device\n", "Records lost   12 since the start",
 			"Lists          ads, 12 entries, loaded 20", ", 1 bad line: ok\n", "old, 1 entry, loaded 20", ", 2 bad lines: stale: no answer\n",
-			"new: not loaded, matches nothing: /new is a web page, no list\n",
+			"new: not loaded, rules that name it match nothing: /new is a web page, no list\n",
 			"b.example:3128 is not well since ", ", so that it stands last: refused\n",
 			"PAC fetched    2 times by apple, site default, last 20", "1 time by none, site north, last 20",
 			"CA             the CA expires in 7 days\n",

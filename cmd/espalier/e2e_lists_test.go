@@ -233,7 +233,7 @@ rules:
 	if log := p.stderr.String(); !strings.Contains(log, "the list is not loaded yet") {
 		t.Errorf("log: %s", log)
 	}
-	if stdout, _, _ := p.run("lists"); !strings.Contains(stdout, "not loaded yet, matches nothing") {
+	if stdout, _, _ := p.run("lists"); !strings.Contains(stdout, "not loaded yet: rules that name it match nothing") {
 		t.Errorf("lists:\n%s", stdout)
 	}
 	before, err := p.status()
