@@ -7,15 +7,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"espalier/cmd/espalier/app"
+	"espalier/configs"
 	"espalier/policy/catalog"
 )
 
-func catalogExport() *cobra.Command {
-	var format, set string
-	cmd := &cobra.Command{
-		Use:   "export",
-		Short: "Write the catalogue for firewalls and other programs",
-		Long: `Write the catalogue for firewalls and other programs.
+const exportHelp = `Write the catalogue for firewalls and other programs.
 
 --for chooses who must reach the hosts:
   proxy    the machine that Espalier runs on: all TCP rows
@@ -38,11 +34,18 @@ Formats:
   nftables, dnsmasq   a chain, and what fills its sets with addresses of names
   mikrotik, fortinet  scripts for RouterOS and FortiOS
   list, networks      names, or address blocks, one a line, for firewalls that
-                      poll; web.public serves both under /export/`,
+                      poll; web.public serves both under /export/`
+
+func catalogExport() *cobra.Command {
+	var format, set string
+	cmd := &cobra.Command{
+		Use:   "export",
+		Short: "Write the catalogue for firewalls and other programs",
+		Long:  exportHelp,
 		Example: `  espalier catalog export --for devices --format nftables > devices.nft
   espalier catalog export --for devices --format dnsmasq > devices.conf`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: with(loadedConfig, func(cmd *cobra.Command, cfg *configs.Config, _ []string) error {
 			if err := oneOf("format", format, catalog.Formats()); err != nil {
 				return err
 			}
@@ -53,10 +56,6 @@ Formats:
 				if err := oneOf("for", set, catalog.Sets); err != nil {
 					return err
 				}
-			}
-			cfg, err := loadedConfig(cmd)
-			if err != nil {
-				return err
 			}
 			if file, _ := cmd.Flags().GetString("catalog"); file != "" {
 				cfg.Apple.Catalog = file
@@ -69,7 +68,7 @@ Formats:
 				fmt.Fprintf(cmd.ErrOrStderr(), "note: wildcards here cover names that the policy refuses; let your resolver answer that these do not exist (--format dnsmasq does): %s\n", strings.Join(covered, ", "))
 			}
 			return catalog.Export(cmd.OutOrStdout(), format, s)
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&set, "for", "", "only what `WHO` must reach: "+strings.Join(catalog.Sets, ", "))
 	cmd.Flags().StringVar(&format, "format", "json", "one `FORMAT` of those above")

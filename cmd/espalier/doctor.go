@@ -16,15 +16,7 @@ import (
 	"espalier/proxy/doctor"
 )
 
-func doctorCommand() *cobra.Command {
-	var services []string
-	var asJSON, direct bool
-	var through, roots string
-	timeout := doctor.DefaultTimeout
-	cmd := &cobra.Command{
-		Use:   "doctor",
-		Short: "Reach Apple's hosts from here, and say what is in the way",
-		Long: `Reach every host of the catalogue as devices do, from this machine and then
+const doctorHelp = `Reach every host of the catalogue as devices do, from this machine and then
 through the running proxy, and say what is in the way: names are looked up and
 connected to as egress says, TLS certificates must be of a public CA or Apple's
 own, plain HTTP and NTP must answer.
@@ -33,7 +25,17 @@ Wildcards are tried by a member that is known, and skipped otherwise. So is UDP
 other than NTP, which passes no proxy.
 
 The exit status is 1 where a service is broken, or time was over before all had
-been tried.`,
+been tried.`
+
+func doctorCommand() *cobra.Command {
+	var services []string
+	var asJSON, direct bool
+	var through, roots string
+	timeout := doctor.DefaultTimeout
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Reach Apple's hosts from here, and say what is in the way",
+		Long:  doctorHelp,
 		Example: `  espalier doctor
   espalier doctor --service push --service device-management
   espalier doctor --through proxy.example.org:3128 --json`,
@@ -61,17 +63,8 @@ been tried.`,
 				}
 			}
 			note := ""
-			switch {
-			case direct:
-				note = "left out, as --direct says"
-			case through != "":
-				t, err := policy.ParseTarget(through, 0)
-				if err != nil {
-					return usage(fmt.Errorf("--through: %q: %w (wanted: host:port)", through, err))
-				}
-				d.Proxy = t.String()
-			default:
-				d.Proxy, note = app.LocalProxy(cfg)
+			if d.Proxy, note, err = proxyToTry(cfg, direct, through); err != nil {
+				return usage(err)
 			}
 			screen := report.NewScreen(cmd.ErrOrStderr())
 			d.Progress = func(done, total int) { screen.Progress(fmt.Sprintf("trying Apple's hosts: %d of %d", done, total)) }
@@ -91,4 +84,20 @@ been tried.`,
 	cmd.MarkFlagsMutuallyExclusive("direct", "through")
 	_ = cmd.RegisterFlagCompletionFunc("service", cobra.FixedCompletions(catalog.ServiceIDs(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// proxyToTry is the proxy that the flags name, or that runs here, or why there is none.
+func proxyToTry(cfg *configs.Config, direct bool, through string) (at, note string, err error) {
+	if direct {
+		return "", "left out, as --direct says", nil
+	}
+	if through == "" {
+		at, note = app.LocalProxy(cfg)
+		return at, note, nil
+	}
+	t, err := policy.ParseTarget(through, 0)
+	if err != nil {
+		return "", "", fmt.Errorf("--through: %q: %w (wanted: host:port)", through, err)
+	}
+	return t.String(), "", nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"espalier/cmd/espalier/app"
 	"espalier/cmd/espalier/report"
+	"espalier/configs"
 	"espalier/web/explain"
 )
 
@@ -25,16 +26,13 @@ func explainCommand() *cobra.Command {
 
 Every destination is explained; the exit status is 2 if one of them is invalid.`,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: with(loadedConfig, func(cmd *cobra.Command, cfg *configs.Config, args []string) error {
 			if len(groups) > 0 && user == "" {
 				return usage(errors.New("--group: needs --user"))
 			}
-			cfg, err := loadedConfig(cmd)
-			if err != nil {
-				return err
-			}
 			q := explain.Question{User: user, Groups: groups}
 			if client != "" {
+				var err error
 				if q.Client, err = netip.ParseAddr(client); err != nil {
 					return usage(fmt.Errorf("--client: %q is no address", client))
 				}
@@ -66,7 +64,7 @@ Every destination is explained; the exit status is 2 if one of them is invalid.`
 				first = false
 			}
 			return usage(errors.Join(bad...))
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&client, "client", "", "the client's `ADDRESS`; without it one that is allowed")
 	cmd.Flags().StringVar(&user, "user", "", "`USER` who has signed in")

@@ -34,15 +34,7 @@ var logsFlags = []struct{ name, key, usage string }{
 	{"min-duration", "min_duration", "that took at least a `TIME` such as 30s"},
 }
 
-// logsCommand is `espalier logs`.
-func logsCommand(load configOf) *cobra.Command {
-	var asJSON, asCSV, follow bool
-	limit := 100
-	values := map[string]*string{}
-	cmd := &cobra.Command{
-		Use:   "logs",
-		Short: "Search the access log",
-		Long: `Searches the access log, whether espalier runs or not. What is asked for by
+const logsHelp = `Searches the access log, whether espalier runs or not. What is asked for by
 several flags must hold together. Records stand with the newest last.
 
 A time is how long ago (90s, 15m, 2h, 3d, 1w), today, yesterday, 14:30 (the last
@@ -50,13 +42,22 @@ time that it was), 2026-01-31, "2026-01-31 14:30", or RFC 3339. Actions are
 tunnel, forward, inspect, deny, challenge and error.
 
 The store is searched (log.store.path), or the log's JSON files where there is
-none.`,
+none.`
+
+// logsCommand is `espalier logs`.
+func logsCommand(load configOf) *cobra.Command {
+	var asJSON, asCSV, follow bool
+	limit, values := 100, map[string]*string{}
+	cmd := &cobra.Command{
+		Use:   "logs",
+		Short: "Search the access log",
+		Long:  logsHelp,
 		Example: `  espalier logs --since 1h --host icloud.com
   espalier logs --since today --action deny --client 10.1.0.0/16
   espalier logs --since yesterday --status 5xx --limit 0 --csv >errors.csv
   espalier logs -f --service push`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, _ []string) error {
 			if limit < 0 {
 				return usage(errors.New("--limit: must not be negative"))
 			}
@@ -66,10 +67,6 @@ none.`,
 			}
 			if follow && !f.To.IsZero() {
 				return usage(errors.New("--until: cannot stand beside --follow"))
-			}
-			cfg, err := load(cmd)
-			if err != nil {
-				return err
 			}
 			if f, err = cfg.Log.Access.Anonymous(f, cfg.Data); err != nil {
 				return usage(flagErrors(err))
@@ -91,11 +88,11 @@ none.`,
 			if more && err == nil {
 				fmt.Fprintf(cmd.ErrOrStderr(), "these are the newest %d; --limit 0 shows all\n", limit)
 			}
-			if ctx.Err() != nil { // interrupted
-				return nil
+			if ctx.Err() != nil {
+				return nil // interrupted
 			}
 			return err
-		},
+		}),
 	}
 	for _, flag := range logsFlags {
 		values[flag.key] = cmd.Flags().String(flag.name, "", flag.usage)

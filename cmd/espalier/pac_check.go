@@ -9,6 +9,7 @@ import (
 
 	"espalier/cmd/espalier/app"
 	"espalier/cmd/espalier/report"
+	"espalier/configs"
 	"espalier/pac"
 	"espalier/pac/lint"
 )
@@ -34,15 +35,11 @@ at 0. Kinds for --allow:
 		Example: `  espalier pac check proxy.pac
   espalier pac check --allow dns --allow client-ip proxy.pac`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, args []string) error {
 			for _, kind := range allow {
 				if lint.Kinds[kind] == "" {
 					return usage(fmt.Errorf("--allow: unknown kind %q (allowed: %s)", kind, strings.Join(lint.KindNames(), ", ")))
 				}
-			}
-			cfg, err := load(cmd)
-			if err != nil {
-				return err
 			}
 			samples, err := app.PACSamples(cfg)
 			if err != nil {
@@ -60,7 +57,7 @@ at 0. Kinds for --allow:
 			return no(wrong, report.Answer(cmd.OutOrStdout(), asJSON, found, func(s report.Screen, found []lint.Finding) error {
 				return report.Findings(s, name, found, all-len(found))
 			}))
-		},
+		}),
 	}
 	cmd.Flags().StringSliceVar(&allow, "allow", nil, "leave out findings of this `KIND`; repeatable")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")

@@ -18,15 +18,7 @@ import (
 	"espalier/pac/history"
 )
 
-func pacDiff(load configOf) *cobra.Command {
-	var who pacClient
-	var browser pacBrowser
-	var allow []string
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "diff OLD NEW [URL|HOST[:PORT]...]",
-		Short: "Compare the answers of two scripts",
-		Long: `Compare the answers of two scripts. OLD and NEW each are a configuration file
+var diffHelp = `Compare the answers of two scripts. OLD and NEW each are a configuration file
 (*.yaml, *.yml), a script of any make, or an ID of "espalier pac history". Both
 are asked about every host of the catalogue, of the configurations, of the scripts
 and of the arguments, with the functions of each engine that Espalier knows
@@ -35,19 +27,25 @@ and of the arguments, with the functions of each engine that Espalier knows
 Scripts run here without network: names resolve as --resolve says, and localhost.
 The exit status is 1 if an answer differs, and 2 if a script is too slow to be asked
 about all URLs. --allow engine leaves it at 0 if only
-changes differ that not all engines see.`,
-		Args: cobra.MinimumNArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
+changes differ that not all engines see.`
+
+func pacDiff(load configOf) *cobra.Command {
+	var who pacClient
+	var browser pacBrowser
+	var allow []string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "diff OLD NEW [URL|HOST[:PORT]...]",
+		Short: "Compare the answers of two scripts",
+		Long:  diffHelp,
+		Args:  cobra.MinimumNArgs(2),
+		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, args []string) error {
 			if i := slices.IndexFunc(allow, func(kind string) bool { return kind != "engine" }); i >= 0 {
 				return usage(fmt.Errorf("--allow: unknown kind %q (allowed: engine)", allow[i]))
 			}
 			in, engines, err := browser.open(&who, time.Now())
 			if err != nil {
 				return usage(err)
-			}
-			cfg, err := load(cmd)
-			if err != nil {
-				return err
 			}
 			samples, err := app.PACSamples(cfg)
 			if err != nil {
@@ -80,7 +78,7 @@ changes differ that not all engines see.`,
 				return usage(fmt.Errorf("%s: %w", args[1], slow))
 			}
 			return no(slices.ContainsFunc(changes, func(c pac.Change) bool { return c.Engine == "" || len(allow) == 0 }), nil)
-		},
+		}),
 	}
 	who.addFlags(cmd)
 	browser.addFlags(cmd)

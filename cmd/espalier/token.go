@@ -29,7 +29,7 @@ takes it at once.`,
 		Example: `  espalier token create --name prometheus
   espalier token create --name deploy --role admin --expires 90d`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: with(dataDir, func(cmd *cobra.Command, dir string, _ []string) error {
 			r, err := signin.ParseRole(role)
 			if err != nil {
 				return usage(fmt.Errorf("--role: %w", err))
@@ -43,17 +43,13 @@ takes it at once.`,
 					return usage(fmt.Errorf("--expires: %w", err))
 				}
 			}
-			dir, err := dataDir(cmd)
-			if err != nil {
-				return err
-			}
 			token, err := signin.CreateToken(dir, name, r, lifetime)
 			if err != nil {
 				return err
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), token)
 			return err
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&name, "name", "", "`NAME` to know it by")
 	cmd.Flags().StringVar(&role, "role", string(signin.Viewer), "`ROLE`: viewer, or admin for changes")

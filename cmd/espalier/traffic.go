@@ -8,6 +8,7 @@ import (
 
 	"espalier/cmd/espalier/app"
 	"espalier/cmd/espalier/report"
+	"espalier/configs"
 	"espalier/proxy/accesslog"
 )
 
@@ -29,7 +30,7 @@ records (log.store.keep). The window is widened to whole ones.`,
   espalier traffic --since today --by host --limit 10
   espalier traffic --since 2026-01-01 --until 2026-02-01 --json`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, _ []string) error {
 			f, err := accesslog.ParseFilter(func(key string) string {
 				return map[string]string{"since": since, "until": until}[key]
 			}, time.Now())
@@ -42,10 +43,6 @@ records (log.store.keep). The window is widened to whole ones.`,
 			if limit < 0 {
 				return usage(errors.New("--limit: must not be negative"))
 			}
-			cfg, err := load(cmd)
-			if err != nil {
-				return err
-			}
 			r, err := app.OpenRecords(cfg)
 			if err != nil {
 				return err
@@ -56,7 +53,7 @@ records (log.store.keep). The window is widened to whole ones.`,
 				return err
 			}
 			return report.Answer(cmd.OutOrStdout(), asJSON, report.NewTraffic(t, by), report.WriteTraffic)
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&since, "since", "24h", "from a `TIME` on, as for espalier logs")
 	cmd.Flags().StringVar(&until, "until", "", "up to a `TIME`")
