@@ -70,7 +70,7 @@ var problems = []doctor.Problem{
 	doctor.NotNTP, doctor.SignIn, doctor.Denied, doctor.ProxyDown, doctor.ProxyFailed,
 }
 
-// spoken are the texts of words.go that handlers say.
+// spoken are the texts of locale.go that handlers say.
 var spoken = []string{
 	NoStore, StoreFails, NoSuchThing, RequestFor, NotNow, WrongPassword, Damped, LinkIsOver, PasswordsVary,
 	TrafficOfAll, Traffic, ToDevices, FromDevices, AllOthers,
