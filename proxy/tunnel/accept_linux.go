@@ -20,6 +20,9 @@ type listener struct {
 	gate Gate
 }
 
+// event is the EpollEvent.Fd of its events.
+func (ln *listener) event() int32 { return int32(firstListener - ln.fd) }
+
 // acceptBatch bounds how many clients a worker takes before it looks after its
 // tunnels again, and before the other workers had their share.
 const acceptBatch = 16
@@ -70,31 +73,19 @@ func setOptions(fd int) error {
 	return nil
 }
 
+// listen takes clients from ln. Adding it again, after it rested, does no harm.
 func (w *worker) listen(ln *listener) {
-	at := slices.Index(w.listeners, nil)
-	if at < 0 {
-		at = len(w.listeners)
-		w.listeners = append(w.listeners, nil)
-	}
-	w.listeners[at] = ln
-	w.watchListener(at)
-}
-
-func (w *worker) watchListener(at int) {
+	w.listeners[ln.event()] = ln
 	// A client wakes every worker that is idle, and one of them gets it.
 	// EPOLLEXCLUSIVE would not help: it has no effect in an epoll set that is
 	// itself watched, as this is by Go's poller.
-	_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, w.listeners[at].fd, &unix.EpollEvent{
-		Events: unix.EPOLLIN, Fd: int32(firstListener - at),
-	})
+	_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, ln.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: ln.event()})
 }
 
 // pause takes no more clients from ln.
 func (w *worker) pause(ln *listener) {
-	if at := slices.Index(w.listeners, ln); at >= 0 {
-		_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, ln.fd, nil)
-		w.listeners[at] = nil
-	}
+	_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, ln.fd, nil)
+	delete(w.listeners, ln.event())
 }
 
 func (w *worker) unlisten(ln *listener) {
@@ -108,22 +99,8 @@ func (w *worker) unlisten(ln *listener) {
 	})
 }
 
-// resumeListeners goes on with listeners that rested because descriptors had run
-// out. Adding one that is watched fails, which is right.
-func (w *worker) resumeListeners() {
-	for at, ln := range w.listeners {
-		if ln != nil {
-			w.watchListener(at)
-		}
-	}
-}
-
-func (w *worker) accept(at int) {
-	ln := w.listeners[at]
+func (w *worker) accept(ln *listener) {
 	for range acceptBatch {
-		if ln == nil {
-			return
-		}
 		fd, from, err := accept4(ln.fd)
 		switch err {
 		case nil:

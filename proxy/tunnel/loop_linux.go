@@ -175,7 +175,9 @@ func (e *loop) hurry() {
 	e.postAll(func(w *worker) {
 		w.expire()
 		w.forget()
-		w.resumeListeners()
+		for _, ln := range w.listeners { // descriptors may have run out
+			w.listen(ln)
+		}
 	})
 	if e.pending.Load() > 0 || e.connecting() > 0 {
 		e.hurrying.set()

@@ -49,11 +49,9 @@ func newRelay(cfg Config) *relay {
 	return &relay{cfg: cfg, open: map[*pair]struct{}{}, stirred: map[*pair]struct{}{}}
 }
 
-// A direction that carries small messages, or none, has a small buffer; large
-// ones are shared by those that carry more.
+// A direction that carries small messages, or none, has a small buffer; those of
+// wire.Buffers are shared by those that carry more.
 const smallBuffer = 1 << 10
-
-var largeBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 func (e *relay) Start(t Tunnel) {
 	p := &pair{Tunnel: t, engine: e, conn: [2]net.Conn{t.Client, t.Upstream}}
@@ -200,7 +198,7 @@ func (p *pair) copy(d int, head []byte) {
 	var large *[32 << 10]byte
 	defer func() {
 		if large != nil {
-			largeBuffers.Put(large)
+			wire.Buffers.Put(large)
 		}
 		if fault := recover(); p.engine.cfg.caught(fault) {
 			p.cut(fmt.Errorf("panic: %v", fault))
@@ -212,10 +210,10 @@ func (p *pair) copy(d int, head []byte) {
 		}
 		switch n := len(chunk); {
 		case large == nil && n == len(small):
-			large = largeBuffers.Get().(*[32 << 10]byte)
+			large = wire.Buffers.Get().(*[32 << 10]byte)
 			buf = large[:]
 		case large != nil && n < len(small):
-			largeBuffers.Put(large)
+			wire.Buffers.Put(large)
 			buf, large = small, nil
 		}
 		n, err := p.conn[d].Read(buf)

@@ -198,15 +198,15 @@ type Error struct {
 	Err    error
 }
 
-func (e *Error) Error() string { return e.Op + " " + sideName(e.Client) + ": " + e.Err.Error() }
-func (e *Error) Unwrap() error { return e.Err }
-
-func sideName(client bool) string {
-	if client {
-		return "client"
+func (e *Error) Error() string {
+	side := "upstream"
+	if e.Client {
+		side = "client"
 	}
-	return "upstream"
+	return e.Op + " " + side + ": " + e.Err.Error()
 }
+
+func (e *Error) Unwrap() error { return e.Err }
 
 // Left reports whether the side has closed or reset the connection.
 func (e *Error) Left() bool { return isGone(e.Err) }

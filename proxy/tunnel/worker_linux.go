@@ -27,11 +27,11 @@ type worker struct {
 
 	slots     slots
 	pipes     pipes
-	listeners []*listener
-	ready     []turn   // directions that had more to do than their budget
-	stirred   []uint32 // slots that have relayed since report, maybe for a former tenant
-	waiting   []turn   // clients whose head has not come, the first first; some are gone
-	reading   int      // of them that are there
+	listeners map[int32]*listener // by event
+	ready     []turn              // directions that had more to do than their budget
+	stirred   []uint32            // slots that have relayed since report, maybe for a former tenant
+	waiting   []turn              // clients whose head has not come, the first first; some are gone
+	reading   int                 // of them that are there
 	unused    []*pending
 	delays    []delayed   // attempts to come, the first first
 	holds     []hold      // openings that are not complete, the first first; some are judged
@@ -58,7 +58,7 @@ const (
 )
 
 func newWorker(e *loop) (w *worker, err error) {
-	w = &worker{engine: e, epoll: -1, wake: -1}
+	w = &worker{engine: e, epoll: -1, wake: -1, listeners: map[int32]*listener{}}
 	w.pipes.budget = &e.pipes
 	defer func() {
 		if err != nil {
@@ -183,7 +183,9 @@ func (w *worker) event(ev *unix.EpollEvent) {
 		_, _ = read(int32(w.wake), b[:])
 		w.readInbox(false)
 	case ev.Fd <= firstListener:
-		w.accept(int(firstListener - ev.Fd))
+		if ln := w.listeners[ev.Fd]; ln != nil {
+			w.accept(ln)
+		}
 	default:
 		i, side := uint32(ev.Fd)>>1, int(ev.Fd&1)
 		s, _ := w.slots.at(i)
