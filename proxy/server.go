@@ -98,7 +98,7 @@ func New(cfg Config, log *accesslog.Log, ops *zap.Logger, counters *traffic.Coun
 	s.tunnels = tunnel.New(tunnel.Config{
 		Idle: cfg.IdleTimeout, HalfClosed: s.times.HalfClosed, AttemptDelay: egress.AttemptDelay,
 		MaxWaiting: m.MaxWaiting, Descriptors: m.Descriptors, MaxScarce: m.MaxScarce,
-		Turned: turned, Short: m.RanShort, Panicked: panicked,
+		Stirred: log.Stirred, Turned: turned, Short: m.RanShort, Panicked: panicked,
 	})
 	s.lbs = proxyprotocol.New(cfg.ProxyProtocol, ops, panicked)
 	s.newProtocols()

@@ -45,6 +45,7 @@ type journal struct {
 	left    []leftover // their records are written, and on their way to the disk
 
 	wake       chan struct{} // there is a new tunnel, or records have reached the disk
+	stirred    chan struct{} // tunnels have carried bytes
 	stop, done chan struct{}
 	once       sync.Once // closes stop
 }
@@ -89,7 +90,7 @@ const Interrupted = "interrupted"
 // KeepJournal begins a journal of open tunnels in dir, until Close, and writes the
 // records of tunnels that processes have left open there, of each of which recovered is
 // told. progress is to have Moved called, soon, for the tunnels that have carried bytes
-// since the call before. It is called once, before anything is written. Without an
+// since the call before; it is called some time after Stirred. It is called once, before anything is written. Without an
 // access log there is no journal.
 func (l *Log) KeepJournal(dir string, progress func(), recovered func(*Record)) {
 	if len(l.sinks) == 0 {
@@ -105,33 +106,49 @@ func (l *Log) KeepJournal(dir string, progress func(), recovered func(*Record)) 
 func (l *Log) newJournal(dir string) *journal {
 	l.journal = &journal{
 		log: l, path: filepath.Join(dir, journalPrefix+NextID().String()+journalSuffix),
-		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), stirred: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	_ = l.journal.flush() // makes the file
 	return l.journal
 }
 
+// run writes lines while there is news, and does nothing while there is none.
 func (j *journal) run(progress func(), recovered func(*Record)) {
 	defer close(j.done)
-	tick := time.NewTicker(journalInterval)
+	tick := time.NewTimer(0)
 	defer tick.Stop()
-	others, burst := true, 0
+	soon, burst := true, 0 // the tick is within the interval
 	for {
-		if others {
-			others = j.takeOver(recovered)
-		}
 		select {
 		case <-tick.C:
-			_ = j.flush() // the access log tells of its trouble
+			others := j.takeOver(recovered)
+			err := j.flush() // the access log, or flush, has told of it
 			progress()
-			burst = 0
+			burst, soon = 0, others || err != nil
+			if tick.Reset(journalTouch); soon {
+				tick.Reset(journalInterval)
+			}
+			continue
 		case <-j.wake:
 			if burst++; burst <= journalBurst {
 				_ = j.flush()
 			}
+		case <-j.stirred:
 		case <-j.stop:
 			return
 		}
+		if !soon {
+			soon = true
+			tick.Reset(journalInterval)
+		}
+	}
+}
+
+// Stirred notes that tunnels have carried bytes, which progress of KeepJournal finds. It
+// does not block.
+func (l *Log) Stirred() {
+	if l.journal != nil {
+		signal(l.journal.stirred)
 	}
 }
 
@@ -199,6 +216,7 @@ func (t *Tunnel) Moved(up, down int64) {
 	if !t.changed {
 		t.changed = true
 		t.j.changed = append(t.j.changed, t)
+		signal(t.j.stirred)
 	}
 }
 
@@ -281,7 +299,8 @@ func (r *Record) interrupt(end time.Time) {
 }
 
 // flush writes lines for what has changed. While the access log fails it writes
-// nothing, since the ends cannot be told; everything is as before then.
+// nothing, since the ends cannot be told; everything is as before then. Lines that it
+// could not write are in the file that it writes anew at the next call.
 func (j *journal) flush() error {
 	j.writing.Lock()
 	defer j.writing.Unlock()
@@ -290,7 +309,7 @@ func (j *journal) flush() error {
 	j.changed, j.ended, j.woken = nil, nil, false
 	j.mu.Unlock()
 	if len(changed)+len(ended)+len(j.left) == 0 && j.file != nil && !j.failing {
-		if open > 0 && time.Since(j.wrote) > journalTouch {
+		if open > 0 && time.Since(j.wrote) >= journalTouch {
 			j.wrote = time.Now()
 			_ = os.Chtimes(j.path, j.wrote, j.wrote)
 		}
@@ -321,7 +340,7 @@ func (j *journal) flush() error {
 		}
 	}
 	j.failing = err != nil
-	return nil
+	return err
 }
 
 // write writes lines to f, and what f is to be told of open and ended behind them, some

@@ -290,6 +290,8 @@ func TestRaceOfAddresses(t *testing.T) {
 
 // A slow address wins though the next one has failed at once, and stays watched.
 func TestSlowAddressBesideOneThatFails(t *testing.T) {
+	var origins sync.WaitGroup
+	t.Cleanup(origins.Wait)
 	l := busy(t)
 	cfg := patient
 	cfg.AttemptDelay = 10 * time.Millisecond
@@ -302,15 +304,15 @@ func TestSlowAddressBesideOneThatFails(t *testing.T) {
 	if got := <-d.reach; got != "255.255.255.255:9 failed, timeout false" {
 		t.Errorf("told %q", got)
 	}
-	go func() {
+	origins.Go(func() {
 		for { // those that fill the backlog, and then the tunnel
 			o, err := l.Accept()
 			if err != nil {
 				return
 			}
-			go func() { defer o.Close(); _, _ = io.Copy(o, o) }()
+			origins.Go(func() { defer o.Close(); _, _ = io.Copy(o, o) })
 		}
-	}()
+	})
 	expect(t, c, string(established)+"early")
 }
 

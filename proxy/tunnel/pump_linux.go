@@ -190,6 +190,7 @@ func (w *worker) moved(i uint32, d, n int) {
 		s.stirred = true
 		if len(w.stirred) == 0 {
 			w.engine.stirred.Store(true)
+			w.engine.cfg.stir()
 		}
 		w.stirred = append(w.stirred, i)
 	}

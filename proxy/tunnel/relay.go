@@ -259,6 +259,7 @@ func (p *pair) touch() {
 		p.engine.mu.Lock()
 		p.engine.stirred[p] = struct{}{}
 		p.engine.mu.Unlock()
+		p.engine.cfg.stir()
 	}
 }
 

@@ -230,6 +230,9 @@ type Config struct {
 	// are not routed but served, and when more than MaxScarce of them wait, those
 	// that have waited longest are closed.
 	Descriptors, MaxScarce int
+	// Stirred is told that tunnels have carried bytes, once or a few times until Report.
+	// It must not block. nil: not told.
+	Stirred func()
 	// Turned is told of each client that is closed for these bounds, in a worker:
 	// it must not block. nil: nobody is.
 	Turned func()
@@ -275,6 +278,13 @@ const (
 	up       = client
 	down     = upstream
 )
+
+// stir tells that there is something to report.
+func (c *Config) stir() {
+	if c.Stirred != nil {
+		c.Stirred()
+	}
+}
 
 // count counts n bytes of a direction.
 func count(s *traffic.Service, direction, n int) {
