@@ -172,7 +172,7 @@ func (w *worker) pass(i uint32, d int) {
 	s.since = w.now
 	if s.dir[1-d].over() {
 		w.end(i, nil)
-	} else if err := unix.Shutdown(int(s.fd[1-d]), unix.SHUT_WR); err != nil {
+	} else if err := shutdownWrite(s.fd[1-d]); err != nil {
 		w.deaf(i, 1-d, err)
 	}
 }

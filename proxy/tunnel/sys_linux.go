@@ -52,6 +52,11 @@ func epollWait(epoll int, events []unix.EpollEvent) (int, error) {
 // closeFD closes a descriptor. It is closed whatever close says.
 func closeFD(fd int32) { _, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 
+func shutdownWrite(fd int32) error {
+	_, _, errno := unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
+	return asError(errno)
+}
+
 // accept4 accepts a client as a non-blocking descriptor.
 func accept4(fd int) (int32, netip.AddrPort, error) {
 	var sa unix.RawSockaddrInet6 // the larger of the two that there may be
@@ -92,6 +97,12 @@ func connect(fd int32, to netip.AddrPort) error {
 	return err
 }
 
+func setOption(fd int32, level, name, value int) error {
+	v := int32(value)
+	_, _, errno := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(unsafe.Pointer(&v)), unsafe.Sizeof(v), 0)
+	return asError(errno)
+}
+
 // pendingError takes the error that a socket has waiting, nil where there is
 // none.
 func pendingError(fd int32) error {
@@ -108,4 +119,11 @@ func networkOrder(port uint16) uint16 {
 	var b [2]byte
 	binary.BigEndian.PutUint16(b[:], port)
 	return binary.NativeEndian.Uint16(b[:])
+}
+
+func asError(errno unix.Errno) error {
+	if errno == 0 {
+		return nil
+	}
+	return errno
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -311,56 +312,62 @@ func (c *Config) expired(silent time.Duration, half bool) error {
 // ended in order, and wants no more.
 func tookAll(ended bool, err error) bool { return ended && isGone(err) }
 
-// A census counts the tunnels of an Engine, for Shutdown.
+// A census counts the tunnels of an Engine, for Shutdown. Tunnels enter and leave without
+// a lock.
 type census struct {
+	n      atomic.Int64
+	closed atomic.Bool
 	mu     sync.Mutex
-	n      int
-	closed bool
 	empty  chan struct{} // closed when n is 0; nil: that is not waited for
 }
 
 // enter counts a tunnel until leave. It reports false after close.
 func (c *census) enter() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.closed {
-		c.n++
+	c.n.Add(1)
+	if c.closed.Load() {
+		c.leave()
+		return false
 	}
-	return !c.closed
+	return true
 }
 
 func (c *census) leave() {
+	if c.n.Add(-1) > 0 {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.n--; c.n == 0 && c.empty != nil {
+	if c.empty != nil {
 		close(c.empty)
 		c.empty = nil
 	}
 }
 
-func (c *census) len() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.n
-}
+func (c *census) len() int { return int(c.n.Load()) }
 
 // close waits until no tunnel is left, or ctx ends. None enters from then on.
 func (c *census) close(ctx context.Context) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for c.n > 0 && ctx.Err() == nil {
+	c.wait(ctx)
+	c.closed.Store(true)
+	c.wait(ctx) // for those that have entered meanwhile
+}
+
+func (c *census) wait(ctx context.Context) {
+	for ctx.Err() == nil {
+		c.mu.Lock()
 		if c.empty == nil {
 			c.empty = make(chan struct{})
 		}
-		empty := c.empty
+		empty, n := c.empty, c.n.Load()
 		c.mu.Unlock()
+		if n == 0 {
+			return
+		}
 		select {
 		case <-empty: // another may have entered meanwhile
 		case <-ctx.Done():
 		}
-		c.mu.Lock()
 	}
-	c.closed = true
 }
 
 // isGone reports whether a connection failed because the other end closed or reset
