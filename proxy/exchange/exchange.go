@@ -34,7 +34,7 @@ const (
 var ErrClientClosed = errors.New("client_closed")
 
 // An Exchange is the account of one request, from its first byte to its record. It
-// is begun, admitted or refused, and finished exactly once, whoever hands it on.
+// is begun, admitted or refused, and finished exactly once, also when it is handed on.
 // One goroutine has it at a time, but for AddUp and AddDown.
 type Exchange struct {
 	// Tunnel has the Record, whose Time is the beginning until Finish, which sets Up, Down
@@ -95,7 +95,7 @@ func (x *Exchange) Deny(rule, why string) {
 // or something went wrong on the way.
 func (x *Exchange) Fail(err error) {
 	if errors.Is(err, ErrClientClosed) {
-		x.Record.Error = ErrClientClosed.Error() // which is nobody's fault
+		x.Record.Error = ErrClientClosed.Error() // not a failure
 		return
 	}
 	if forbidden := (*egress.ForbiddenError)(nil); errors.As(err, &forbidden) {

@@ -33,7 +33,7 @@ type Pipeline struct {
 	state    atomic.Pointer[State]
 	panics   atomic.Uint64
 	refusals *prometheus.CounterVec
-	metrics  []prometheus.Collector
+	metrics  *prometheus.Registry
 }
 
 // New returns a Pipeline. Apply must be called before the first request.
@@ -45,7 +45,8 @@ func New(m *limits.Limits, log *accesslog.Log, ops *zap.Logger, counters *traffi
 	panics := prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "espalier_panics_total", Help: "Panics in requests, each a bug in Espalier; the log has their stacks.",
 	}, func() float64 { return float64(p.Panics()) })
-	p.metrics = append(m.Metrics(), p.refusals, panics)
+	p.metrics = prometheus.NewRegistry()
+	p.metrics.MustRegister(append(m.Metrics(), p.refusals, panics)...)
 	return p
 }
 
@@ -85,15 +86,7 @@ func (p *Pipeline) Panicked(x *Exchange, fault any) {
 func (p *Pipeline) Panics() uint64 { return p.panics.Load() }
 
 // Describe implements prometheus.Collector.
-func (p *Pipeline) Describe(ch chan<- *prometheus.Desc) {
-	for _, c := range p.metrics {
-		c.Describe(ch)
-	}
-}
+func (p *Pipeline) Describe(ch chan<- *prometheus.Desc) { p.metrics.Describe(ch) }
 
 // Collect implements prometheus.Collector.
-func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
-	for _, c := range p.metrics {
-		c.Collect(ch)
-	}
-}
+func (p *Pipeline) Collect(ch chan<- prometheus.Metric) { p.metrics.Collect(ch) }

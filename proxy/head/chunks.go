@@ -15,8 +15,8 @@ const (
 )
 
 // Chunks follows the framing of a chunked body that is passed on as it comes, up
-// to its trailers, which ParseTrailers reads. The zero value stands before the
-// first chunk.
+// to its trailers, which ParseTrailers reads. The zero value is ready for the first
+// chunk.
 type Chunks struct {
 	// Done is set once the line of the last chunk was scanned.
 	Done bool
@@ -63,7 +63,7 @@ func (c *Chunks) Scan(b []byte, each func([]byte)) (n int, payload int64, err er
 	return n, payload, nil
 }
 
-// step takes one byte that is no data.
+// step takes one byte of framing.
 func (c *Chunks) step(x byte) bool {
 	switch c.state {
 	case inSize:

@@ -56,8 +56,8 @@ func (b *body) pass(prefix []byte) error {
 	return b.passRest()
 }
 
-// portion takes from p what is of the body, and returns how long that is, what it is for
-// dst, and how much of it is payload.
+// portion takes the part of p that belongs to the body. It returns its form for dst, its
+// length, and how much of it is payload.
 func (b *body) portion(p []byte) (out []byte, used int, payload int64, err error) {
 	if b.length == head.Chunked {
 		b.pieces = b.pieces[:0]

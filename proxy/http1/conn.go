@@ -287,8 +287,7 @@ func (c *conn) answer(r *request) outcome {
 // isZero reports whether s is a number without a digit but 0.
 func isZero(s string) bool { return s != "" && strings.Trim(s, "0") == "" }
 
-// answerItself answers what is asked of the proxy and no destination. It makes no
-// record.
+// answerItself answers requests to the proxy itself. They have no record.
 func (c *conn) answerItself(r *request) outcome {
 	c.x.Drop()
 	if string(r.head.Target) == "*" && r.is(http.MethodOptions) {

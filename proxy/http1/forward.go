@@ -229,7 +229,7 @@ func (c *conn) switchTo(o *egress.Origin, a head.Response) outcome {
 
 // writeRequest makes, in c.out, the request for the origin: the lines as they were sent, but
 // for those that concern this connection, and behind them what has come of the body. It
-// returns the length of what is left of the body.
+// returns the length of the rest of the body.
 func (c *conn) writeRequest(r *request, o *egress.Origin) (rest int64) {
 	c.out = r.up.AppendHead(c.out[:0], o)
 	rest = r.head.Length

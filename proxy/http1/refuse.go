@@ -30,10 +30,11 @@ func (c *conn) abandon(err error, end outcome) outcome {
 // refuse tells the client that its request is refused, and finishes it.
 func (c *conn) refuse(r *request, err error) outcome {
 	refused, h, body := c.x.Refuse(err)
-	// What follows a refused CONNECT is meant for another, and what is left of a body is
-	// no request. A limit wants room.
+	// Bytes behind a refused CONNECT are meant for the destination, and the rest of a body
+	// is not a request. A limit needs room.
 	keep := r.err == nil && !r.broken && c.mayDiscard(r) && !r.is(http.MethodConnect) && !refused.IsLimit() &&
-		refused.Status != http.StatusMisdirectedRequest && c.x.Record.Rule != exchange.RuleTarget && !(c.session != nil && c.session.Page)
+		refused.Status != http.StatusMisdirectedRequest && c.x.Record.Rule != exchange.RuleTarget &&
+		!(c.session != nil && c.session.Page)
 	c.x.Finish(refused.Status) // its place is free when the client knows
 	end := c.send(r, refused.Status, h, body, keep)
 	if end == staying && !c.discard(r) {

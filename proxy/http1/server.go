@@ -139,5 +139,5 @@ func (c *conn) End(stage conns.Stage) {
 	}
 }
 
-// alive ends when what is left is cut.
+// alive ends when the remaining connections are cut.
 func (s *Server) alive() context.Context { return s.cfg.Conns.Context() }

@@ -23,8 +23,8 @@ type usage [3]int32
 
 const both Kind = 0
 
-// keys returns what is counted of a client: its address, and its network of IPv6 with the
-// lower half zero, not valid for IPv4. No client has that address, since it is the anycast
+// keys returns the keys of a client: its address, and its IPv6 network with the lower half
+// zero, not valid for IPv4. No client has that address, since it is the anycast
 // address of routers (RFC 4291, 2.6.1).
 func keys(client netip.Addr) (address, network netip.Addr) {
 	address = client.Unmap().WithZone("")

@@ -55,7 +55,7 @@ type Limits struct {
 	overload overload
 }
 
-// A kind is what is open of a Kind.
+// A kind counts one Kind.
 type kind struct {
 	open  atomic.Int64
 	limit int64

@@ -14,7 +14,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// While the proxy is overloaded, new requests for what is not Apple's are turned
+// While the proxy is overloaded, new requests to hosts that are not Apple's are turned
 // away with 503, so that Apple's have the rest of the room. The listener stays
 // open: devices would take a refused connection for a sign to use the next proxy
 // of their script for everything, Apple's included, all at once, and long after
