@@ -189,7 +189,7 @@ func (w *worker) turnAway(fd int32) {
 	}
 }
 
-// forget takes out of waiting who has asked or is gone.
+// forget removes from waiting the clients that have asked or are gone.
 func (w *worker) forget() {
 	w.waiting = slices.DeleteFunc(w.waiting, func(t turn) bool {
 		s, _ := w.slots.at(t.slot)

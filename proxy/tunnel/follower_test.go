@@ -17,9 +17,9 @@ type follower struct {
 func (f *follower) TunnelOpened(time.Duration, netip.AddrPort) { f.opened <- true }
 func (f *follower) TunnelMoved(up, down int64)                 { f.moved <- [2]int64{up, down} }
 
-// A Follower is told that its tunnel is open before a byte is relayed, and at a report
+// An Owner is told that its tunnel is open before a byte is relayed, and at a report
 // what has moved.
-func TestFollower(t *testing.T) {
+func TestOwnerFollows(t *testing.T) {
 	engines(t, func(t *testing.T, newEngine func(Config) Engine) {
 		s := newStage(t, newEngine(patient))
 		client, nearClient := s.pair()
@@ -31,7 +31,7 @@ func TestFollower(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(f.opened) != 1 {
-			t.Error("a byte was relayed before the Follower was told")
+			t.Error("a byte was relayed before the Owner was told")
 		}
 		reported := func(want [2]int64) {
 			t.Helper()

@@ -205,7 +205,7 @@ type alarm struct {
 func (a *alarm) set() {
 	if a.isSet.CompareAndSwap(false, true) {
 		time.AfterFunc(a.after, func() {
-			a.isSet.Store(false) // first: who finds it set may count on the ring
+			a.isSet.Store(false) // first: a caller that finds it set counts on the ring
 			a.ring()
 		})
 	}
