@@ -16,8 +16,8 @@ import (
 // stop, and does what the first word names.
 type judge struct {
 	owner
-	taken   chan net.Conn
-	service *traffic.Service
+	taken    chan net.Conn
+	counters *traffic.Counters
 }
 
 var errRefused = errors.New("refused")
@@ -29,7 +29,7 @@ func (j *judge) TunnelOpening(b []byte, down int64) Verdict {
 	case bytes.HasPrefix(b, []byte("take")):
 		return Verdict{Step: Take}
 	case bytes.HasPrefix(b, []byte("count")):
-		return Verdict{Service: j.service}
+		return Verdict{Service: j.counters.Service("siri")}
 	case bytes.HasPrefix(b, []byte("panic")):
 		panic("on purpose")
 	case bytes.HasPrefix([]byte("hold"), b), bytes.HasPrefix(b, []byte("hold")) && b[len(b)-1] != '.':
@@ -48,7 +48,7 @@ func openings(t *testing.T, head string, test func(t *testing.T, s *stage, clien
 		s := newStage(t, newEngine(patient))
 		client, nearClient := s.pair()
 		nearUpstream, upstream := s.pair()
-		j := &judge{make(owner, 1), make(chan net.Conn, 1), new(traffic.Service)}
+		j := &judge{make(owner, 1), make(chan net.Conn, 1), traffic.New()}
 		s.engine.Start(Tunnel{Client: nearClient, Upstream: nearUpstream, Head: []byte(head), Service: s.service, Owner: j})
 		test(t, s, client, upstream, j)
 	})
@@ -146,8 +146,6 @@ func TestOpeningIsTaken(t *testing.T) {
 // Bytes count for the service that the Owner names.
 func TestOpeningCounts(t *testing.T) {
 	openings(t, "", func(t *testing.T, s *stage, client, upstream *net.TCPConn, j *judge) {
-		counters := traffic.New()
-		j.service = counters.Service("siri")
 		say(t, client, "count")
 		expect(t, upstream, "count")
 		say(t, upstream, "yes")
@@ -155,7 +153,7 @@ func TestOpeningCounts(t *testing.T) {
 		client.CloseWrite()
 		upstream.CloseWrite()
 		j.wait(t)
-		for _, c := range counters.Snapshot() {
+		for _, c := range j.counters.Snapshot() {
 			if c.Service == "siri" && (c.Up != 5 || c.Down != 3 || c.Tunnels != 0) {
 				t.Errorf("%+v", c)
 			}
