@@ -575,3 +575,12 @@ func (h *host) sortIPAddressList(c goja.FunctionCall) goja.Value {
 	}
 	return h.vm.ToValue(strings.Join(texts, ";"))
 }
+
+// EngineNames are the names of Engines, in a text.
+func EngineNames() string {
+	var names []string
+	for _, e := range Engines {
+		names = append(names, string(e))
+	}
+	return strings.Join(names, ", ")
+}

@@ -53,7 +53,7 @@ func pacEval(load configOf) *cobra.Command {
 		Long: `Run the PAC script as a device would, and print its answers.
 
 With --file, run any script with the functions that browsers offer, of each engine
-that Espalier knows (` + engineNames() + `); where engines differ, each has a line.
+that Espalier knows (` + pac.EngineNames() + `); where engines differ, each has a line.
 Names resolve as --resolve says, and localhost; the script reads no files and has
 no network.
 

@@ -19,17 +19,9 @@ type pacBrowser struct {
 }
 
 func (b *pacBrowser) addFlags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&b.engine, "engine", "", "answer as this `ENGINE` only: "+engineNames())
+	cmd.Flags().StringVar(&b.engine, "engine", "", "answer as this `ENGINE` only: "+pac.EngineNames())
 	cmd.Flags().StringVar(&b.at, "at", "", "run the script at this `TIME` (RFC 3339) instead of now")
 	cmd.Flags().StringArrayVar(&b.resolve, "resolve", nil, "resolve `NAME=ADDRESS` in the script; repeatable")
-}
-
-func engineNames() string {
-	var names []string
-	for _, e := range pac.Engines {
-		names = append(names, string(e))
-	}
-	return strings.Join(names, ", ")
 }
 
 // open returns the browser of a client, and its engines. The time of all is now, unless
@@ -44,7 +36,7 @@ func (b *pacBrowser) open(who *pacClient, now time.Time) (pac.Browser, []pac.Eng
 	if b.engine != "" {
 		engines = []pac.Engine{pac.Engine(b.engine)}
 		if !slices.Contains(pac.Engines, engines[0]) {
-			return browser, nil, fmt.Errorf("--engine: unknown engine %q (allowed: %s)", b.engine, engineNames())
+			return browser, nil, fmt.Errorf("--engine: unknown engine %q (allowed: %s)", b.engine, pac.EngineNames())
 		}
 	}
 	if b.at != "" {

@@ -23,7 +23,7 @@ func pacCheck(load configOf) *cobra.Command {
 		Long: `Find faults in a PAC script of any make: what old or strict engines do not take
 (ES3 is what all take), functions that make devices wait for DNS, state that
 outlives a call, answers that are invalid, and answers that depend on the engine
-(` + engineNames() + `), tried with every host of the catalogue, the configuration
+(` + pac.EngineNames() + `), tried with every host of the catalogue, the configuration
 and the script. FILE is - for standard input, and has at most 10 MB. The script is
 not trusted: it runs here without network, files or names, and for a limited time.
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -30,7 +29,7 @@ anywhere, so prefer a profile with the PAC URL.`,
 		RunE: with(load, func(cmd *cobra.Command, cfg *configs.Config, _ []string) error {
 			if url == "" {
 				var err error
-				if url, err = wpadURL(cfg); err != nil {
+				if url, err = app.WPADURL(cfg); err != nil {
 					return usage(err)
 				}
 			}
@@ -55,16 +54,4 @@ anywhere, so prefer a profile with the PAC URL.`,
 	cmd.Flags().StringVar(&url, "url", "", "the script's `URL`, in place of /wpad.dat at this machine's address")
 	cmd.Flags().StringVar(&domain, "domain", "", "the `DOMAIN` of the clients")
 	return cmd
-}
-
-// wpadURL is where this machine serves the script for WPAD.
-func wpadURL(cfg *configs.Config) (string, error) {
-	if !cfg.PAC.WPAD {
-		return "", errors.New("pac.wpad is false, so that nothing is at /wpad.dat; set it to true, or give --url")
-	}
-	base, err := app.PublicURL(cfg.Web, app.Addresses(cfg.Web.Public))
-	if err != nil {
-		return "", fmt.Errorf("%w; give --url", err)
-	}
-	return base + "/wpad.dat", nil
 }

@@ -22,7 +22,7 @@ var diffHelp = `Compare the answers of two scripts. OLD and NEW each are a confi
 (*.yaml, *.yml), a script of any make, or an ID of "espalier pac history". Both
 are asked about every host of the catalogue, of the configurations, of the scripts
 and of the arguments, with the functions of each engine that Espalier knows
-(` + engineNames() + `): a change that only some of them see names the engine.
+(` + pac.EngineNames() + `): a change that only some of them see names the engine.
 
 Scripts run here without network: names resolve as --resolve says, and localhost.
 The exit status is 1 if an answer differs, and 2 if a script is too slow to be asked

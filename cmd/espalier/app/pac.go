@@ -96,6 +96,18 @@ func ScriptURLs(cfg *configs.Config) (map[string]string, error) {
 	return urls, nil
 }
 
+// WPADURL is where this machine serves the script for WPAD.
+func WPADURL(cfg *configs.Config) (string, error) {
+	if !cfg.PAC.WPAD {
+		return "", errors.New("pac.wpad is false, so that nothing is at /wpad.dat; set it to true, or give --url")
+	}
+	base, err := PublicURL(cfg.Web, Addresses(cfg.Web.Public))
+	if err != nil {
+		return "", fmt.Errorf("%w; give --url", err)
+	}
+	return base + "/wpad.dat", nil
+}
+
 // PACSamples are URLs that tell apart what the script of a configuration does.
 func PACSamples(cfg *configs.Config) ([]string, error) {
 	apple, err := Apple(cfg)
