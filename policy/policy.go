@@ -291,7 +291,7 @@ func (p *Policy) passOn(r *Request, rule *rule, d *Decision) {
 	}
 	if !r.Connect {
 		if r.Page && p.withoutCA && p.inspect && rule == nil && p.exceptions != nil && p.exceptions.WithoutCA(r.Client) &&
-			!p.exempt.match(r.Target) {
+			!p.exempt.match(r.Target) && !p.known.match(r.Target) {
 			d.Action, d.Rule = Deny, RuleWithoutCA
 		}
 		return

@@ -704,6 +704,50 @@ func TestInterceptPinned(t *testing.T) {
 	}
 }
 
+// A client that has refused the CA's certificate at two hosts, and accepted it nowhere, is
+// told how to install it, in place of pages by plain HTTP.
+func TestInterceptWithoutCA(t *testing.T) {
+	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
+	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "plain") }))
+	t.Cleanup(plain.Close)
+	r := start(t, site.everything(), false)
+	get := func(accept string) string {
+		t.Helper()
+		req, err := http.NewRequest(http.MethodGet, plain.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept", accept)
+		resp, err := r.browser().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		if resp.StatusCode == http.StatusForbidden && strings.Contains(string(body), refusal.WithoutCA.Text) && strings.Contains(string(body), policy.RuleWithoutCA) {
+			return "told"
+		}
+		return string(body)
+	}
+	const page = "text/html,*/*;q=0.8"
+	for i, x := range []struct {
+		do   func()
+		want string // of a page
+	}{
+		{func() {}, "plain"},
+		{func() { _ = r.connected(site.at("a.example")).secure(site.own()).Handshake() }, "plain"},
+		{func() { _ = r.connected(site.at("b.example")).secure(site.own()).Handshake() }, "told"},
+		{func() { r.exceptions.TunnelWithoutCA(true) }, "told"}, // the policy decides
+		{func() { r.trust(site) }, "plain"},
+	} {
+		x.do()
+		await(t, fmt.Sprintf("step %d: %s", i, x.want), func() bool { return get(page) == x.want })
+		if got := get("*/*"); got != "plain" {
+			t.Errorf("step %d: what is not a page: %q", i, got)
+		}
+	}
+}
+
 // An exemption is for the CONNECT's host and the name in TLS together, and for one client.
 func TestInterceptPinnedByName(t *testing.T) {
 	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })

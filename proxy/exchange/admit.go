@@ -14,6 +14,7 @@ import (
 	"espalier/policy/auth"
 	"espalier/proxy/egress"
 	"espalier/proxy/limits"
+	"espalier/proxy/page"
 	"espalier/proxy/refusal"
 )
 
@@ -139,6 +140,9 @@ func (x *Exchange) conceal(r *Request) {
 func (x *Exchange) decide(ctx context.Context, r *Request) error {
 	st := x.State
 	ask := policy.Request{Target: x.Target, Client: x.Record.Client, Connect: x.Record.Method == http.MethodConnect}
+	if x.Record.Method == http.MethodGet && st.Exceptions.WithoutCA(ask.Client) {
+		ask.Page = page.Wanted(r.Header.Get("accept"))
+	}
 	d := st.Policy.Decide(&ask)
 	if d.Action != policy.Challenge {
 		x.SetDecision(d)
@@ -233,6 +237,8 @@ func refusedBy(d policy.Decision) error {
 		return refusal.Client
 	case d.Rule == policy.RulePorts:
 		return refusal.Port
+	case d.Rule == policy.RuleWithoutCA:
+		return refusal.WithoutCA
 	}
 	return refusal.Denied
 }

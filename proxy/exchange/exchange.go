@@ -121,6 +121,9 @@ func (x *Exchange) Refuse(err error) (r refusal.Refusal, h http.Header, body str
 	if st := x.p.State(); st != nil {
 		n.Contact = st.Contact
 	}
+	if st := x.p.State(); r == refusal.WithoutCA && st != nil {
+		n.Setup = st.SetupURL
+	}
 	if x.Record.Action == policy.Deny {
 		n.Rule = x.Record.Rule
 	}

@@ -18,6 +18,9 @@ type State struct {
 	Auth   *auth.Auth // nil: there are no users
 	// Contact is shown to users whose request is refused; empty: none.
 	Contact string
+	// SetupURL is where users find the CA's certificate, and how to install it; empty: it is
+	// not known.
+	SetupURL string
 	// Leaves are the certificates for intercepted hosts. They must be set if the
 	// Policy may say inspect.
 	Leaves *inspect.Leaves

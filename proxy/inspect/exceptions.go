@@ -142,7 +142,7 @@ func (e *Exceptions) decided(pair Pair) bool {
 // WithoutCA reports whether client seems not to trust the CA: it has refused its
 // certificate at two hosts, and not accepted one since.
 func (e *Exceptions) WithoutCA(client netip.Addr) bool {
-	if e == nil {
+	if e == nil || !e.learned.strange.Load() {
 		return false
 	}
 	s := e.learned.shard(client)
@@ -188,6 +188,9 @@ func (e *Exceptions) Refused(pair Pair, client netip.Addr, ground Ground, reason
 		if v.WithoutCA = !c.trustsBeside(pair, now); v.WithoutCA {
 			if ground == ByAlert {
 				c.refuse(pair.Host, now)
+				if c.strange {
+					e.learned.strange.Store(true)
+				}
 			}
 			if !e.strangers.Load() {
 				return

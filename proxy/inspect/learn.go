@@ -50,6 +50,8 @@ type learned struct {
 	salt   uint64
 	shards [shards]shard
 	pairs  atomic.Int64
+	// strange is set once any client was one without the CA.
+	strange atomic.Bool
 }
 
 // A shard has the encounters by the hash of client and pair, so that one look-up finds

@@ -29,6 +29,7 @@ type Page struct {
 	Rule      string // that decided
 	Reference string // of the record
 	Contact   string // whom to ask, in the administrator's words
+	Setup     string // where to set the device up
 }
 
 // titles are those of pages by status, in English.

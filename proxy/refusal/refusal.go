@@ -27,6 +27,7 @@ func (r Refusal) IsLimit() bool { return r.Type == Busy.Type }
 var (
 	Denied      = Refusal{403, "http_request_denied", "", "This network's policy does not allow this destination."}
 	Client      = Refusal{403, "http_request_denied", "", "This address may not use this proxy."}
+	WithoutCA   = Refusal{403, "http_request_denied", "", "This device does not trust the certificate that this network inspects encrypted connections with, so that most sites fail. Install the certificate. If you have, open any https site, then try again."}
 	Name        = Refusal{403, "http_request_error", "", "The destination is not a valid host and port."}
 	Port        = Refusal{403, "http_request_denied", "", "This proxy does not connect to this port."}
 	Malformed   = Refusal{400, "http_request_error", "", "The request is not valid HTTP, or larger than this proxy takes."}

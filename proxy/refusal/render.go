@@ -18,6 +18,7 @@ type Notice struct {
 	Rule                   string // that denied it
 	Reference              string // id of the access record
 	Contact                string // shown to users, in the administrator's words
+	Setup                  string // where to set the device up
 }
 
 // Render returns the header fields and the body of r. The body is a page if the
@@ -34,7 +35,7 @@ func (r Refusal) Render(n Notice) (http.Header, string) {
 	if page.Wanted(n.Accept) {
 		p := page.Page{
 			Language: page.Language(n.AcceptLanguage), Status: r.Status, Text: r.Text,
-			Host: n.Host, Rule: n.Rule, Reference: n.Reference, Contact: n.Contact,
+			Host: n.Host, Rule: n.Rule, Reference: n.Reference, Contact: n.Contact, Setup: n.Setup,
 		}
 		if text := swedish[r.Text]; p.Language == "sv" && text != "" {
 			p.Text = text
@@ -44,7 +45,7 @@ func (r Refusal) Render(n Notice) (http.Header, string) {
 	} else {
 		h.Set("Content-Type", "text/plain; charset=utf-8")
 		body = strconv.Itoa(r.Status) + " " + http.StatusText(r.Status) + "\n\n" + r.Text + "\n"
-		for _, line := range [...]struct{ name, value string }{{"Rule", n.Rule}, {"Reference", n.Reference}, {"Contact", n.Contact}} {
+		for _, line := range [...]struct{ name, value string }{{"Rule", n.Rule}, {"Reference", n.Reference}, {"Contact", n.Contact}, {"Setup", n.Setup}} {
 			if line.value != "" {
 				body += line.name + ": " + line.value + "\n"
 			}

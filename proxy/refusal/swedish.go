@@ -3,6 +3,7 @@ package refusal
 // swedish are the texts of refusals in Swedish, by the English ones.
 var swedish = map[string]string{
 	Denied.Text:            "Reglerna för det här nätverket tillåter inte webbplatsen.",
+	WithoutCA.Text:         "Enheten litar inte på certifikatet som nätverket inspekterar krypterade anslutningar med, så de flesta webbplatser fungerar inte. Installera certifikatet. Om du redan har gjort det: öppna en webbplats med https och försök igen.",
 	Client.Text:            "Den här enhetens adress får inte använda proxyn.",
 	Malformed.Text:         "Förfrågan är inte giltig HTTP, eller större än proxyn tar emot.",
 	Body.Text:              "Det som skickades är inte det som utlovades.",

@@ -59,6 +59,9 @@ func (a *App) compile(l *configs.Loaded) (*Compiled, error) {
 		}
 	}
 	made.State.Exceptions = a.exceptions
+	if base, err := PublicURL(cfg.Web, a.sockets.addrs(forPublic)); err == nil && ca != nil {
+		made.State.SetupURL = base + "/"
+	}
 	if made.users, err = signin.OpenUsers(cfg.UsersFile(), a.desk.Users()); err != nil {
 		return nil, fmt.Errorf("web.users: %w", err)
 	}
