@@ -136,7 +136,7 @@ func (p *Origins) open(ctx context.Context, r Route, to Endpoint, m *shared) (*O
 	defer close(m.ready)
 	o, err := p.dial(ctx, r, to, nil)
 	if err == nil && o.HTTP2 != nil {
-		if err = o.HTTP2.Reserve(); err == nil {
+		if err = o.ended(o.HTTP2.Reserve()); err == nil {
 			m.conn, m.origin = o.HTTP2, *o
 			m.conn.SetStateHook(func(c *http.ClientConn) {
 				if c.Err() != nil {

@@ -23,7 +23,7 @@ func (fx *forwarded) askHTTP2(ctx context.Context, r *http.Request, req *upstrea
 	if slices.Contains(r.Header["Te"], "trailers") { // servers of gRPC insist
 		out.Header.Set("Te", "trailers")
 	}
-	resp, err := o.HTTP2.RoundTrip(out)
+	resp, err := o.RoundTrip(out)
 	if err == nil {
 		maps.DeleteFunc(resp.Header, func(name string, _ []string) bool { return head.Field{Name: []byte(name)}.HopByHop() })
 	}

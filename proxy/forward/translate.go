@@ -33,6 +33,7 @@ func (f *Forwarder) Translate(o *egress.Origin) {
 	near, far := net.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &translation{Conn: near, remote: o.RemoteAddr(), cancel: cancel}
+	origin := *o // with the connection that it has
 	go func() {
 		defer cancel()
 		defer far.Close()
@@ -42,7 +43,7 @@ func (f *Forwarder) Translate(o *egress.Origin) {
 				t.err = fmt.Errorf("panic: %v", fault)
 			}
 		}()
-		t.err = translate(ctx, wire.New(far, nil), o.HTTP2)
+		t.err = translate(ctx, wire.New(far, nil), &origin)
 	}()
 	o.Conn = wire.New(t, nil)
 }
@@ -69,18 +70,18 @@ func (t *translation) Close() error {
 const patience = 24 * time.Hour
 
 // translate has origin answer the request that comes on c.
-func translate(ctx context.Context, c *wire.Conn, origin *http.ClientConn) error {
+func translate(ctx context.Context, c *wire.Conn, origin *egress.Origin) error {
 	end := 0
 	for end == 0 {
 		if err := c.More(patience); err != nil {
-			origin.Release()
+			origin.HTTP2.Release()
 			return err
 		}
 		end = head.End(c.Unread(), 0)
 	}
 	sent, err := head.ParseRequest(bytes.Clone(c.Unread()[:end]))
 	if err != nil {
-		origin.Release()
+		origin.HTTP2.Release()
 		return err
 	}
 	c.Use(end)
