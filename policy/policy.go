@@ -81,6 +81,7 @@ const (
 	RuleClientCertificate = "inspect-client-certificate" // the client has a certificate for the host
 	RuleWithoutCA         = "inspect-without-ca"         // the client does not trust the CA: inspect.without_ca
 	RuleUnknown           = "inspect-unknown"            // inspect.unknown, for what cannot be intercepted
+	RuleConstraints       = "ca-constraints"             // the CA cannot speak for the host
 	RuleName              = "tls-name"                   // TLS names a host that the CONNECT does not lead to
 )
 
@@ -131,6 +132,14 @@ type Decision struct {
 	ruleHeaders, presetHeaders []header
 }
 
+// ListState says what List has to do with a refusal.
+func (d Decision) ListState() string {
+	if d.Missing {
+		return "list " + d.List + " is required and not loaded"
+	}
+	return "in list " + d.List
+}
+
 // Service is the service id that the request counts for.
 func (d Decision) Service() string { return d.Match.Service() }
 
@@ -145,6 +154,8 @@ type Config struct {
 	Lists   map[string]HostList // by name; nil for one that matches nothing
 	Inspect InspectConfig
 	Presets Presets
+	// Excluded reports whether the CA for interception cannot speak for a host; nil: for none.
+	Excluded func(host string, addr netip.Addr) bool
 	// Exceptions are hosts that turned out not to be interceptable; nil: none.
 	Exceptions Exceptions
 }
@@ -180,6 +191,7 @@ type Policy struct {
 	presets   presets
 
 	exceptions Exceptions
+	excluded   func(host string, addr netip.Addr) bool // nil: none
 }
 
 // New compiles cfg. It reads the file of apple.catalog where one is named.
@@ -191,7 +203,7 @@ func New(cfg Config) (*Policy, error) {
 		relay:   cfg.Apple.PrivateRelay == RelayBlock,
 		auth:    cfg.Auth,
 		inspect: cfg.Inspect.Mode == InspectAll,
-		unknown: Tunnel, page: cfg.Inspect.DenyPage, exceptions: cfg.Exceptions,
+		unknown: Tunnel, page: cfg.Inspect.DenyPage, exceptions: cfg.Exceptions, excluded: cfg.Excluded,
 		withoutCA: cfg.Inspect.WithoutCA != WithoutCATunnel,
 	}
 	if cfg.Inspect.KnownExempt {
@@ -316,7 +328,11 @@ func (p *Policy) passOn(r *Request, rule *rule, d *Decision) {
 			d.Rule = RuleInspect
 		}
 	}
-	if d.Action == Inspect && p.exceptions != nil && p.exceptions.Accepted(r.Target.Host) {
+	switch {
+	case d.Action != Inspect:
+	case p.apple.Match(r.Target.Host, r.Target.Addr, 443).OK(), p.excluded != nil && p.excluded(r.Target.Host, r.Target.Addr):
+		d.Action, d.Rule, d.Learn = Tunnel, RuleConstraints, false // a certificate is good for any port
+	case p.exceptions != nil && p.exceptions.Accepted(r.Target.Host):
 		d.Action, d.Rule, d.Learn = Tunnel, RuleException, false
 	}
 	if d.Action != Inspect {

@@ -693,3 +693,17 @@ func TestRulesMatchAcrossAnImport(t *testing.T) {
 		t.Errorf("ppq.apple.com: %v by %s", d.Action, d.Rule)
 	}
 }
+
+// What the CA cannot speak for is tunnelled, whatever port it is asked for.
+func TestExcludedFromCA(t *testing.T) {
+	p := compile(t, Config{
+		Inspect: InspectConfig{Mode: InspectAll}, Rules: []Rule{{Name: "inspected", Then: "inspect", When: When{Hosts: []string{"mdm.example"}}}},
+		Excluded: func(host string, _ netip.Addr) bool { return host == "mdm.example" },
+	})
+	for host, want := range map[string]string{"mdm.example:443": RuleConstraints, "gs.apple.com:8443": RuleConstraints, "www.example:443": RuleInspect} {
+		d := p.Decide(&Request{Target: target(t, host), Client: ipad, Connect: true})
+		if d.Rule != want || (d.Action == Tunnel) != (want == RuleConstraints) || d.Learn && want == RuleConstraints {
+			t.Errorf("%s: %s by %s, want %s", host, d.Action, d.Rule, want)
+		}
+	}
+}

@@ -162,7 +162,7 @@ func (c *rule) hasGroup(groups []string) bool {
 // the proxy's.
 var builtinRules = []string{
 	RuleClients, RuleApple, RuleRelay, RulePorts, RuleAuth, RulePresets, RuleInspect, RuleDefault,
-	RuleException, RuleUnknown, RuleName,
+	RuleException, RuleUnknown, RuleName, RuleConstraints,
 	"address-guard", "invalid-target", "malformed-request", "method", "scheme", "misdirected", "invalid-tls",
 }
 

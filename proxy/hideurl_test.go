@@ -2,6 +2,9 @@ package proxy
 
 import (
 	"fmt"
+	"io"
+	"net/http"
+	"strings"
 	"testing"
 
 	"espalier/policy"
@@ -43,4 +46,35 @@ func TestHideURL(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The list that has a host stands in the record; its URLs match where paths are seen.
+func TestListInRecord(t *testing.T) {
+	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
+	list := urlList{"example.com/bad"}
+	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
+		cfg := site.everything()
+		cfg.lists = map[string]policy.HostList{"urls": list}
+		cfg.rules = []policy.Rule{{Name: "no bad pages", Then: "deny", When: policy.When{Lists: []string{"urls"}}}}
+		r := start(t, cfg)
+		for path, status := range map[string]int{"/good": 200, "/bad/page?q": 403} {
+			if resp, body := fetch(t, r.browser(), "https://"+site.at("example.com")+path); resp.StatusCode != status || status == 403 && !strings.Contains(body, "no bad pages (urls)") {
+				t.Errorf("%s: %s, %q", path, resp.Status, body)
+			}
+		}
+		for _, rec := range r.stop() {
+			if denied := rec.Action == policy.Deny; denied != strings.HasSuffix(rec.URL, "/bad/page") || denied && rec.Error != "in list urls" {
+				t.Errorf("%+v", rec)
+			}
+		}
+	})
+}
+
+// urlList has one URL.
+type urlList struct{ url string }
+
+func (urlList) Match(string) (string, bool) { return "", false }
+func (urlList) Missing() bool               { return false }
+func (l urlList) MatchURL(host string, _ uint16, path string) (string, bool) {
+	return l.url, strings.HasPrefix(host+path, l.url)
 }

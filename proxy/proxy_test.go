@@ -49,6 +49,7 @@ type setup struct {
 	connectTimeout time.Duration
 	relay          string
 	rules          []policy.Rule
+	lists          map[string]policy.HostList
 	inspect        string
 	exempt         []string
 	unknown        string            // inspect.unknown
@@ -148,7 +149,7 @@ func (r *rig) state(c setup) *State {
 	st := &State{Contact: c.contact}
 	cfg := policy.Config{
 		Clients: c.clients, Apple: policy.Apple{Wide: true, Extra: c.extra, PrivateRelay: c.relay},
-		Rules: c.rules, Inspect: policy.InspectConfig{Mode: c.inspect, Exempt: c.exempt, Unknown: c.unknown, DenyPage: c.denyPage},
+		Rules: c.rules, Lists: c.lists, Inspect: policy.InspectConfig{Mode: c.inspect, Exempt: c.exempt, Unknown: c.unknown, DenyPage: c.denyPage},
 		Presets: c.presets,
 	}
 	if c.inspect != "" {

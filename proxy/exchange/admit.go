@@ -139,7 +139,7 @@ func (x *Exchange) conceal(r *Request) {
 // otherwise: Apple's hosts see and cost none.
 func (x *Exchange) decide(ctx context.Context, r *Request) error {
 	st := x.State
-	ask := policy.Request{Target: x.Target, Client: x.Record.Client, Connect: x.Record.Method == http.MethodConnect}
+	ask := policy.Request{Target: x.Target, Client: x.Record.Client, Connect: x.Record.Method == http.MethodConnect, Path: r.Path}
 	if x.Record.Method == http.MethodGet && st.Exceptions.WithoutCA(ask.Client) {
 		ask.Page = page.Wanted(r.Header.Get("accept"))
 	}
@@ -185,7 +185,9 @@ func (x *Exchange) decideInside(_ context.Context, r *Request) error {
 	x.Record.User, x.Groups = ses.Record.User, ses.Groups
 	d := ses.Decision
 	if !ses.Page {
-		d = x.State.Policy.Decide(ses.Ask(x.Target))
+		ask := ses.Ask(x.Target)
+		ask.Path = r.Path
+		d = x.State.Policy.Decide(ask)
 	}
 	x.SetDecision(d)
 	x.Decision.Page = false

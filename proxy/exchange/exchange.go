@@ -81,6 +81,9 @@ func (x *Exchange) SetDecision(d policy.Decision) {
 	x.Decision = d
 	x.Record.Service, x.Record.Action, x.Record.Rule = d.Service(), d.Action, d.Rule
 	x.service = x.p.traffic.Service(x.Record.Service)
+	if d.Action == policy.Deny && d.List != "" {
+		x.Record.Error = d.ListState()
+	}
 	if d.HideURL {
 		x.Record.URL = ""
 	}
@@ -126,6 +129,9 @@ func (x *Exchange) Refuse(err error) (r refusal.Refusal, h http.Header, body str
 	}
 	if x.Record.Action == policy.Deny {
 		n.Rule = x.Record.Rule
+		if x.Decision.List != "" {
+			n.Rule += " (" + x.Decision.List + ")"
+		}
 	}
 	if x.header != nil {
 		n.Accept, n.AcceptLanguage = x.header.Get("accept"), x.header.Get("accept-language")

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -17,7 +18,7 @@ import (
 
 // explain is GET and POST /explain. POST keeps the URL out of logs.
 func (c Control) explain(r *http.Request) (any, error) {
-	q, err := paramsOf(r, "url", "client", "user", "group")
+	q, err := paramsOf(r, "url", "client", "user", "group", "at")
 	if err != nil {
 		return nil, err
 	}
@@ -30,6 +31,11 @@ func (c Control) explain(r *http.Request) (any, error) {
 	}
 	if ask.Client, err = ParseClient(q.Get("client")); err != nil {
 		return nil, err
+	}
+	if at := q.Get("at"); at != "" {
+		if ask.At, err = time.Parse(time.RFC3339, at); err != nil {
+			return nil, fmt.Errorf("at: %q is not a time of RFC 3339", at)
+		}
 	}
 	x, err := c.Explainer().Explain(ask)
 	if err != nil {

@@ -273,6 +273,7 @@ var ruleMeanings = map[string]string{
 	policy.RuleClientCertificate: "The client has a certificate of its own for the host.",
 	policy.RuleDefault:           "No rule matched, and nothing else stood against it.",
 	policy.RuleUnknown:           "What cannot be inspected is treated as `inspect.unknown` says.",
+	policy.RuleConstraints:       "The CA’s certificate excludes the host, so it is not intercepted.",
 	policy.RuleName:              "TLS names a host that the CONNECT does not lead to.",
 	"invalid-tls":                "The tunnel begins with TLS that the proxy cannot read.",
 	"misdirected":                "The request inside the connection was for another host than the connection.",

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"espalier/pac"
 	"espalier/policy"
@@ -94,13 +95,14 @@ func (e *Explainer) allowed() netip.Addr {
 type Question struct {
 	Target string // URL or host:port; a host alone is meant as https
 	Client netip.Addr
-	User   string   // who has signed in; empty: nobody
-	Groups []string // of User, beside those of the file
+	User   string    // who has signed in; empty: nobody
+	Groups []string  // of User, beside those of the file
+	At     time.Time // zero: now
 }
 
 // Explain answers a question. The error says what is wrong with its target.
 func (e *Explainer) Explain(q Question) (*Explanation, error) {
-	t, connect, err := parse(q.Target)
+	t, path, connect, err := parse(q.Target)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +111,7 @@ func (e *Explainer) Explain(q Question) (*Explanation, error) {
 		client = e.allowed()
 	}
 	groups := slices.Concat(q.Groups, e.Auth.FileGroups(q.User))
-	ask := &policy.Request{Target: t, Client: client, User: q.User, Groups: groups, Connect: connect}
+	ask := &policy.Request{Target: t, Client: client, User: q.User, Groups: groups, Connect: connect, Path: path, Time: q.At}
 	d := e.Policy.Excepted(e.Policy.Decide(ask), ask, "")
 	x := &Explanation{
 		Target: q.Target, Host: t.Host, Port: t.Port, Client: client, User: q.User, Groups: groups,
@@ -131,7 +133,7 @@ func (e *Explainer) Explain(q Question) (*Explanation, error) {
 		}
 	}
 	if !d.Match.OK() {
-		e.askLists(x, t)
+		e.askLists(x, d, t, path)
 	}
 	inspected := d.Action == policy.Inspect
 	if err := e.Dialer.Forbidden(t); err != nil && d.Action != policy.Deny && d.Action != policy.Challenge {
@@ -145,14 +147,18 @@ func (e *Explainer) Explain(q Question) (*Explanation, error) {
 }
 
 // parse finds the target in a URL or host:port, and whether clients ask for it by
-// CONNECT.
-func parse(text string) (t policy.Target, connect bool, err error) {
+// CONNECT. path is empty then: the proxy does not see it.
+func parse(text string) (t policy.Target, path string, connect bool, err error) {
 	scheme, rest, isURL := strings.Cut(text, "://")
 	authority, port, connect := text, uint16(443), true
 	if isURL {
 		authority = rest
+		path = "/"
 		if i := strings.IndexAny(rest, "/?#"); i >= 0 {
 			authority = rest[:i]
+			if before := rest[i : i+max(0, strings.IndexAny(rest[i:]+"?", "?#"))]; before != "" {
+				path = before
+			}
 		}
 		authority = authority[strings.LastIndexByte(authority, '@')+1:]
 		switch strings.ToLower(scheme) {
@@ -160,14 +166,17 @@ func parse(text string) (t policy.Target, connect bool, err error) {
 		case "http", "ws":
 			port, connect = 80, false
 		default:
-			return t, false, errors.New("only http, https, ws and wss URLs reach a proxy")
+			return t, "", false, errors.New("only http, https, ws and wss URLs reach a proxy")
 		}
 	}
 	if a, err := netip.ParseAddr(authority); err == nil && a.Is6() {
 		authority = "[" + authority + "]" // as pac.DeviceURL takes it
 	}
+	if connect {
+		path = ""
+	}
 	t, err = policy.ParseTarget(authority, port)
-	return t, connect, err
+	return t, path, connect, err
 }
 
 // note says what else an administrator should know; empty: nothing.
@@ -238,18 +247,26 @@ func (e *Explainer) Script(site string, client netip.Addr) (script *pac.Script, 
 
 // askLists says by which list and entry x was decided, and which lists rules ask
 // in vain.
-func (e *Explainer) askLists(x *Explanation, t policy.Target) {
+func (e *Explainer) askLists(x *Explanation, d policy.Decision, t policy.Target, path string) {
 	all := e.Lists.HostLists()
 	for _, r := range e.Rules {
 		for _, name := range r.When.Lists {
 			if r.Name != x.Rule || x.List != "" {
 				continue
 			}
-			if entry, ok := all[name].Match(t.Host); ok {
+			entry, ok := all[name].Match(t.Host)
+			if !ok {
+				entry, ok = all[name].MatchURL(t.Host, t.Port, path)
+			}
+			if ok {
 				x.List, x.Entry = name, entry
 				x.Why += fmt.Sprintf(": list %s has %s", name, entry)
 			}
 		}
+	}
+	if d.Missing {
+		x.List = d.List
+		x.Why += ": " + d.ListState()
 	}
 	for _, s := range e.Lists.Status() {
 		named := slices.ContainsFunc(e.Rules, func(r policy.Rule) bool { return slices.Contains(r.When.Lists, s.Name) })
@@ -286,13 +303,14 @@ func (e *Explainer) otherPorts(t policy.Target) []uint16 {
 
 // reasons say what led to decisions by the policy's own rules.
 var reasons = map[string]string{
-	policy.RuleClients:   "the client is outside proxy.clients",
-	policy.RuleRelay:     "apple.private_relay is block",
-	policy.RuleAuth:      "nobody has signed in, and auth says who can",
-	policy.RulePresets:   "presets has a header to set there",
-	policy.RuleInspect:   "inspect.mode is all, and inspect.exempt does not name the host",
-	policy.RuleException: "the client refuses interception, or an administrator has accepted that clients do: `espalier inspect exceptions`",
-	policy.RuleWithoutCA: "the client does not trust the CA: inspect.without_ca",
+	policy.RuleClients:     "the client is outside proxy.clients",
+	policy.RuleRelay:       "apple.private_relay is block",
+	policy.RuleAuth:        "nobody has signed in, and auth says who can",
+	policy.RulePresets:     "presets has a header to set there",
+	policy.RuleInspect:     "inspect.mode is all, and inspect.exempt does not name the host",
+	policy.RuleConstraints: "the CA's certificate excludes the host, so it is not intercepted",
+	policy.RuleException:   "the client refuses interception, or an administrator has accepted that clients do: `espalier inspect exceptions`",
+	policy.RuleWithoutCA:   "the client does not trust the CA: inspect.without_ca",
 
 	policy.RuleKnownExempt:       "inspect.known_exempt is true, and the list has the host: `espalier inspect exempt`",
 	policy.RuleClientCertificate: "the client has a certificate of its own for the host: `espalier inspect exceptions`",

@@ -35,12 +35,11 @@ func (a *App) compile(l *configs.Loaded) (*Compiled, error) {
 	made.loaded = l
 	made.explainer = made.explain(cfg, a.sockets.addrs(forProxy))
 	made.explainer.Up = a.health.Up
-	ca, err := inspect.LoadCA(CADir(cfg))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("data: %w", err)
+	ca := made.ca
+	if made.caErr != nil && !errors.Is(made.caErr, fs.ErrNotExist) {
+		return nil, fmt.Errorf("data: %w", made.caErr)
 	}
 	apple := made.State.Policy.Apple()
-	made.ca = ca
 	if err := needCA(cfg); err != nil {
 		return nil, err
 	}

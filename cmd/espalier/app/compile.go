@@ -27,11 +27,12 @@ type Compiled struct {
 	State *proxy.State
 	PAC   *pac.PAC
 	lists *lists.Version
+	ca    *inspect.CA // nil: there is none, or it cannot be read
+	caErr error       // why
 
 	// Set by App.compile: what only the process itself needs.
 	loaded      *configs.Loaded
 	explainer   *explain.Explainer
-	ca          *inspect.CA // nil where there is none
 	issuer      *profile.Issuer
 	rootProfile []byte     // of ca
 	users       *auth.Auth // of the console
@@ -51,10 +52,15 @@ func compile(cfg *configs.Config, self []netip.AddrPort, before kept, log *zap.L
 	users, err := auth.Open(cfg.Auth, before.auth, log)
 	errs = append(errs, err)
 	version := before.lists.Prepare(cfg.Lists)
+	ca, caErr := inspect.LoadCA(CADir(cfg))
+	var excluded func(string, netip.Addr) bool
+	if caErr == nil {
+		excluded = ca.Excludes
+	}
 	pol, err := policy.New(policy.Config{
 		Clients: cfg.Proxy.Clients, Ports: cfg.Proxy.Ports, Apple: cfg.Apple, Auth: users != nil && users.Enabled(),
 		Rules: cfg.Rules, Lists: version.HostLists(), Inspect: cfg.Inspect, Presets: cfg.Presets,
-		Exceptions: before.exceptions,
+		Exceptions: before.exceptions, Excluded: excluded,
 	})
 	errs = append(errs, err)
 	roots, err := inspect.LoadRoots(cfg.Inspect.Roots)
@@ -74,7 +80,7 @@ func compile(cfg *configs.Config, self []netip.AddrPort, before kept, log *zap.L
 	}
 	return &Compiled{State: &proxy.State{
 		Policy: pol, Dialer: dialer, Auth: users, Roots: roots, Contact: strings.TrimSpace(cfg.Proxy.Contact),
-	}, PAC: script, lists: version}, nil
+	}, PAC: script, lists: version, ca: ca, caErr: caErr}, nil
 }
 
 // compileAlone is compile without a running process. exceptions may be nil. Errors are
