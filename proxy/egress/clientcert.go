@@ -21,15 +21,11 @@ func (e *ClientCertificateError) Error() string {
 // Unwrap returns how the connection has ended.
 func (e *ClientCertificateError) Unwrap() error { return e.Err }
 
-// notEstablished is what net/http says if the connection has ended before it is used. It
-// does not export that.
-const notEstablished = "http2: client conn could not be established"
-
 // wantsCertificate is err as a ClientCertificateError, if it may be: the origin ended TLS by
 // an alert, or closed.
 func wantsCertificate(err error) error {
 	op, ok := errors.AsType[*net.OpError](err)
-	if ok && op.Op == "remote error" || err.Error() == notEstablished || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+	if ok && op.Op == "remote error" || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
 		return &ClientCertificateError{err}
 	}
 	return err
@@ -49,11 +45,13 @@ func (o *Origin) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, o.ended(err)
 }
 
-// ended names the cause of err, of a connection by HTTP/2, if it is that the origin wants a
-// client certificate.
+// ended names the cause of err, of a connection by HTTP/2, if it has ended before any
+// answer because the origin wants a client certificate. net/http says more than one thing
+// then.
 func (o *Origin) ended(err error) error {
-	if _, ok := o.Conn.Conn.(*certificateless); ok && err != nil && !o.Reused {
-		return wantsCertificate(err)
+	_, asked := o.Conn.Conn.(*certificateless)
+	if asked && err != nil && !o.Reused && o.HTTP2.Err() != nil {
+		return &ClientCertificateError{err}
 	}
 	return err
 }
