@@ -120,7 +120,10 @@ func makeRoot(o *InitOptions, now time.Time) (*x509.Certificate, *ecdsa.PrivateK
 	if org == "" {
 		org = "Espalier"
 	}
-	t := &x509.Certificate{Subject: pkix.Name{Organization: []string{org}, CommonName: "Espalier Root CA"}, NotAfter: now.Add(life)}
+	t := &x509.Certificate{
+		Subject:  pkix.Name{Organization: []string{org}, CommonName: "Espalier Root CA"},
+		NotAfter: now.Add(life),
+	}
 	if o.OfflineRoot == "" {
 		signsLeaves(t)
 	} else {
@@ -132,7 +135,9 @@ func makeRoot(o *InitOptions, now time.Time) (*x509.Certificate, *ecdsa.PrivateK
 // makeIntermediate makes what signs leaves in place of root. It excludes what
 // root does, for verifiers that do not look at what they trust anyway (RFC 5280,
 // section 6.1), and all of exclude, which may be newer.
-func makeIntermediate(root *x509.Certificate, rootKey *ecdsa.PrivateKey, exclude []catalog.Row, now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+func makeIntermediate(
+	root *x509.Certificate, rootKey *ecdsa.PrivateKey, exclude []catalog.Row, now time.Time,
+) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	t := &x509.Certificate{
 		Subject:  pkix.Name{Organization: root.Subject.Organization, CommonName: "Espalier Intermediate CA"},
 		NotAfter: now.Add(intermediateLife),
@@ -154,7 +159,9 @@ func signsLeaves(t *x509.Certificate) {
 // issue makes the CA certificate that t begins, which excludes c, for a new key. Parent
 // signs it with key; nil: it signs itself. Its name carries a piece of the new key's, so
 // that two generations can be told apart in a device's settings.
-func issue(t *x509.Certificate, now time.Time, c Constraints, parent *x509.Certificate, key *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+func issue(
+	t *x509.Certificate, now time.Time, c Constraints, parent *x509.Certificate, key *ecdsa.PrivateKey,
+) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -172,7 +179,8 @@ func issue(t *x509.Certificate, now time.Time, c Constraints, parent *x509.Certi
 	if parent == nil {
 		parent, key = t, own
 	}
-	der, err := x509.CreateCertificate(rand.Reader, t, parent, &own.PublicKey, key) // with a random serial number
+	// Without a serial number, x509 makes a random one.
+	der, err := x509.CreateCertificate(rand.Reader, t, parent, &own.PublicKey, key)
 	if err != nil {
 		return nil, nil, err
 	}

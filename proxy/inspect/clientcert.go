@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"slices"
@@ -84,7 +85,10 @@ func (e *Exceptions) Acceptable(host string, chain []*x509.Certificate) bool {
 	e.asking.mu.RLock()
 	x := e.asking.hosts[host]
 	e.asking.mu.RUnlock()
-	return len(chain) > 0 && (len(x.authorities) == 0 || slices.ContainsFunc(chain, func(c *x509.Certificate) bool {
-		return slices.ContainsFunc(x.authorities, func(name []byte) bool { return string(name) == string(c.RawIssuer) })
-	}))
+	if len(x.authorities) == 0 {
+		return len(chain) > 0
+	}
+	return slices.ContainsFunc(chain, func(c *x509.Certificate) bool {
+		return slices.ContainsFunc(x.authorities, func(name []byte) bool { return bytes.Equal(name, c.RawIssuer) })
+	})
 }

@@ -47,7 +47,9 @@ func merge(a, b Constraints) Constraints {
 func (c Constraints) least() Constraints {
 	// The widest come first, so that what they cover finds them there.
 	slices.SortFunc(c.Domains, func(a, b string) int { return cmp.Or(len(a)-len(b), cmp.Compare(a, b)) })
-	slices.SortFunc(c.Blocks, func(a, b netip.Prefix) int { return cmp.Or(a.Bits()-b.Bits(), a.Addr().Compare(b.Addr())) })
+	slices.SortFunc(c.Blocks, func(a, b netip.Prefix) int {
+		return cmp.Or(a.Bits()-b.Bits(), a.Addr().Compare(b.Addr()))
+	})
 	var least Constraints
 	for _, d := range c.Domains {
 		if !least.Exclude(d, netip.Addr{}) {
@@ -78,7 +80,9 @@ func (c *Constraints) Exclude(host string, addr netip.Addr) bool {
 
 // contain reports whether one of the blocks contains the whole of b.
 func (c *Constraints) contain(b netip.Prefix) bool {
-	return slices.ContainsFunc(c.Blocks, func(have netip.Prefix) bool { return have.Bits() <= b.Bits() && have.Contains(b.Addr()) })
+	return slices.ContainsFunc(c.Blocks, func(have netip.Prefix) bool {
+		return have.Bits() <= b.Bits() && have.Contains(b.Addr())
+	})
 }
 
 // Missing returns the hosts of rows that c does not exclude in full, sorted,

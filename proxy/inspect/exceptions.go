@@ -212,7 +212,8 @@ func (e *Exceptions) Presented(pair Pair, client netip.Addr) (v Verdict) {
 	}
 	now := e.now()
 	e.learned.with(client, pair, now, func(_ *clientRecord, x *encounter) {
-		v.Exempt, v.Until = e.exempt(x, ByCertificate, "the client has a certificate that the destination asks for", false, now), x.until
+		const reason = "the client has a certificate that the destination asks for"
+		v.Exempt, v.Until = e.exempt(x, ByCertificate, reason, false, now), x.until
 	})
 	return v
 }
@@ -251,7 +252,8 @@ func (e *Exceptions) List() []Exception {
 	}
 	for pattern, x := range *e.acts.Load() {
 		list = append(list, Exception{
-			Host: pattern, State: x.state, Everybody: x.state == Accepted, Clients: []ExemptClient{}, First: x.at, Last: x.at,
+			Host: pattern, State: x.state, Everybody: x.state == Accepted, Clients: []ExemptClient{},
+			First: x.at, Last: x.at,
 		})
 	}
 	for _, x := range e.learned.list(e.now(), e.strangers.Load()) {

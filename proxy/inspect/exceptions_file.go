@@ -49,7 +49,8 @@ func OpenExceptions(dataDir string) (*Exceptions, error) {
 	}
 	for _, x := range list {
 		if !x.valid() {
-			return nil, fmt.Errorf("%s: invalid exception %q in state %q (move the file away to start anew)", path, x.Host, x.State)
+			return nil, fmt.Errorf("%s: invalid exception %q in state %q (move the file away to start anew)",
+				path, x.Host, x.State)
 		}
 	}
 	e.restore(list)

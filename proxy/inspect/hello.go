@@ -28,7 +28,8 @@ var HTTPProtocols = []string{"h2", "http/1.1", "http/1.0"}
 // HTTP reports whether the client can speak HTTP with these protocols, which it can
 // if it names none.
 func (h *Hello) HTTP() bool {
-	return len(h.Protocols) == 0 || slices.ContainsFunc(h.Protocols, func(p string) bool { return slices.Contains(HTTPProtocols, p) })
+	return len(h.Protocols) == 0 ||
+		slices.ContainsFunc(h.Protocols, func(p string) bool { return slices.Contains(HTTPProtocols, p) })
 }
 
 // ErrShort says that a ClientHello has begun and not ended.
@@ -132,7 +133,8 @@ func (h *Hello) parse(s cryptobyte.String) bool {
 	for !extensions.Empty() {
 		var kind uint16
 		var body cryptobyte.String
-		if !extensions.ReadUint16(&kind) || !extensions.ReadUint16LengthPrefixed(&body) || seen[kind] || !h.extension(kind, body) {
+		if !extensions.ReadUint16(&kind) || !extensions.ReadUint16LengthPrefixed(&body) ||
+			seen[kind] || !h.extension(kind, body) {
 			return false
 		}
 		seen[kind] = true

@@ -54,7 +54,7 @@ func (ses *session) refused(reason string, ground inspect.Ground) (denied bool) 
 		return false
 	}
 	v := ses.State.Exceptions.Refused(ses.pair(), ses.Client(), ground, reason)
-	ses.tell("client refuses interception of a host: it is tunnelled for that client (see `espalier inspect exceptions`)", v, reason)
+	ses.tell("client refuses interception of a host", v, reason)
 	return v.WithoutCA && !v.Exempt && ground == inspect.ByAlert
 }
 
@@ -64,13 +64,13 @@ func (ses *session) presented(state tls.ConnectionState) {
 		return
 	}
 	v := ses.State.Exceptions.Presented(ses.pair(), ses.Client())
-	ses.tell("client has a certificate for a host: it is tunnelled for that client (see `espalier inspect exceptions`)", v,
-		state.PeerCertificates[0].Subject.String())
+	ses.tell("client has a certificate for a host", v, state.PeerCertificates[0].Subject.String())
 }
 
 // tell logs that the client is exempt from now on.
 func (ses *session) tell(event string, v inspect.Verdict, reason string) {
 	if v.Exempt {
+		event += ": it is tunnelled for that client (see `espalier inspect exceptions`)"
 		ses.i.cfg.Ops.Warn(event, zap.String("host", ses.Target.Host), zap.String("name", ses.Host()),
 			zap.Stringer("client", ses.Client()), zap.String("reason", reason), zap.Time("until", v.Until))
 	}
