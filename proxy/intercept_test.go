@@ -539,6 +539,15 @@ func TestInterceptVerifiesDestinations(t *testing.T) {
 	wantsCert13 := newSite(t, func(w http.ResponseWriter, r *http.Request) { t.Error("it was reached") })
 	wantsCert13.TLS.ClientAuth = tls.RequireAnyClientCert // which is refused after the handshake
 	noTLS := newOrigin(t, func(c net.Conn) { io.WriteString(c, "SSH-2.0-there\r\n"); io.Copy(io.Discard, c) })
+	shakes := func(change func(*tls.Config)) uint16 {
+		cfg := site.TLS.Clone()
+		change(cfg)
+		return newOrigin(t, func(c net.Conn) { _ = tls.Server(c, cfg).Handshake() }).Port()
+	}
+	oldVersion := shakes(func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 })
+	oldSuite := shakes(func(c *tls.Config) {
+		c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256}
+	})
 	both := x509.NewCertPool()
 	both.AddCert(site.Certificate())
 	both.AddCert(wantsCert.Certificate())
@@ -559,6 +568,8 @@ func TestInterceptVerifiesDestinations(t *testing.T) {
 		{"wants a certificate", wantsCert.at("example.com"), both, refusal.ClientCertificate},
 		{"wants a certificate by TLS 1.3", wantsCert13.at("example.com"), both, refusal.ClientCertificate},
 		{"no TLS", fmt.Sprintf("example.com:%d", noTLS.Port()), both, refusal.TLS},
+		{"TLS 1.1", fmt.Sprintf("example.com:%d", oldVersion), both, refusal.OldTLS},
+		{"RSA key exchange", fmt.Sprintf("example.com:%d", oldSuite), both, refusal.OldTLS},
 	}
 	for _, tt := range tests {
 		for _, h2 := range []bool{true, false} { // by the general way, and by the short one

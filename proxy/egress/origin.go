@@ -10,6 +10,7 @@ import (
 
 	"espalier/policy"
 	"espalier/policy/cache"
+	"espalier/proxy/trust"
 	"espalier/proxy/wire"
 )
 
@@ -36,7 +37,7 @@ type Endpoint struct {
 // A Route says how origins are reached: the rules of one configuration.
 type Route struct {
 	Dialer *Dialer
-	TLS    *tls.Config // for origins that are asked by TLS; not modified
+	Trust  *trust.Verifier // of origins that are asked by TLS
 }
 
 // An Origin is a connection to an origin, or to a parent in its place, for one
@@ -120,7 +121,7 @@ func (p *Origins) dial(ctx context.Context, r Route, to Endpoint, not []*Parent)
 		return nil, err
 	}
 	if to.Secure {
-		if conn, err = p.handshake(ctx, conn, r.TLS, to); err != nil {
+		if conn, err = p.handshake(ctx, conn, r.Trust, to); err != nil {
 			return nil, err
 		}
 	}
@@ -146,11 +147,10 @@ func (o *Origin) protocol() string {
 }
 
 // handshake begins TLS with the origin to on c. It closes c if that fails.
-func (p *Origins) handshake(ctx context.Context, c net.Conn, config *tls.Config, to Endpoint) (net.Conn, error) {
+func (p *Origins) handshake(ctx context.Context, c net.Conn, v *trust.Verifier, to Endpoint) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	cfg := config.Clone()
-	cfg.ServerName = to.Target.Host
+	cfg := v.Config(to.Target.Host)
 	cfg.NextProtos = []string{"http/1.1"} // as the client speaks
 	if to.HTTP2 {
 		cfg.NextProtos = []string{"h2", "http/1.1"}

@@ -4,7 +4,6 @@
 package exchange
 
 import (
-	"crypto/tls"
 	"fmt"
 	"net"
 	"net/netip"
@@ -17,6 +16,7 @@ import (
 	"espalier/proxy/accesslog"
 	"espalier/proxy/limits"
 	"espalier/proxy/traffic"
+	"espalier/proxy/trust"
 )
 
 // A Pipeline has what requests need: the State in force, limits, counters and the
@@ -53,8 +53,8 @@ func New(m *limits.Limits, log *accesslog.Log, ops *zap.Logger, counters *traffi
 // Apply makes st the state of requests that come from now on, and returns the one
 // before, nil at first. st must not have been applied before.
 func (p *Pipeline) Apply(st *State) *State {
-	st.originTLS = &tls.Config{
-		RootCAs: st.Roots, ClientSessionCache: tls.NewLRUClientSessionCache(1024), DynamicRecordSizingDisabled: true,
+	if st.Trust == nil {
+		st.Trust = trust.New(st.Roots, nil)
 	}
 	return p.state.Swap(st)
 }

@@ -1,13 +1,13 @@
 package exchange
 
 import (
-	"crypto/tls"
 	"crypto/x509"
 
 	"espalier/policy"
 	"espalier/policy/auth"
 	"espalier/proxy/egress"
 	"espalier/proxy/inspect"
+	"espalier/proxy/trust"
 )
 
 // State is what a reload replaces. Requests in progress and open tunnels keep the
@@ -26,11 +26,11 @@ type State struct {
 	Leaves *inspect.Leaves
 	// Exceptions learns of clients that cannot be intercepted; nil: it is not noted.
 	Exceptions *inspect.Exceptions
-	// Roots are the CAs of intercepted origins; nil: those of the system.
+	// Roots are the CAs of intercepted origins; nil: those of the system. Trust verifies
+	// origins by them; nil: without fetching what they do not send.
 	Roots *x509.CertPool
-
-	originTLS *tls.Config // towards origins; sessions resume within a State
+	Trust *trust.Verifier
 }
 
 // Route is how origins are reached.
-func (st *State) Route() egress.Route { return egress.Route{Dialer: st.Dialer, TLS: st.originTLS} }
+func (st *State) Route() egress.Route { return egress.Route{Dialer: st.Dialer, Trust: st.Trust} }

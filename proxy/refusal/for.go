@@ -9,10 +9,13 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
 	"syscall"
 
 	"espalier/proxy/egress"
 	"espalier/proxy/limits"
+	"espalier/proxy/trust"
 )
 
 // A Refuser is an error that knows how the client is told of it.
@@ -87,6 +90,20 @@ func For(err error) Refusal {
 // 8446, 6.2). Over HTTP/2 it is all that comes.
 var certificateRequired = tls.AlertError(116).Error()
 
+// oldTLS are the errors of crypto/tls, which does not export them, with origins that speak
+// nothing that it does: alerts for the version and the cipher suites, and a choice of either
+// that was not offered. An origin that wants a client certificate may send handshake_failure
+// too, but it has asked for one before.
+var oldTLS = []string{
+	"tls: protocol version not supported", "tls: handshake failure", "tls: insufficient security level",
+	"tls: server selected unsupported protocol version", "tls: server chose an unconfigured cipher suite",
+}
+
+func isOldTLS(err error) bool {
+	text := err.Error()
+	return slices.ContainsFunc(oldTLS, func(s string) bool { return strings.Contains(text, s) })
+}
+
 // ofTLS is what a client is told of a failed handshake with the origin.
 func ofTLS(err error) (r Refusal, ok bool) {
 	invalid, isInvalid := errors.AsType[x509.CertificateInvalidError](err)
@@ -94,6 +111,12 @@ func ofTLS(err error) (r Refusal, ok bool) {
 	switch {
 	case is[*egress.ClientCertificateError](err), isOp && op.Op == "remote error" && op.Err.Error() == certificateRequired:
 		return ClientCertificate, true
+	case is[*trust.RevokedError](err):
+		return Revoked, true
+	case errors.Is(err, trust.ErrStaple):
+		return NoStatus, true
+	case is[*trust.MissingError](err):
+		return NoIntermediate, true
 	case isInvalid && invalid.Reason == x509.Expired:
 		return Expired, true
 	case is[x509.HostnameError](err):
@@ -102,6 +125,8 @@ func ofTLS(err error) (r Refusal, ok bool) {
 		return UnknownCA, true
 	case is[*tls.CertificateVerificationError](err):
 		return Certificate, true
+	case isOldTLS(err):
+		return OldTLS, true
 	case isOp && op.Op == "remote error":
 		return TLSAlert, true
 	case isOp && op.Op == "local error", is[tls.RecordHeaderError](err):

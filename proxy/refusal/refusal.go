@@ -70,7 +70,11 @@ var (
 	OtherName         = Refusal{502, "tls_certificate_error", "", "The destination's certificate is for another name."}
 	UnknownCA         = Refusal{502, "tls_certificate_error", "", "The destination's certificate is from an authority that this network does not know."}
 	Certificate       = Refusal{502, "tls_certificate_error", "", "The destination's certificate is not valid."}
+	NoIntermediate    = Refusal{502, "tls_certificate_error", "", "The destination did not send the certificate that its own was issued by, and the proxy could not fetch it."}
+	Revoked           = Refusal{502, "tls_certificate_error", "", "The destination's certificate was revoked."}
+	NoStatus          = Refusal{502, "tls_certificate_error", "", "The destination's certificate demands proof that it was not revoked, and the destination sent none."}
 	ClientCertificate = Refusal{502, "tls_alert_received", "", "The destination requires a client certificate, which the proxy cannot present in place of your device. If your device has one, try again; otherwise ask for the destination to be exempt from inspection."}
 	TLSAlert          = Refusal{502, "tls_alert_received", "", "The destination refused the TLS connection."}
+	OldTLS            = Refusal{502, "tls_protocol_error", "", "The destination supports only outdated TLS: older than 1.2, or without forward secrecy."}
 	TLS               = Refusal{502, "tls_protocol_error", "", "The destination does not speak valid TLS."}
 )

@@ -1,7 +1,6 @@
 package trust
 
 import (
-	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
@@ -11,7 +10,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/maypok86/otter/v2"
 	"github.com/smallstep/pkcs7"
 )
 
@@ -33,9 +31,9 @@ type answer struct {
 	err   error
 }
 
-// keepIssuers is how long an answer is kept.
-func keepIssuers(e otter.Entry[string, answer]) time.Duration {
-	if e.Value.err != nil {
+// life is how long an answer is kept.
+func (a *answer) life() time.Duration {
+	if a.err != nil {
 		return keepMissing
 	}
 	return keepFound
@@ -46,14 +44,20 @@ func keepIssuers(e otter.Entry[string, answer]) time.Duration {
 func (v *Verifier) issuersOf(ctx context.Context, c *x509.Certificate) ([]*x509.Certificate, error) {
 	var errs []error
 	for _, url := range c.IssuingCertificateURL[:min(maxURLs, len(c.IssuingCertificateURL))] {
-		a, err := v.issuers.Get(ctx, url, otter.LoaderFunc[string, answer](func(ctx context.Context, url string) (a answer, _ error) {
-			a.certs, a.err = v.fetch(ctx, url)
-			return a, nil
-		}))
-		if err == nil && a.err == nil {
+		a := v.issuers.Get(url)
+		if a == nil {
+			fetched, _, _ := v.flight.Do(url, func() (any, error) {
+				a := new(answer)
+				a.certs, a.err = v.fetch(ctx, url)
+				v.issuers.Set(url, a)
+				return a, nil
+			})
+			a = fetched.(*answer)
+		}
+		if a.err == nil {
 			return a.certs, nil
 		}
-		errs = append(errs, cmp.Or(err, a.err))
+		errs = append(errs, a.err)
 	}
 	return nil, errors.Join(errs...)
 }

@@ -15,8 +15,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/maypok86/otter/v2"
 	"golang.org/x/crypto/ocsp"
+	"golang.org/x/sync/singleflight"
+
+	"espalier/policy/cache"
 )
 
 // A Verifier verifies origins. It is safe for concurrent use.
@@ -24,7 +26,8 @@ type Verifier struct {
 	roots    *x509.CertPool
 	sessions tls.ClientSessionCache
 	client   http.Client
-	issuers  *otter.Cache[string, answer] // by URL; nil: nothing is fetched
+	issuers  *cache.Cache[string, answer] // by URL; nil: nothing is fetched
+	flight   singleflight.Group
 	now      func() time.Time
 }
 
@@ -34,9 +37,7 @@ func New(roots *x509.CertPool, transport http.RoundTripper) *Verifier {
 	v := &Verifier{roots: roots, sessions: tls.NewLRUClientSessionCache(1024), now: time.Now}
 	if transport != nil {
 		v.client = http.Client{Transport: transport, Timeout: fetchTimeout, CheckRedirect: onlyHTTP}
-		v.issuers = otter.Must(&otter.Options[string, answer]{
-			MaximumSize: maxIssuers, ExpiryCalculator: otter.ExpiryCreatingFunc(keepIssuers),
-		})
+		v.issuers = cache.New[string](maxIssuers, (*answer).life, nil)
 	}
 	return v
 }
@@ -76,7 +77,8 @@ func (e *MissingError) Error() string {
 	return fmt.Sprintf("the origin did not send the certificate of %q, its issuer: %v", e.Issuer, e.Err)
 }
 
-func (e *MissingError) Unwrap() []error { return []error{e.cause, e.Err} }
+// Unwrap returns the error of the verification. Err is about another connection.
+func (e *MissingError) Unwrap() error { return e.cause }
 
 // verify verifies what the origin name has shown in the handshake. Errors are
 // *tls.CertificateVerificationError. cs has no ServerName if name is an address.

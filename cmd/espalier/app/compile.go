@@ -17,6 +17,7 @@ import (
 	"espalier/proxy"
 	"espalier/proxy/egress"
 	"espalier/proxy/inspect"
+	"espalier/proxy/trust"
 	"espalier/web/explain"
 	"espalier/web/profile"
 )
@@ -79,7 +80,7 @@ func compile(cfg *configs.Config, self []netip.AddrPort, before kept, log *zap.L
 		return nil, fmt.Errorf("pac: %w", err)
 	}
 	return &Compiled{State: &proxy.State{
-		Policy: pol, Dialer: dialer, Auth: users, Roots: roots, Contact: strings.TrimSpace(cfg.Proxy.Contact),
+		Policy: pol, Dialer: dialer, Auth: users, Roots: roots, Trust: trust.New(roots, fetcher{dialer, roots}), Contact: strings.TrimSpace(cfg.Proxy.Contact),
 	}, PAC: script, lists: version, ca: ca, caErr: caErr}, nil
 }
 
