@@ -165,7 +165,7 @@ func TestForeignNameBehindApple(t *testing.T) {
 	}{
 		{"Apple's own", "www.apple.com", policy.Tunnel, policy.RuleApple, "", ""},
 		{"a free name", "free.example", policy.Tunnel, policy.RuleDefault, "other", ""},
-		{"a denied name", "denied.example", policy.Deny, "denied", "", "TLS names denied.example, which this CONNECT may not carry"},
+		{"a denied name", "denied.example", policy.Deny, "denied", "other", "TLS names denied.example, which this CONNECT may not carry"},
 		{"an invalid name", "a_b..example", policy.Deny, "invalid-tls", "", "TLS for an invalid name: host has an empty label"},
 	} {
 		t.Run(x.name, func(t *testing.T) {
@@ -208,6 +208,8 @@ func TestTunnelOpenings(t *testing.T) {
 		{"binary", net.TCPAddrFromAddrPort(silent), []string{"\x16\x00\x01"}, "\x16\x00\x01", policy.Tunnel, ""},
 		{"not a ClientHello", net.TCPAddrFromAddrPort(silent), []string{"\x16\x03\x01\x00\x04\x02\x00\x00\x00"}, "", policy.Deny, "the TLS handshake does not begin with a ClientHello"},
 		{"an empty record", net.TCPAddrFromAddrPort(silent), []string{"\x16\x03\x01\x00\x00"}, "", policy.Deny, "no TLS handshake"},
+		{"an alert before a ClientHello", net.TCPAddrFromAddrPort(silent), []string{"\x15", "\x03\x01\x00\x02\x01\x5a\x16\x03\x01\x00\x80"}, "", policy.Deny, "no TLS handshake"},
+		{"a byte that TLS could begin with", net.TCPAddrFromAddrPort(silent), []string{"\x17", "\x00"}, "\x17\x00", policy.Tunnel, ""},
 		{"a ClientHello that ends", net.TCPAddrFromAddrPort(silent), []string{"\x16\x03\x01\x00\x80\x01\x00"}, "", policy.Deny, "the client's first message is not complete at the client's end"},
 	} {
 		t.Run(x.name, func(t *testing.T) {
@@ -224,6 +226,41 @@ func TestTunnelOpenings(t *testing.T) {
 				_, _ = io.ReadAll(c.in)
 				c.Close()
 				if rec := r.record(); rec.Action != x.action || rec.Error != x.err {
+					t.Errorf("%+v", rec)
+				}
+			})
+		})
+	}
+}
+
+// TLS behind what the destination has sent is not answered by the proxy; the record still says
+// which rule denies it, and counts for what the greeting did.
+func TestNameBehindGreeting(t *testing.T) {
+	greeting := newOrigin(t, func(c net.Conn) { io.WriteString(c, "220 ready\r\n"); echo(c) })
+	for _, x := range []struct{ name, host, sni, rule, err string }{
+		{"a denied name", "free.example", "denied.example", "denied", "TLS names denied.example, which this CONNECT may not carry"},
+		{"an inspected name", "free.example", "inspected.example", policy.RuleName, "TLS for inspected.example, which is to be inspected, comes behind what the destination has sent"},
+		{"a free name behind Apple's", "www.apple.com", "free.example", policy.RuleName, "TLS names free.example, which this CONNECT may not carry"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
+				r := start(t, setup{
+					inspect: policy.InspectListed, denyPage: true, extra: []string{"www.apple.com"},
+					hosts: map[string]string{"*.example": "127.0.0.1", "www.apple.com": "127.0.0.1"},
+					rules: []policy.Rule{
+						{Name: "denied", Then: "deny", When: policy.When{Hosts: []string{"denied.example"}}},
+						{Name: "inspected", Then: "inspect", When: policy.When{Hosts: []string{"inspected.example"}}},
+					},
+				})
+				c := r.connected(fmt.Sprintf("%s:%d", x.host, greeting.Port()))
+				c.expect("220 ready\r\n")
+				conn := c.secure(&tls.Config{ServerName: x.sni, InsecureSkipVerify: true})
+				if err := conn.Handshake(); err == nil || !strings.Contains(err.Error(), "remote error: tls: ") {
+					t.Error(err)
+				}
+				conn.Close()
+				rec := r.record()
+				if rec.Action != policy.Deny || rec.Rule != x.rule || rec.Error != x.err || (rec.Service == "other") != (x.host == "free.example") || rec.Down != 11 {
 					t.Errorf("%+v", rec)
 				}
 			})

@@ -41,30 +41,35 @@ func (x *Exchange) open(b []byte, down int64) (v tunnel.Verdict) {
 	case errors.Is(err, inspect.ErrShort):
 		return tunnel.Verdict{Step: tunnel.Hold}
 	case err != nil:
-		return x.refuse(policy.Decision{Action: policy.Deny, Rule: RuleTLS}, alertDecode, err)
+		return x.invalid(alertDecode, err)
 	case hello.ServerName == "":
 		return v
 	}
 	name, err := x.Named(hello.ServerName)
 	if err != nil {
-		return x.refuse(policy.Decision{Action: policy.Deny, Rule: RuleTLS}, alertName, err)
+		return x.invalid(alertName, err)
 	}
 	if name == x.Target {
 		return v
 	}
-	switch d := x.Agree(name); {
-	case d.Action == policy.Inspect || d.Page:
-		if down > 0 {
+	d := x.Agree(name)
+	if down > 0 { // bytes are counted for the CONNECT's service already
+		counted := d.Service() == x.Record.Service
+		d.Match = x.Decision.Match
+		switch {
+		case d.Action == policy.Inspect:
 			d.Action, d.Rule = policy.Deny, policy.RuleName
 			return x.refuse(d, alertName, fmt.Errorf("TLS for %s, which is to be inspected, comes behind what the destination has sent", name.Host))
+		case d.Action == policy.Tunnel && !counted:
+			d.Action, d.Rule = policy.Deny, policy.RuleName
 		}
+	}
+	switch {
+	case d.Action == policy.Inspect || d.Page && down == 0:
 		x.Change(func() { x.SetDecision(d) })
 		return tunnel.Verdict{Step: tunnel.Take}
 	case d.Action != policy.Tunnel:
 		return x.refuse(d, alertAccess, NameError(name))
-	case d.Service() != x.Record.Service && down > 0: // its bytes are counted for another already
-		d.Action, d.Rule = policy.Deny, policy.RuleName
-		return x.refuse(d, alertName, NameError(name))
 	default:
 		x.Change(func() { x.SetDecision(d) })
 		v.Service = x.service
@@ -92,9 +97,13 @@ func NameError(name policy.Target) error {
 	return fmt.Errorf("TLS names %s, which this CONNECT may not carry", name.Host)
 }
 
+// invalid denies an open tunnel that begins with TLS that can't be judged.
+func (x *Exchange) invalid(alert []byte, err error) tunnel.Verdict {
+	return x.refuse(policy.Decision{Action: policy.Deny, Rule: RuleTLS, Match: x.Decision.Match}, alert, err)
+}
+
 // refuse denies an open tunnel by d.
 func (x *Exchange) refuse(d policy.Decision, alert []byte, err error) tunnel.Verdict {
-	d.Match = x.Decision.Match // what was counted stays
 	x.Change(func() { x.SetDecision(d) })
 	return tunnel.Verdict{Step: tunnel.Refuse, Say: alert, Err: err}
 }

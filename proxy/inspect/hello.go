@@ -45,8 +45,10 @@ var (
 const MaxHello = 64 << 10
 
 const (
+	recordFirst      = 20 // change_cipher_spec
 	recordAlert      = 21
 	recordHandshake  = 22
+	recordLast       = 24 // heartbeat (RFC 6520)
 	messageHello     = 1
 	extServerName    = 0
 	extProtocols     = 16
@@ -62,6 +64,9 @@ const (
 // of it; with any other error it is not a ClientHello that a server could answer.
 // It never keeps b, and it does not panic whatever b is.
 func ParseHello(b []byte) (*Hello, error) {
+	if len(b) == 1 && MayBeTLS(b) {
+		return nil, ErrShort
+	}
 	message, err := helloMessage(b)
 	if err != nil {
 		return nil, err

@@ -29,6 +29,12 @@ func Sniff(b []byte) (Kind, *Hello) {
 	if len(b) == 0 {
 		return More, nil
 	}
+	if mayBeSSL2(b) {
+		if len(b) < 4 {
+			return More, nil
+		}
+		return BadTLS, nil
+	}
 	if MayBeTLS(b) {
 		h, err := ParseHello(b)
 		switch {
@@ -42,9 +48,22 @@ func Sniff(b []byte) (Kind, *Hello) {
 	return sniffLine(b), nil
 }
 
-// MayBeTLS reports whether b, which is not empty, begins as a TLS handshake does: as RFC 8446
-// has it, or would if there were more of it.
-func MayBeTLS(b []byte) bool { return b[0] == recordHandshake && (len(b) == 1 || b[1] == 3) }
+// MayBeTLS reports whether b, which is not empty, begins with a record of TLS (RFC 8446, 5.1),
+// or would if there were more of it. It need not be a handshake's: some servers skip alerts
+// before a ClientHello.
+func MayBeTLS(b []byte) bool {
+	return b[0] >= recordFirst && b[0] <= recordLast && (len(b) == 1 || b[1] == 3)
+}
+
+// mayBeSSL2 reports whether b, which is not empty, begins with a ClientHello in the format of
+// SSL 2.0 that offers TLS (RFC 5246, E.2), or would if there were more of it. Some servers
+// answer one with TLS.
+func mayBeSSL2(b []byte) bool {
+	return b[0]&0x80 != 0 && (len(b) < 3 || b[2] == messageHello) && (len(b) < 4 || b[3] == 3)
+}
+
+// Begun reports whether b, which Sniff wants more of, would be TLS then.
+func Begun(b []byte) bool { return len(b) > 0 && (MayBeTLS(b) || mayBeSSL2(b)) }
 
 // isMethod reports whether b may be the method of a request. Some servers take lower case.
 func isMethod(b []byte) bool {

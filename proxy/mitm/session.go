@@ -100,7 +100,7 @@ func (ses *session) begin() (serve func(), err error) {
 	case inspect.TLS:
 		return ses.answerTLS()
 	case inspect.BadTLS:
-		return nil, ses.deny(exchange.RuleTLS, errors.New("TLS that begins with something else than a ClientHello"))
+		return nil, ses.deny(exchange.RuleTLS, errors.New("TLS that does not begin with a whole ClientHello"))
 	case inspect.HTTP:
 		ses.ready()
 		ses.replay()
@@ -140,10 +140,12 @@ func (ses *session) sniff() (inspect.Kind, error) {
 		}
 		switch n, err := ses.more(); {
 		case n > 0:
-		case errors.Is(err, os.ErrDeadlineExceeded) && ses.unread[0] != 22: // TLS, which is not answered in part
-			return inspect.Other, nil
-		default:
+		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return 0, fmt.Errorf("read what the client begins with: %w", err)
+		case inspect.Begun(ses.unread):
+			return inspect.BadTLS, nil
+		default:
+			return inspect.Other, nil
 		}
 	}
 }
