@@ -80,14 +80,11 @@ func (s *Store) insert(ctx context.Context, b batch, also func(*sql.Tx) error) (
 		if horizon > s.now().UnixMilli() {
 			horizon = 0 // set while the clock was ahead
 		}
-		var last int64
-		if err := tx.QueryRowContext(ctx, lastSeq).Scan(&last); err != nil {
-			return err
-		}
 		statement, err := tx.PrepareContext(ctx, insertRecord)
 		if err != nil {
 			return err
 		}
+		sums := sums{at: map[sumKey]int{}}
 		for i := range b.records {
 			r := &b.records[i]
 			if horizon != 0 && r.Time.UnixMilli() < horizon {
@@ -100,15 +97,13 @@ func (s *Store) insert(ctx context.Context, b batch, also func(*sql.Tx) error) (
 			}
 			if rows, _ := done.RowsAffected(); rows == 0 {
 				n.Known++
-			} else {
-				n.Stored++
+				continue
 			}
+			n.Stored++
+			sums.add(r)
 		}
 		if n.Stored > 0 {
-			if _, err := tx.ExecContext(ctx, sumTraffic, last); err != nil {
-				return err
-			}
-			if _, err := tx.ExecContext(ctx, sumTalkers, last, s.bounds.open); err != nil {
+			if err := sums.store(ctx, tx, s.bounds.open); err != nil {
 				return err
 			}
 		}

@@ -3,6 +3,7 @@ package accesslog
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"fmt"
 	"iter"
 	"maps"
@@ -290,34 +291,104 @@ func addTo[K comparable](m map[K]*Sum, key K, sum Sum) {
 	}
 }
 
+// A bucket is where sums of one kind are kept: by the service and the action if kind is
+// empty, by ByHost or by ByClient.
+type bucket struct {
+	span, start int64
+	kind        string
+}
+
+// A sumKey has the name as stored, of a client the bytes.
+type sumKey struct {
+	bucket
+	name, action string
+}
+
+// sums are those of a batch, in the order in which they came up.
+type sums struct {
+	at   map[sumKey]int // in keys and sums
+	keys []sumKey
+	sums []Sum
+}
+
+// add adds a record to its sums.
+func (s *sums) add(r *Record) {
+	sum := sumOf(r)
+	add := func(span span, kind, name, action string) {
+		k := sumKey{bucket{span.seconds(), span.start(r.Time), kind}, name, action}
+		i, known := s.at[k]
+		if !known {
+			i = len(s.keys)
+			s.at[k], s.keys, s.sums = i, append(s.keys, k), append(s.sums, Sum{})
+		}
+		s.sums[i].Add(sum)
+	}
+	service, action := clean(r.Service, maxUser), clean(string(r.Action), maxUser)
+	host, client := storedHost(clean(r.Host, maxHost)), string(storedAddr(r.Client))
+	for _, span := range spans {
+		add(span, "", service, action)
+		if span.talker {
+			add(span, ByHost, host, "")
+			add(span, ByClient, client, "")
+		}
+	}
+}
+
 const (
-	// bucketSums are those of records, of each span of a table spans.
-	bucketSums = ` count(*) AS requests, sum(error <> '' AND action NOT IN ('deny', 'challenge')) AS errors,
-		sum(up) AS up, sum(down) AS down`
 	addUp = ` DO UPDATE SET requests = requests + excluded.requests, errors = errors + excluded.errors,
 		up = up + excluded.up, down = down + excluded.down`
-
-	// sumTraffic adds the records after ?1 to the sums of spans.
-	sumTraffic = `WITH spans (span) AS (VALUES (60), (3600), (86400))
-		INSERT INTO traffic SELECT span, time / 1000 / span * span, service, action,` + bucketSums + `
-		FROM records, spans WHERE seq > ?1 GROUP BY 1, 2, 3, 4
-		ON CONFLICT (span, start, service, action)` + addUp
-
-	// sumTalkers does so by host and client, of at most ?2 names a bucket. The name 0 is of all
-	// that are not listed.
-	sumTalkers = `WITH spans (span) AS (VALUES (3600), (86400)), kinds (kind) AS (VALUES ('host'), ('client')),
-		new AS MATERIALIZED (
-			SELECT span, time / 1000 / span * span AS start, kind, iif(kind = 'host', host, client) AS name,` + bucketSums + `
-			FROM records, spans, kinds WHERE seq > ?1 GROUP BY 1, 2, 3, 4),
-		listed AS MATERIALIZED (
-			SELECT span, start, kind, count(*) AS n FROM talkers
-			WHERE (span, start, kind) IN (SELECT span, start, kind FROM new) GROUP BY 1, 2, 3),
-		placed AS (
-			SELECT new.*, old.name IS NOT NULL AS known, coalesce(n, 0) AS n,
-				row_number() OVER (PARTITION BY span, start, kind, old.name IS NULL ORDER BY new.up + new.down DESC) AS place
-			FROM new LEFT JOIN listed USING (span, start, kind) LEFT JOIN talkers AS old USING (span, start, kind, name))
-		INSERT INTO talkers SELECT span, start, kind, iif(known OR n + place <= ?2, name, 0),
-			sum(requests), sum(errors), sum(up), sum(down)
-		FROM placed WHERE TRUE GROUP BY 1, 2, 3, 4
-		ON CONFLICT (span, start, kind, name)` + addUp
+	addTraffic   = "INSERT INTO traffic VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (span, start, service, action)" + addUp
+	addTalker    = "INSERT INTO talkers VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (span, start, kind, name)" + addUp
+	updateTalker = `UPDATE talkers SET requests = requests + ?5, errors = errors + ?6, up = up + ?7, down = down + ?8
+		WHERE span = ?1 AND start = ?2 AND kind = ?3 AND name = ?4`
+	countTalkers = "SELECT count(*) FROM talkers WHERE span = ? AND start = ? AND kind = ?"
 )
+
+// store adds the sums to those in the store. A bucket lists at most so many names; the name 0
+// is of all others.
+func (s *sums) store(ctx context.Context, tx *sql.Tx, most int) error {
+	prepared := map[string]*sql.Stmt{}
+	for _, query := range []string{addTraffic, addTalker, updateTalker} {
+		statement, err := tx.PrepareContext(ctx, query)
+		if err != nil {
+			return err
+		}
+		prepared[query] = statement
+	}
+	room := map[bucket]int{}
+	for i, k := range s.keys {
+		sum := s.sums[i]
+		args := []any{k.span, k.start, k.kind, k.name, sum.Requests, sum.Errors, sum.Up, sum.Down}
+		query := addTalker
+		switch k.kind {
+		case "":
+			query, args[2], args[3] = addTraffic, k.name, k.action
+		case ByClient:
+			args[3] = []byte(k.name)
+		}
+		if query == addTalker {
+			done, err := prepared[updateTalker].ExecContext(ctx, args...)
+			if err != nil {
+				return err
+			}
+			if rows, _ := done.RowsAffected(); rows > 0 {
+				continue
+			}
+			left, counted := room[k.bucket]
+			if !counted {
+				if err := tx.QueryRowContext(ctx, countTalkers, args[:3]...).Scan(&left); err != nil {
+					return err
+				}
+				left = most - left
+			}
+			if left <= 0 {
+				args[3] = 0
+			}
+			room[k.bucket] = left - 1
+		}
+		if _, err := prepared[query].ExecContext(ctx, args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
