@@ -3,9 +3,10 @@ package policy
 import "espalier/policy/catalog"
 
 // Agree returns what becomes of the CONNECT r, which Decide has answered by d, when the
-// client's TLS names another host at the same port (SNI, RFC 6066): name. The policy is
-// asked about that name too, and the stricter decision holds: deny and challenge before
-// inspect before tunnel before Apple's. In particular:
+// client's TLS names another host at the same port (SNI, RFC 6066): name. o is the door's
+// outcome for such a name. If it is Stricter, the policy is asked about the name too, and the
+// stricter decision holds: deny and challenge before inspect before tunnel before Apple's. In
+// particular:
 //
 //   - A CONNECT to Apple with another of Apple's names stays Apple's unless that name is
 //     denied.
@@ -16,9 +17,14 @@ import "espalier/policy/catalog"
 //     CONNECT the proxy can't ask.
 //   - A name that a preset connects to another address is denied in a tunnel to anywhere else.
 //
-// Dial is the CONNECT's still, since it may be connected already. Agree does not allocate.
-func (p *Policy) Agree(r *Request, d Decision, name Target) Decision {
-	if name == r.Target || d.Action == Deny {
+// Unseen leaves d as it is, and every other outcome denies. Dial is the CONNECT's still, since
+// it may be connected already. Agree does not allocate.
+func (p *Policy) Agree(o Outcome, r *Request, d Decision, name Target) Decision {
+	switch {
+	case name == r.Target, d.Action == Deny, o == Unseen:
+		return d
+	case o != Stricter:
+		d.Action, d.Rule, d.Page, d.Learn = Deny, RuleName, false, false
 		return d
 	}
 	ask := *r

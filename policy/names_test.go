@@ -77,7 +77,7 @@ func TestAgree(t *testing.T) {
 			p := names(t, x.change)
 			r := Request{Target: target(t, x.connect+":443"), Client: ipad, User: x.user, Connect: true}
 			before := p.Decide(&r)
-			d := p.Agree(&r, before, target(t, x.sni+":443"))
+			d := p.Agree(Stricter, &r, before, target(t, x.sni+":443"))
 			if d.Action != x.action || d.Rule != x.rule || d.Page != x.page {
 				t.Errorf("%s by %s, page %v; want %s by %s, %v", d.Action, d.Rule, d.Page, x.action, x.rule, x.page)
 			}
@@ -134,7 +134,7 @@ func TestAgreeIsNeverWeaker(t *testing.T) {
 		}
 		r, n := ask(rapid.SampledFrom(hosts).Draw(t, "connect")), ask(rapid.SampledFrom(hosts).Draw(t, "sni"))
 		before, byName := p.Decide(&r), p.Decide(&n)
-		d := p.Agree(&r, before, n.Target)
+		d := p.Agree(Stricter, &r, before, n.Target)
 		if want := max(strictness(before), strictness(byName)); strictness(d) < want {
 			t.Fatalf("CONNECT %s (%s) with %s (%s) is %s by %s", r.Target, before.Action, n.Target, byName.Action, d.Action, d.Rule)
 		}

@@ -392,7 +392,7 @@ func (p *Policy) Excepted(d Decision, r *Request, name string) Decision {
 	if d.Action != Inspect || !d.Learn || p.exceptions == nil {
 		return d
 	}
-	if rule := p.exceptions.Exempt(r.Target.Host, cmp.Or(name, r.Target.Host), r.Client); rule != "" {
+	if rule := p.exceptions.Exempt(r.Target.Host, cmp.Or(name, r.Target.Host), r.Client); Doors.InsideTLS.exempts(rule) {
 		d.Action, d.Rule, d.Learn = Tunnel, rule, false
 		d.ruleHeaders, d.presetHeaders = nil, nil
 	}

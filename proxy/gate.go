@@ -26,7 +26,7 @@ func (g gate) Route(client netip.AddrPort, r head.Request, room []netip.AddrPort
 			route, ok = tunnel.Route{Owner: x}, false
 		}
 	}()
-	err := x.Admit(s.clients.Context(), &exchange.Request{Authority: string(r.Target), Header: r.Fields, InLoop: true})
+	err := x.Admit(s.clients.Context(), &exchange.Request{Door: &policy.Doors.Connect, Authority: string(r.Target), Header: r.Fields, InLoop: true})
 	route.Owner = x
 	if err != nil || x.Decision.Action != policy.Tunnel {
 		return route, false

@@ -20,10 +20,11 @@ import (
 
 // A Request is what an entry has read of a request, before anything is decided.
 type Request struct {
-	Scheme    string // of the URL, in lower case; empty for a CONNECT
-	Authority string // host and port, as sent; only a CONNECT must have the port
-	Path      string // of the URL, as sent
-	Invalid   error  // what makes the URL no destination; nil: it may be one
+	Door      *policy.Door // that it came by
+	Scheme    string       // of the URL, in lower case; empty for a CONNECT
+	Authority string       // host and port, as sent; only a CONNECT must have the port
+	Path      string       // of the URL, as sent
+	Invalid   error        // what makes the URL no destination; nil: it may be one
 	Header    Header
 	Session   *Session // the intercepted connection that it came on; nil: the proxy was asked
 	InLoop    bool     // in an event loop, which must not wait
@@ -46,6 +47,7 @@ func (x *Exchange) Admit(ctx context.Context, r *Request) error {
 }
 
 func (x *Exchange) admit(ctx context.Context, r *Request) error {
+	x.door = r.Door
 	isConnect := x.Record.Method == http.MethodConnect
 	if !isConnect { // no person reads the answer to a CONNECT
 		x.header = r.Header
@@ -57,6 +59,10 @@ func (x *Exchange) admit(ctx context.Context, r *Request) error {
 	if err := x.locate(r); err != nil {
 		x.conceal(r)
 		return err
+	}
+	if !x.door.Decides(x.Target) {
+		x.Deny(RuleTarget, "the proxy takes no such host here")
+		return refusal.Name
 	}
 	kind, decide := limits.Request, x.decide
 	switch {
@@ -140,7 +146,7 @@ func (x *Exchange) conceal(r *Request) {
 func (x *Exchange) decide(ctx context.Context, r *Request) error {
 	st := x.State
 	ask := policy.Request{Target: x.Target, Client: x.Record.Client, Connect: x.Record.Method == http.MethodConnect, Path: r.Path}
-	if x.Record.Method == http.MethodGet && st.Exceptions.WithoutCA(ask.Client) {
+	if x.door.NoCA == policy.Told && x.Record.Method == http.MethodGet && st.Exceptions.WithoutCA(ask.Client) {
 		ask.Page = page.Wanted(r.Header.Get("accept"))
 	}
 	d := st.Policy.Decide(&ask)
@@ -192,7 +198,7 @@ func (x *Exchange) decideInside(_ context.Context, r *Request) error {
 	x.SetDecision(d)
 	x.Decision.Page = false
 	switch {
-	case x.Target != ses.named():
+	case x.door.Host.Refuses(ses.named(), x.Target):
 		if d.Action != policy.Deny {
 			x.Deny(RuleMisdirected, fmt.Sprintf("the connection is for %s", ses.Host()))
 		}

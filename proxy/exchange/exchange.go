@@ -56,6 +56,7 @@ type decided struct {
 	Decision policy.Decision // set once it is admitted
 	Groups   []string        // of the user
 
+	door                    *policy.Door
 	judged                  bool   // what a tunnel's client says first
 	asked                   bool   // Admit was, and
 	outcome                 error  // this is its answer

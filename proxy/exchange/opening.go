@@ -52,7 +52,7 @@ func (x *Exchange) open(b []byte, down int64) (v tunnel.Verdict) {
 	if name == x.Target {
 		return v
 	}
-	d := x.Agree(name)
+	d := x.Agree(x.door.SNI, name)
 	if down > 0 { // bytes are counted for the CONNECT's service already
 		counted := d.Service() == x.Record.Service
 		d.Match = x.Decision.Match
@@ -86,10 +86,11 @@ func (x *Exchange) Named(sni string) (policy.Target, error) {
 	return policy.Target{Host: host, Addr: addr, Port: x.Target.Port}, nil
 }
 
-// Agree is what becomes of x, a CONNECT that was admitted, if TLS in it names another target.
-func (x *Exchange) Agree(name policy.Target) policy.Decision {
+// Agree is what becomes of x, a CONNECT that was admitted, if TLS in it names another target,
+// on a door with this outcome for the name.
+func (x *Exchange) Agree(o policy.Outcome, name policy.Target) policy.Decision {
 	ask := policy.Request{Target: x.Target, Client: x.Record.Client, User: x.Record.User, Groups: x.Groups, Connect: true}
-	return x.State.Policy.Agree(&ask, x.Decision, name)
+	return x.State.Policy.Agree(o, &ask, x.Decision, name)
 }
 
 // NameError is why a CONNECT is denied whose TLS names another host.

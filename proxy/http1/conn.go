@@ -257,8 +257,14 @@ func (c *conn) answer(r *request) outcome {
 	}
 	c.x = x
 	r.ask.Header, r.ask.Session = &r.head.Fields, c.session
-	if c.session != nil {
+	switch {
+	case c.session != nil:
+		r.ask.Door = &policy.Doors.InsideTLS
 		c.session.Accepted()
+	case r.is(http.MethodConnect):
+		r.ask.Door = &policy.Doors.Connect
+	default:
+		r.ask.Door = &policy.Doors.Plain
 	}
 	own := c.question(r)
 	switch {

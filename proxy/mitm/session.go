@@ -174,7 +174,11 @@ func (ses *session) answerTLS() (serve func(), err error) {
 	ses.learn = x.Decision.Learn
 	if host != x.Target && !ses.Page {
 		ses.Name = host
-		ses.learn = ses.learn && x.State.Policy.Decide(ses.Ask(host)).Learn
+		d := x.Agree(policy.Doors.InsideTLS.SNI, host)
+		if d.Rule == policy.RuleName {
+			return nil, ses.deny(policy.RuleName, exchange.NameError(host))
+		}
+		ses.learn = d.Learn
 	}
 	if d, ok := ses.excepted(); ok {
 		return nil, ses.tunnel(d)

@@ -39,15 +39,15 @@ func (h header) Get(lower string) string { return strings.Join(h.values(lower), 
 func (k *conn) begin(r *http2.Request) (*exchange.Exchange, *exchange.Request) {
 	h := header(r.Fields)
 	x := k.cfg.Pipeline.Begin(k.client, r.Method, h.Get("user-agent"))
-	ask := &exchange.Request{Header: h, Session: k.session, Authority: r.Authority}
+	ask := &exchange.Request{Door: &policy.Doors.Connect, Header: h, Session: k.session, Authority: r.Authority}
 	if r.Method != http.MethodConnect {
-		ask.Scheme, ask.Path = r.Scheme, r.Path
+		ask.Door, ask.Scheme, ask.Path = &policy.Doors.HTTP2, r.Scheme, r.Path
 	} else if n := h.Get("content-length"); n != "" && n != "0" {
 		ask.Invalid = errors.New("a CONNECT has a body")
 	}
 	if k.session != nil {
 		k.session.Accepted()
-		ask.Scheme = k.session.Scheme()
+		ask.Door, ask.Scheme = &policy.Doors.InsideTLS, k.session.Scheme()
 	}
 	return x, ask
 }
