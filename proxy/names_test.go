@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"espalier/policy"
-	"espalier/proxy/accesslog"
 )
 
 // strictness orders what may become of a connection; 0 is Apple's, untouched.
@@ -27,21 +26,53 @@ const (
 
 var strictnesses = []string{"untouched", "tunnelled", "inspected", "refused"}
 
+// An opener opens a CONNECT to a target, or returns nil if that is refused.
+type opener func(target string) net.Conn
+
+// plainly opens CONNECTs by HTTP/1.1.
+func (r *rig) plainly(target string) net.Conn { return r.dial().tunnelTo(target) }
+
+// tunnelTo sends a CONNECT.
+func (c *client) tunnelTo(target string) net.Conn {
+	c.send(connectTo(target))
+	if c.head(http.MethodConnect).StatusCode != http.StatusOK {
+		c.Close()
+		return nil
+	}
+	return c.TCPConn
+}
+
+// byTLS opens CONNECTs by HTTP/1.1 inside TLS.
+func (r *rig) byTLS(trust *tls.Config) opener {
+	return func(target string) net.Conn {
+		c := r.dialTLS(trust, "http/1.1")
+		if c.tunnelTo(target) == nil {
+			return nil
+		}
+		return c.tls
+	}
+}
+
+// tunnelTo opens a CONNECT in a stream.
+func (m *multiplexer) tunnelTo(target string) net.Conn {
+	v := m.open(target, nil)
+	if v.StatusCode != http.StatusOK {
+		v.up.Close()
+		return nil
+	}
+	return v.pipe()
+}
+
 // outcome is what a client sees of a CONNECT to connect with sni in TLS and host inside.
-func outcome(t *testing.T, r *rig, site *site, connect, sni, host string) int {
+func outcome(t *testing.T, r *rig, open opener, site *site, connect, sni, host string) int {
 	t.Helper()
-	c := r.dial()
-	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(limit))
-	c.send(connectTo(site.at(connect)))
-	if a := c.head(http.MethodConnect); a.StatusCode != http.StatusOK {
+	c := open(site.at(connect))
+	if c == nil {
 		return refused
 	}
-	cfg := &tls.Config{ServerName: sni, InsecureSkipVerify: true} // the certificate is compared
-	if sni == "" {
-		cfg.ServerName = ""
-	}
-	conn := tls.Client(c.TCPConn, cfg)
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(limit))
+	conn := tls.Client(c, &tls.Config{ServerName: sni, InsecureSkipVerify: true}) // the certificate is compared
 	if conn.Handshake() != nil {
 		return refused
 	}
@@ -65,93 +96,111 @@ func outcome(t *testing.T, r *rig, site *site, connect, sni, host string) int {
 // says of these names holds, on every entry, and the record says what was reached.
 func TestNamesAgree(t *testing.T) {
 	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
-	hosts := []string{"free.example", "other.example", "denied.example", "inspected.example", "bank.example", "www.apple.com", "gs.apple.com", "203.0.113.7"}
+	hosts := []string{"free.example", "denied.example", "inspected.example", "www.apple.com", "other.example", "bank.example", "gs.apple.com"}
 	base := setup{
-		roots: site.roots, hosts: map[string]string{}, allow: []string{"loopback", "203.0.113.0/24"},
+		roots: site.roots, hosts: map[string]string{},
 		rules: []policy.Rule{
 			{Name: "denied", Then: "deny", When: policy.When{Hosts: []string{"denied.example", "gs.apple.com"}}},
 			{Name: "inspected", Then: "inspect", When: policy.When{Hosts: []string{"inspected.example"}}},
 			{Name: "bank", Then: "tunnel", When: policy.When{Hosts: []string{"bank.example"}}},
 		},
 	}
-	for _, h := range hosts[:len(hosts)-1] {
+	for _, h := range hosts {
 		base.hosts[h] = "127.0.0.1"
 	}
+	some := hosts[:4]
 	n := 0
 	for _, mode := range []string{policy.InspectListed, policy.InspectAll} {
-		for _, way := range []string{"engine", "net-http"} {
-			t.Run(mode+" "+way, func(t *testing.T) {
-				cfg := base
-				cfg.inspect = mode
-				r := start(t, cfg, way == "net-http")
-				decide := func(host string) policy.Decision {
-					name, addr, err := policy.ParseHost(host)
-					if err != nil {
-						t.Fatal(err)
-					}
-					ask := policy.Request{Target: policy.Target{Host: name, Addr: addr, Port: site.port}, Client: netip.MustParseAddr("127.0.0.1"), Connect: true}
-					return r.server.pipeline.State().Policy.Decide(&ask)
-				}
-				strict := func(host string) int {
-					switch d := decide(host); {
-					case d.Action == policy.Deny:
-						return refused
-					case d.Action == policy.Inspect:
-						return inspected
-					case !d.Match.OK():
-						return tunnelled
-					}
-					return untouched
-				}
-				type asked struct {
-					connect, sni, host string
-					got                int
-				}
-				var all []asked
-				for _, connect := range hosts[:len(hosts)-1] { // nothing listens at the address
-					for _, sni := range append([]string{""}, hosts[:len(hosts)-1]...) {
-						for _, host := range hosts[:len(hosts)-1] {
-							n++
-							x := asked{connect, sni, host, outcome(t, r, site, connect, sni, host)}
-							all = append(all, x)
-							want := strict(connect)
-							if sni != "" {
-								want = max(want, strict(sni))
-							}
-							if x.got < inspected && want == untouched && x.got == tunnelled {
-								x.got = untouched // nothing tells them apart on the wire
-							}
-							if x.got == inspected { // what is inside is seen
-								want = max(want, strict(host))
-							}
-							if x.got < want {
-								t.Errorf("CONNECT %s, TLS %q, Host %s: %s, want %s at least", connect, sni, host, strictnesses[x.got], strictnesses[want])
-							}
-							if sni != "" && strict(sni) == untouched && decide(sni).Match.OK() && !decide(connect).Match.OK() && x.got != refused {
-								t.Errorf("CONNECT %s with Apple's %s is %s", connect, sni, strictnesses[x.got])
-							}
-							if connect == sni && sni == host && x.got != max(tunnelled, want) && !(want == untouched && x.got <= tunnelled) {
-								t.Errorf("CONNECT %s as any browser's: %s, want %s", connect, strictnesses[x.got], strictnesses[want])
-							}
-						}
-					}
-				}
-				connects := map[string]accesslog.Record{}
-				for _, rec := range r.stop() {
-					if rec.Method == http.MethodConnect && rec.Service != "other" && rec.Action == policy.Tunnel && rec.Rule != policy.RuleApple {
-						t.Errorf("a tunnel by %s counts for %s", rec.Rule, rec.Service)
-					}
-					connects[rec.ID.String()] = rec
-				}
-				if len(connects) < len(all) {
-					t.Errorf("%d records of %d CONNECTs", len(connects), len(all))
-				}
+		cfg := base
+		cfg.inspect = mode
+		for _, way := range []struct {
+			name  string
+			hosts []string
+			start func(*testing.T) (*rig, opener)
+		}{
+			{"engine", hosts, func(t *testing.T) (*rig, opener) { r := start(t, cfg, false); return r, r.plainly }},
+			{"net-http", hosts, func(t *testing.T) (*rig, opener) { r := start(t, cfg, true); return r, r.plainly }},
+			{"TLS", some, func(t *testing.T) (*rig, opener) { r, trust := secured(t, cfg); return r, r.byTLS(trust) }},
+			{"HTTP2", some, func(t *testing.T) (*rig, opener) {
+				r, trust := secured(t, cfg)
+				m := r.multiplexer(trust)
+				t.Cleanup(func() { m.conn.Close() })
+				return r, m.tunnelTo
+			}},
+		} {
+			t.Run(mode+" "+way.name, func(t *testing.T) {
+				r, open := way.start(t)
+				n += namesAgree(t, r, open, site, way.hosts)
 			})
 		}
 	}
 	if n < 500 {
 		t.Errorf("%d combinations", n)
 	}
+}
+
+// namesAgree tries all combinations of hosts, and returns how many there are.
+func namesAgree(t *testing.T, r *rig, open opener, site *site, hosts []string) (n int) {
+	decide := func(host string) policy.Decision {
+		name, addr, err := policy.ParseHost(host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask := policy.Request{Target: policy.Target{Host: name, Addr: addr, Port: site.port}, Client: netip.MustParseAddr("127.0.0.1"), Connect: true}
+		return r.server.pipeline.State().Policy.Decide(&ask)
+	}
+	strict := func(host string) int {
+		switch d := decide(host); {
+		case d.Action == policy.Deny:
+			return refused
+		case d.Action == policy.Inspect:
+			return inspected
+		case !d.Match.OK():
+			return tunnelled
+		}
+		return untouched
+	}
+	for _, connect := range hosts {
+		for _, sni := range append([]string{""}, hosts...) {
+			for _, host := range hosts {
+				n++
+				got := outcome(t, r, open, site, connect, sni, host)
+				want := strict(connect)
+				if sni != "" {
+					want = max(want, strict(sni))
+				}
+				if want == untouched && got == tunnelled {
+					got = untouched // nothing tells them apart on the wire
+				}
+				if got == inspected { // what is inside is seen
+					want = max(want, strict(host))
+				}
+				if got < want {
+					t.Errorf("CONNECT %s, TLS %q, Host %s: %s, want %s at least", connect, sni, host, strictnesses[got], strictnesses[want])
+				}
+				if sni != "" && decide(sni).Match.OK() && !decide(connect).Match.OK() && got != refused {
+					t.Errorf("CONNECT %s with Apple's %s is %s", connect, sni, strictnesses[got])
+				}
+				if connect == sni && sni == host && got != want {
+					t.Errorf("CONNECT %s as any browser's: %s, want %s", connect, strictnesses[got], strictnesses[want])
+				}
+			}
+		}
+	}
+	connects := 0
+	for _, rec := range r.stop() {
+		if rec.Method != http.MethodConnect {
+			continue
+		}
+		connects++
+		if rec.Service != "other" && rec.Action == policy.Tunnel && rec.Rule != policy.RuleApple {
+			t.Errorf("a tunnel by %s counts for %s", rec.Rule, rec.Service)
+		}
+	}
+	if connects != n {
+		t.Errorf("%d records of %d CONNECTs", connects, n)
+	}
+	return n
 }
 
 // What is not Apple's behind a CONNECT to Apple counts as other; the rule is that of the name.

@@ -79,10 +79,7 @@ func TestHTTP2PassesGoproxy(t *testing.T) {
 // inside opens an intercepted connection by HTTP/2 in a stream.
 func (m *multiplexer) inside(r *rig, target string) *http.ClientConn {
 	m.t.Helper()
-	v := m.open(target, nil)
-	outer, pipe := net.Pipe()
-	go func() { _, _ = io.Copy(pipe, v.Body); pipe.Close() }()
-	go func() { _, _ = io.Copy(v.up, pipe); v.up.Close() }()
+	outer := m.open(target, nil).pipe()
 	host, _, _ := net.SplitHostPort(target)
 	c := tls.Client(outer, &tls.Config{RootCAs: r.trusted(), ServerName: host, NextProtos: []string{"h2"}})
 	if err := c.Handshake(); err != nil {
@@ -91,6 +88,14 @@ func (m *multiplexer) inside(r *rig, target string) *http.ClientConn {
 	conn := over(m.t, c)
 	m.t.Cleanup(func() { conn.Close(); outer.Close() })
 	return conn
+}
+
+// pipe is the tunnel as a connection.
+func (v *virtual) pipe() net.Conn {
+	outer, inner := net.Pipe()
+	go func() { _, _ = io.Copy(inner, v.Body); inner.Close() }()
+	go func() { _, _ = io.Copy(v.up, inner); v.up.Close() }()
+	return outer
 }
 
 // What gRPC needs: both directions at the same time, trailers that were not announced,
