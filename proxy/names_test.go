@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -160,7 +161,7 @@ func namesAgree(t *testing.T, r *rig, open opener, site *site, hosts []string) (
 		}
 		return untouched
 	}
-	for _, connect := range hosts {
+	for _, connect := range slices.Concat(hosts, []string{"127.0.0.1"}) {
 		for _, sni := range append([]string{""}, hosts...) {
 			for _, host := range hosts {
 				n++

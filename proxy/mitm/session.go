@@ -178,7 +178,9 @@ func (ses *session) answerTLS() (serve func(), err error) {
 		if d.Rule == policy.RuleName {
 			return nil, ses.deny(policy.RuleName, exchange.NameError(host))
 		}
-		ses.learn = d.Learn
+		// An encrypted hello has the name of many sites outside. Clients that take the
+		// certificate for it leave (RFC 9849, 6.1.6), which says nothing about any of them.
+		ses.learn = d.Learn && !ses.hello.Encrypted
 	}
 	if d, ok := ses.excepted(); ok {
 		return nil, ses.tunnel(d)
