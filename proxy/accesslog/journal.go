@@ -19,7 +19,8 @@ import (
 // lock (flock(2)) of its file as long as it lives; the next one finds files without a
 // lock, writes the missing records and removes the files. A line of the file is one of
 //
-//	+RECORD      a tunnel is open: its record so far in JSON; time is that of its beginning
+//	+RECORD      a tunnel is open: its record so far in JSON; time is that of its beginning.
+//	             A further one takes its place
 //	=ID UP DOWN  bytes so far
 //	-ID          the record is in the access log
 //
@@ -58,6 +59,7 @@ type Tunnel struct {
 	place   int32    // in journal.open; none: it is not there any more
 	known   bool     // to the file
 	changed bool     // it is in journal.changed
+	amended bool     // the file has an older record
 	cut     bool     // Interrupt has written the record
 }
 
@@ -186,7 +188,7 @@ func (l *Log) OpenTunnel(t *Tunnel) {
 // Noted reports whether the tunnel is in a journal, or was.
 func (t *Tunnel) Noted() bool { return t.j != nil }
 
-// Change has f modify the Record of an open tunnel.
+// Change has f modify the Record, which may be that of an open tunnel.
 func (t *Tunnel) Change(f func()) {
 	if t.j == nil {
 		f()
@@ -195,9 +197,14 @@ func (t *Tunnel) Change(f func()) {
 	t.j.mu.Lock()
 	defer t.j.mu.Unlock()
 	f()
-	if t.place != none && !t.changed {
+	if t.place == none {
+		return
+	}
+	t.amended = true
+	if !t.changed {
 		t.changed = true
 		t.j.changed = append(t.j.changed, t)
+		signal(t.j.stirred)
 	}
 }
 
@@ -378,13 +385,13 @@ func (j *journal) line(b []byte, t *Tunnel) []byte {
 	t.changed = false
 	switch {
 	case t.place == none:
-	case t.known:
+	case t.known && !t.amended:
 		b, _ = t.Record.ID.AppendText(append(b, '='))
 		b = strconv.AppendInt(append(b, ' '), t.Record.Up, 10)
 		b = strconv.AppendInt(append(b, ' '), t.Record.Down, 10)
 		b = append(b, '\n')
 	default:
-		t.known = true
+		t.known, t.amended = true, false
 		r := &t.Record
 		if j.log.anonymize != nil {
 			anonymous := *r

@@ -469,3 +469,46 @@ func BenchmarkTunnelRecord(b *testing.B) {
 }
 
 var benchRecord = tunnelRecord()
+
+// What is modified of a tunnel that is open is in its record after a crash, soon.
+func TestJournalOfModifiedTunnels(t *testing.T) {
+	dir := t.TempDir()
+	l := journaled(t, dir, Config{})
+	plain, modified, ended, late := open(l), open(l), open(l), newTunnel()
+	late.Change(func() { late.Record.Rule = "early" })
+	if err := l.journal.flush(); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []*Tunnel{modified, ended} {
+		x.Change(func() { x.Record.Rule, x.Record.Service = "default", "other" })
+		x.Moved(7, 8)
+	}
+	select {
+	case <-l.journal.stirred:
+	default:
+		t.Error("run was not woken")
+	}
+	end(l, ended)
+	l.OpenTunnel(late)
+	if err := l.journal.flush(); err != nil {
+		t.Fatal(err)
+	}
+	modified.Moved(70, 80)
+	if err := l.journal.flush(); err != nil {
+		t.Fatal(err)
+	}
+	got := map[ID]string{}
+	for _, r := range restarted(t, killed(t, dir)) {
+		got[r.ID] = fmt.Sprint(r.Rule, r.Service, r.Up, r.Error)
+	}
+	for x, want := range map[*Tunnel]string{
+		plain: "applepush0" + Interrupted, modified: "defaultother70" + Interrupted, ended: "defaultother9", late: "earlypush0" + Interrupted,
+	} {
+		if got[x.Record.ID] != want {
+			t.Errorf("%q, want %q", got[x.Record.ID], want)
+		}
+	}
+	if len(got) != 4 {
+		t.Errorf("%d records", len(got))
+	}
+}

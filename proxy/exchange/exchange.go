@@ -80,26 +80,28 @@ func (x *Exchange) SetTarget(t policy.Target) {
 // SetDecision notes what the policy said.
 func (x *Exchange) SetDecision(d policy.Decision) {
 	x.Decision = d
-	x.Record.Service, x.Record.Action, x.Record.Rule = d.Service(), d.Action, d.Rule
-	x.service = x.p.traffic.Service(x.Record.Service)
-	if d.Action == policy.Deny && d.List != "" {
-		x.Record.Error = d.ListState()
-	}
-	if d.HideURL {
-		x.Record.URL = ""
-	}
+	x.service = x.p.traffic.Service(d.Service())
+	x.Change(func() {
+		x.Record.Service, x.Record.Action, x.Record.Rule = d.Service(), d.Action, d.Rule
+		if d.Action == policy.Deny && d.List != "" {
+			x.Record.Error = d.ListState()
+		}
+		if d.HideURL {
+			x.Record.URL = ""
+		}
+	})
 }
 
 // Deny notes a refusal that the proxy itself made, beside the policy.
 func (x *Exchange) Deny(rule, why string) {
-	x.Record.Action, x.Record.Rule, x.Record.Error = policy.Deny, rule, why
+	x.Change(func() { x.Record.Action, x.Record.Rule, x.Record.Error = policy.Deny, rule, why })
 }
 
 // Fail notes that a permitted request did not succeed: the address guard refused it,
 // or something went wrong on the way.
 func (x *Exchange) Fail(err error) {
 	if errors.Is(err, ErrClientClosed) {
-		x.Record.Error = ErrClientClosed.Error() // not a failure
+		x.Change(func() { x.Record.Error = ErrClientClosed.Error() }) // not a failure
 		return
 	}
 	if forbidden := (*egress.ForbiddenError)(nil); errors.As(err, &forbidden) {
@@ -113,7 +115,7 @@ func (x *Exchange) Fail(err error) {
 	if e := limits.AsError(err); e != nil {
 		x.p.Limits.TurnedAway(e.Reason)
 	}
-	x.Record.Action, x.Record.Error = policy.Error, err.Error()
+	x.Change(func() { x.Record.Action, x.Record.Error = policy.Error, err.Error() })
 }
 
 // Refuse says how the client is told of err, which is one of Admit or of the way to the
@@ -190,9 +192,9 @@ func (x *Exchange) Finish(status int) {
 	x.p.log.WriteTunnel(&x.Tunnel)
 }
 
-// Opened notes that x is an open tunnel or intercepted connection. Record must not be
-// modified from then until Settle: if the process is killed, the next one writes it.
-// Further calls do nothing.
+// Opened notes that x is an open tunnel or intercepted connection. Record must be
+// modified by Change alone from then until Settle: if the process is killed, the next one
+// writes it. Further calls do nothing.
 func (x *Exchange) Opened() {
 	if !x.Noted() {
 		x.Record.Status, x.Record.Up, x.Record.Down = x.openStatus(), x.up.Load(), x.down.Load()

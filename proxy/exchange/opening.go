@@ -66,12 +66,12 @@ func (x *Exchange) open(b []byte, down int64) (v tunnel.Verdict) {
 	}
 	switch {
 	case d.Action == policy.Inspect || d.Page && down == 0:
-		x.Change(func() { x.SetDecision(d) })
+		x.SetDecision(d)
 		return tunnel.Verdict{Step: tunnel.Take}
 	case d.Action != policy.Tunnel:
 		return x.refuse(d, alertAccess, NameError(name))
 	default:
-		x.Change(func() { x.SetDecision(d) })
+		x.SetDecision(d)
 		v.Service = x.service
 		return v
 	}
@@ -105,7 +105,7 @@ func (x *Exchange) invalid(alert []byte, err error) tunnel.Verdict {
 
 // refuse denies an open tunnel by d.
 func (x *Exchange) refuse(d policy.Decision, alert []byte, err error) tunnel.Verdict {
-	x.Change(func() { x.SetDecision(d) })
+	x.SetDecision(d)
 	return tunnel.Verdict{Step: tunnel.Refuse, Say: alert, Err: err}
 }
 

@@ -102,7 +102,7 @@ func (i *Interceptor) run(ses *session) {
 	serve, err := ses.begin()
 	if err != nil {
 		if ses.Page {
-			ses.Record.Error = err.Error() // it is denied all the same
+			ses.Change(func() { ses.Record.Error = err.Error() }) // it is denied all the same
 		} else {
 			ses.Fail(err)
 		}

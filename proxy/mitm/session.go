@@ -241,7 +241,7 @@ func (ses *session) unknown(what string) error {
 		return ses.tunnel(d)
 	}
 	ses.SetDecision(d)
-	ses.Record.Error = what
+	ses.Change(func() { ses.Record.Error = what })
 	ses.Close()
 	return nil
 }
@@ -271,12 +271,13 @@ func (ses *session) dial(to policy.Target) error {
 	}
 	dialing := time.Now()
 	upstream, err := ses.State.Dialer.Dial(ses.i.cfg.Conns.Context(), to)
-	ses.Record.Connect = time.Since(dialing)
+	took := time.Since(dialing)
+	ses.Change(func() { ses.Record.Connect = took })
 	if err != nil {
 		return err
 	}
 	ses.upstream = upstream
-	ses.Record.Upstream = wire.AddrPort(upstream)
+	ses.Change(func() { ses.Record.Upstream = wire.AddrPort(upstream) })
 	return nil
 }
 
