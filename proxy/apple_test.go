@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -73,27 +74,24 @@ func appleOrigins(t *testing.T, cert tls.Certificate) (addr string, ports map[ui
 	return addr, ports
 }
 
-// Whatever is configured, no row of the catalogue meets a request to sign in or
-// another certificate than its own: not where a client sends credentials, not from
-// where passwords are guessed, and not while nobody can tell who is who.
-func TestAppleIsUntouched(t *testing.T) {
-	cert := certificate(t)
-	addr, ports := appleOrigins(t, cert)
-	hosts := map[string]string{}
-	type place struct {
-		host    string
-		port    uint16
-		service string
-	}
-	var places []place
+// A place is where a row of the catalogue leads.
+type place struct {
+	host string
+	port uint16
+}
+
+func (p place) String() string { return fmt.Sprintf("%s:%d", p.host, p.port) }
+
+// applePlaces are those of all rows.
+func applePlaces(t *testing.T) (places []place) {
+	t.Helper()
 	for _, row := range catalog.Embedded() {
 		host := row.Host
-		hosts[host] = addr
 		if name, ok := strings.CutPrefix(host, "*."); ok {
 			host = "any.name." + name
 		}
 		for _, port := range row.Ports {
-			if p := (place{host, port, row.Service}); !slices.ContainsFunc(places, func(q place) bool { return q.host == host && q.port == port }) {
+			if p := (place{host, port}); !slices.Contains(places, p) {
 				places = append(places, p)
 			}
 		}
@@ -101,14 +99,50 @@ func TestAppleIsUntouched(t *testing.T) {
 	if len(places) < 150 {
 		t.Fatalf("%d places", len(places))
 	}
-	everything := setup{
-		hosts: hosts, users: map[string]string{"alice": "secret"}, auth: auth.Config{LDAP: noDirectory}, inspect: policy.InspectAll,
+	return places
+}
+
+// everyHost is a list that has all hosts.
+type everyHost struct{}
+
+func (everyHost) Match(host string) (string, bool) { return host, true }
+func (everyHost) MatchURL(host string, _ uint16, path string) (string, bool) {
+	return host + path, true
+}
+func (everyHost) Missing() bool { return false }
+
+// everythingOn denies, inspects, redirects and asks for a sign-in wherever that is possible.
+func everythingOn() setup {
+	return setup{
+		users: map[string]string{"alice": "secret"}, auth: auth.Config{LDAP: noDirectory},
+		inspect: policy.InspectAll, denyPage: true, knownExempt: true, unknown: policy.UnknownDeny,
+		lists: map[string]policy.HostList{"all": everyHost{}},
+		presets: policy.Presets{
+			SafeSearch: []string{"google", "bing", "duckduckgo", "brave", "ecosia", "pixabay", "yandex"}, YouTube: policy.YouTubeStrict,
+			GoogleDomains: []string{"school.example"}, Microsoft: policy.Microsoft{Policy: "tenant:policy"},
+		},
 		rules: []policy.Rule{
 			{Name: "alice-only", When: policy.When{Users: []string{"alice"}}, Then: "allow"},
 			{Name: "inspect-https", When: policy.When{Ports: []uint16{443}}, Then: "inspect"},
+			{Name: "listed", When: policy.When{Lists: []string{"all"}}, Then: "deny"},
 			{Name: "nothing-else", Then: "deny"},
 		},
 	}
+}
+
+// Whatever is configured, no row of the catalogue meets a request to sign in or
+// another certificate than its own: not where a client sends credentials, not from
+// where passwords are guessed, and not while nobody can tell who is who.
+func TestAppleIsUntouched(t *testing.T) {
+	cert := certificate(t)
+	addr, ports := appleOrigins(t, cert)
+	hosts := map[string]string{}
+	for _, row := range catalog.Embedded() {
+		hosts[row.Host] = addr
+	}
+	places := applePlaces(t)
+	everything := everythingOn()
+	everything.hosts = hosts
 	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
 		r := start(t, everything)
 		st := r.server.pipeline.State()
@@ -119,7 +153,7 @@ func TestAppleIsUntouched(t *testing.T) {
 			t.Fatalf("without a directory: the %d. answer is 503", got)
 		}
 		for _, p := range places {
-			target := fmt.Sprintf("%s:%d", p.host, p.port)
+			target := p.String()
 			parsed, err := policy.ParseTarget(target, 0)
 			if err != nil {
 				t.Fatal(err)
@@ -164,8 +198,62 @@ func TestAppleIsUntouched(t *testing.T) {
 			if rec.Host == guessedAt {
 				continue
 			}
-			i := slices.IndexFunc(places, func(p place) bool { return p.host == rec.Host && p.port == rec.Port })
+			i := slices.Index(places, place{rec.Host, rec.Port})
 			if i < 0 || rec.Rule != policy.RuleApple || rec.Service == catalog.Other || rec.User != "" {
+				t.Errorf("record %+v", rec)
+			}
+		}
+	})
+}
+
+// The same holds where a CONNECT leads to Apple, by a name or by an address alone, and TLS has
+// the name of any row. A parent proxy takes the place of Apple.
+func TestAppleByNameInTLS(t *testing.T) {
+	cert := certificate(t)
+	parent := newOrigin(t, func(c net.Conn) {
+		in := bufio.NewReader(c)
+		head, err := readHead(in)
+		if err != nil || !strings.HasPrefix(head, "CONNECT 17.") && !strings.HasPrefix(head, "CONNECT www.apple.com:") {
+			_, _ = io.WriteString(c, "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+			return
+		}
+		_, _ = io.WriteString(c, established)
+		_, _ = io.WriteString(tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}}), "apple")
+	})
+	everything := everythingOn()
+	everything.parent = "http://" + parent.String()
+	everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
+		r := start(t, everything)
+		n := 0
+		for _, p := range applePlaces(t) {
+			if p.port == 80 {
+				continue
+			}
+			for _, connect := range []string{"www.apple.com", "17.57.144.1"} {
+				n++
+				at := place{connect, p.port}
+				c := r.dial()
+				c.send(connectTo(at.String(), basic("alice", "wrong")))
+				if a := c.head(http.MethodConnect); a.StatusCode != http.StatusOK {
+					t.Errorf("CONNECT %s: %s", at, a.Status)
+					continue
+				}
+				secure := c.secure(&tls.Config{InsecureSkipVerify: true, ServerName: p.host}) // the certificate is compared
+				got, err := io.ReadAll(secure)
+				if err != nil || string(got) != "apple" {
+					t.Errorf("%s behind %s: received %q, %v", p.host, at, got, err)
+				} else if !bytes.Equal(secure.ConnectionState().PeerCertificates[0].Raw, cert.Certificate[0]) {
+					t.Errorf("%s behind %s: the certificate is not the origin's", p.host, at)
+				}
+				c.Close()
+			}
+		}
+		records := r.stop()
+		if len(records) != n {
+			t.Errorf("%d records of %d CONNECTs", len(records), n)
+		}
+		for _, rec := range records {
+			if rec.Action != policy.Tunnel || rec.Rule != policy.RuleApple || rec.Service == catalog.Other || rec.User != "" || rec.Error != "" {
 				t.Errorf("record %+v", rec)
 			}
 		}

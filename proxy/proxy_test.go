@@ -54,6 +54,7 @@ type setup struct {
 	exempt         []string
 	unknown        string            // inspect.unknown
 	denyPage       bool              // inspect.deny_page
+	knownExempt    bool              // inspect.known_exempt
 	roots          *x509.CertPool    // of intercepted destinations
 	users          map[string]string // name: password
 	auth           auth.Config       // beside users
@@ -149,8 +150,10 @@ func (r *rig) state(c setup) *State {
 	st := &State{Contact: c.contact}
 	cfg := policy.Config{
 		Clients: c.clients, Apple: policy.Apple{Wide: true, Extra: c.extra, PrivateRelay: c.relay},
-		Rules: c.rules, Lists: c.lists, Inspect: policy.InspectConfig{Mode: c.inspect, Exempt: c.exempt, Unknown: c.unknown, DenyPage: c.denyPage},
-		Presets: c.presets,
+		Rules: c.rules, Lists: c.lists, Presets: c.presets,
+		Inspect: policy.InspectConfig{
+			Mode: c.inspect, Exempt: c.exempt, KnownExempt: c.knownExempt, Unknown: c.unknown, DenyPage: c.denyPage,
+		},
 	}
 	if c.inspect != "" {
 		r.intercepting(st, c.roots)
