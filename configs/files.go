@@ -112,7 +112,8 @@ func (l *Loaded) checkFiles() []error {
 	}
 	errs = append(errs, l.checkUsers()...)
 	if users {
-		_, err := auth.Open(l.Config.Auth, nil, nil) // names the keys itself
+		var err error
+		l.users, err = auth.Open(l.Config.Auth, nil, nil) // names the keys itself
 		errs = append(errs, split(err)...)
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.Config.Lists)) {

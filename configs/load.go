@@ -16,6 +16,8 @@ import (
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/v2"
+
+	"espalier/policy/auth"
 )
 
 // Default is the embedded default configuration: every key with its default and
@@ -52,7 +54,8 @@ type Loaded struct {
 	// where there is none. The environment and flags play no part in it.
 	Hash string
 
-	root *node
+	root  *node
+	users *auth.Auth // while loading, once its files were read
 }
 
 // Load reads the configuration: the embedded default, over it the file, over it
@@ -158,6 +161,7 @@ func load(o Options, text []byte) (*Loaded, error) {
 		return nil, problems
 	}
 	l.Warnings = l.warnings(o.File)
+	l.users = nil
 	l.Files = l.files(o.File)
 	if o.File == "" {
 		text = []byte(Default)

@@ -132,7 +132,7 @@ func TestDefault(t *testing.T) {
 		Apple:  policy.Apple{Wide: true, Extra: []string{}, PrivateRelay: "allow"},
 		Auth: auth.Config{Realm: "Espalier", LDAP: auth.LDAPConfig{
 			Filter: "(uid=%s)", NameAttribute: "uid", GroupAttribute: "memberOf",
-			Timeout: 5 * time.Second, Cache: 5 * time.Minute, Outage: time.Hour,
+			Timeout: 5 * time.Second, Cache: 5 * time.Minute, Outage: time.Hour, MaxFailures: 3,
 		}},
 		Lists: map[string]policy.List{}, Rules: []policy.Rule{},
 		Inspect: policy.InspectConfig{Mode: "none", Exempt: []string{}, Unknown: "tunnel", Roots: []string{}, Pinned: policy.Pinned{For: 24 * time.Hour}, KnownExempt: true, WithoutCA: "deny"},

@@ -1,6 +1,10 @@
 package configs
 
-import "espalier/policy"
+import (
+	"fmt"
+
+	"espalier/policy"
+)
 
 // warnings are keys that are valid, and hardly what is wanted.
 // file is the configuration file, empty where there is none.
@@ -12,6 +16,7 @@ func (l *Loaded) warnings(file string) Problems {
 	for _, w := range policy.Warnings(l.Config.Rules, l.Config.Apple) {
 		problems = append(problems, problem(l.root, w.Error()))
 	}
+	problems = append(problems, l.respelled()...)
 	me := self()
 	for _, f := range l.secretFiles(file) {
 		if err := me.exposed(*f.name); err != nil {
@@ -19,5 +24,25 @@ func (l *Loaded) warnings(file string) Problems {
 		}
 	}
 	problems.sort()
+	return problems
+}
+
+// respelled are users of rules and groups whom auth.htpasswd writes otherwise, so that these
+// do not apply to them.
+func (l *Loaded) respelled() Problems {
+	var problems Problems
+	warn := func(key, name string) {
+		if as, ok := l.users.Respelled(name); ok {
+			problems = append(problems, problem(l.root, fmt.Sprintf("%s: does not apply to user %q: auth.htpasswd has no user %q, and names are compared as written", key, as, name)))
+		}
+	}
+	for i, r := range l.Config.Rules {
+		for j, name := range r.When.Users {
+			warn(fmt.Sprintf("rules[%d].when.users[%d]", i, j), name)
+		}
+	}
+	for _, name := range l.users.Members() {
+		warn("auth.groups", name)
+	}
 	return problems
 }

@@ -147,13 +147,16 @@ func (d Decision) Service() string { return d.Match.Service() }
 type Config struct {
 	Clients []string // proxy.clients
 	// Ports are proxy.ports; empty means DefaultPorts.
-	Ports   []PortRange
-	Apple   Apple
-	Auth    bool // somebody can sign in, so whoever is not known is asked
-	Rules   []Rule
-	Lists   map[string]HostList // by name; nil for one that matches nothing
-	Inspect InspectConfig
-	Presets Presets
+	Ports []PortRange
+	Apple Apple
+	Auth  bool // somebody can sign in, so whoever is not known is asked
+	// FoldUser returns the key by which a user's name is compared, and false if it is
+	// compared as written. It must not depend on anything else; nil compares all as written.
+	FoldUser func(name string) (key string, ok bool)
+	Rules    []Rule
+	Lists    map[string]HostList // by name; nil for one that matches nothing
+	Inspect  InspectConfig
+	Presets  Presets
 	// Excluded reports whether the CA for interception cannot speak for a host; nil: for none.
 	Excluded func(host string, addr netip.Addr) bool
 	// Exceptions are hosts that turned out not to be interceptable; nil: none.
@@ -228,6 +231,9 @@ func New(cfg Config) (*Policy, error) {
 	fail(under("apple", err))
 	p.rules, err = compileRules(cfg.Rules, cfg.Lists, cfg.Inspect.Mode)
 	fail(err)
+	for i := range p.rules {
+		p.rules[i].foldUsers(cfg.FoldUser)
+	}
 	fail(under("inspect", cfg.Inspect.Validate()))
 	p.exempt, _ = compileHosts(cfg.Inspect.Exempt) // Validate has seen it
 	fail(ValidatePresets(cfg.Presets, cfg.Inspect.Mode))

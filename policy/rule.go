@@ -40,7 +40,7 @@ type When struct {
 	Hosts    []string `koanf:"hosts"`    // patterns: name, *.name, address, CIDR block; loopback, private, plain
 	Lists    []string `koanf:"lists"`    // names of lists
 	Clients  []string `koanf:"clients"`  // CIDR blocks, addresses, loopback, private
-	Users    []string `koanf:"users"`    // user names; on Apple's hosts nobody is asked for one
+	Users    []string `koanf:"users"`    // user names, compared as their source does; Apple's hosts ask for none
 	Groups   []string `koanf:"groups"`   // names of groups that a user is in, in any case
 	Ports    []uint16 `koanf:"ports"`    // destination ports; a rule that does not deny opens them
 	Hours    []string `koanf:"hours"`    // "[mon-fri] 08:00-16:00 [Europe/Stockholm]"
@@ -72,6 +72,8 @@ type rule struct {
 	lists    []namedList
 	clients  Networks
 	users    map[string]bool // nil: any
+	fold     func(name string) (string, bool)
+	folded   map[string]bool // the keys of users by fold
 	groups   []string        // none: any
 	ports    []uint16
 	hours    []hours
@@ -139,10 +141,31 @@ func (c *rule) forAll(clients Networks) bool {
 // isFor reports whether the conditions users and groups hold; they never do for a
 // user who is not known, "".
 func (c *rule) isFor(r *Request) bool {
-	if c.users != nil && !c.users[r.User] {
+	if c.users != nil && !c.hasUser(r.User) {
 		return false
 	}
 	return len(c.groups) == 0 || r.User != "" && c.hasGroup(r.Groups)
+}
+
+// foldUsers makes the rule compare users by fold.
+func (c *rule) foldUsers(fold func(name string) (string, bool)) {
+	if c.users == nil || fold == nil {
+		return
+	}
+	c.fold, c.folded = fold, map[string]bool{}
+	for name := range c.users {
+		if key, ok := fold(name); ok {
+			c.folded[key] = true
+		}
+	}
+}
+
+func (c *rule) hasUser(name string) bool {
+	if c.users[name] || len(c.folded) == 0 || name == "" {
+		return c.users[name]
+	}
+	key, ok := c.fold(name)
+	return ok && c.folded[key]
 }
 
 // hasGroup compares without regard to case, as directories do.

@@ -64,7 +64,7 @@ func serveAdmin(t *testing.T, c api.Control) *httptest.Server {
 	if c.Exceptions, err = inspect.OpenExceptions(dir); err != nil {
 		t.Fatal(err)
 	}
-	c.Desk = signin.NewDesk(dir, time.Now)
+	c.Desk = signin.NewDesk(dir, time.Now, users.Guard)
 	c.Desk.SetUsers(os.DevNull, users)
 	srv := httptest.NewServer(AdminServer(c).Handler)
 	t.Cleanup(srv.Close)

@@ -1,11 +1,13 @@
 package web
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 
 	"go.uber.org/zap"
 
+	"espalier/policy/auth"
 	"espalier/web/server"
 	"espalier/web/signin"
 )
@@ -22,7 +24,11 @@ type gate struct {
 func (g *gate) require(role signin.Role, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		who, err := g.identify(r)
+		throttled, isThrottled := errors.AsType[*auth.ThrottledError](err)
 		switch {
+		case isThrottled:
+			w.Header().Set("Retry-After", retryAfter(throttled.Wait))
+			server.Refuse(w, r, http.StatusTooManyRequests, "Too many wrong tokens were sent from this address.")
 		case err != nil:
 			g.log.Error("the tokens of the API cannot be told", zap.Error(err))
 			server.Refuse(w, r, http.StatusServiceUnavailable, "Tokens cannot be checked now; the log of the process says why.")
@@ -44,12 +50,16 @@ func (g *gate) require(role signin.Role, next http.HandlerFunc) http.HandlerFunc
 // identify returns who asks, by token or else by session; nil where that is
 // nobody.
 func (g *gate) identify(r *http.Request) (*signin.Identity, error) {
-	if auth := r.Header.Get("Authorization"); auth != "" {
-		scheme, token, _ := strings.Cut(auth, " ")
+	if header := r.Header.Get("Authorization"); header != "" {
+		scheme, token, _ := strings.Cut(header, " ")
 		if !strings.EqualFold(scheme, "Bearer") {
 			return nil, nil
 		}
-		return g.desk.Token(strings.TrimSpace(token))
+		who, err := g.desk.Token(server.Peer(r), strings.TrimSpace(token))
+		if errors.Is(err, auth.ErrWrong) {
+			return nil, nil
+		}
+		return who, err
 	}
 	// Pages of others make browsers ask too, on this machine's other ports even
 	// with the cookie. What they may do is lead here.

@@ -112,15 +112,17 @@ func (g *gate) signIn(w http.ResponseWriter, r *http.Request) {
 	if errors.Is(err, auth.ErrWrong) {
 		status = http.StatusUnauthorized
 		page.Problem = console.WrongPassword
-	} else if d, ok := errors.AsType[*auth.DampedError](err); ok {
+	} else if d, ok := errors.AsType[*auth.ThrottledError](err); ok {
 		status = http.StatusTooManyRequests
-		seconds := int(math.Ceil(d.Wait.Seconds()))
-		w.Header().Set("Retry-After", strconv.Itoa(seconds))
+		w.Header().Set("Retry-After", retryAfter(d.Wait))
 		l := console.Locale(console.LookOf(r).Lang)
-		page.Problem = l.T(console.Damped, l.Span(time.Duration(seconds)*time.Second))
+		page.Problem = l.T(console.Throttled, l.Span(d.Wait.Truncate(time.Second)+time.Second))
 	}
 	writePage(w, r, status, page)
 }
+
+// retryAfter is a wait as Retry-After has it, in whole seconds.
+func retryAfter(wait time.Duration) string { return strconv.Itoa(int(math.Ceil(wait.Seconds()))) }
 
 // signOut is POST /signout.
 func (g *gate) signOut(w http.ResponseWriter, r *http.Request) {

@@ -34,7 +34,7 @@ type consoleTest struct {
 func consoleOf(t *testing.T, users ...string) *consoleTest {
 	t.Helper()
 	c := &consoleTest{T: t, data: t.TempDir()}
-	c.desk = signin.NewDesk(c.data, func() time.Time { return time.Now().Add(time.Duration(c.clock.Load())) })
+	c.desk = signin.NewDesk(c.data, func() time.Time { return time.Now().Add(time.Duration(c.clock.Load())) }, auth.NewGuard(time.Now))
 	c.setUsers(users...)
 	control := testControl()
 	control.Desk = c.desk
@@ -62,7 +62,7 @@ func (c *consoleTest) setUsers(users ...string) {
 			c.Fatal(err)
 		}
 	}
-	opened, err := signin.OpenUsers(file, c.desk.Users())
+	opened, err := signin.OpenUsers(file, c.desk.Guard())
 	if err != nil {
 		c.Fatal(err)
 	}

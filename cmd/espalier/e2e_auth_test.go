@@ -127,9 +127,9 @@ rules:
 	if got := curl("www.example", "alice:alice secret", true); got != "200" {
 		t.Errorf("alice, beside the guesses: %s", got)
 	}
-	apple("while guesses are damped")
-	for _, result := range []string{"ok", "remembered", "wrong", "damped"} {
-		if p.metric(`espalier_auth_total{result="`+result+`"}`) == 0 {
+	apple("while guesses are throttled")
+	for _, result := range []string{"ok", "wrong", "throttled"} {
+		if p.metric(`espalier_auth_total{result="`+result+`",source="proxy"}`) == 0 {
 			t.Errorf("no sign-in is counted as %s", result)
 		}
 	}

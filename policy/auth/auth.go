@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
-	"runtime"
 	"slices"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
-	"golang.org/x/sync/singleflight"
 )
 
 // A User is somebody who has signed in.
@@ -46,47 +44,24 @@ const (
 	maxHashes = 4
 )
 
-// An Auth knows who may sign in. It is immutable, but for what it remembers, and
-// safe for concurrent use.
+// An Auth knows who may sign in. It is immutable, but for its Guard, and safe for
+// concurrent use.
 type Auth struct {
+	source    Source
 	challenge string
 	users     *htpasswd  // nil: none
 	groups    groups     // nil: none
+	folded    groups     // the same by the folded names of a directory's users
 	directory *directory // nil: none
-	*shared
-}
-
-// shared is what outlives a configuration.
-type shared struct {
-	memory   *memory
-	damper   *damper
-	hashing  chan struct{} // one for each hash that may be computed at a time
-	flight   singleflight.Group
-	outcomes *prometheus.CounterVec
-}
-
-func newShared() *shared {
-	s := &shared{
-		memory: newMemory(), damper: newDamper(),
-		// Hashing never takes all of the processor from traffic.
-		hashing: make(chan struct{}, min(maxHashes, max(1, runtime.GOMAXPROCS(0)/2))),
-		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "espalier_auth_total",
-			Help: "Sign-ins that were looked at, by what came of them; remembered ones needed no check.",
-		}, []string{"result"}),
-	}
-	for _, o := range []string{"ok", "remembered", "wrong", "damped", "unavailable"} {
-		s.outcomes.WithLabelValues(o)
-	}
-	return s
+	*Guard
 }
 
 // Open reads the files of cfg, which must be valid, and the roots of a
-// directory; it connects to nothing. What before has learnt stays known, as far
-// as it holds for cfg; before is nil at the start. log may be nil. Errors begin with the key and
-// name file and line, joined.
-func Open(cfg Config, before *Auth, log *zap.Logger) (*Auth, error) {
-	a := &Auth{challenge: cfg.challenge()}
+// directory; it connects to nothing. What guard has learnt counts as far as it holds for
+// cfg; nil is a new one. log may be nil. Errors begin with the key and name file and line,
+// joined.
+func Open(cfg Config, guard *Guard, log *zap.Logger) (*Auth, error) {
+	a := &Auth{source: Proxy, challenge: cfg.challenge(), Guard: guardOr(guard)}
 	if log == nil {
 		log = zap.NewNop()
 	}
@@ -117,29 +92,27 @@ func Open(cfg Config, before *Auth, log *zap.Logger) (*Auth, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	a.share(before)
+	if a.directory != nil {
+		a.folded = a.groups.fold()
+	}
 	return a, nil
 }
 
-// OpenRoles reads a file of "name:hash[:role]" lines. Who has no role there has
-// the first of roles. before is as with Open. Errors name file and line, joined.
-func OpenRoles(file string, roles []string, before *Auth) (*Auth, error) {
+// OpenRoles reads the console's users, a file of "name:hash[:role]" lines. A user without
+// role has the first of roles. guard is as with Open. Errors name file and line, joined.
+func OpenRoles(file string, roles []string, guard *Guard) (*Auth, error) {
 	users, err := openHTPasswd(file, roles...)
 	if err != nil {
 		return nil, err
 	}
-	a := &Auth{users: users}
-	a.share(before)
-	return a, nil
+	return &Auth{source: Console, users: users, Guard: guardOr(guard)}, nil
 }
 
-// share takes over what before has learnt; nil is nothing.
-func (a *Auth) share(before *Auth) {
-	if before != nil {
-		a.shared = before.shared
-	} else {
-		a.shared = newShared()
+func guardOr(g *Guard) *Guard {
+	if g == nil {
+		return NewGuard(time.Now)
 	}
+	return g
 }
 
 // Users is how many stand in the file.
@@ -184,37 +157,51 @@ func (a *Auth) Enabled() bool { return a.users != nil || a.directory != nil }
 // Challenge is the value of the header that asks for a password.
 func (a *Auth) Challenge() string { return a.challenge }
 
-// FileGroups are the groups that the group file has for a user.
-func (a *Auth) FileGroups(name string) []string { return a.groups[name] }
+// FoldUser returns the key by which names of a directory's users are compared, in any case
+// and with any spaces. It returns false for users of the file, whose names are compared as
+// written.
+func (a *Auth) FoldUser(name string) (key string, ok bool) {
+	if a.directory == nil || a.users.has(name) {
+		return "", false
+	}
+	return foldName(name), true
+}
 
-// Collector counts sign-ins. It is the same after a reload.
-func (a *Auth) Collector() prometheus.Collector { return a.outcomes }
+// Respelled returns how the file of users writes a name that it has in another case or with
+// other spaces only, so that it is not that user's.
+func (a *Auth) Respelled(name string) (as string, ok bool) {
+	if a.users == nil || a.users.has(name) {
+		return "", false
+	}
+	as, ok = a.users.folded[foldName(name)]
+	return as, ok
+}
+
+// Members are all users that the group file names, sorted.
+func (a *Auth) Members() []string { return slices.Sorted(maps.Keys(a.groups)) }
+
+// FileGroups are the groups that the group file has for a user.
+func (a *Auth) FileGroups(name string) []string {
+	if key, ok := a.FoldUser(name); ok {
+		return a.folded[key]
+	}
+	return a.groups[name]
+}
 
 // SignIn says who signs in by name and password from an address. The error is
-// ErrWrong, a *DampedError, an *UnavailableError, or why ctx has ended.
+// ErrWrong, a *ThrottledError, an *UnavailableError, or why ctx has ended.
 //
-// Credentials that were confirmed a short while ago are not checked again, and
-// never damped; the same wrong ones again are no further guess. Who is in a
-// group is told by the group file at once, by a directory when it was asked last.
+// The throttle comes first and does not look at the password. Credentials that were
+// confirmed a short while ago are then not checked again; the same wrong ones again are no
+// further guess. Who is in a group is told by the group file at once, by a directory when
+// it was asked last.
 func (a *Auth) SignIn(ctx context.Context, from netip.Addr, name, password string) (User, error) {
-	u, fresh, err := a.signIn(ctx, from, name, password)
-	count := func(outcome string) { a.outcomes.WithLabelValues(outcome).Inc() }
-	switch {
-	case err == nil && fresh:
-		count("ok")
-	case err == nil:
-		count("remembered")
-	case errors.Is(err, ErrWrong):
-		count("wrong")
-	case isA[*DampedError](err):
-		count("damped")
-	case isA[*UnavailableError](err):
-		count("unavailable")
-	}
+	u, err := a.signIn(ctx, from, name, password)
+	a.count(a.source, err)
 	if err != nil {
 		return User{}, err
 	}
-	if more := a.groups[u.Name]; len(more) > 0 {
+	if more := a.FileGroups(u.Name); len(more) > 0 {
 		u.Groups = slices.Concat(u.Groups, more)
 	}
 	return u, nil
@@ -225,28 +212,27 @@ func isA[E error](err error) bool {
 	return ok
 }
 
-// signIn is SignIn without the group file; fresh tells that credentials were
-// checked.
-func (a *Auth) signIn(ctx context.Context, from netip.Addr, name, password string) (_ User, fresh bool, _ error) {
+// signIn is SignIn without the group file.
+func (a *Auth) signIn(ctx context.Context, from netip.Addr, name, password string) (User, error) {
 	if name == "" || len(name) > maxName || len(password) > maxPassword {
-		return User{}, false, ErrWrong
+		return User{}, ErrWrong
 	}
 	c := a.check(from, name, password)
-	if u, err, ok := c.remembered(); ok {
-		return u, false, err
+	if err := c.allow(c.attempt); err != nil {
+		return User{}, err
 	}
-	if err := c.allow(name); err != nil {
-		return User{}, false, err
+	if u, err, ok := c.remembered(); ok {
+		return u, err
 	}
 	// Devices present the same credentials on many connections at once. What is
 	// found serves all of them, so it does not end with any of them.
-	done := a.flight.DoChan(from.String()+string(c.digest), func() (any, error) { return c.run() })
+	done := a.flight.DoChan(string(c.attempt.pair)+string(c.digest), func() (any, error) { return c.run() })
 	select {
 	case r := <-done:
 		u, _ := r.Val.(User)
-		return u, true, r.Err
+		return u, r.Err
 	case <-ctx.Done():
-		return User{}, false, ctx.Err()
+		return User{}, ctx.Err()
 	}
 }
 
@@ -257,50 +243,80 @@ type check struct {
 	name, password string
 	inFile         bool
 	digest         digest
+	hash           digest        // of the user's hash in the file; empty: of a directory
+	attempt        attempt       // by the name as typed
+	own            attempt       // by the directory's own name, if it is another; else zero
 	trust          time.Duration // how long the answer yes is taken
 }
 
 func (a *Auth) check(from netip.Addr, name, password string) *check {
-	c := &check{Auth: a, from: from, name: name, password: password, trust: trustFile}
+	c := &check{Auth: a, from: from, name: name, password: password, trust: trustFile, attempt: a.Guard.attempt(a.source, from, name)}
 	c.inFile = a.users.has(name) || a.directory == nil
 	if c.inFile {
 		// With the hash, so that another password or none ends what is known.
 		text := ""
 		if a.users.has(name) {
 			text = a.users.users[name].text
+			c.hash = a.key.digest("hash", text)
 		}
-		c.digest = a.memory.digest("file", text, name, password)
+		c.digest = a.memory.digest(string(a.source), "file", text, name, password)
 	} else {
-		c.digest = a.memory.digest("ldap", a.directory.identity, name, password)
+		c.digest = a.memory.digest(string(a.source), "ldap", a.directory.identity, name, password)
 		c.trust = a.directory.cfg.Cache
 	}
 	return c
 }
 
-// remembered is the answer that needs no check.
+// allow returns a *ThrottledError if an attempt has to wait.
+func (c *check) allow(by attempt) error {
+	return c.throttle.allow(by, func() bool { return c.isKnown(by) })
+}
+
+func (c *check) isKnown(by attempt) bool { return c.known.is(by.pair, c.hash) }
+
+// remembered is the answer that needs no check. Wrong passwords for a hash stay wrong.
 func (c *check) remembered() (User, error, bool) {
 	if u, age, ok := c.memory.confirmed(c.digest); ok && age < c.trust {
+		c.note(u, false)
 		return u, nil, true
 	}
-	if age, ok := c.memory.refused(c.digest); ok && age < trustBad {
+	if wrong, recheck := c.memory.refused(c.digest); wrong && (c.inFile || !recheck) {
 		return User{}, ErrWrong, true
 	}
 	return User{}, nil, false
 }
 
+// note remembers that u signs in from here. fresh is set if the password was checked now.
+func (c *check) note(u User, fresh bool) {
+	p := knownPair{Password: c.hash}
+	if !c.inFile {
+		p.Seal = c.account(u.Name)
+		once := c.memory.digest("seal", string(p.Seal), c.password)
+		if !fresh && !c.known.isSealed(p.Seal, once) {
+			return // the user has another password meanwhile
+		}
+		p.Password = c.known.seal(p.Seal, once, c.password)
+		c.known.sealed.Set(c.account(c.name), &once)
+	}
+	changed := c.known.add(c.attempt.pair, p)
+	if c.own != (attempt{}) {
+		changed = c.known.add(c.own.pair, p) || changed
+	}
+	if changed {
+		c.file.changed(soonSave)
+	}
+}
+
+// account is the digest of a directory's user.
+func (c *check) account(name string) digest {
+	return c.key.digest("account", c.directory.cfg.URL, c.directory.cfg.Base, foldName(name))
+}
+
 // isGuess reports whether these credentials were not presented before.
 func (c *check) isGuess() bool {
 	_, _, good := c.memory.confirmed(c.digest)
-	_, bad := c.memory.refused(c.digest)
+	bad, _ := c.memory.refused(c.digest)
 	return !good && !bad
-}
-
-// allow returns a *DampedError where a guess has to wait.
-func (c *check) allow(name string) error {
-	if !c.isGuess() {
-		return nil
-	}
-	return c.damper.allow(c.from, name)
 }
 
 // run waits for its turn and checks the credentials. It notes what comes of it.
@@ -310,57 +326,114 @@ func (c *check) run() (u User, err error) {
 			err = &UnavailableError{fmt.Errorf("panic while a password was checked: %v", fault)}
 		}
 	}()
-	turns := c.hashing
+	// One guess at a time, so that each counts before the next is tried. A directory's user has
+	// one bind at a time, since devices that wait for it need none of their own.
+	key, slots := c.attempt.pair, c.hashing
 	if !c.inFile {
-		turns = c.directory.turns
+		key, slots = c.attempt.name, c.directory.turns
 	}
+	defer c.turns.take(key)()
 	timeout := time.NewTimer(maxWait)
 	defer timeout.Stop()
 	select {
-	case turns <- struct{}{}:
-		defer func() { <-turns }()
+	case slots <- struct{}{}:
+		defer func() { <-slots }()
 	case <-timeout.C:
 		return User{}, &UnavailableError{errors.New("auth: too many sign-ins wait to be checked")}
 	}
 	// What others have shown meanwhile counts.
+	if err := c.allow(c.attempt); err != nil {
+		return User{}, err
+	}
 	if u, err, ok := c.remembered(); ok {
 		return u, err
 	}
-	if err := c.allow(c.name); err != nil {
-		return User{}, err
-	}
-	names := []string{c.name}
-	if c.inFile {
-		u = User{Name: c.name}
-		if c.users.has(c.name) {
-			u.Role = c.users.users[c.name].role
-		}
-		if c.users == nil || !c.users.verify(c.name, c.password) {
-			err = ErrWrong
-		}
-	} else {
-		u, err = c.directory.verify(c.name, c.password, func(account string) error {
-			if c.users.has(account) {
-				return ErrWrong // the name is somebody else's
-			}
-			names = append(names, account)
-			return c.allow(account)
-		})
-	}
 	guess := c.isGuess()
+	if c.inFile {
+		u, err = c.verifyFile()
+	} else {
+		u, err = c.directory.verify(c.name, c.password, c.tryBind)
+	}
 	switch {
 	case err == nil:
 		c.memory.confirm(c.digest, u)
-		c.damper.succeeded(names...)
+		c.note(u, true)
+		c.eachAttempt(c.throttle.succeeded)
+	case err == errStale:
+		return User{}, ErrWrong
 	case errors.Is(err, ErrWrong):
 		c.memory.refuse(c.digest)
 		if guess {
-			c.damper.failed(c.from, names...)
+			c.eachAttempt(c.throttle.failed)
+			c.file.changed(laterSave)
 		}
+	case isA[*ThrottledError](err):
+		c.throttle.refused(c.attempt)
 	case isA[*UnavailableError](err):
+		if guess && !c.inFile && c.known.sealed.Get(c.account(c.name)) != nil {
+			c.throttle.failed(c.attempt) // it was a guess at what the memory has
+		}
 		if known, age, ok := c.memory.confirmed(c.digest); ok && age < c.directory.cfg.Outage {
 			return known, nil
 		}
 	}
 	return u, err
+}
+
+func (c *check) eachAttempt(f func(attempt)) {
+	f(c.attempt)
+	if c.own != (attempt{}) {
+		f(c.own)
+	}
+}
+
+func (c *check) verifyFile() (User, error) {
+	if c.users == nil || !c.users.verify(c.name, c.password) {
+		return User{}, ErrWrong
+	}
+	return User{Name: c.name, Role: c.users.users[c.name].role}, nil
+}
+
+// errStale is ErrWrong for credentials that were wrong a while ago and are not tried again.
+var errStale = fmt.Errorf("%w", ErrWrong)
+
+// tryBind calls bind, which tries the password of the directory's user name, unless too
+// many guesses or binds of the user have failed.
+func (c *check) tryBind(name string, bind func() error) error {
+	if c.users.hasFolded(name) {
+		return ErrWrong // the name is that of a user of the file
+	}
+	if own := c.Guard.attempt(c.source, c.from, name); own.name != c.attempt.name {
+		c.own = own
+		c.own.address = "" // counted by the name as typed
+		if err := c.allow(own); err != nil {
+			return err
+		}
+	}
+	most := c.directory.cfg.MaxFailures
+	if most == 0 {
+		return bind()
+	}
+	stale, _ := c.memory.refused(c.digest)
+	switch {
+	case stale: // leaves one for another password
+		most--
+	case c.isKnown(c.attempt) || c.isKnown(c.own):
+		most += bindReserve
+	}
+	user := c.account(name)
+	if wait := c.binds.begin(user, most); wait > 0 && stale {
+		return errStale
+	} else if wait > 0 {
+		return &ThrottledError{"too many binds of this name have failed (auth.ldap.max_failures)", wait}
+	}
+	err := bind()
+	switch {
+	case err == nil:
+		c.binds.succeeded(user)
+	case !errors.Is(err, ErrWrong):
+		c.binds.cancel(user)
+	}
+	c.file.changed(soonSave)
+	return err
 }

@@ -50,7 +50,11 @@ func mustOpen(t testing.TB, cfg Config, before *Auth) *Auth {
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	a, err := Open(cfg, before, zap.NewNop())
+	var guard *Guard
+	if before != nil {
+		guard = before.Guard
+	}
+	a, err := Open(cfg, guard, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +150,7 @@ func TestRemembersPairs(t *testing.T) {
 }
 
 func TestMemoryIsBounded(t *testing.T) {
-	m := newMemory()
+	m := newMemory(time.Now)
 	for i := range maxRemembered + 100 {
 		m.confirm(m.digest("good", fmt.Sprint(i)), User{Name: "ann"})
 		m.refuse(m.digest("bad", fmt.Sprint(i)))
@@ -155,7 +159,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	if _, _, ok := m.confirmed(m.digest("good", last)); !ok || m.good.Len() > maxRemembered || m.good.Len() < maxRemembered*4/5 {
 		t.Errorf("%d confirmed, the last among them: %v", m.good.Len(), ok)
 	}
-	if _, ok := m.refused(m.digest("bad", last)); !ok || m.bad.Len() > maxRemembered || m.bad.Len() < maxRemembered*4/5 {
+	if ok, _ := m.refused(m.digest("bad", last)); !ok || m.bad.Len() > maxRemembered || m.bad.Len() < maxRemembered*4/5 {
 		t.Errorf("%d refused, the last among them: %v", m.bad.Len(), ok)
 	}
 }
@@ -190,8 +194,8 @@ func TestSignInConcurrently(t *testing.T) {
 	if a.memory.good.Len() != 2 || a.memory.bad.Len() != 2 {
 		t.Errorf("%d and %d pairs are remembered, want 2 and 2", a.memory.good.Len(), a.memory.bad.Len())
 	}
-	if n := a.damper.names.Get("ann"); n != nil && n.n > 1.5 {
-		t.Errorf("one wrong password counts %v times", n.n)
+	if s := a.throttle.names.few.Get(a.Guard.attempt(Proxy, here, "ann").name); s == nil || s.N > 1.5 {
+		t.Errorf("one wrong password counts %+v", s)
 	}
 }
 
@@ -218,21 +222,21 @@ func TestSignInGivesUp(t *testing.T) {
 func TestBusy(t *testing.T) {
 	a := ofFile(t, "ann:"+bcryptOf(t, "$2y$", "a"))
 	synctest.Test(t, func(t *testing.T) {
-		a := &Auth{users: a.users, shared: newShared()}
+		a := &Auth{source: Proxy, users: a.users, Guard: NewGuard(time.Now)}
 		for range cap(a.hashing) {
 			a.hashing <- struct{}{}
 		}
 		_, err := a.SignIn(t.Context(), here, "ann", "a")
-		if !isA[*UnavailableError](err) || a.count("unavailable") != 1 {
+		if !isA[*UnavailableError](err) || a.counted("error") != 1 {
 			t.Errorf("error %v", err)
 		}
 	})
 }
 
-// count is the value of the counter of an outcome.
-func (s *shared) count(outcome string) float64 {
+// counted is how many sign-ins by the source have had a result.
+func (a *Auth) counted(result string) float64 {
 	var m dto.Metric
-	if s.outcomes.WithLabelValues(outcome).(prometheus.Metric).Write(&m) != nil {
+	if a.outcomes.WithLabelValues(string(a.source), result).(prometheus.Metric).Write(&m) != nil {
 		return -1
 	}
 	return m.GetCounter().GetValue()
@@ -247,11 +251,11 @@ func TestOutcomesAreCounted(t *testing.T) {
 		_, _ = a.SignIn(t.Context(), here, "eve", fmt.Sprint(i))
 	}
 	_, err := a.SignIn(t.Context(), here, "eve", "another")
-	if !isA[*DampedError](err) {
+	if !isA[*ThrottledError](err) {
 		t.Errorf("error %v", err)
 	}
-	for outcome, want := range map[string]float64{"ok": 1, "remembered": 2, "wrong": 6, "damped": 1, "unavailable": 0} {
-		if got := a.count(outcome); got != want {
+	for outcome, want := range map[string]float64{"ok": 3, "wrong": 6, "throttled": 1, "error": 0} {
+		if got := a.counted(outcome); got != want {
 			t.Errorf("%s: %v, want %v", outcome, got, want)
 		}
 	}
@@ -275,153 +279,345 @@ func TestNewFile(t *testing.T) {
 	if !signsIn(t, a, "zoe", "z") {
 		t.Error("zoe is new")
 	}
-	before := a.count("ok")
-	if !signsIn(t, a, "ann", "a") || a.count("ok") != before {
+	for range cap(a.hashing) {
+		a.hashing <- struct{}{}
+	}
+	if !signsIn(t, a, "ann", "a") {
 		t.Error("ann's password was hashed again")
 	}
 }
 
-// Confirmed passwords are checked again after hours, wrong ones after seconds.
+// A clock is set by tests.
+type clock struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+func newClock() *clock { return &clock{at: time.Now()} }
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+func (c *clock) pass(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
+}
+
+// openAt is mustOpen with a new guard that has the clock.
+func openAt(t testing.TB, cfg Config, c *clock) *Auth {
+	t.Helper()
+	return mustOpen(t, cfg, &Auth{Guard: NewGuard(c.now)})
+}
+
+// Confirmed passwords are checked again after hours; wrong ones are a guess again after an
+// hour.
 func TestRememberingEnds(t *testing.T) {
-	a := ofFile(t, "ann:"+bcryptOf(t, "$2y$", "a"))
-	now := time.Now()
-	a.memory.now = func() time.Time { return now }
-	a.damper.now = a.memory.now
+	now := newClock()
+	a := openAt(t, Config{HTPasswd: write(t, "ann:"+bcryptOf(t, "$2y$", "a"))}, now)
 	for _, tt := range []struct {
-		after       time.Duration
-		ok, checked float64
-	}{{0, 1, 0}, {trustFile - 1, 1, 1}, {1, 2, 1}, {rememberGood, 3, 1}} {
-		now = now.Add(tt.after)
-		if !signsIn(t, a, "ann", "a") || a.count("ok") != tt.ok {
-			t.Errorf("after %s more: %v checks, want %v", tt.after, a.count("ok"), tt.ok)
+		after      time.Duration
+		remembered bool
+	}{{0, false}, {trustFile - 1, true}, {1, false}, {rememberGood, false}} {
+		now.pass(tt.after)
+		if _, _, ok := a.check(here, "ann", "a").remembered(); ok != tt.remembered || !signsIn(t, a, "ann", "a") {
+			t.Errorf("after %s more: remembered: %v", tt.after, ok)
 		}
 	}
 	c := a.check(here, "ann", "x")
 	if signsIn(t, a, "ann", "x") {
 		t.Fatal("a wrong password")
 	}
-	if _, err, ok := c.remembered(); !ok || !errors.Is(err, ErrWrong) {
-		t.Error("a wrong password is checked again at once")
+	now.pass(rememberBad - 1)
+	if _, err, ok := c.remembered(); !ok || !errors.Is(err, ErrWrong) || c.isGuess() {
+		t.Error("a wrong password is checked again for the same hash")
 	}
-	now = now.Add(trustBad)
-	if _, _, ok := c.remembered(); ok || c.isGuess() {
-		t.Error("a wrong password is taken for wrong without a check, or again for a guess")
-	}
-	now = now.Add(rememberBad)
+	now.pass(1)
 	if !c.isGuess() {
 		t.Error("a wrong password of old is no guess")
 	}
 }
 
-// A device with an old password is one failure, however often it tries, and
-// neither it nor a neighbour who guesses stops whoever has signed in.
-func TestDamping(t *testing.T) {
-	a := ofFile(t, "ann:"+bcryptOf(t, "$2y$", "a")+"\nbob:"+bcryptOf(t, "$2y$", "b"))
-	now := time.Now()
-	a.memory.now = func() time.Time { return now }
-	a.damper.now = a.memory.now
+var elsewhere = netip.MustParseAddr("10.9.9.9")
+
+// Guesses of a user's password are throttled also at the client where the user has signed in,
+// and the right one is not told from the others. The user goes on elsewhere, and so do
+// neighbours behind the address.
+func TestGuessing(t *testing.T) {
+	now := newClock()
+	a := openAt(t, Config{HTPasswd: write(t, "ann:"+bcryptOf(t, "$2y$", "a")+"\nbob:"+bcryptOf(t, "$2y$", "b"))}, now)
 	try := func(from netip.Addr, name, password string) error {
 		_, err := a.SignIn(t.Context(), from, name, password)
 		return err
 	}
-	for range 100 {
-		now = now.Add(time.Second)
-		if err := try(here, "ann", "old"); !errors.Is(err, ErrWrong) {
-			t.Fatalf("the old password: %v", err)
-		}
-	}
-	if err := try(here, "ann", "a"); err != nil {
-		t.Fatalf("the new password: %v", err)
-	}
-	// A neighbour behind the same address guesses bob's.
-	guesses := 0
-	for i := range 100 {
-		if err := try(here, "bob", fmt.Sprint(i)); errors.Is(err, ErrWrong) {
-			guesses++
-		} else if !isA[*DampedError](err) {
+	for _, u := range []struct{ name, password string }{{"ann", "a"}, {"bob", "b"}} {
+		if err := try(here, u.name, u.password); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if guesses != 6 {
-		t.Errorf("%d guesses by one name at a moment", guesses)
-	}
-	if err := try(netip.MustParseAddr("10.9.9.9"), "BOB ", "b"); !isA[*DampedError](err) {
-		t.Errorf("the name in another way, from another address: %v", err)
-	}
-	for i := range 100 {
-		if err := try(here, fmt.Sprint("user", i), "123456"); errors.Is(err, ErrWrong) {
-			guesses++
+	compared := 0
+	for i := range 20_000 {
+		now.pass(time.Second / 100)
+		if err := try(here, "ann", fmt.Sprint("guess ", i)); errors.Is(err, ErrWrong) {
+			compared++
+		} else if !isA[*ThrottledError](err) {
+			t.Fatal(err)
+		}
+		if i%1000 != 999 {
+			continue
+		}
+		if err := try(here, "ann", "a"); !isA[*ThrottledError](err) {
+			t.Fatalf("the right password among guesses: %v", err)
+		}
+		if err := try(elsewhere, "ann", "a"); err != nil {
+			t.Fatalf("ann elsewhere: %v", err)
+		}
+		if err := try(here, "bob", "b"); err != nil {
+			t.Fatalf("bob, at the address of guesses: %v", err)
 		}
 	}
-	if guesses != 21 {
-		t.Errorf("%d guesses from one address at a moment", guesses)
+	if compared < 6 || compared > 20 {
+		t.Errorf("%d guesses were compared", compared)
 	}
-	now = now.Add(time.Second) // the wait after those is 2 s
-	if err := try(here, "bob", "b"); !isA[*DampedError](err) {
-		t.Errorf("bob, while the address is damped: %v", err)
-	}
+	now.pass(ofPair.longest)
 	if err := try(here, "ann", "a"); err != nil {
-		t.Errorf("ann, who has signed in: %v", err)
-	}
-	now = now.Add(ofAddress.longest)
-	if err := try(here, "bob", "b"); err != nil {
-		t.Errorf("bob, at the latest after %s: %v", ofAddress.longest, err)
-	}
-	if a.damper.names.Get("bob") != nil {
-		t.Error("a success does not clear the name")
+		t.Errorf("ann, after the wait: %v", err)
 	}
 }
 
-func TestDamper(t *testing.T) {
-	d := newDamper()
-	now := time.Now()
-	d.now = func() time.Time { return now }
-	var waits []time.Duration
-	for range 16 {
-		d.failed(here, "ann", "ann")
-		d.addresses.Delete(foldAddress(here))
-		if damped := (*DampedError)(nil); errors.As(d.allow(here, "ann"), &damped) && damped.ByName {
-			waits = append(waits, damped.Wait)
-			now = now.Add(damped.Wait)
-		}
-		if err := d.allow(here, "ann"); err != nil {
-			t.Fatalf("after the wait: %v", err)
+// Guesses at the same time count before the next is compared.
+func TestGuessingAtOnce(t *testing.T) {
+	a := ofFile(t, "ann:"+bcryptOf(t, "$2y$", "a"))
+	var wg sync.WaitGroup
+	for i := range 200 {
+		wg.Go(func() { _, _ = a.SignIn(t.Context(), here, "ann", fmt.Sprint(i)) })
+	}
+	wg.Wait()
+	if wrong := a.counted("wrong"); wrong != 6 {
+		t.Errorf("%v guesses were compared", wrong)
+	}
+}
+
+// A device with an old password is one failure, however often it tries.
+func TestOldPassword(t *testing.T) {
+	now := newClock()
+	a := openAt(t, Config{HTPasswd: write(t, "ann:"+bcryptOf(t, "$2y$", "a"))}, now)
+	for range 100 {
+		now.pass(time.Second)
+		if _, err := a.SignIn(t.Context(), here, "ann", "old"); !errors.Is(err, ErrWrong) {
+			t.Fatalf("the old password: %v", err)
 		}
 	}
-	if !slices.IsSorted(waits) || len(waits) != 11 || waits[0] != 2*time.Second || waits[10] < ofName.longest*4/5 {
+	if !signsIn(t, a, "ann", "a") {
+		t.Error("the new password")
+	}
+}
+
+// An address that tries one password for many names is throttled; who is known there goes on,
+// also with a new guard that has read what the one before kept.
+func TestSpraying(t *testing.T) {
+	dir := t.TempDir()
+	users := write(t, "ann:"+bcryptOf(t, "$2y$", "a")+"\nbob:"+bcryptOf(t, "$2y$", "b"))
+	guard := OpenGuard(dir, zap.NewNop())
+	a := mustOpen(t, Config{HTPasswd: users}, &Auth{Guard: guard})
+	if !signsIn(t, a, "ann", "a") {
+		t.Fatal("ann cannot sign in")
+	}
+	compared := 0
+	for i := range 100 {
+		if _, err := a.SignIn(t.Context(), here, fmt.Sprint("user", i), "123456"); errors.Is(err, ErrWrong) {
+			compared++
+		}
+	}
+	if compared != 21 {
+		t.Errorf("%d guesses from one address at a moment", compared)
+	}
+	for _, when := range []string{"at once", "after a restart"} {
+		if _, err := a.SignIn(t.Context(), here, "bob", "b"); !isA[*ThrottledError](err) {
+			t.Errorf("bob, whom the address does not know, %s: %v", when, err)
+		}
+		if !signsIn(t, a, "ann", "a") {
+			t.Errorf("ann, who is known at the address, %s", when)
+		}
+		if err := guard.Close(); err != nil {
+			t.Fatal(err)
+		}
+		guard = OpenGuard(dir, zap.NewNop())
+		a = mustOpen(t, Config{HTPasswd: users}, &Auth{Guard: guard})
+	}
+}
+
+// Guesses from very many addresses do not keep users out where they are known, also after a
+// restart; with another password they are not known.
+func TestManyAddressesGuess(t *testing.T) {
+	dir := t.TempDir()
+	line := "ann:" + bcryptOf(t, "$2y$", "a")
+	guard := OpenGuard(dir, zap.NewNop())
+	a := mustOpen(t, Config{HTPasswd: write(t, line)}, &Auth{Guard: guard})
+	if !signsIn(t, a, "ann", "a") {
+		t.Fatal("ann cannot sign in")
+	}
+	stranger := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{172, 16, byte(i >> 8), byte(i)}) }
+	var last error
+	n := 0
+	for ; n < 1000 && !isA[*ThrottledError](last); n++ {
+		_, last = a.SignIn(t.Context(), stranger(n), "ann", fmt.Sprint(n))
+	}
+	if n < 200 || n > 210 {
+		t.Errorf("%d addresses guessed before the name was throttled", n)
+	}
+	if _, err := a.SignIn(t.Context(), elsewhere, "ann", "a"); !isA[*ThrottledError](err) {
+		t.Errorf("the right password is told from the others: %v", err)
+	}
+	if !signsIn(t, a, "ann", "a") {
+		t.Error("ann cannot sign in where she is known")
+	}
+	if err := guard.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a = mustOpen(t, Config{HTPasswd: write(t, line)}, &Auth{Guard: OpenGuard(dir, zap.NewNop())})
+	if _, err := a.SignIn(t.Context(), elsewhere, "ann", "a"); !isA[*ThrottledError](err) {
+		t.Errorf("after a restart: %v", err)
+	}
+	if !signsIn(t, a, "ann", "a") {
+		t.Error("ann cannot sign in where she is known, after a restart")
+	}
+	a = mustOpen(t, Config{HTPasswd: write(t, "ann:"+bcryptOf(t, "$2y$", "new"))}, a)
+	if _, err := a.SignIn(t.Context(), here, "ann", "new"); !isA[*ThrottledError](err) {
+		t.Errorf("a client that signed in with the password before is known: %v", err)
+	}
+}
+
+// The file is for its owner only, and holds no name, address, hash or password. Broken ones
+// are replaced.
+func TestGuardFile(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, guardName)
+	hash := bcryptOf(t, "$2y$", "a")
+	for _, before := range []string{"", "{", "{}", `{"key":"AAAA"}`, "\x00"} {
+		if before != "" {
+			if err := os.WriteFile(file, []byte(before), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		guard := OpenGuard(dir, nil)
+		a := mustOpen(t, Config{HTPasswd: write(t, "annika:"+hash)}, &Auth{Guard: guard})
+		if !signsIn(t, a, "annika", "a") || signsIn(t, a, "annika", "secret guess") {
+			t.Fatal("sign-in")
+		}
+		if err := guard.Close(); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, _ := os.Stat(file); info.Mode().Perm() != 0o600 {
+			t.Errorf("%q: mode %v", before, info.Mode())
+		}
+		for _, secret := range []string{"annika", here.String(), hash, "guess"} {
+			if strings.Contains(string(text), secret) {
+				t.Errorf("%q: the file holds %s", before, secret)
+			}
+		}
+		if g := OpenGuard(dir, nil); g.known.pairs.Len() != 1 || g.throttle.pairs.few.Len() != 1 {
+			t.Errorf("%q: read again: %d known, %d failures", before, g.known.pairs.Len(), g.throttle.pairs.few.Len())
+		}
+	}
+}
+
+func TestGuardFileIsWrittenInTime(t *testing.T) {
+	dir := t.TempDir()
+	users := ofFile(t, "ann:"+bcryptOf(t, "$2y$", "a")).users
+	synctest.Test(t, func(t *testing.T) {
+		a := &Auth{source: Proxy, users: users, Guard: OpenGuard(dir, nil)}
+		if !signsIn(t, a, "ann", "a") {
+			t.Fatal("ann cannot sign in")
+		}
+		time.Sleep(soonSave)
+		synctest.Wait()
+		if g := OpenGuard(dir, nil); g.known.pairs.Len() != 1 {
+			t.Error("what is known is not written")
+		}
+		if err := a.Guard.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestThrottleWaits(t *testing.T) {
+	now := newClock()
+	table := newStrikeTable(ofPair, now.now)
+	var waits []time.Duration
+	for range 16 {
+		table.strike("x", 0)
+		if wait := table.wait("x"); wait > 0 {
+			waits = append(waits, wait)
+			now.pass(wait)
+		}
+		if wait := table.wait("x"); wait != 0 {
+			t.Fatalf("after the wait: %s more", wait)
+		}
+	}
+	if !slices.IsSorted(waits) || len(waits) != 11 || waits[0] != 2*time.Second || waits[10] < ofPair.longest*4/5 {
 		t.Errorf("waits %v", waits)
 	}
 	// Quiet forgives.
-	now = now.Add(20 * ofName.leak)
-	d.failed(here, "ann")
-	if err := d.allow(here, "ann"); err != nil {
-		t.Errorf("one failure after hours: %v", err)
+	now.pass(20 * ofPair.leak)
+	table.strike("x", 0)
+	if wait := table.wait("x"); wait != 0 {
+		t.Errorf("one failure after hours: %v", wait)
 	}
 }
 
 // Two addresses of a device count as one, two of neighbours do not.
-func TestDamperAddresses(t *testing.T) {
-	d := newDamper()
+func TestThrottledAddresses(t *testing.T) {
+	g := NewGuard(time.Now)
 	for i := range 40 {
-		d.failed(netip.MustParseAddr(fmt.Sprintf("2001:db8:0:1::%x", i+1)), fmt.Sprint(i))
-		d.failed(netip.MustParseAddr(fmt.Sprintf("10.0.0.%d", i)), fmt.Sprint(i))
+		g.throttle.failed(g.attempt(Proxy, netip.MustParseAddr(fmt.Sprintf("2001:db8:0:1::%x", i+1)), fmt.Sprint(i)))
+		g.throttle.failed(g.attempt(Proxy, netip.MustParseAddr(fmt.Sprintf("10.0.0.%d", i)), fmt.Sprint(i)))
 	}
 	for addr, want := range map[string]bool{"2001:db8:0:1:ffff::1": false, "2001:db8:0:2::1": true, "10.0.0.1": true, "::ffff:10.0.0.1": true} {
-		if err := d.allow(netip.MustParseAddr(addr), "x"); (err == nil) != want {
+		err := g.throttle.allow(g.attempt(Proxy, netip.MustParseAddr(addr), "x"), func() bool { return false })
+		if (err == nil) != want {
 			t.Errorf("%s: %v", addr, err)
 		}
 	}
 }
 
-func TestDamperIsBounded(t *testing.T) {
-	d := newDamper()
-	now := time.Now()
-	d.now = func() time.Time { return now }
-	for i := range maxDamped * 2 {
-		d.failed(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), fmt.Sprint(i))
+// However many names fail, those that have to wait go on waiting, and memory is bounded.
+func TestThrottleWhenFull(t *testing.T) {
+	now := newClock()
+	g := NewGuard(now.now)
+	ann := g.attempt(Proxy, here, "ann")
+	for range 12 {
+		g.throttle.failed(ann)
 	}
-	if d.names.Len() > maxDamped || d.addresses.Len() > maxDamped {
-		t.Errorf("%d names, %d addresses", d.names.Len(), d.addresses.Len())
+	for i := range maxStrikes * 2 {
+		g.throttle.failed(g.attempt(Proxy, netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), fmt.Sprint(i)))
+	}
+	if g.throttle.pairs.wait(ann.pair) == 0 {
+		t.Error("other names reset the throttle of one")
+	}
+	for _, table := range []*strikeTable{g.throttle.pairs, g.throttle.names, g.throttle.addresses} {
+		if table.few.Len() > maxStrikes || table.many.Len() > maxStrikes {
+			t.Errorf("%d and %d are kept", table.few.Len(), table.many.Len())
+		}
+	}
+}
+
+func TestRespelled(t *testing.T) {
+	a := ofFile(t, "ann:"+bcryptOf(t, "$2y$", "a")+"\nBob:"+bcryptOf(t, "$2y$", "b"))
+	for name, want := range map[string]string{"ann": "", "Ann": "ann", "bob": "Bob", " bob ": "Bob", "eve": ""} {
+		if as, ok := a.Respelled(name); as != want || ok != (want != "") {
+			t.Errorf("%q: %q, %v", name, as, ok)
+		}
+	}
+	if _, ok := a.FoldUser("Ann"); ok {
+		t.Error("users of a file are compared in any case")
 	}
 }
 

@@ -17,8 +17,9 @@ const maxFile = 16 << 20
 
 // htpasswd is a file of users. It is immutable.
 type htpasswd struct {
-	users map[string]account
-	decoy hash // compared against where the user is unknown; nil: there is nobody
+	users  map[string]account
+	folded map[string]string // one of the names with that folded form
+	decoy  hash              // compared against where the user is unknown; nil: there is nobody
 }
 
 type account struct {
@@ -31,7 +32,7 @@ type account struct {
 // of them; the first is that of lines without. Errors begin with the file and
 // line, joined.
 func openHTPasswd(file string, roles ...string) (*htpasswd, error) {
-	u := &htpasswd{users: map[string]account{}}
+	u := &htpasswd{users: map[string]account{}, folded: map[string]string{}}
 	err := eachLine(file, func(line string) error {
 		name, text, ok := strings.Cut(line, ":")
 		if !ok || name == "" {
@@ -55,6 +56,7 @@ func openHTPasswd(file string, roles ...string) (*htpasswd, error) {
 		}
 		a.hash = h
 		u.users[name] = a
+		u.folded[foldName(name)] = name
 		if u.decoy == nil || h.work() > u.decoy.work() {
 			u.decoy = h
 		}
@@ -72,6 +74,15 @@ func (u *htpasswd) has(name string) bool {
 		return false
 	}
 	_, ok := u.users[name]
+	return ok
+}
+
+// hasFolded reports whether name is a user, in any case and with any spaces.
+func (u *htpasswd) hasFolded(name string) bool {
+	if u == nil {
+		return false
+	}
+	_, ok := u.folded[foldName(name)]
 	return ok
 }
 
@@ -120,6 +131,20 @@ func openGroups(file string) (groups, error) {
 		return nil, err
 	}
 	return g, nil
+}
+
+// fold returns the groups by folded names of users.
+func (g groups) fold() groups {
+	folded := groups{}
+	for user, names := range g {
+		key := foldName(user)
+		for _, name := range names {
+			if !slices.Contains(folded[key], name) {
+				folded[key] = append(folded[key], name)
+			}
+		}
+	}
+	return folded
 }
 
 // eachLine calls read for every line that is neither empty nor a comment.

@@ -45,7 +45,7 @@ func openDirectory(cfg LDAPConfig, log *zap.Logger) (*directory, error) {
 			return nil, fmt.Errorf("group_base: %w", err)
 		}
 	}
-	cfg.Password, cfg.Cache, cfg.Outage, cfg.Timeout = "", 0, 0, 0
+	cfg.Password, cfg.Cache, cfg.Outage, cfg.Timeout, cfg.MaxFailures = "", 0, 0, 0, 0
 	d.identity = fmt.Sprintf("%+v", cfg)
 	for _, text := range cfg.urls() {
 		u, err := parseURL(text)
@@ -63,10 +63,10 @@ func (d *directory) close() {
 	}
 }
 
-// verify asks the servers in order until one answers. It calls allow with the
-// user's own name before it tries the password. The error is ErrWrong, that of
-// allow, or an *UnavailableError.
-func (d *directory) verify(name, password string, allow func(account string) error) (User, error) {
+// verify asks the servers in order until one answers. It calls try with the user's own
+// name, and a bind that tries the password. The error is ErrWrong, that of try, or an
+// *UnavailableError.
+func (d *directory) verify(name, password string, try func(account string, bind func() error) error) (User, error) {
 	// A bind without a password succeeds for anybody (RFC 4513, 5.1.2), and what
 	// stops reading at a NUL sees none.
 	if password == "" || strings.ContainsRune(password, 0) || !printable(name) || !utf8.ValidString(password) {
@@ -78,7 +78,7 @@ func (d *directory) verify(name, password string, allow func(account string) err
 			errs = append(errs, err)
 			continue
 		}
-		u, err := d.ask(s, name, password, allow)
+		u, err := d.ask(s, name, password, try)
 		if broken := (*serverError)(nil); errors.As(err, &broken) {
 			s.failed(broken)
 			errs = append(errs, broken)
@@ -92,14 +92,14 @@ func (d *directory) verify(name, password string, allow func(account string) err
 
 // ask asks one server, within its timeout. A kept connection that turns out to be
 // closed is no answer.
-func (d *directory) ask(s *server, name, password string, allow func(account string) error) (User, error) {
+func (d *directory) ask(s *server, name, password string, try func(account string, bind func() error) error) (User, error) {
 	deadline := time.Now().Add(d.cfg.Timeout)
 	for {
 		c, kept, err := s.take(deadline)
 		if err != nil {
 			return User{}, err
 		}
-		u, err := d.session(c, name, password, allow)
+		u, err := d.session(c, name, password, try)
 		if isA[*serverError](err) {
 			c.close()
 			if kept && c.broken() {
@@ -113,7 +113,7 @@ func (d *directory) ask(s *server, name, password string, allow func(account str
 }
 
 // session finds the user and tries the password on one connection.
-func (d *directory) session(c *conn, name, password string, allow func(account string) error) (User, error) {
+func (d *directory) session(c *conn, name, password string, try func(account string, bind func() error) error) (User, error) {
 	if err := d.bindService(c); err != nil {
 		return User{}, err
 	}
@@ -138,14 +138,8 @@ func (d *directory) session(c *conn, name, password string, allow func(account s
 	if u.Name == "" || !printable(u.Name) {
 		return User{}, &UnavailableError{fmt.Errorf("auth.ldap.name_attribute: an entry that the filter finds has no readable %s", d.cfg.NameAttribute)}
 	}
-	if err := allow(u.Name); err != nil {
+	if err := try(u.Name, func() error { return c.bindUser(entry.DN, password) }); err != nil {
 		return User{}, err
-	}
-	if err := c.bind(entry.DN, password); err != nil {
-		if isRefusal(err) {
-			return User{}, ErrWrong
-		}
-		return User{}, &serverError{c.server, fmt.Errorf("bind of a user: %w", err)}
 	}
 	if d.cfg.GroupAttribute != "" {
 		d.addGroups(&u, entry.GetEqualFoldAttributeValues(d.cfg.GroupAttribute))
@@ -180,6 +174,18 @@ func (d *directory) bindService(c *conn) error {
 		return &serverError{c.server, fmt.Errorf("auth.ldap.%s: the bind for searching: %w", key, err)}
 	}
 	return nil
+}
+
+// bindUser tries a user's password. The error is ErrWrong, or of the server.
+func (c *conn) bindUser(dn, password string) error {
+	err := c.bind(dn, password)
+	switch {
+	case err == nil:
+		return nil
+	case isRefusal(err):
+		return ErrWrong
+	}
+	return &serverError{c.server, fmt.Errorf("bind of a user: %w", err)}
 }
 
 // addGroups adds groups by the names in their DNs; "cn=staff,ou=groups" is staff.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,7 +27,7 @@ func ldapConfig(s *slapdtest.Server) LDAPConfig {
 	return LDAPConfig{
 		URL: s.URL, BindDN: slapdtest.SearchDN, Password: slapdtest.SearchPassword, Base: "ou=people," + slapdtest.Base,
 		Filter: "(uid=%s)", NameAttribute: "uid", GroupAttribute: "memberOf",
-		Timeout: 5 * time.Second, Cache: 5 * time.Minute, Outage: time.Hour,
+		Timeout: 5 * time.Second, Cache: 5 * time.Minute, Outage: time.Hour, MaxFailures: 3,
 	}
 }
 
@@ -73,7 +74,7 @@ func TestDirectory(t *testing.T) {
 				{`alice\2a`, "alice secret", "", ""},
 				{"uid=alice,ou=people," + slapdtest.Base, "alice secret", "", ""},
 			} {
-				a.damper = newDamper()
+				a.throttle, a.binds = newThrottle(a.now), newBinds(a.now)
 				for range 2 { // the second time it is remembered
 					u, err := a.SignIn(t.Context(), here, tt.name, tt.password)
 					slices.Sort(u.Groups)
@@ -148,7 +149,7 @@ func TestDirectoryUnavailable(t *testing.T) {
 			if err != nil && strings.Contains(err.Error(), "secret") {
 				t.Errorf("%v repeats a password", err)
 			}
-			if a.damper.names.Len() > 0 || a.memory.bad.Len() > 0 {
+			if a.throttle.names.few.Len() > 0 || a.memory.bad.Len() > 0 || a.binds.users.Len() > 0 {
 				t.Error("a directory's fault counts as the user's")
 			}
 		})
@@ -220,9 +221,8 @@ func TestDirectoryFailover(t *testing.T) {
 func TestDirectoryOutage(t *testing.T) {
 	s := slapdtest.Start(t)
 	cfg := ldapConfig(s)
-	a := mustOpen(t, Config{LDAP: cfg}, nil)
-	now := time.Now()
-	a.memory.now = func() time.Time { return now }
+	now := newClock()
+	a := openAt(t, Config{LDAP: cfg}, now)
 	signIn := func(name, password string) error {
 		_, err := a.SignIn(t.Context(), here, name, password)
 		return err
@@ -234,7 +234,7 @@ func TestDirectoryOutage(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Stop()
-	now = now.Add(cfg.Cache)
+	now.pass(cfg.Cache)
 	u, err := a.SignIn(t.Context(), here, "alice", "alice secret")
 	slices.Sort(u.Groups)
 	if err != nil || u.Name != "alice" || strings.Join(u.Groups, ",") != "board,staff" {
@@ -245,7 +245,7 @@ func TestDirectoryOutage(t *testing.T) {
 			t.Errorf("%s, while the directory is down: %v", name, err)
 		}
 	}
-	now = now.Add(cfg.Outage - cfg.Cache)
+	now.pass(cfg.Outage - cfg.Cache)
 	if err := signIn("alice", "alice secret"); !isA[*UnavailableError](err) {
 		t.Errorf("alice, down for too long: %v", err)
 	}
@@ -266,9 +266,8 @@ func TestDirectoryOutage(t *testing.T) {
 func TestDirectoryCache(t *testing.T) {
 	s := slapdtest.Start(t)
 	cfg := ldapConfig(s)
-	a := mustOpen(t, Config{LDAP: cfg}, nil)
-	now := time.Now()
-	a.memory.now = func() time.Time { return now }
+	now := newClock()
+	a := openAt(t, Config{LDAP: cfg}, now)
 	if !signsIn(t, a, "bob", "bob secret") {
 		t.Fatal("bob cannot sign in")
 	}
@@ -276,37 +275,255 @@ func TestDirectoryCache(t *testing.T) {
 	if !signsIn(t, a, "bob", "bob secret") {
 		t.Error("the answer was not kept")
 	}
-	now = now.Add(cfg.Cache)
+	now.pass(cfg.Cache)
 	if signsIn(t, a, "bob", "bob secret") || !signsIn(t, a, "bob", "new secret") {
 		t.Error("the new password does not count")
 	}
-	if a.damper.names.Len() != 0 || a.memory.good.Len() != 1 {
-		t.Errorf("what was right counts as a guess, or stays: %d, %d", a.damper.names.Len(), a.memory.good.Len())
+	if a.throttle.names.few.Len() != 0 || a.memory.good.Len() != 1 {
+		t.Errorf("what was right counts as a guess, or stays: %d, %d", a.throttle.names.few.Len(), a.memory.good.Len())
 	}
 	// What one directory says is not taken for another's word.
 	cfg.Filter = "(cn=%s)"
 	a = mustOpen(t, Config{LDAP: cfg}, a)
-	before := a.count("ok")
-	if !signsIn(t, a, "bob", "new secret") || a.count("ok") != before+1 {
+	if _, _, ok := a.check(here, "bob", "new secret").remembered(); ok || !signsIn(t, a, "bob", "new secret") {
 		t.Error("a new configuration takes the answers of the one before")
 	}
 }
 
-// Names that a directory takes for the same are damped together.
-func TestDirectoryDamping(t *testing.T) {
+// Binds are counted together for names that a directory takes for the same.
+func TestDirectoryNamesAreOne(t *testing.T) {
 	s := slapdtest.Start(t)
-	a := mustOpen(t, Config{LDAP: ldapConfig(s)}, nil)
-	var last error
-	for i, name := range []string{"bob", "BOB", " bob", "bob ", "Bob", "bOb"} {
-		if _, last = a.SignIn(t.Context(), here, name, fmt.Sprint(i)); !errors.Is(last, ErrWrong) {
-			t.Fatalf("%q: %v", name, last)
+	cfg := ldapConfig(s)
+	a := mustOpen(t, Config{LDAP: cfg}, nil)
+	for i, name := range []string{"bob", "BOB", " bob"} {
+		if _, err := a.SignIn(t.Context(), here, name, fmt.Sprint(i)); !errors.Is(err, ErrWrong) {
+			t.Fatalf("%q: %v", name, err)
 		}
 	}
-	if _, err := a.SignIn(t.Context(), here, "boB", "bob secret"); !isA[*DampedError](err) {
-		t.Errorf("bob, damped: %v", err)
+	for _, name := range []string{"Bob", "bob"} {
+		if _, err := a.SignIn(t.Context(), here, name, "bob secret"); !isA[*ThrottledError](err) {
+			t.Errorf("%s, with no bind left: %v", name, err)
+		}
 	}
 	if !signsIn(t, a, "alice", "alice secret") {
 		t.Error("alice cannot sign in")
+	}
+}
+
+// failures is how many failed binds a directory with a lockout has counted for a user.
+func failures(t *testing.T, s *slapdtest.Server, uid string) int {
+	t.Helper()
+	c := s.Admin()
+	defer c.Close()
+	r, err := c.Search(ldap.NewSearchRequest("uid="+uid+",ou=people,"+slapdtest.Base, ldap.ScopeBaseObject, ldap.NeverDerefAliases,
+		1, 0, false, "(objectClass=*)", []string{"pwdFailureTime", "pwdAccountLockedTime"}, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at := r.Entries[0].GetAttributeValue("pwdAccountLockedTime"); at != "" {
+		t.Errorf("%s is locked", uid)
+	}
+	return len(r.Entries[0].GetAttributeValues("pwdFailureTime"))
+}
+
+// The directory locks users at five failed binds. Whatever clients send, it does not come to
+// that, and the right password works at a client that is new.
+func TestLockout(t *testing.T) {
+	s := slapdtest.Start(t)
+	s.LockAfter(5)
+	device := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 2, 0, byte(i)}) }
+	for name, tt := range map[string]struct {
+		known    int // devices that have signed in with the password before
+		password func(device, try int) string
+		devices  int
+	}{
+		"an old password on two devices":       {0, func(int, int) string { return "old" }, 2},
+		"an old password on two known devices": {2, func(int, int) string { return "old" }, 2},
+		"each device has another old password": {0, func(d, _ int) string { return fmt.Sprint("old ", d) }, 2},
+		"each known device has another one":    {2, func(d, _ int) string { return fmt.Sprint("old ", d) }, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := newClock()
+			a := openAt(t, Config{LDAP: ldapConfig(s)}, now)
+			s.Password("bob", "old")
+			for d := range tt.known {
+				if _, err := a.SignIn(t.Context(), device(d), "bob", "old"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.Password("bob", "right")
+			now.pass(ldapConfig(s).Cache)
+			for try := range 60 {
+				for d := range tt.devices {
+					if _, err := a.SignIn(t.Context(), device(d), "bob", tt.password(d, try)); !errors.Is(err, ErrWrong) {
+						t.Fatalf("device %d: %v", d, err)
+					}
+				}
+				now.pass(10 * time.Second)
+			}
+			if n := failures(t, s, "bob"); n == 0 || n > 2 {
+				t.Errorf("%d binds have failed", n)
+			}
+			if _, err := a.SignIn(t.Context(), elsewhere, "bob", "right"); err != nil {
+				t.Errorf("the right password: %v", err)
+			}
+			if n := failures(t, s, "bob"); n != 0 {
+				t.Errorf("then %d", n)
+			}
+		})
+	}
+}
+
+// Guesses from many clients stop at max_failures binds, over a restart too. A client that is
+// known has a bind in reserve.
+func TestMaxFailures(t *testing.T) {
+	s := slapdtest.Start(t)
+	s.LockAfter(5)
+	dir := t.TempDir()
+	guard := OpenGuard(dir, nil)
+	a := mustOpen(t, Config{LDAP: ldapConfig(s)}, &Auth{Guard: guard})
+	if !signsIn(t, a, "bob", "bob secret") {
+		t.Fatal("bob cannot sign in")
+	}
+	for _, when := range []string{"at once", "after a restart"} {
+		var wg sync.WaitGroup
+		for i := range 40 {
+			wg.Go(func() {
+				from := netip.AddrFrom4([4]byte{172, 16, 0, byte(i)})
+				if _, err := a.SignIn(t.Context(), from, "bob", fmt.Sprint(when, i)); err == nil {
+					t.Error("a wrong password")
+				}
+			})
+		}
+		wg.Wait()
+		if n := failures(t, s, "bob"); n != 3 {
+			t.Errorf("%s: %d binds have failed", when, n)
+		}
+		if err := guard.Close(); err != nil {
+			t.Fatal(err)
+		}
+		guard = OpenGuard(dir, nil)
+		a = mustOpen(t, Config{LDAP: ldapConfig(s)}, &Auth{Guard: guard})
+	}
+	if _, err := a.SignIn(t.Context(), elsewhere, "bob", "bob secret"); !isA[*ThrottledError](err) {
+		t.Errorf("bob, where he is not known: %v", err)
+	}
+	if !signsIn(t, a, "bob", "bob secret") {
+		t.Error("bob, where he is known, cannot sign in")
+	}
+	if _, err := a.SignIn(t.Context(), elsewhere, "bob", "bob secret"); !isA[*ThrottledError](err) {
+		t.Errorf("the client that was refused: %v", err)
+	}
+	if _, err := a.SignIn(t.Context(), netip.MustParseAddr("10.8.8.8"), "bob", "bob secret"); err != nil {
+		t.Errorf("bob, after the directory has forgotten the failures: %v", err)
+	}
+}
+
+// A stale password binds at most twice an hour, for as long as it is tried.
+func TestStalePassword(t *testing.T) {
+	s := slapdtest.Start(t)
+	s.LockAfter(1000)
+	now := newClock()
+	a := openAt(t, Config{LDAP: ldapConfig(s)}, now)
+	var binds []int // in each minute
+	for range 300 {
+		before := failures(t, s, "bob")
+		if _, err := a.SignIn(t.Context(), here, "bob", "old"); !errors.Is(err, ErrWrong) {
+			t.Fatal(err)
+		}
+		binds = append(binds, failures(t, s, "bob")-before)
+		now.pass(time.Minute)
+	}
+	for i := range len(binds) - 60 {
+		n := 0
+		for _, b := range binds[i : i+60] {
+			n += b
+		}
+		if n < 1 || n > 2 {
+			t.Fatalf("%d binds in the hour after %d minutes", n, i)
+		}
+	}
+}
+
+// A known client is one of the password that the user has; with another it is not.
+func TestKnownOfDirectory(t *testing.T) {
+	s := slapdtest.Start(t)
+	dir := t.TempDir()
+	open := func() (*Auth, func() bool) {
+		a := mustOpen(t, Config{LDAP: ldapConfig(s)}, &Auth{Guard: OpenGuard(dir, nil)})
+		return a, func() bool {
+			c := a.check(here, "BOB", "")
+			return c.isKnown(c.attempt)
+		}
+	}
+	a, known := open()
+	if known() || !signsIn(t, a, "bob", "bob secret") || !known() {
+		t.Error("a sign-in does not make the client known")
+	}
+	if err := a.Guard.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a, known = open()
+	if _, err := a.SignIn(t.Context(), elsewhere, "bob", "bob secret"); err != nil || !known() {
+		t.Errorf("after a restart: %v", err)
+	}
+	s.Password("bob", "new secret")
+	if err := a.Guard.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a, known = open()
+	if _, err := a.SignIn(t.Context(), elsewhere, "bob", "new secret"); err != nil || known() {
+		t.Errorf("with another password: %v", err)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, guardName))
+	if err != nil || strings.Contains(string(text), "bob") {
+		t.Errorf("the file: %s, %v", text, err)
+	}
+}
+
+// While no server answers, guesses at what is remembered are throttled.
+func TestGuessingInAnOutage(t *testing.T) {
+	s := slapdtest.Start(t)
+	now := newClock()
+	a := openAt(t, Config{LDAP: ldapConfig(s)}, now)
+	if !signsIn(t, a, "alice", "alice secret") {
+		t.Fatal("alice cannot sign in")
+	}
+	s.Stop()
+	now.pass(ldapConfig(s).Cache)
+	unavailable := 0
+	for i := range 100 {
+		if _, err := a.SignIn(t.Context(), elsewhere, "Alice", fmt.Sprint(i)); isA[*UnavailableError](err) {
+			unavailable++
+		} else if !isA[*ThrottledError](err) {
+			t.Fatal(err)
+		}
+	}
+	if unavailable != 6 {
+		t.Errorf("%d guesses were compared", unavailable)
+	}
+	if !signsIn(t, a, "alice", "alice secret") {
+		t.Error("alice cannot go on where she is")
+	}
+}
+
+// Groups and keys of names are the same however a directory's user is written.
+func TestDirectoryFoldsNames(t *testing.T) {
+	s := slapdtest.Start(t)
+	a := mustOpen(t, Config{
+		HTPasswd: write(t, "Ivy:"+bcryptOf(t, "$2y$", "i")), LDAP: ldapConfig(s), Groups: write(t, "first: Alice ivy\nsecond: ALICE Ivy"),
+	}, nil)
+	u, err := a.SignIn(t.Context(), here, "alice", "alice secret")
+	if slices.Sort(u.Groups); err != nil || strings.Join(u.Groups, ",") != "board,first,second,staff" {
+		t.Errorf("alice is in %v, %v", u.Groups, err)
+	}
+	if got := strings.Join(a.FileGroups("Ivy"), ","); got != "second" {
+		t.Errorf("Ivy is in %s", got)
+	}
+	for name, want := range map[string]string{"Alice": "alice", " ALICE  x": "alice x", "Ivy": "", "ivy": "ivy"} {
+		if key, ok := a.FoldUser(name); key != want || ok != (want != "") {
+			t.Errorf("%q: %q, %v", name, key, ok)
+		}
 	}
 }
 

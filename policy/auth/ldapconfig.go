@@ -57,6 +57,10 @@ type LDAPConfig struct {
 	// Outage is for how long after its last answer a user goes on where no
 	// server answers; 0 means not at all.
 	Outage time.Duration `koanf:"outage"`
+	// MaxFailures is how many binds of a user may fail within an hour before no other
+	// password is tried; one more at client addresses at which the user has signed in. 0 is
+	// no bound.
+	MaxFailures int `koanf:"max_failures"`
 }
 
 func (c LDAPConfig) validate() (errs []error) {
@@ -122,6 +126,9 @@ func (c LDAPConfig) validate() (errs []error) {
 	}
 	if c.Outage < 0 || c.Outage > rememberGood {
 		fail("outage: must be from 0s to %s", formatHours(rememberGood))
+	}
+	if c.MaxFailures < 0 || c.MaxFailures > 1000 {
+		fail("max_failures: must be from 0 to 1000")
 	}
 	return errs
 }

@@ -2,8 +2,8 @@ package auth
 
 import (
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"time"
 
@@ -18,73 +18,88 @@ const (
 	// all. As long as they are, presenting them again is no guess.
 	rememberGood = 24 * time.Hour
 	rememberBad  = time.Hour
-	// trustBad is how long refused credentials are refused without another look.
-	trustBad = 30 * time.Second
+	// recheckBad is the least time until a directory is asked about refused credentials
+	// again: the password may have been changed, or the user unlocked. Within rememberBad
+	// it is asked twice at most.
+	recheckBad = 5 * time.Minute
 )
 
-// A digest stands for credentials and for what they were checked against. It
-// cannot be told from it what they are.
+// A digest stands for what it was made of, which cannot be told from it without the key.
 type digest string
 
-// memory remembers what checking credentials has shown. It is safe for
-// concurrent use.
-type memory struct {
-	key       [32]byte
-	now       func() time.Time
-	good, bad *cache.Cache[digest, remembered]
-}
-
-type remembered struct {
-	user User
-	at   time.Time // when it was shown
-}
-
-func newMemory() *memory {
-	m := &memory{now: time.Now}
-	keep := func(life time.Duration) *cache.Cache[digest, remembered] {
-		return cache.New[digest](maxRemembered, func(*remembered) time.Duration { return life }, func() time.Time { return m.now() })
-	}
-	m.good, m.bad = keep(rememberGood), keep(rememberBad)
-	rand.Read(m.key[:])
-	return m
-}
+// A digestKey makes digests. It is safe for concurrent use.
+type digestKey [32]byte
 
 // digest is of several texts; their lengths keep those apart that read the same
 // when they are put together.
-func (m *memory) digest(texts ...string) digest {
+func (k *digestKey) digest(texts ...string) digest {
 	var b []byte
 	for _, s := range texts {
 		b = append(binary.BigEndian.AppendUint64(b, uint64(len(s))), s...)
 	}
-	mac := hmac.New(sha256.New, m.key[:])
+	mac := hmac.New(sha256.New, k[:])
 	mac.Write(b) // a hash takes everything
-	return digest(mac.Sum(b[:0]))
+	return digest(base64.RawURLEncoding.EncodeToString(mac.Sum(b[:0])[:16]))
+}
+
+// memory remembers what checking credentials has shown, until the process ends. It is safe
+// for concurrent use.
+type memory struct {
+	digestKey // of this process only
+	now       func() time.Time
+	good      *cache.Cache[digest, confirmation]
+	bad       *cache.Cache[digest, refusal]
+}
+
+type confirmation struct {
+	user User
+	at   time.Time // when it was shown
+}
+
+type refusal struct {
+	at, before time.Time // when it was shown last, and the time before; zero: never
+}
+
+func newMemory(now func() time.Time) *memory {
+	return &memory{
+		digestKey: digestKey(randomBytes(32)), now: now,
+		good: cache.New[digest](maxRemembered, func(*confirmation) time.Duration { return rememberGood }, now),
+		bad:  cache.New[digest](maxRemembered, func(*refusal) time.Duration { return rememberBad }, now),
+	}
 }
 
 // confirmed returns whom d was last shown to be, and how long ago.
 func (m *memory) confirmed(d digest) (u User, age time.Duration, ok bool) {
-	r := m.good.Get(d)
-	if r == nil {
+	c := m.good.Get(d)
+	if c == nil {
 		return User{}, 0, false
 	}
-	return r.user, m.now().Sub(r.at), true
+	return c.user, m.now().Sub(c.at), true
 }
 
-// refused returns how long ago d was last shown to be wrong.
-func (m *memory) refused(d digest) (age time.Duration, ok bool) {
+// refused reports whether d was shown to be wrong, and whether a directory may be asked about
+// it again.
+func (m *memory) refused(d digest) (refused, recheck bool) {
 	r := m.bad.Get(d)
 	if r == nil {
-		return 0, false
+		return false, true
 	}
-	return m.now().Sub(r.at), true
+	now := m.now()
+	return true, now.Sub(r.at) >= recheckBad && now.Sub(r.before) >= rememberBad
 }
 
 func (m *memory) confirm(d digest, u User) {
-	m.good.Set(d, &remembered{u, m.now()})
+	m.good.Set(d, &confirmation{u, m.now()})
 	m.bad.Delete(d)
 }
 
 func (m *memory) refuse(d digest) {
-	m.bad.Set(d, &remembered{at: m.now()})
+	m.bad.Update(d, func(old *refusal) *refusal {
+		r := &refusal{at: m.now()}
+		if old != nil {
+			r.before = old.at
+		}
+		return r
+	})
 	m.good.Delete(d)
 }

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -29,7 +30,7 @@ func TestRoles(t *testing.T) {
 	}
 
 	// Another role counts at once, although the password is remembered.
-	demoted, err := OpenRoles(write(t, "ann:"+hash+":viewer\n"), roles, a)
+	demoted, err := OpenRoles(write(t, "ann:"+hash+":viewer\n"), roles, a.Guard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,5 +47,30 @@ func TestRoleErrors(t *testing.T) {
 	}
 	if _, err := Open(Config{HTPasswd: write(t, "ann:"+hash+":admin\n")}, nil, nil); err == nil || !strings.Contains(err.Error(), "no bcrypt or argon2id hash") {
 		t.Errorf("a role among the proxy's own users: %v", err)
+	}
+}
+
+// The console's users and the proxy's are not the same, even with the same hash.
+func TestSourcesAreApart(t *testing.T) {
+	line := "ann:" + bcryptOf(t, "$2y$", "secret")
+	proxy := ofFile(t, line)
+	if !signsIn(t, proxy, "ann", "secret") {
+		t.Fatal("ann cannot sign in to the proxy")
+	}
+	console, err := OpenRoles(write(t, line), []string{"viewer"}, proxy.Guard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u, err := console.SignIn(t.Context(), here, "ann", "secret"); err != nil || u.Role != "viewer" {
+		t.Errorf("%+v, %v", u, err)
+	}
+	for i := range 10 {
+		_, err = proxy.SignIn(t.Context(), here, "ann", strconv.Itoa(i))
+	}
+	if !isA[*ThrottledError](err) || !signsIn(t, console, "ann", "secret") {
+		t.Errorf("guesses at the proxy: %v", err)
+	}
+	if proxy.counted("ok") != 1 || console.counted("ok") != 2 {
+		t.Errorf("%v and %v sign-ins are counted", proxy.counted("ok"), console.counted("ok"))
 	}
 }

@@ -4,6 +4,7 @@ package cache
 
 import (
 	"hash/maphash"
+	"iter"
 	"maps"
 	"math"
 	"sync"
@@ -119,6 +120,30 @@ func (c *Cache[K, V]) makeRoom(s *shard[K, V]) {
 			}
 		}
 	}
+}
+
+// All iterates over the values that have not expired, in no order. The loop's body must not
+// use the cache, nor modify values.
+func (c *Cache[K, V]) All() iter.Seq2[K, *V] {
+	return func(yield func(K, *V) bool) {
+		for i := range c.shards {
+			if !c.shards[i].each(func(key K, v *value[V]) bool { return c.expired(v) || yield(key, v.of) }) {
+				return
+			}
+		}
+	}
+}
+
+// each calls f for every value until f returns false, which it then returns too.
+func (s *shard[K, V]) each(f func(K, *value[V]) bool) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for key, v := range s.values {
+		if !f(key, v) {
+			return false
+		}
+	}
+	return true
 }
 
 // Len is the number of values, with those that have expired and were not dropped yet.

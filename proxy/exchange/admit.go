@@ -176,7 +176,7 @@ func (x *Exchange) decide(ctx context.Context, r *Request) error {
 		return x.refuseWith(refusal.SignIn, "Proxy-Authenticate", st.Auth.Challenge())
 	}
 	// A 407 would make the device ask its user for a password that does not help now.
-	if throttled, ok := errors.AsType[*auth.DampedError](err); ok {
+	if throttled, ok := errors.AsType[*auth.ThrottledError](err); ok {
 		x.Record.Action = policy.Deny
 		return x.refuseWith(refusal.Throttled, "Retry-After", strconv.Itoa(int(math.Ceil(throttled.Wait.Seconds()))))
 	}

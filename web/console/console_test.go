@@ -72,7 +72,7 @@ var problems = []doctor.Problem{
 
 // spoken are the texts of locale.go that handlers say.
 var spoken = []string{
-	NoStore, StoreFails, NoSuchThing, RequestFor, NotNow, WrongPassword, Damped, LinkIsOver, PasswordsVary,
+	NoStore, StoreFails, NoSuchThing, RequestFor, NotNow, WrongPassword, Throttled, LinkIsOver, PasswordsVary,
 	TrafficOfAll, Traffic, ToDevices, FromDevices, AllOthers,
 }
 

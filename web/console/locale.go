@@ -291,7 +291,7 @@ const (
 	RequestFor    = "Request for %s"
 	NotNow        = "You cannot be signed in now. Try again in a moment."
 	WrongPassword = "The user or the password is wrong."
-	Damped        = "Too many sign-ins have failed. Try again in %s."
+	Throttled     = "Too many sign-ins have failed. Try again in %s."
 	LinkIsOver    = "This setup link is not valid any more: it is good once, for an hour, and on this machine only."
 	PasswordsVary = "The two passwords differ."
 	TrafficOfAll  = "Traffic by service"

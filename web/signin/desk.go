@@ -19,6 +19,7 @@ import (
 // concurrent use.
 type Desk struct {
 	now    func() time.Time
+	guard  *auth.Guard
 	tokens tokenFile
 
 	mu       sync.Mutex
@@ -41,10 +42,11 @@ func newSecret() string {
 }
 
 // NewDesk returns a desk without users, who are set by SetUsers before anything
-// else is asked but Users. Tokens are kept in the data directory; now is the clock.
-func NewDesk(data string, now func() time.Time) *Desk {
+// else is asked but Users. Tokens are kept in the data directory; now is the clock. guard
+// throttles guesses at passwords and tokens.
+func NewDesk(data string, now func() time.Time, guard *auth.Guard) *Desk {
 	return &Desk{
-		now: now, sessions: map[digest]*session{},
+		now: now, guard: guard, sessions: map[digest]*session{},
 		tokens: tokenFile{path: filepath.Join(data, tokensName)},
 	}
 }
@@ -71,6 +73,9 @@ func (d *Desk) Users() *auth.Auth {
 	defer d.mu.Unlock()
 	return d.users
 }
+
+// Guard throttles guesses at passwords and tokens.
+func (d *Desk) Guard() *auth.Guard { return d.guard }
 
 // HasUsers reports whether anybody could sign in.
 func (d *Desk) HasUsers() bool { return d.Users().Users() > 0 }

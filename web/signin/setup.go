@@ -87,7 +87,7 @@ func (d *Desk) SetUp(secret, name, password string) (id string, w *Identity, err
 	if err := addLine(d.file, line+":"+string(Admin)); err != nil {
 		return "", nil, fmt.Errorf("the users' file cannot be written: %w", err)
 	}
-	users, err := OpenUsers(d.file, d.users)
+	users, err := OpenUsers(d.file, d.guard)
 	if err != nil {
 		return "", nil, err
 	}

@@ -71,13 +71,13 @@ func FromContext(ctx context.Context) *Identity {
 
 // OpenUsers reads the console's users, an htpasswd file with lines of
 // "name:hash[:role]"; without a role somebody is a viewer. A file that is not
-// there has no users. What before has learnt of passwords and of guessing stays
-// known; before is nil at the start. Errors name file and line, joined.
-func OpenUsers(file string, before *auth.Auth) (*auth.Auth, error) {
+// there has no users. guard is that of the desk; nil is a new one. Errors name file and
+// line, joined.
+func OpenUsers(file string, guard *auth.Guard) (*auth.Auth, error) {
 	roles := []string{string(Viewer), string(Admin)}
-	users, err := auth.OpenRoles(file, roles, before)
+	users, err := auth.OpenRoles(file, roles, guard)
 	if errors.Is(err, fs.ErrNotExist) {
-		return auth.OpenRoles(os.DevNull, roles, before)
+		return auth.OpenRoles(os.DevNull, roles, guard)
 	}
 	return users, err
 }

@@ -2,6 +2,7 @@ package signin
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -40,7 +41,7 @@ func line(t *testing.T, name, role string) string {
 func desk(t *testing.T, lines ...string) (*Desk, string) {
 	t.Helper()
 	dir := t.TempDir()
-	d := NewDesk(dir, time.Now)
+	d := NewDesk(dir, time.Now, auth.NewGuard(time.Now))
 	use(t, d, dir, lines...)
 	return d, dir
 }
@@ -54,11 +55,20 @@ func use(t *testing.T, d *Desk, dir string, lines ...string) {
 			t.Fatal(err)
 		}
 	}
-	users, err := OpenUsers(file, d.Users())
+	users, err := OpenUsers(file, d.Guard())
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.SetUsers(file, users)
+}
+
+// token returns whose token a secret is; nil for nobody's.
+func token(d *Desk, secret string) (*Identity, error) {
+	w, err := d.Token(here, secret)
+	if errors.Is(err, auth.ErrWrong) {
+		return nil, nil
+	}
+	return w, err
 }
 
 func signIn(t *testing.T, d *Desk, name string) string {
@@ -225,8 +235,8 @@ func TestSetupKeepsTheFile(t *testing.T) {
 	if err := os.Symlink(real, file); err != nil {
 		t.Fatal(err)
 	}
-	d := NewDesk(dir, time.Now)
-	users, err := OpenUsers(file, nil)
+	d := NewDesk(dir, time.Now, auth.NewGuard(time.Now))
+	users, err := OpenUsers(file, d.Guard())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +256,7 @@ func TestSetupKeepsTheFile(t *testing.T) {
 
 func TestTokens(t *testing.T) {
 	d, dir := desk(t)
-	if w, err := d.Token("espalier_x"); w != nil || err != nil {
+	if w, err := token(d, "espalier_x"); w != nil || err != nil {
 		t.Errorf("%+v, %v", w, err)
 	}
 	viewer, err := CreateToken(dir, "prometheus", Viewer, 0)
@@ -257,15 +267,15 @@ func TestTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := d.Token(viewer)
+	w, err := token(d, viewer)
 	if err != nil || w == nil || w.Name != "prometheus" || w.Role != Viewer || !w.Valid() || !w.Confirms("") {
 		t.Fatalf("%+v, %v", w, err)
 	}
-	if a, err := d.Token(admin); err != nil || a == nil || a.Role != Admin {
+	if a, err := token(d, admin); err != nil || a == nil || a.Role != Admin {
 		t.Errorf("%+v, %v", a, err)
 	}
-	for _, bad := range []string{"", "espalier_", viewer + "x", strings.TrimPrefix(viewer, tokenPrefix), strings.ToUpper(viewer)} {
-		if w, err := d.Token(bad); w != nil || err != nil {
+	for _, bad := range []string{"espalier_", viewer + "x", strings.TrimPrefix(viewer, tokenPrefix), strings.ToUpper(viewer)} {
+		if w, err := token(d, bad); w != nil || err != nil {
 			t.Errorf("%q: %+v, %v", bad, w, err)
 		}
 	}
@@ -280,14 +290,18 @@ func TestTokens(t *testing.T) {
 	if err := RevokeToken(dir, "prometheus"); err != nil {
 		t.Fatal(err)
 	}
-	if again, err := d.Token(viewer); again != nil || err != nil || w.Valid() {
+	if again, err := token(d, viewer); again != nil || err != nil || w.Valid() {
 		t.Errorf("revoked: %+v, %v", again, err)
 	}
 	if err := RevokeToken(dir, "prometheus"); !errors.Is(err, ErrNoToken) {
 		t.Error(err)
 	}
 	d.now = func() time.Time { return time.Now().Add(time.Hour + time.Second) }
-	if w, err := d.Token(admin); w != nil || err != nil {
+	if _, err := d.Token(netip.MustParseAddr("127.0.0.2"), admin); !errors.Is(err, auth.ErrWrong) {
+		t.Errorf("expired, from elsewhere: %v", err)
+	}
+	d.guard = auth.NewGuard(time.Now)
+	if w, err := token(d, admin); w != nil || err != nil {
 		t.Errorf("expired: %+v, %v", w, err)
 	}
 }
@@ -318,7 +332,7 @@ func TestTokenErrors(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, tokensName), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if w, err := d.Token("espalier_x"); w != nil || err == nil {
+		if w, err := token(d, "espalier_x"); w != nil || err == nil {
 			t.Errorf("%s: %+v, %v", text, w, err)
 		}
 		if _, err := CreateToken(dir, "other", Viewer, 0); err == nil {
@@ -340,5 +354,55 @@ func TestTokensAtOnce(t *testing.T) {
 	wg.Wait()
 	if list, err := ReadTokens(dir); err != nil || len(list) != 6 {
 		t.Errorf("%d tokens, %v", len(list), err)
+	}
+}
+
+// Guesses at passwords and at tokens are throttled by client, and the right one is not told from
+// the others. Elsewhere users and scripts go on, also after a restart.
+func TestGuessing(t *testing.T) {
+	dir, elsewhere := t.TempDir(), netip.MustParseAddr("127.0.0.2")
+	secret, err := CreateToken(dir, "prometheus", Viewer, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := line(t, "ann", "admin")
+	for _, when := range []string{"at first", "after a restart"} {
+		guard := auth.OpenGuard(dir, nil)
+		d := NewDesk(dir, time.Now, guard)
+		use(t, d, dir, lines)
+		for way, try := range map[string]func(from netip.Addr, secret string) error{
+			password: func(from netip.Addr, secret string) error {
+				_, _, err := d.SignIn(t.Context(), from, "ann", secret)
+				return err
+			},
+			secret: func(from netip.Addr, secret string) error {
+				_, err := d.Token(from, secret)
+				return err
+			},
+		} {
+			if err := try(here, way); err != nil && when == "at first" {
+				t.Fatal(err)
+			}
+			compared := 0
+			for i := range 20_000 {
+				if err := try(here, fmt.Sprint(tokenPrefix, i)); errors.Is(err, auth.ErrWrong) {
+					compared++
+				} else if _, ok := errors.AsType[*auth.ThrottledError](err); !ok {
+					t.Fatal(err)
+				}
+			}
+			if compared > 20 || compared == 0 && when == "at first" {
+				t.Errorf("%s: %d guesses were compared", when, compared)
+			}
+			if err := try(here, way); err == nil || errors.Is(err, auth.ErrWrong) {
+				t.Errorf("%s: the right one among guesses: %v", when, err)
+			}
+			if err := try(elsewhere, way); err != nil {
+				t.Errorf("%s: elsewhere: %v", when, err)
+			}
+		}
+		if err := guard.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,8 @@ import (
 	"syscall"
 	"time"
 	"unicode"
+
+	"espalier/policy/auth"
 )
 
 // tokensName is the file of tokens in the data directory.
@@ -179,20 +182,24 @@ func (f *tokenFile) get() (map[digest]Token, error) {
 	return f.tokens, f.err
 }
 
-// Token returns who sends a token, nil where it is none, or no longer. The error
-// is why tokens cannot be told.
-func (d *Desk) Token(secret string) (*Identity, error) {
-	if !strings.HasPrefix(secret, tokenPrefix) {
-		return nil, nil
-	}
+// Token returns who sends a token from an address. The error is auth.ErrWrong if it is none,
+// or no longer, an *auth.ThrottledError, or an *auth.UnavailableError with why tokens cannot
+// be told.
+func (d *Desk) Token(from netip.Addr, secret string) (*Identity, error) {
 	key := digestOf(secret)
 	good := func() (Token, bool, error) {
 		tokens, err := d.tokens.get()
 		t, ok := tokens[key]
 		return t, ok && !t.Expired(d.now()), err
 	}
-	t, ok, err := good()
-	if !ok || err != nil {
+	var t Token
+	err := d.guard.Check(auth.Token, from, secret, func() (ok bool, err error) {
+		if strings.HasPrefix(secret, tokenPrefix) {
+			t, ok, err = good()
+		}
+		return ok, err
+	})
+	if err != nil {
 		return nil, err
 	}
 	return &Identity{Name: t.Name, Role: t.Role, valid: func() bool {

@@ -59,6 +59,7 @@ type App struct {
 	desk       *signin.Desk // who may use the console
 	certs      *certs.Certs // of the listeners
 	traffic    *traffic.Counters
+	guard      *auth.Guard
 	auth       *auth.Auth // of the configuration in force; replaced while reloading
 	lists      *lists.Lists
 	server     *proxy.Server
@@ -169,7 +170,9 @@ func (a *App) openConfigured(l *configs.Loaded) (err error) {
 	if err := encrypted(cfg, a.sockets.addrs(forAdmin)); err != nil {
 		return invalid(err)
 	}
-	a.desk = signin.NewDesk(cfg.Data, time.Now)
+	a.guard = auth.OpenGuard(cfg.Data, a.log)
+	a.opened("known sign-ins", a.guard.Close)
+	a.desk = signin.NewDesk(cfg.Data, time.Now, a.guard)
 	made, err := a.compile(l)
 	if err != nil {
 		return invalid(err)
@@ -215,7 +218,7 @@ func (a *App) serveWeb() {
 		Export: a.export, URL: a.publicURL, About: a.about, Ready: a.ready, Log: a.log,
 	})
 	collectors := []prometheus.Collector{
-		a.traffic, a.lists, a.certs, a.access, a.server, a.auth.Collector(), devices.Collector(),
+		a.traffic, a.lists, a.certs, a.access, a.server, a.guard.Collector(), devices.Collector(),
 		inspect.Expiry(func() *inspect.CA { return a.made.Load().ca }), a.exceptions.Collector(),
 	}
 	if a.store != nil {

@@ -28,7 +28,7 @@ func CADir(cfg *configs.Config) string { return filepath.Join(cfg.Data, "ca") }
 // itself needs to read.
 func (a *App) compile(l *configs.Loaded) (*Compiled, error) {
 	cfg := l.Config
-	made, err := compile(cfg, a.sockets.addrs(""), kept{a.exceptions, a.auth, a.lists}, a.log)
+	made, err := compile(cfg, a.sockets.addrs(""), kept{a.exceptions, a.guard, a.lists}, a.log)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func (a *App) compile(l *configs.Loaded) (*Compiled, error) {
 	if base, err := PublicURL(cfg.Web, a.sockets.addrs(forPublic)); err == nil && ca != nil {
 		made.State.SetupURL = base + "/"
 	}
-	if made.users, err = signin.OpenUsers(cfg.UsersFile(), a.desk.Users()); err != nil {
+	if made.users, err = signin.OpenUsers(cfg.UsersFile(), a.guard); err != nil {
 		return nil, fmt.Errorf("web.users: %w", err)
 	}
 	return made, nil

@@ -42,7 +42,7 @@ type Compiled struct {
 // kept is what outlives a configuration, and is used by the next.
 type kept struct {
 	exceptions *inspect.Exceptions // from interception; nil for none
-	auth       *auth.Auth          // what was known of users; nil at the start
+	guard      *auth.Guard         // of sign-ins; nil for a new one
 	lists      *lists.Lists
 }
 
@@ -50,7 +50,7 @@ type kept struct {
 // that the process listens on. Errors name the key at fault.
 func compile(cfg *configs.Config, self []netip.AddrPort, before kept, log *zap.Logger) (*Compiled, error) {
 	var errs []error
-	users, err := auth.Open(cfg.Auth, before.auth, log)
+	users, err := auth.Open(cfg.Auth, before.guard, log)
 	errs = append(errs, err)
 	version := before.lists.Prepare(cfg.Lists)
 	ca, caErr := inspect.LoadCA(CADir(cfg))
@@ -61,7 +61,7 @@ func compile(cfg *configs.Config, self []netip.AddrPort, before kept, log *zap.L
 	pol, err := policy.New(policy.Config{
 		Clients: cfg.Proxy.Clients, Ports: cfg.Proxy.Ports, Apple: cfg.Apple, Auth: users != nil && users.Enabled(),
 		Rules: cfg.Rules, Lists: version.HostLists(), Inspect: cfg.Inspect, Presets: cfg.Presets,
-		Exceptions: before.exceptions, Excluded: excluded,
+		Exceptions: before.exceptions, Excluded: excluded, FoldUser: foldUser(users),
 	})
 	errs = append(errs, err)
 	roots, err := inspect.LoadRoots(cfg.Inspect.Roots)
@@ -82,6 +82,14 @@ func compile(cfg *configs.Config, self []netip.AddrPort, before kept, log *zap.L
 	return &Compiled{State: &proxy.State{
 		Policy: pol, Dialer: dialer, Auth: users, Roots: roots, Trust: trust.New(roots, fetcher{dialer, roots}), Contact: strings.TrimSpace(cfg.Proxy.Contact),
 	}, PAC: script, lists: version, ca: ca, caErr: caErr}, nil
+}
+
+// foldUser is how rules compare the names of users; nil if these could not be opened.
+func foldUser(users *auth.Auth) func(string) (string, bool) {
+	if users == nil {
+		return nil
+	}
+	return users.FoldUser
 }
 
 // compileAlone is compile without a running process. exceptions may be nil. Errors are

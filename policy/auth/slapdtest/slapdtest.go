@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -159,6 +160,34 @@ func (s *Server) Password(uid, password string) {
 	}
 }
 
+// LockAfter makes the server lock people at so many failed binds.
+func (s *Server) LockAfter(failures int) {
+	s.t.Helper()
+	c := s.Admin()
+	defer c.Close()
+	const policy = "cn=policy," + Base
+	add := ldap.NewAddRequest(policy, nil)
+	add.Attribute("objectClass", []string{"organizationalRole", "pwdPolicy"})
+	add.Attribute("pwdAttribute", []string{"userPassword"})
+	add.Attribute("pwdLockout", []string{"TRUE"})
+	add.Attribute("pwdMaxFailure", []string{strconv.Itoa(failures)})
+	if err := c.Add(add); err != nil {
+		s.t.Fatal(err)
+	}
+	people, err := c.Search(ldap.NewSearchRequest("ou=people,"+Base, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases,
+		0, 0, false, "(objectClass=inetOrgPerson)", []string{"1.1"}, nil))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, p := range people.Entries {
+		r := ldap.NewModifyRequest(p.DN, nil)
+		r.Replace("pwdPolicySubentry", []string{policy})
+		if err := c.Modify(r); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
 const config = `include /etc/ldap/schema/core.schema
 include /etc/ldap/schema/cosine.schema
 include /etc/ldap/schema/inetorgperson.schema
@@ -177,6 +206,7 @@ rootpw "%[5]s"
 access to attrs=userPassword by anonymous auth by * none
 access to * by dn.exact="%[6]s" read by * none
 overlay memberof
+overlay ppolicy
 `
 
 // modules are the lines that load what is not built in.
@@ -184,7 +214,7 @@ func modules() string {
 	text := ""
 	for _, dir := range []string{"/usr/lib/ldap", "/usr/lib64/openldap", "/usr/lib/openldap"} {
 		if _, err := os.Stat(filepath.Join(dir, "back_mdb.la")); err == nil {
-			text = "modulepath " + dir + "\nmoduleload back_mdb\nmoduleload memberof\n"
+			text = "modulepath " + dir + "\nmoduleload back_mdb\nmoduleload memberof\nmoduleload ppolicy\n"
 		}
 	}
 	return text
