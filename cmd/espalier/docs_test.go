@@ -76,7 +76,7 @@ func walkTests(t *testing.T, f func(path, text string)) {
 		switch {
 		case err != nil:
 			return err
-		case d.Name() == "node_modules":
+		case d.IsDir() && d.Name() == "node_modules":
 			return fs.SkipDir
 		case !strings.HasSuffix(path, "_test.go"):
 			return nil
