@@ -24,7 +24,7 @@ import (
 //	=ID UP DOWN  bytes so far
 //	-ID          the record is in the access log
 //
-// Tunnels that end within an interval are in no line. A record is in its file before
+// Tunnels that end young are in no line. A record is in its file before
 // its tunnel's end is in the journal; between the two, the file is looked through for
 // it, which takes JSON.
 type journal struct {
@@ -32,10 +32,11 @@ type journal struct {
 	path string
 
 	mu      sync.Mutex // held shortly
-	open    []*Tunnel
-	changed []*Tunnel // since the last line about them; some have ended
-	woken   bool      // since the last lines
-	ended   []ID      // records that were written since
+	young   []*Tunnel  // open, and not old enough for a line
+	open    []*Tunnel  // the others
+	changed []*Tunnel  // of open, since the last line about them; some have ended
+	told    bool       // run knows that there are young ones
+	ended   []ID       // records that were written since
 
 	writing sync.Mutex // taken before mu
 	lines   []byte     // empty, with room for the next lines
@@ -45,8 +46,8 @@ type journal struct {
 	failing bool
 	left    []leftover // their records are written, and on their way to the disk
 
-	wake       chan struct{} // there is a new tunnel, or records have reached the disk
-	stirred    chan struct{} // tunnels have carried bytes
+	wake       chan struct{} // records have reached the disk
+	stirred    chan struct{} // tunnels have opened, or carried bytes
 	stop, done chan struct{}
 	once       sync.Once // closes stop
 }
@@ -56,7 +57,8 @@ type journal struct {
 type Tunnel struct {
 	Record  Record   // the journal's between OpenTunnel and Settle
 	j       *journal // nil: it was in none
-	place   int32    // in journal.open; none: it is not there any more
+	place   int32    // in journal.young or journal.open; none: it is not there any more
+	young   bool     // it is in journal.young
 	known   bool     // to the file
 	changed bool     // it is in journal.changed
 	amended bool     // the file has an older record
@@ -71,9 +73,12 @@ const (
 	journalSuffix = ".journal"
 	// journalInterval is how often lines are written. Bytes are told an interval later.
 	journalInterval = 500 * time.Millisecond
-	// journalBurst is how many times in an interval lines are written at once, when a
-	// tunnel has opened or records have reached the disk. The next wait for its end, and
-	// share one write: each makes the access log flush, and the store read it.
+	// journalAge is the age of a tunnel's exchange from which it has a line. Most tunnels of
+	// a storm end before, and cost nothing.
+	journalAge = 100 * time.Millisecond
+	// journalBurst is how many times in an interval lines are written at once, when records
+	// have reached the disk. The next wait for its end, and share one write: each makes the
+	// access log flush, and the store read it.
 	journalBurst = 10
 	// journalTouch is how often the file's time is set while nothing moves: it is the end
 	// of tunnels that are interrupted.
@@ -126,7 +131,7 @@ func (j *journal) run(progress func(), recovered func(*Record)) {
 			others := j.takeOver(recovered)
 			err := j.flush() // the access log, or flush, has told of it
 			progress()
-			burst, soon = 0, others || err != nil
+			burst, soon = 0, others || err != nil || j.waits()
 			if tick.Reset(journalTouch); soon {
 				tick.Reset(journalInterval)
 			}
@@ -159,16 +164,15 @@ func (j *journal) recorded() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if len(j.ended) > 0 {
-		j.awake()
+		signal(j.wake)
 	}
 }
 
-// awake wakes run, once until it has written. mu is held.
-func (j *journal) awake() {
-	if !j.woken {
-		j.woken = true
-		signal(j.wake)
-	}
+// waits reports whether there are tunnels that will have a line by their age.
+func (j *journal) waits() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.young) > 0
 }
 
 // OpenTunnel notes a tunnel that is open. Time in its Record is that of its beginning.
@@ -179,10 +183,38 @@ func (l *Log) OpenTunnel(t *Tunnel) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	t.j, t.place, t.changed = j, int32(len(j.open)), true
-	j.open = append(j.open, t)
-	j.changed = append(j.changed, t)
-	j.awake()
+	t.j, t.place, t.young = j, int32(len(j.young)), true
+	j.young = append(j.young, t)
+	if !j.told {
+		j.told = true
+		signal(j.stirred)
+	}
+}
+
+// age moves the tunnels that are old enough to what is open. mu is held.
+func (j *journal) age() {
+	now := time.Now()
+	for i := 0; i < len(j.young); {
+		t := j.young[i]
+		if now.Sub(t.Record.Time) < journalAge {
+			i++
+			continue
+		}
+		j.remove(t) // another is at i now
+		t.place, t.young = int32(len(j.open)), false
+		j.open = append(j.open, t)
+		t.changed = true
+		j.changed = append(j.changed, t)
+	}
+}
+
+// change notes that there is to be a line about an open tunnel. mu is held.
+func (j *journal) change(t *Tunnel) {
+	if t.place != none && !t.young && !t.changed {
+		t.changed = true
+		j.changed = append(j.changed, t)
+		signal(j.stirred)
+	}
 }
 
 // Noted reports whether the tunnel is in a journal, or was.
@@ -197,15 +229,8 @@ func (t *Tunnel) Change(f func()) {
 	t.j.mu.Lock()
 	defer t.j.mu.Unlock()
 	f()
-	if t.place == none {
-		return
-	}
 	t.amended = true
-	if !t.changed {
-		t.changed = true
-		t.j.changed = append(t.j.changed, t)
-		signal(t.j.stirred)
-	}
+	t.j.change(t)
 }
 
 // Moved notes how many bytes an open tunnel has carried so far.
@@ -220,11 +245,7 @@ func (t *Tunnel) Moved(up, down int64) {
 		return
 	}
 	r.Up, r.Down = up, down
-	if !t.changed {
-		t.changed = true
-		t.j.changed = append(t.j.changed, t)
-		signal(t.j.stirred)
-	}
+	t.j.change(t)
 }
 
 // Settle gives the Record back: the tunnel has ended, and WriteTunnel follows. Further
@@ -237,33 +258,31 @@ func (t *Tunnel) Settle() {
 	}
 }
 
-// remove takes t out of what is open. mu is held.
+// remove takes t out of what is young or open. mu is held.
 func (j *journal) remove(t *Tunnel) {
 	if t.place == none {
 		return
 	}
-	last := len(j.open) - 1
-	j.open[t.place], j.open[last].place = j.open[last], t.place
-	j.open[last] = nil
-	j.open, t.place = j.open[:last], none
+	from := &j.open
+	if t.young {
+		from = &j.young
+	}
+	list := *from
+	last := len(list) - 1
+	list[t.place], list[last].place = list[last], t.place
+	list[last] = nil
+	*from, t.place = list[:last], none
 }
 
 // WriteTunnel is Write for the Record of t, after Settle.
 func (l *Log) WriteTunnel(t *Tunnel) {
-	if t.j == nil {
-		l.Write(&t.Record)
-		return
-	}
-	t.j.mu.Lock()
-	cut := t.cut
-	t.j.mu.Unlock()
-	if cut {
+	if t.cut {
 		return
 	}
 	l.Write(&t.Record)
-	t.j.mu.Lock()
-	defer t.j.mu.Unlock()
 	if t.known {
+		t.j.mu.Lock()
+		defer t.j.mu.Unlock()
 		t.j.ended = append(t.j.ended, t.Record.ID)
 	}
 }
@@ -276,9 +295,8 @@ func (l *Log) Interrupt() error {
 		return l.Flush()
 	}
 	j.mu.Lock()
-	records := make([]Record, 0, len(j.open))
-	for len(j.open) > 0 {
-		t := j.open[len(j.open)-1]
+	var records []Record
+	for _, t := range slices.Concat(j.open, j.young) {
 		records = append(records, t.Record)
 		t.cut = true
 		j.remove(t)
@@ -312,8 +330,9 @@ func (j *journal) flush() error {
 	j.writing.Lock()
 	defer j.writing.Unlock()
 	j.mu.Lock()
+	j.age()
 	changed, ended, open := j.changed, j.ended, len(j.open)
-	j.changed, j.ended, j.woken = nil, nil, false
+	j.changed, j.ended, j.told = nil, nil, false
 	j.mu.Unlock()
 	if len(changed)+len(ended)+len(j.left) == 0 && j.file != nil && !j.failing {
 		if open > 0 && time.Since(j.wrote) >= journalTouch {
@@ -449,7 +468,7 @@ func (j *journal) close(good bool) {
 	j.writing.Lock()
 	defer j.writing.Unlock()
 	j.mu.Lock()
-	good = good && len(j.open) == 0
+	good = good && len(j.open)+len(j.young) == 0
 	j.mu.Unlock()
 	j.clearLeft(good)
 	if j.file != nil {

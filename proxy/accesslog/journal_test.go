@@ -150,6 +150,7 @@ func TestJournalOfManyTunnels(t *testing.T) {
 	for range many {
 		open(l)
 	}
+	l.journal.flush()
 	if err := l.journal.rewrite(); err != nil {
 		t.Fatal(err)
 	}
@@ -162,15 +163,40 @@ func TestJournalOfManyTunnels(t *testing.T) {
 	}
 }
 
-// A tunnel that ends within an interval is in no line of the journal.
-func TestJournalOfShortTunnels(t *testing.T) {
+// A tunnel has a line from its age on, and none if it ends before.
+func TestJournalOfYoungTunnels(t *testing.T) {
 	dir := t.TempDir()
 	l := journaled(t, dir, Config{})
-	end(l, open(l))
-	l.journal.flush()
-	if text, err := os.ReadFile(l.journal.path); string(text) != journalHeader {
-		t.Errorf("%q, %v", text, err)
+	want := func(what, text string) {
+		t.Helper()
+		l.journal.flush()
+		if got, err := os.ReadFile(l.journal.path); err != nil || !strings.Contains(string(got), text) || (text == "") != (string(got) == journalHeader) {
+			t.Errorf("%s: %q, %v", what, got, err)
+		}
 	}
+	end(l, open(l))
+	want("ended between two flushes", "")
+	young := func() *Tunnel {
+		w := newTunnel()
+		w.Record.Time = time.Now().Add(time.Hour) // it does not get older than that here
+		l.OpenTunnel(w)
+		w.Moved(1, 2)
+		return w
+	}
+	one, two := young(), young()
+	want("both young", "")
+	if !l.journal.waits() {
+		t.Error("nothing is to be written later")
+	}
+	end(l, one)
+	want("the first ended", "")
+	two.Change(func() { two.Record.Time = time.Now().Add(-journalAge) })
+	want("old enough", `"up":1,`)
+	if l.journal.waits() {
+		t.Error("something is to be written later")
+	}
+	end(l, two)
+	want("ended", "\n-"+two.Record.ID.String())
 }
 
 // Interrupt keeps the records of other requests, too.
