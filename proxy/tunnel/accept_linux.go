@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -33,7 +34,7 @@ func (e *loop) Accept(l *net.TCPListener, g Gate) (pause, stop func(), err error
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := setOptions(fd); err != nil {
+	if err := cmp.Or(setNoDelay(fd), setKeepAlive(fd)); err != nil {
 		unix.Close(fd)
 		return nil, nil, err
 	}
@@ -57,10 +58,14 @@ func (e *loop) Accept(l *net.TCPListener, g Gate) (pause, stop func(), err error
 // tablets sleep.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Minute, Interval: time.Minute, Count: 4}
 
-// setOptions sets what both legs of a tunnel have: no delay, and keepAlive.
-func setOptions(fd int) error {
+// setNoDelay sets what both legs of a tunnel have from the start.
+func setNoDelay(fd int) error {
+	return os.NewSyscallError("setsockopt", setOption(int32(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1))
+}
+
+// setKeepAlive sets keepAlive.
+func setKeepAlive(fd int) error {
 	for _, o := range [...]struct{ level, name, value int }{
-		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
 		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAlive.Idle / time.Second)},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAlive.Interval / time.Second)},

@@ -80,7 +80,7 @@ func (w *worker) connect(to netip.AddrPort) (int32, error) {
 		closeFD(fd)
 		return -1, os.NewSyscallError("socket", unix.EMFILE)
 	}
-	if err = setOptions(int(fd)); err == nil {
+	if err = setNoDelay(int(fd)); err == nil {
 		if err = connect(fd, to); err == nil || err == unix.EINPROGRESS {
 			return fd, err
 		}
@@ -166,9 +166,13 @@ func (w *worker) nextAttempts() {
 }
 
 // progress acts on an event of an attempt, whichever of the slot's it is.
-func (w *worker) progress(i uint32) {
+func (w *worker) progress(i uint32, events uint32) {
 	_, m := w.slots.at(i)
 	p := m.pending
+	if len(p.tries) == 1 && events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) == unix.EPOLLOUT {
+		w.connected(i, 0, incoming|outgoing)
+		return
+	}
 	failed := false
 	for k, fd := range p.tries {
 		if fd == noTry {
@@ -196,6 +200,7 @@ func (w *worker) connected(i uint32, k int, watched uint32) {
 	p := m.pending
 	to := p.route.Addrs[k]
 	s.fd[upstream], s.watched[upstream], p.tries[k] = p.tries[k], watched, noTry
+	s.unkept = true
 	took := max(w.engine.cfg.clock()-s.since, 1)
 	w.giveUp(p, k)
 	if r := p.route.Reach; r != nil {

@@ -485,13 +485,44 @@ func TestServedConnectionsHaveTheKeepAliveOfTunnels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = raw.Control(func(fd uintptr) {
-		for option, want := range map[int]int{unix.TCP_KEEPIDLE: 300, unix.TCP_KEEPINTVL: 60, unix.TCP_KEEPCNT: 4} {
-			if got, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, option); got != want {
-				t.Errorf("option %d is %d, %v; want %d", option, got, err, want)
-			}
+	_ = raw.Control(func(fd uintptr) { wantKeepAlive(t, int(fd)) })
+}
+
+// wantKeepAlive checks that a descriptor has the keepAlive of tunnels.
+func wantKeepAlive(t *testing.T, fd int) {
+	t.Helper()
+	for _, o := range []struct{ level, name, want int }{
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1}, {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 300},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 60}, {unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4},
+	} {
+		if got, err := unix.GetsockoptInt(fd, o.level, o.name); got != o.want {
+			t.Errorf("option %d is %d, %v; want %d", o.name, got, err, o.want)
 		}
+	}
+}
+
+// Upstreams get theirs when their tunnel is first looked after.
+func TestTunnelsHaveTheKeepAlive(t *testing.T) {
+	d, addr, _ := newDoor(t)
+	c := dial(t, addr)
+	say(t, c, connectHead)
+	expect(t, c, string(established))
+	e := d.engine.(*loop)
+	e.tick()
+	looked := make(chan int, len(e.workers))
+	e.postAll(func(w *worker) {
+		n := 0
+		w.each(func(_ uint32, s *slot) {
+			n++
+			for _, fd := range s.fd {
+				wantKeepAlive(t, int(fd))
+			}
+		})
+		looked <- n
 	})
+	if n := <-looked + <-looked; n != 1 {
+		t.Errorf("%d tunnels", n)
+	}
 }
 
 // Where descriptors run out, clients wait or find their connection closed; when

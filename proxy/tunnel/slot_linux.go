@@ -24,6 +24,7 @@ type slot struct {
 	watched [2]uint32 // what the epoll set has for a side; 0: it is not in the set
 	phase   phase
 	stirred bool // in worker.stirred
+	unkept  bool // keepAlive is not set on the upstream yet
 	dir     [2]direction
 	since   int64    // when the phase began, or a byte last moved; ns
 	bytes   [2]int64 // relayed, by direction
