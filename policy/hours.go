@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	_ "time/tzdata" // a machine or container without a zone database knows zones too
@@ -89,4 +90,25 @@ func (h hours) contain(t time.Time) bool {
 		return h.days[day] && h.start <= now && now < h.end
 	}
 	return h.days[day] && now >= h.start || h.days[(day+6)%7] && now < h.end
+}
+
+// EndsOpen reports whether any rule has EndOpen, so that Ends is worth asking.
+func (p *Policy) EndsOpen() bool {
+	return slices.ContainsFunc(p.rules, func(r rule) bool { return r.endOpen })
+}
+
+// Ends reports whether an open tunnel ends now, and the rule that says so. r is the tunnel's
+// request and admitted the rule by which it passed. It ends if the policy denies it now, and
+// either that rule or the one by which it passed has EndOpen.
+func (p *Policy) Ends(r *Request, admitted string) (by string, ends bool) {
+	d := p.Decide(r)
+	if d.Action != Deny && d.Action != Challenge {
+		return "", false
+	}
+	for i := range p.rules {
+		if c := &p.rules[i]; c.endOpen && (c.name == d.Rule || c.name == admitted) {
+			return c.name, true
+		}
+	}
+	return "", false
 }

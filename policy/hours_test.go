@@ -170,3 +170,43 @@ func TestHoursComplement(t *testing.T) {
 		}
 	})
 }
+
+// Rules with end_open end open tunnels: deny rules when their hours begin, others when
+// their hours end and the policy denies what they let through.
+func TestEnds(t *testing.T) {
+	lesson := []string{"08:00-16:00 UTC"}
+	games := When{Hosts: []string{"game.example"}}
+	inLessons := When{Hosts: games.Hosts, Hours: lesson}
+	at := func(hour int) time.Time { return time.Date(2026, 3, 2, hour, 30, 0, 0, time.UTC) }
+	for _, x := range []struct {
+		name     string
+		rules    []Rule
+		auth     bool
+		host     string
+		admitted string
+		hour     int
+		by       string
+	}{
+		{"denied now", []Rule{{Name: "lessons", Then: "deny", When: inLessons, EndOpen: true}}, false, "game.example", RuleDefault, 9, "lessons"},
+		{"not yet", []Rule{{Name: "lessons", Then: "deny", When: inLessons, EndOpen: true}}, false, "game.example", RuleDefault, 7, ""},
+		{"another host", []Rule{{Name: "lessons", Then: "deny", When: inLessons, EndOpen: true}}, false, "other.example", RuleDefault, 9, ""},
+		{"without end_open", []Rule{{Name: "lessons", Then: "deny", When: inLessons}}, false, "game.example", RuleDefault, 9, ""},
+		{"no longer allowed", []Rule{{Name: "breaks", Then: "allow", When: inLessons, EndOpen: true}, {Name: "games", Then: "deny", When: games}}, false, "game.example", "breaks", 17, "breaks"},
+		{"still allowed", []Rule{{Name: "breaks", Then: "allow", When: inLessons, EndOpen: true}, {Name: "games", Then: "deny", When: games}}, false, "game.example", "breaks", 9, ""},
+		{"allowed without the rule too", []Rule{{Name: "breaks", Then: "allow", When: inLessons, EndOpen: true}}, false, "game.example", "breaks", 17, ""},
+		{"allowed by another rule", []Rule{{Name: "breaks", Then: "allow", When: inLessons, EndOpen: true}, {Name: "games", Then: "deny", When: games}}, false, "game.example", "earlier", 17, ""},
+		{"a user is needed now", []Rule{{Name: "breaks", Then: "allow", When: inLessons, EndOpen: true}}, true, "game.example", "breaks", 17, "breaks"},
+		{"Apple", []Rule{{Name: "lessons", Then: "deny", When: When{Hours: lesson}, EndOpen: true}}, false, "www.apple.com", RuleApple, 9, ""},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			p := compile(t, Config{Rules: x.rules, Auth: x.auth})
+			by, ends := p.Ends(&Request{Target: target(t, x.host+":443"), Client: ipad, Connect: true, Time: at(x.hour)}, x.admitted)
+			if by != x.by || ends != (x.by != "") {
+				t.Errorf("ended by %q, %v; want %q", by, ends, x.by)
+			}
+		})
+	}
+	if p := compile(t, Config{Rules: []Rule{{Name: "lessons", Then: "deny", When: inLessons}}}); p.EndsOpen() {
+		t.Error("without end_open something ends")
+	}
+}

@@ -32,6 +32,9 @@ type Rule struct {
 	// HideURL keeps the URL out of the records of what the rule matches; they have
 	// the host.
 	HideURL bool `koanf:"hide_url"`
+	// EndOpen ends open tunnels too when the rule's hours begin or end, if the policy would
+	// deny them then. It needs When.Hours.
+	EndOpen bool `koanf:"end_open"`
 }
 
 // When holds the conditions of a rule. Each holds where any of its values
@@ -80,6 +83,7 @@ type rule struct {
 	services []string
 	headers  []header
 	hideURL  bool
+	endOpen  bool
 }
 
 // A match is how a rule's conditions hold but for users and groups.
@@ -241,7 +245,7 @@ func compileRule(r *Rule, lists map[string]HostList, inspectMode string) (rule, 
 		fail("then: %q is unknown (allowed: deny, allow, inspect, tunnel)", r.Then)
 	}
 	c := rule{
-		name: r.Name, then: r.Then, hideURL: r.HideURL,
+		name: r.Name, then: r.Then, hideURL: r.HideURL, endOpen: r.EndOpen,
 		names:    len(r.When.Hosts) > 0 || len(r.When.Services) > 0,
 		ports:    slices.Clone(r.When.Ports),
 		services: slices.Clone(r.When.Services),
@@ -277,6 +281,9 @@ func compileRule(r *Rule, lists map[string]HostList, inspectMode string) (rule, 
 		if port == 0 {
 			fail("when.ports[%d]: 0 is no port", i)
 		}
+	}
+	if r.EndOpen && len(r.When.Hours) == 0 {
+		fail("end_open: needs when.hours, which say when open tunnels end")
 	}
 	for i, s := range r.When.Hours {
 		h, err := parseHours(s)

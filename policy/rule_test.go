@@ -56,6 +56,7 @@ func TestValidateRulesErrors(t *testing.T) {
 		{name: "port", rules: when(func(w *When) { w.Ports = []uint16{443, 0} }), want: `rules[0].when.ports[1]: 0 is no port`},
 		{name: "list", rules: when(func(w *When) { w.Lists = []string{"ads", "adds"} }), want: `rules[0].when.lists[1]: there is no list "adds" under lists`},
 		{name: "service", rules: when(func(w *When) { w.Services = []string{"siri", "Siri"} }), want: "rules[0].when.services[1]: \"Siri\" is no service (`espalier catalog list` shows them)"},
+		{name: "end_open", rules: ok(func(r *Rule) { r.EndOpen = true }), want: `rules[0].end_open: needs when.hours, which say when open tunnels end`},
 		{name: "hours", rules: when(func(w *When) { w.Hours = []string{"08:00-16:00", "8-16"} }), want: `rules[0].when.hours[1]: "8-16" names no days (allowed: "mon-fri 08:00-16:00 Europe/Stockholm"; days and zone may be left out)`},
 
 		{name: "header name", rules: header("X Y", "1"), want: `rules[0].headers: "X Y" is no header name`},
