@@ -9,6 +9,7 @@ import (
 	"espalier/policy/catalog"
 	"espalier/proxy/conns"
 	"espalier/proxy/traffic"
+	"espalier/proxy/tunnel"
 )
 
 // The tunnels of push are cut in the last part of a drain, in so many steps.
@@ -27,12 +28,12 @@ func (s *Server) cutInOrder(ctx context.Context) (stop func() int) {
 	pick := func(share int64) {
 		push := s.traffic.Service(catalog.Push)
 		var seen atomic.Int64
-		s.tunnels.Cut(func(service *traffic.Service) bool {
+		s.tunnels.Cut(func(service *traffic.Service, _ tunnel.Owner) error {
 			if service == push && seen.Add(1)%share != 0 {
-				return false
+				return nil
 			}
 			cut.Add(1)
-			return true
+			return tunnel.ErrShutdown
 		})
 	}
 	var cutting sync.WaitGroup

@@ -54,7 +54,11 @@ func (s *Server) enter(l *listener) bool {
 	}
 	s.serving.Add(1)
 	s.listeners = append(s.listeners, l)
-	s.watching.Do(func() { go s.pipeline.Limits.Watch(s.clients.Context().Done()) })
+	s.watching.Do(func() {
+		stop := s.clients.Context().Done()
+		go s.pipeline.Limits.Watch(stop)
+		go eachMinute(stop, s.endTunnels)
+	})
 	return true
 }
 

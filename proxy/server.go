@@ -73,7 +73,7 @@ type Server struct {
 	clients *conns.Group
 
 	relieving atomic.Bool
-	watching  sync.Once // for overload
+	watching  sync.Once // for overload, and the hours of rules
 	mu        sync.Mutex
 	listeners []*listener
 	serving   sync.WaitGroup // those

@@ -55,6 +55,7 @@ type decided struct {
 	State    *State          // that decided
 	Decision policy.Decision // set once it is admitted
 	Groups   []string        // of the user
+	Name     policy.Target   // that TLS in a CONNECT named in place of Target; zero: nothing else
 
 	door                    *policy.Door
 	judged                  bool   // what a tunnel's client says first

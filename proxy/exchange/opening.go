@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"time"
 
 	"espalier/policy"
+	"espalier/policy/catalog"
 	"espalier/proxy/inspect"
 	"espalier/proxy/tunnel"
 )
@@ -22,14 +24,48 @@ var (
 func (x *Exchange) Judged() { x.judged = true }
 
 // TunnelOpening implements tunnel.Owner: a tunnel's client may name another host in TLS than
-// its CONNECT did. Once that is judged, what decided about x is not kept: tunnels are open for
-// days, and lists may have millions of names.
+// its CONNECT did. Once that is judged, what decided about x is not kept but for what Ends
+// needs: tunnels are open for days, and lists may have millions of names.
 func (x *Exchange) TunnelOpening(b []byte, down int64) tunnel.Verdict {
 	v := x.open(b, down)
 	if v.Step != tunnel.Hold && v.Step != tunnel.Take {
-		x.decided = &forgotten
+		x.forget()
 	}
 	return v
+}
+
+func (x *Exchange) forget() {
+	if x.Record.Service != catalog.Other || len(x.Groups) == 0 && x.Name == (policy.Target{}) {
+		x.decided = &forgotten
+		return
+	}
+	*x.decided = decided{Groups: x.Groups, Name: x.Name}
+}
+
+// Ends is why x, an open tunnel, ends at now by the rules of p; nil if it does not. Both
+// its destination and the name in its TLS count. Apple's tunnels do not end.
+func (x *Exchange) Ends(p *policy.Policy, now time.Time) error {
+	rec := &x.Record
+	if rec.Service != catalog.Other {
+		return nil
+	}
+	host, addr, err := policy.ParseHost(rec.Host)
+	if err != nil {
+		return err
+	}
+	ask := policy.Request{
+		Target: policy.Target{Host: host, Addr: addr, Port: rec.Port}, Client: rec.Client, User: rec.User, Groups: x.Groups,
+		Connect: rec.Method == http.MethodConnect || rec.Action == policy.Inspect, Time: now,
+	}
+	by, ends := p.Ends(&ask, rec.Rule)
+	if !ends && x.Name != (policy.Target{}) {
+		ask.Target = x.Name
+		by, ends = p.Ends(&ask, rec.Rule)
+	}
+	if !ends {
+		return nil
+	}
+	return fmt.Errorf("ended by rule %s", by)
 }
 
 func (x *Exchange) open(b []byte, down int64) (v tunnel.Verdict) {
@@ -71,6 +107,7 @@ func (x *Exchange) open(b []byte, down int64) (v tunnel.Verdict) {
 	case d.Action != policy.Tunnel:
 		return x.refuse(d, alertAccess, NameError(name))
 	default:
+		x.Name = name
 		x.SetDecision(d)
 		v.Service = x.service
 		return v

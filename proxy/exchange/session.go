@@ -9,10 +9,9 @@ import (
 // A Session is an intercepted CONNECT, and what the requests inside it have from
 // it: the client, the user and the destination.
 type Session struct {
-	*Exchange               // of the CONNECT
-	Page      bool          // it is denied, and the requests inside are shown why
-	Name      policy.Target // that TLS named in place of Target; zero: nothing else
-	Secure    bool          // TLS was answered
+	*Exchange      // of the CONNECT
+	Page      bool // it is denied, and the requests inside are shown why
+	Secure    bool // TLS was answered
 	// Accepted is called when a request comes, since the client has accepted the
 	// certificate then.
 	Accepted func()

@@ -140,11 +140,15 @@ func (e *loop) Shutdown(ctx context.Context) (cut int) {
 	return int(e.left.Swap(0)) + e.portable.Shutdown(ctx)
 }
 
-func (e *loop) Cut(pick func(*traffic.Service) bool) {
+func (e *loop) Cut(pick func(*traffic.Service, Owner) error) {
 	e.postAll(func(w *worker) {
 		w.each(func(i uint32, s *slot) {
-			if _, m := w.slots.at(i); s.phase == relaying && pick(m.service) {
-				w.end(i, ErrShutdown)
+			if s.phase != relaying {
+				return
+			}
+			_, m := w.slots.at(i)
+			if err := pick(m.service, m.owner); err != nil {
+				w.end(i, err)
 			}
 		})
 	})

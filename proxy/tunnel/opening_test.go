@@ -202,3 +202,42 @@ func TestOpeningEnds(t *testing.T) {
 		})
 	})
 }
+
+// learning is an Owner that changes as its tunnel goes on.
+type learning struct {
+	owner
+	heard, ended bool
+}
+
+func (l *learning) TunnelOpening([]byte, int64) Verdict { l.heard = true; return Verdict{} }
+func (l *learning) TunnelDone(s Stats)                  { l.ended = true; l.owner <- s }
+
+// Cut sees an Owner between the calls of its methods, and not after its end.
+func TestCutSeesTheOwnerAlone(t *testing.T) {
+	engines(t, func(t *testing.T, newEngine func(Config) Engine) {
+		s := newStage(t, newEngine(patient))
+		for range 20 {
+			client, nearClient := s.pair()
+			nearUpstream, upstream := s.pair()
+			l := &learning{owner: make(owner, 1)}
+			s.engine.Start(Tunnel{Client: nearClient, Upstream: nearUpstream, Service: s.service, Owner: l})
+			cut := func() {
+				s.engine.Cut(func(_ *traffic.Service, o Owner) error {
+					if l := o.(*learning); l.ended {
+						t.Errorf("asked after the end, heard %t", l.heard)
+					}
+					return nil
+				})
+			}
+			cut()
+			say(t, client, "x")
+			cut()
+			expect(t, upstream, "x")
+			client.Close()
+			upstream.Close()
+			cut()
+			l.wait(t)
+			cut()
+		}
+	})
+}

@@ -39,6 +39,8 @@ type pair struct {
 	moved  atomic.Bool     // in stirred
 	cause  atomic.Pointer[error]
 
+	picked  bool       // by Cut; guarded by engine.mu
+	asking  sync.Mutex // held while the Owner is asked
 	service atomic.Pointer[traffic.Service]
 	given   atomic.Bool // the client is the Owner's, and has sent
 	taken   []byte      // this
@@ -95,8 +97,9 @@ func (p *pair) run() {
 	p.copy(down, nil)
 	uploading.Wait()
 	p.Upstream.Close()
+	defer p.engine.census.leave()
+	p.leave()
 	if p.given.Load() {
-		p.leave()
 		_ = p.Client.SetDeadline(time.Time{})
 		p.Owner.TunnelTaken(Replay(p.Client, p.taken))
 		return
@@ -109,16 +112,28 @@ func (p *pair) run() {
 	service := p.service.Load()
 	service.TunnelClosed()
 	p.engine.cfg.tell(p.Owner, s)
-	p.leave()
 }
 
-// leave takes p out of its engine.
+// leave takes p out of open, before its Owner is told of its end.
 func (p *pair) leave() {
 	p.engine.mu.Lock()
+	defer p.engine.mu.Unlock()
 	delete(p.engine.open, p)
 	delete(p.engine.stirred, p)
-	p.engine.mu.Unlock()
-	p.engine.census.leave()
+}
+
+// ask asks the Owner about what the client has sent, head.
+func (p *pair) ask(head []byte) Verdict {
+	p.asking.Lock()
+	defer p.asking.Unlock()
+	return ask(p.Owner, head, p.bytes[down].Load())
+}
+
+// pick asks the pick of Cut.
+func (p *pair) pick(pick func(*traffic.Service, Owner) error) error {
+	p.asking.Lock()
+	defer p.asking.Unlock()
+	return pick(p.service.Load(), p.Owner)
 }
 
 // hear reads what the client says first, head and more, until the Owner has judged it, and
@@ -132,7 +147,7 @@ func (p *pair) hear(head []byte) ([]byte, bool) {
 	held := false
 	for {
 		if len(head) > 0 {
-			v := ask(p.Owner, head, p.bytes[down].Load())
+			v := p.ask(head)
 			switch v.Step {
 			case Relay:
 				if held {
@@ -296,19 +311,23 @@ func (p *pair) cut(cause error) {
 }
 
 // cutOpen cuts the open tunnels that pick names, and returns their number.
-func (e *relay) cutOpen(pick func(*traffic.Service) bool) (cut int) {
+func (e *relay) cutOpen(pick func(*traffic.Service, Owner) error) (cut int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for p := range e.open {
-		if cause := p.cause.Load(); (cause == nil || *cause != ErrShutdown) && pick(p.service.Load()) {
+		if p.picked {
+			continue
+		}
+		if err := p.pick(pick); err != nil {
 			cut++
-			p.cut(ErrShutdown)
+			p.picked = true
+			p.cut(err)
 		}
 	}
 	return cut
 }
 
-func (e *relay) Cut(pick func(*traffic.Service) bool) { e.cutOpen(pick) }
+func (e *relay) Cut(pick func(*traffic.Service, Owner) error) { e.cutOpen(pick) }
 
 // expire cuts tunnels that have been silent for too long.
 func (e *relay) expire() {
@@ -339,7 +358,7 @@ func (e *relay) Report() {
 
 func (e *relay) Shutdown(ctx context.Context) (cut int) {
 	e.census.close(ctx)
-	cut = e.cutOpen(func(*traffic.Service) bool { return true })
+	cut = e.cutOpen(func(*traffic.Service, Owner) error { return ErrShutdown })
 	e.census.close(context.Background()) // they end now
 	return cut
 }

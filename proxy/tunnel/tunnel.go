@@ -120,10 +120,10 @@ type Engine interface {
 	// are left, with ErrShutdown, and returns their number. New tunnels may be
 	// started until then, but none may be accepted any more.
 	Shutdown(ctx context.Context) (cut int)
-	// Cut ends, with ErrShutdown, the open tunnels that pick names by their
-	// service. It does not wait for that. pick may be called by several goroutines
-	// at once.
-	Cut(pick func(*traffic.Service) bool)
+	// Cut ends the open tunnels for which pick returns an error, with that error. It does
+	// not wait for that. pick must not block. Several goroutines may call it at once, but
+	// not while they call the methods of the same Owner, other than TunnelMoved.
+	Cut(pick func(*traffic.Service, Owner) error)
 	// Report tells the Owners whose tunnels have carried bytes since the call before.
 	// It does not wait for that.
 	Report()

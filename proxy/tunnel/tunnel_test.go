@@ -401,11 +401,25 @@ func TestShutdown(t *testing.T) {
 		t.Run("leaves what Cut does not pick", func(t *testing.T) {
 			s := newStage(t, newEngine(patient))
 			client, upstream, end := s.open("")
-			s.engine.Cut(func(service *traffic.Service) bool { return service != s.service })
+			s.engine.Cut(func(service *traffic.Service, o Owner) error {
+				if service == s.service && o == Owner(end) {
+					return nil
+				}
+				return ErrShutdown
+			})
 			say(t, client, "still here")
 			expect(t, upstream, "still here")
-			s.engine.Cut(func(service *traffic.Service) bool { return service == s.service })
+			s.engine.Cut(cutAll)
 			if st := end.wait(t); !errors.Is(st.Err, ErrShutdown) || st.Up != 10 {
+				t.Errorf("the tunnel ended with %+v", st)
+			}
+		})
+		t.Run("ends with the error of Cut", func(t *testing.T) {
+			s := newStage(t, newEngine(patient))
+			_, _, end := s.open("")
+			why := errors.New("lessons have begun")
+			s.engine.Cut(func(*traffic.Service, Owner) error { return why })
+			if st := end.wait(t); st.Err != why {
 				t.Errorf("the tunnel ended with %+v", st)
 			}
 		})
@@ -417,7 +431,7 @@ func TestShutdown(t *testing.T) {
 				_, _, ends[i] = s.open("")
 			}
 			var picked atomic.Int64
-			s.engine.Cut(func(*traffic.Service) bool { picked.Add(1); return true })
+			s.engine.Cut(func(*traffic.Service, Owner) error { picked.Add(1); return ErrShutdown })
 			ctx, cancel := context.WithCancel(context.Background())
 			cancel()
 			cut := s.engine.Shutdown(ctx)
@@ -804,7 +818,7 @@ func TestCutWaitsForNoGoodbye(t *testing.T) {
 		end := make(owner, 1)
 		s.engine.Start(Tunnel{Client: goodbye{nearClient, never}, Upstream: nearUpstream, Service: s.service, Owner: end})
 		_, _, other := s.open("")
-		s.engine.Cut(func(*traffic.Service) bool { return true })
+		s.engine.Cut(cutAll)
 		for _, o := range []owner{end, other} {
 			if stats := o.wait(t); stats.Err != ErrShutdown {
 				t.Errorf("ended with %v", stats.Err)
@@ -812,3 +826,6 @@ func TestCutWaitsForNoGoodbye(t *testing.T) {
 		}
 	})
 }
+
+// cutAll picks every tunnel, as Shutdown does.
+func cutAll(*traffic.Service, Owner) error { return ErrShutdown }
