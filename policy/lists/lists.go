@@ -211,7 +211,7 @@ func (s Status) Overdue() bool { return s.Loaded.IsZero() || s.Stale }
 func (s Status) Remarks() []string {
 	var remarks []string
 	if s.Paths > 0 {
-		remarks = append(remarks, fmt.Sprintf("%d entries have a path: they match plain and inspected requests, not tunnels", s.Paths))
+		remarks = append(remarks, fmt.Sprintf("entries with a path: %d; they match plain and inspected requests, not tunnels", s.Paths))
 	}
 	for _, line := range s.Skipped {
 		remarks = append(remarks, "skipped line "+line.String())

@@ -122,7 +122,7 @@ func listNotes(cfg *configs.Config, all []lists.Status) []string {
 		if cfg.Lists[s.Name].File == "" || s.Loaded.IsZero() {
 			continue
 		}
-		notes = append(notes, fmt.Sprintf("list %s: %d entries, %d skipped and %d bad lines", s.Name, s.Entries, s.SkippedLines, s.BadLines))
+		notes = append(notes, fmt.Sprintf("list %s: entries %d, skipped lines %d, bad lines %d", s.Name, s.Entries, s.SkippedLines, s.BadLines))
 		for _, line := range s.Remarks() {
 			notes = append(notes, "list "+s.Name+": "+line)
 		}
