@@ -226,7 +226,7 @@ func (a *Auth) signIn(ctx context.Context, from netip.Addr, name, password strin
 	}
 	// Devices present the same credentials on many connections at once. What is
 	// found serves all of them, so it does not end with any of them.
-	done := a.flight.DoChan(string(c.attempt.pair)+string(c.digest), func() (any, error) { return c.run() })
+	done := a.flight.DoChan(string(c.attempt.pair[:])+string(c.digest[:]), func() (any, error) { return c.run() })
 	select {
 	case r := <-done:
 		u, _ := r.Val.(User)
@@ -243,7 +243,7 @@ type check struct {
 	name, password string
 	inFile         bool
 	digest         digest
-	hash           digest        // of the user's hash in the file; empty: of a directory
+	hash           digest        // of the user's hash in the file; zero: of a directory
 	attempt        attempt       // by the name as typed
 	own            attempt       // by the directory's own name, if it is another; else zero
 	trust          time.Duration // how long the answer yes is taken
@@ -291,7 +291,7 @@ func (c *check) note(u User, fresh bool) {
 	p := knownPair{Password: c.hash}
 	if !c.inFile {
 		p.Seal = c.account(u.Name)
-		once := c.memory.digest("seal", string(p.Seal), c.password)
+		once := c.memory.digest("seal", string(p.Seal[:]), c.password)
 		if !fresh && !c.known.isSealed(p.Seal, once) {
 			return // the user has another password meanwhile
 		}
@@ -405,7 +405,7 @@ func (c *check) tryBind(name string, bind func() error) error {
 	}
 	if own := c.Guard.attempt(c.source, c.from, name); own.name != c.attempt.name {
 		c.own = own
-		c.own.address = "" // counted by the name as typed
+		c.own.address = digest{} // counted by the name as typed
 		if err := c.allow(own); err != nil {
 			return err
 		}

@@ -45,6 +45,7 @@ type guardFile struct {
 
 	writing sync.Mutex
 	closed  bool // guarded by writing
+	failing bool // the log says so; guarded by writing
 	mu      sync.Mutex
 	timer   *time.Timer // that writes; nil: nothing has changed
 	due     time.Time
@@ -159,23 +160,21 @@ func (f *guardFile) changed(within time.Duration) {
 	f.due = due
 }
 
+// save writes the file. The log says once that this fails.
 func (f *guardFile) save() {
-	if err := f.write(); err != nil {
-		f.log.Error("cannot write the known sign-ins", zap.Error(err))
-	}
-}
-
-// write writes the file, all or nothing, for its owner only.
-func (f *guardFile) write() error {
 	f.writing.Lock()
 	defer f.writing.Unlock()
 	if f.closed {
-		return nil
+		return
 	}
-	return f.replace()
+	err := f.replace()
+	if err != nil && !f.failing {
+		f.log.Error("cannot write the known sign-ins", zap.Error(err))
+	}
+	f.failing = err != nil
 }
 
-// replace is write for a caller that holds f.writing.
+// replace writes the file, all or nothing, for its owner only. The caller holds f.writing.
 func (f *guardFile) replace() error {
 	f.mu.Lock()
 	if f.timer != nil {

@@ -3,7 +3,6 @@ package auth
 import (
 	"crypto/rand"
 	"crypto/subtle"
-	"encoding/base64"
 	"time"
 
 	"golang.org/x/crypto/argon2"
@@ -33,7 +32,7 @@ type known struct {
 // A knownPair has signed in; not modified.
 type knownPair struct {
 	// Seal is the user in seals, for one of a directory.
-	Seal digest `json:"seal,omitempty"`
+	Seal digest `json:"seal,omitzero"`
 	// Password is the ID of the seal, or a digest of the hash in the file. Where that is
 	// another now, so is the password, and the pair is not known.
 	Password digest    `json:"password"`
@@ -60,19 +59,19 @@ func newKnown(now func() time.Time) *known {
 	}
 }
 
-// is reports whether a pair is known. password is that of a user of the file, empty for one of
+// is reports whether a pair is known. password is that of a user of the file, zero for one of
 // the directory.
 func (k *known) is(pair, password digest) bool {
 	p := k.pairs.Get(pair)
 	if p == nil {
 		return false
 	}
-	if p.Seal != "" {
-		if s := k.seals.Get(p.Seal); s != nil && password == "" {
+	if p.Seal != (digest{}) {
+		if s := k.seals.Get(p.Seal); s != nil && password == (digest{}) {
 			password = s.ID
 		}
 	}
-	return password != "" && p.Password == password
+	return password != (digest{}) && p.Password == password
 }
 
 // add notes a sign-in of a pair, and reports whether that is new.
@@ -98,7 +97,7 @@ func (k *known) seal(user, once digest, password string) digest {
 		k.sealed.Set(user, &once)
 		return old.ID
 	}
-	s := &seal{ID: digest(base64.RawURLEncoding.EncodeToString(randomBytes(8))), Salt: randomBytes(16), At: k.now()}
+	s := &seal{ID: digest(randomBytes(16)), Salt: randomBytes(16), At: k.now()}
 	s.Tag = s.tag(password)
 	k.seals.Set(user, s)
 	k.sealed.Set(user, &once)

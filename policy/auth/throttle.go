@@ -135,7 +135,7 @@ func (t *strikeTable) wait(key digest) time.Duration {
 
 // strike counts a failure, as one after least others.
 func (t *strikeTable) strike(key digest, least float64) {
-	if key == "" {
+	if key == (digest{}) {
 		return
 	}
 	t.mu.Lock()
