@@ -1,17 +1,24 @@
 package main
 
 import (
+	"encoding/base64"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 
 	"espalier/policy/auth"
 	"espalier/policy/auth/slapdtest"
+	"espalier/web/signin"
 )
 
 // Users and groups of a directory and of files, as curl signs in through the
@@ -164,6 +171,109 @@ rules:
 		if strings.Contains(text, " secret") || strings.Contains(text, "guess") {
 			t.Errorf("a password stands in %s:\n%s", name, text)
 		}
+	}
+}
+
+// 20,000 guesses at the password of a user who is signed in, and at a token: 20 are compared at
+// most, the right one is not told from the others, and elsewhere the user and the script go on, also
+// right after a restart.
+func TestGuessing(t *testing.T) {
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "origin") }))
+	t.Cleanup(origin.Close)
+	line, err := auth.Line("ann", "right", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	p := prepare(t, fmt.Sprintf("egress: {allow: [loopback]}\nauth: {htpasswd: %s}\n", filepath.Join(dir, "users")))
+	token, err := signin.CreateToken(p.data, "script", signin.Viewer, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, text := range map[string]string{filepath.Join(dir, "users"): line, filepath.Join(p.data, "users"): line + ":admin\n"} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.start()
+	client := func(address string) *http.Client {
+		dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+		transport := &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 8, Proxy: func(r *http.Request) (*url.URL, error) {
+			if r.Header.Get("Proxy-Authorization") == "" {
+				return nil, nil
+			}
+			return &url.URL{Scheme: "http", Host: p.proxy}, nil
+		}}
+		t.Cleanup(transport.CloseIdleConnections)
+		return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	}
+	here, elsewhere := client("127.0.0.1"), client("127.0.0.2")
+	for _, way := range []struct {
+		source, right string
+		ok, wrong     int
+		request       func(secret string) *http.Request
+	}{
+		{"proxy", "right", 200, 407, func(secret string) *http.Request {
+			r, _ := http.NewRequest("GET", origin.URL, nil)
+			r.Header.Set("Proxy-Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("ann:"+secret)))
+			return r
+		}},
+		{"console", "right", 303, 401, func(secret string) *http.Request {
+			r, _ := http.NewRequest("POST", "http://"+p.admin+"/signin", strings.NewReader(url.Values{"name": {"ann"}, "password": {secret}}.Encode()))
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			return r
+		}},
+		{"token", token, 200, 401, func(secret string) *http.Request {
+			r, _ := http.NewRequest("GET", "http://"+p.admin+"/api/v1/status", nil)
+			r.Header.Set("Authorization", "Bearer "+secret)
+			return r
+		}},
+	} {
+		t.Run(way.source, func(t *testing.T) {
+			send := func(c *http.Client, secret string) int {
+				resp, err := c.Do(way.request(secret))
+				if err != nil {
+					t.Error(err)
+					return 0
+				}
+				defer resp.Body.Close()
+				_, _ = io.Copy(io.Discard, resp.Body)
+				if resp.StatusCode == 429 && resp.Header.Get("Retry-After") == "" {
+					t.Error("no Retry-After")
+				}
+				return resp.StatusCode
+			}
+			for _, c := range []*http.Client{here, elsewhere} {
+				if got := send(c, way.right); got != way.ok {
+					t.Fatalf("at first: %d", got)
+				}
+			}
+			var guesses sync.WaitGroup
+			for worker := range 8 {
+				guesses.Go(func() {
+					for i := range 2500 {
+						if got := send(here, fmt.Sprint("espalier_", worker, " ", i)); got != way.wrong && got != 429 {
+							t.Errorf("a guess: %d", got)
+						}
+					}
+				})
+			}
+			guesses.Wait()
+			if n := p.metric(`espalier_auth_total{result="wrong",source="` + way.source + `"}`); n == 0 || n > 20 {
+				t.Errorf("%v guesses were compared", n)
+			}
+			for _, when := range []string{"among the guesses", "after a restart"} {
+				if got := send(here, way.right); got != 429 {
+					t.Errorf("the right one, %s: %d", when, got)
+				}
+				if got := send(elsewhere, way.right); got != way.ok {
+					t.Errorf("elsewhere, %s: %d", when, got)
+				}
+				p.signal(syscall.SIGTERM)
+				p.exits(0)
+				p.start()
+			}
+		})
 	}
 }
 

@@ -118,6 +118,11 @@ func (c LDAPConfig) validate() (errs []error) {
 	if c.NameAttribute == "" {
 		fail("name_attribute: missing (uid, or sAMAccountName in Active Directory)")
 	}
+	c.validateBounds(fail)
+	return errs
+}
+
+func (c LDAPConfig) validateBounds(fail func(format string, args ...any)) {
 	if c.Timeout <= 0 || c.Timeout > time.Minute {
 		fail("timeout: must be more than 0s and at most 1m")
 	}
@@ -130,7 +135,6 @@ func (c LDAPConfig) validate() (errs []error) {
 	if c.MaxFailures < 0 || c.MaxFailures > 1000 {
 		fail("max_failures: must be from 0 to 1000")
 	}
-	return errs
 }
 
 func formatHours(d time.Duration) string { return fmt.Sprintf("%dh", d/time.Hour) }
