@@ -6,7 +6,8 @@ import (
 	"testing"
 
 	"espalier/policy"
-	"espalier/proxy/egress"
+	"espalier/proxy/egress/lookup"
+	"espalier/proxy/panics"
 )
 
 // A panic of any handler costs the request that met it, which has its record.
@@ -84,7 +85,7 @@ func TestPanicsInside(t *testing.T) {
 func TestPanicOnTheWayToADestination(t *testing.T) {
 	r := start(t, setup{}, false)
 	x := r.server.pipeline.Begin(netip.MustParseAddr("127.0.0.1"), "CONNECT", "")
-	x.Fail(&egress.LookupError{Host: "host.example", Err: &egress.PanicError{Fault: "of a test", Stack: []byte("the stack")}})
+	x.Fail(&lookup.Error{Host: "host.example", Err: &panics.Error{Fault: "of a test", Stack: []byte("the stack")}})
 	x.Finish(502)
 	if rec := r.record(); rec.Action != policy.Error || !strings.Contains(rec.Error, "panic: of a test") {
 		t.Errorf("record %+v", rec)

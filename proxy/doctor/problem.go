@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"espalier/proxy/egress"
+	"espalier/proxy/egress/lookup"
 	"espalier/proxy/refusal"
 )
 
@@ -107,13 +108,13 @@ func failed(step Step, err error) Finding {
 	r := refusal.For(err)
 	problem, by := problemOf(r.Type, r.Params), ""
 	parent, ofParent := errors.AsType[*egress.ParentError](err)
-	lookup, ofName := errors.AsType[*egress.LookupError](err)
+	unresolved, ofName := errors.AsType[*lookup.Error](err)
 	head, notTLS := errors.AsType[tls.RecordHeaderError](err)
 	switch {
 	case ofParent:
 		step, problem, by = StepProxy, cmp.Or(statusProblems[parent.Status], ProxyFailed), "the parent proxy "+parent.Parent
 	case ofName:
-		step, err = StepName, lookup.Err // whose name it is stands beside
+		step, err = StepName, unresolved.Err // whose name it is stands beside
 	case problem == AddressGuard:
 		step = StepName
 	case notTLS && string(head.RecordHeader[:4]) == "HTTP":

@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"espalier/policy"
+	"espalier/proxy/egress/lookup"
 )
 
 // Config is the configuration of how destinations are reached, `egress`.
@@ -81,7 +81,7 @@ func (c Config) parse() (settings, error) {
 		}
 	}
 	for i, text := range c.DNS {
-		server, err := ParseServer(text)
+		server, err := lookup.ParseServer(text)
 		check(err, "dns[%d]", i)
 		s.servers = append(s.servers, server)
 	}
@@ -115,15 +115,4 @@ func parseAddrs(s string) ([]netip.Addr, error) {
 		addrs = append(addrs, a.Unmap())
 	}
 	return addrs, nil
-}
-
-// ParseServer parses a DNS server; the port is 53 where missing.
-func ParseServer(s string) (string, error) {
-	if a, err := netip.ParseAddr(s); err == nil {
-		return net.JoinHostPort(a.String(), "53"), nil
-	}
-	if ap, err := netip.ParseAddrPort(s); err == nil && ap.Port() != 0 {
-		return ap.String(), nil
-	}
-	return "", fmt.Errorf("%q is no name server (allowed: an address or address:port)", s)
 }

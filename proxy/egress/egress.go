@@ -5,7 +5,6 @@ package egress
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -16,6 +15,8 @@ import (
 	"time"
 
 	"espalier/policy"
+	"espalier/proxy/egress/lookup"
+	"espalier/proxy/egress/reach"
 )
 
 // KeepAlive is set on both legs of every connection. Tablets sleep: probes come
@@ -26,28 +27,11 @@ var KeepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Minute, Interva
 // Connection Attempt Delay of RFC 8305.
 const AttemptDelay = 250 * time.Millisecond
 
-// A LookupError says that a name could not be resolved.
-type LookupError struct {
-	Host string
-	Err  error
-}
-
-func (e *LookupError) Error() string { return fmt.Sprintf("look up %s: %v", e.Host, e.Err) }
-func (e *LookupError) Unwrap() error { return e.Err }
-
-// NotFound reports whether the name does not exist or has no address, in
-// contrast to a name server that failed.
-func (e *LookupError) NotFound() bool { return errors.Is(e.Err, errNotFound) }
-
-// NoAddress reports whether the name is known to exist, and has no address. The
-// system's resolver does not tell.
-func (e *LookupError) NoAddress() bool { return errors.Is(e.Err, errNoAddress) }
-
 // A Dialer reaches targets. It is safe for concurrent use.
 type Dialer struct {
 	settings
-	names   *names
-	answers *Reachability
+	names   *lookup.Names
+	answers *reach.Memory
 	wake    chan struct{} // Watch
 	timeout time.Duration
 	v6      bool // IPv6 addresses are tried first
@@ -67,7 +51,7 @@ func New(cfg Config, self Self) (*Dialer, error) {
 		return nil, err
 	}
 	d := &Dialer{
-		settings: parsed, answers: newReachability(nil), wake: make(chan struct{}, 1),
+		settings: parsed, answers: reach.New(nil), wake: make(chan struct{}, 1),
 		timeout: cfg.ConnectTimeout, v6: routed6(), fds: new(atomic.Int64),
 	}
 	d.dial = net.Dialer{KeepAliveConfig: KeepAlive, Control: d.control}
@@ -76,11 +60,7 @@ func New(cfg Config, self Self) (*Dialer, error) {
 		p.dialer, p.token = d, fmt.Sprintf("%s-%d-%d", nonce, number, i)
 	}
 	d.self = d.newSelf(self)
-	var r resolver = systemResolver{}
-	if n := len(d.servers); n > 0 {
-		r = &dnsResolver{servers: d.servers, timeout: questionTimeout(cfg.ConnectTimeout, n), v6: d.v6, answers: newReachability(nil)}
-	}
-	d.names = newNames(r, cfg.ConnectTimeout, nil)
+	d.names = lookup.New(d.servers, cfg.ConnectTimeout, d.v6, nil)
 	return d, nil
 }
 
@@ -109,7 +89,7 @@ func (d *Dialer) Trusting(t policy.Target) *Dialer {
 
 // Dial connects to t: it looks the name up once, checks every address, and tries
 // the permitted ones as RFC 8305 says, families in turn. The address that was
-// checked is the one that is dialed. Dial returns a *LookupError, a
+// checked is the one that is dialed. Dial returns a *lookup.Error, a
 // *ForbiddenError if no address is permitted, or the most telling error of an
 // attempt. With egress.parent it returns a tunnel through a parent proxy, whose
 // remote address is the parent's, or a *ForbiddenError or *ParentError. The
@@ -136,7 +116,7 @@ func (d *Dialer) Immediate(t policy.Target, room []netip.AddrPort) []netip.AddrP
 	}
 	addrs := d.known(t)
 	if addrs == nil {
-		addrs = d.names.peek(t.Host)
+		addrs = d.names.Peek(t.Host)
 	}
 	found, _ := d.permitted(room, addrs, t, false)
 	return found
@@ -162,16 +142,12 @@ func (d *Dialer) lookup(ctx context.Context, t policy.Target) ([]netip.AddrPort,
 	return d.permitted(nil, addrs, t, true)
 }
 
-// resolve returns the addresses of t, unchecked, or a *LookupError.
+// resolve returns the addresses of t, unchecked, or a *lookup.Error.
 func (d *Dialer) resolve(ctx context.Context, t policy.Target) ([]netip.Addr, error) {
 	if addrs := d.known(t); addrs != nil {
 		return addrs, nil
 	}
-	addrs, err := d.names.lookup(ctx, t.Host)
-	if err != nil {
-		return nil, &LookupError{t.Host, err}
-	}
-	return addrs, nil
+	return d.names.Lookup(ctx, t.Host)
 }
 
 // known returns the addresses of t if no name server has to be asked.
@@ -237,7 +213,7 @@ func (d *Dialer) arrange(room []netip.AddrPort, addrs []netip.Addr, port uint16,
 			continue
 		}
 		dead, other := 0, 0
-		if d.answers.unreachable(netip.AddrPortFrom(a, port)) {
+		if d.answers.Unreachable(netip.AddrPortFrom(a, port)) {
 			dead = 1
 		}
 		if a.Is6() != d.v6 {

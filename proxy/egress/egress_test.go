@@ -18,6 +18,8 @@ import (
 	"github.com/miekg/dns"
 
 	"espalier/policy"
+	"espalier/proxy/egress/dnstest"
+	"espalier/proxy/egress/lookup"
 )
 
 func dialer(t testing.TB, cfg Config, self ...netip.AddrPort) *Dialer {
@@ -115,10 +117,10 @@ func TestDialHosts(t *testing.T) {
 func TestDialForbidden(t *testing.T) {
 	o := listen(t, "127.0.0.1", 0)
 	port := ":" + strconv.Itoa(int(o.port))
-	ns := serveDNS(t, byType([]string{"x. 60 A 127.0.0.1", "x. 60 A 10.0.0.1"}, []string{"x. 60 AAAA ::1", "x. 60 AAAA ::ffff:127.0.0.1", "x. 60 AAAA 64:ff9b::127.0.0.1"}))
+	ns := dnstest.Serve(t, dnstest.ByType([]string{"x. 60 A 127.0.0.1", "x. 60 A 10.0.0.1"}, []string{"x. 60 AAAA ::1", "x. 60 AAAA ::ffff:127.0.0.1", "x. 60 AAAA 64:ff9b::127.0.0.1"}))
 	d := dialer(t, Config{
 		Hosts: map[string]string{"fixed.example": "127.0.0.1", "mapped.example": "::ffff:127.0.0.1", "two.example": "127.0.0.1,::1"},
-		DNS:   []string{ns.addr},
+		DNS:   []string{ns.Addr},
 		Allow: []string{"10.9.0.0/16"},
 	})
 	for _, host := range []string{
@@ -157,18 +159,18 @@ func TestDialRebinding(t *testing.T) {
 	good := listen(t, "127.0.0.2", 0)
 	bad := listen(t, "127.0.0.1", good.port)
 	var questions atomic.Int64
-	ns := serveDNS(t, func(q *dns.Msg, _ string) *dns.Msg {
+	ns := dnstest.Serve(t, func(q *dns.Msg, _ string) *dns.Msg {
 		switch {
 		case q.Question[0].Qtype != dns.TypeA:
-			return reply(q, dns.RcodeSuccess)
+			return dnstest.Reply(q, dns.RcodeSuccess)
 		case questions.Add(1) == 1:
-			return reply(q, dns.RcodeSuccess, "rebind.example. 0 A 127.0.0.2")
+			return dnstest.Reply(q, dns.RcodeSuccess, "rebind.example. 0 A 127.0.0.2")
 		}
-		return reply(q, dns.RcodeSuccess, "rebind.example. 0 A 127.0.0.1")
+		return dnstest.Reply(q, dns.RcodeSuccess, "rebind.example. 0 A 127.0.0.1")
 	})
-	d := dialer(t, Config{DNS: []string{ns.addr}, Allow: []string{"127.0.0.2"}})
+	d := dialer(t, Config{DNS: []string{ns.Addr}, Allow: []string{"127.0.0.2"}})
 	now := time.Now()
-	d.names = newNames(d.names.resolver, time.Minute, func() time.Time { return now })
+	d.names = lookup.New(d.servers, time.Minute, d.v6, func() time.Time { return now })
 	host := fmt.Sprintf("rebind.example:%d", good.port)
 	if got, err := dial(t, d, host); err != nil || got.String() != "127.0.0.2" || questions.Load() != 1 {
 		t.Errorf("first: %v, %v, after %d questions", got, err, questions.Load())
@@ -326,18 +328,18 @@ func TestAddressesWithoutIPv6(t *testing.T) {
 }
 
 func TestLookupError(t *testing.T) {
-	ns := serveDNS(t, func(q *dns.Msg, _ string) *dns.Msg {
+	ns := dnstest.Serve(t, func(q *dns.Msg, _ string) *dns.Msg {
 		switch q.Question[0].Name {
 		case "none.example.":
-			return reply(q, dns.RcodeNameError)
+			return dnstest.Reply(q, dns.RcodeNameError)
 		case "empty.example.":
-			return reply(q, dns.RcodeSuccess)
+			return dnstest.Reply(q, dns.RcodeSuccess)
 		case "silent.example.":
 			return nil
 		}
-		return reply(q, dns.RcodeServerFailure)
+		return dnstest.Reply(q, dns.RcodeServerFailure)
 	})
-	d := dialer(t, Config{DNS: []string{ns.addr}, ConnectTimeout: 400 * time.Millisecond})
+	d := dialer(t, Config{DNS: []string{ns.Addr}, ConnectTimeout: 400 * time.Millisecond})
 	tests := []struct {
 		host              string
 		notFound, timeout bool
@@ -350,15 +352,15 @@ func TestLookupError(t *testing.T) {
 	}
 	for _, tt := range tests {
 		_, err := dial(t, d, tt.host+":443")
-		lookup := (*LookupError)(nil)
-		if !errors.As(err, &lookup) {
+		failed := (*lookup.Error)(nil)
+		if !errors.As(err, &failed) {
 			t.Fatalf("%s: %v", tt.host, err)
 		}
 		netErr := net.Error(nil)
 		timeout := errors.Is(err, context.DeadlineExceeded) || errors.As(err, &netErr) && netErr.Timeout()
-		if lookup.NotFound() != tt.notFound || lookup.NoAddress() != (tt.host == "empty.example") || timeout != tt.timeout || lookup.Host != tt.host ||
-			!strings.HasPrefix(strings.ReplaceAll(err.Error(), ns.addr, "NS"), tt.text) {
-			t.Errorf("%s: not found %v, timeout %v, %v", tt.host, lookup.NotFound(), timeout, err)
+		if failed.NotFound() != tt.notFound || failed.NoAddress() != (tt.host == "empty.example") || timeout != tt.timeout || failed.Host != tt.host ||
+			!strings.HasPrefix(strings.ReplaceAll(err.Error(), ns.Addr, "NS"), tt.text) {
+			t.Errorf("%s: not found %v, timeout %v, %v", tt.host, failed.NotFound(), timeout, err)
 		}
 	}
 }
@@ -384,8 +386,8 @@ func TestDialRefused(t *testing.T) {
 // A dialer is shared by everybody.
 func TestDialConcurrently(t *testing.T) {
 	o := listen(t, "127.0.0.2", 0)
-	ns := serveDNS(t, byType([]string{"x. 60 A 127.0.0.3", "x. 60 A 127.0.0.2"}, nil))
-	d := dialer(t, Config{DNS: []string{ns.addr}, Allow: []string{"loopback"}})
+	ns := dnstest.Serve(t, dnstest.ByType([]string{"x. 60 A 127.0.0.3", "x. 60 A 127.0.0.2"}, nil))
+	d := dialer(t, Config{DNS: []string{ns.Addr}, Allow: []string{"loopback"}})
 	var wg sync.WaitGroup
 	for i := range 50 {
 		wg.Go(func() {
@@ -395,14 +397,14 @@ func TestDialConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := ns.asked.Load(); n != 2*5 {
+	if n := ns.Asked.Load(); n != 2*5 {
 		t.Errorf("%d questions for 5 names", n)
 	}
 }
 
 func TestImmediate(t *testing.T) {
-	ns := serveDNS(t, byType([]string{"x. 60 A 8.8.8.8"}, []string{"x. 60 AAAA 2403:300::1"}))
-	d := dialer(t, Config{DNS: []string{ns.addr}, Hosts: map[string]string{
+	ns := dnstest.Serve(t, dnstest.ByType([]string{"x. 60 A 8.8.8.8"}, []string{"x. 60 AAAA 2403:300::1"}))
+	d := dialer(t, Config{DNS: []string{ns.Addr}, Hosts: map[string]string{
 		"fixed.example": "10.0.0.1,8.8.4.4", "six.example": "8.8.4.4,2403:300::2", "mapped.example": "::ffff:8.8.4.4", "inside.example": "10.0.0.1",
 	}})
 	check := func(host, want string) {
@@ -420,7 +422,7 @@ func TestImmediate(t *testing.T) {
 	check("127.0.0.1", "")
 	check("[::ffff:127.0.0.1]", "")
 	check("asked.example", "") // nobody has asked yet
-	if ns.asked.Load() != 0 {
+	if ns.Asked.Load() != 0 {
 		t.Error("a name server was asked")
 	}
 	if _, err := d.Lookup(t.Context(), target(t, "asked.example:443")); err != nil {

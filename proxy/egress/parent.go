@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"espalier/policy"
+	"espalier/proxy/panics"
 )
 
 // A ParentError says that a parent proxy was not reached or did not let a
@@ -218,7 +219,7 @@ func (p *Parent) ask() {
 
 // exchange sends a request to p, and returns nil if it answers anything.
 func (p *Parent) exchange(ctx context.Context, request string) (err error) {
-	defer kept(&err)
+	defer panics.Keep(&err)
 	ctx, cancel := context.WithTimeout(ctx, p.dialer.timeout)
 	defer cancel()
 	conn, perr := p.connect(ctx)

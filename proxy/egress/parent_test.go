@@ -13,6 +13,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"espalier/proxy/egress/dnstest"
+	"espalier/proxy/egress/lookup"
 )
 
 // A fakeParent is a proxy on loopback that answers every CONNECT as it is told,
@@ -269,11 +272,11 @@ func TestParentUnreachable(t *testing.T) {
 	}
 
 	cfg := through("user:geheim@parent.example:3128")
-	ns := serveDNS(t, byType(nil, nil))
-	cfg.DNS = []string{ns.addr}
+	ns := dnstest.Serve(t, dnstest.ByType(nil, nil))
+	cfg.DNS = []string{ns.Addr}
 	_, err = dial(t, dialer(t, cfg), "name.example:443")
-	var lookup *LookupError
-	if !errors.As(err, &e) || !errors.As(err, &lookup) || lookup.Host != "parent.example" {
+	var failed *lookup.Error
+	if !errors.As(err, &e) || !errors.As(err, &failed) || failed.Host != "parent.example" {
 		t.Errorf("no such name: %v", err)
 	}
 }

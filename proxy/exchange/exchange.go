@@ -14,6 +14,7 @@ import (
 	"espalier/proxy/accesslog"
 	"espalier/proxy/egress"
 	"espalier/proxy/limits"
+	"espalier/proxy/panics"
 	"espalier/proxy/refusal"
 	"espalier/proxy/traffic"
 	"espalier/proxy/tunnel"
@@ -109,7 +110,7 @@ func (x *Exchange) Fail(err error) {
 		x.Deny(RuleGuard, err.Error())
 		return
 	}
-	if p, ok := errors.AsType[*egress.PanicError](err); ok {
+	if p, ok := errors.AsType[*panics.Error](err); ok {
 		x.p.panics.Add(1)
 		x.p.ops.Error("panic on the way to an origin", zap.Any("panic", p.Fault), zap.ByteString("stack", p.Stack))
 	}

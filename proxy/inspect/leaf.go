@@ -101,9 +101,6 @@ func (l *Leaves) Get(host string) (*tls.Certificate, error) {
 	return made.(*tls.Certificate), nil
 }
 
-// Len is how many certificates are kept.
-func (l *Leaves) Len() int { return l.kept.Len() }
-
 // cached returns the kept certificate for a host if it is good now, by the wall clock as
 // certificates are; else nil.
 func (l *Leaves) cached(host string, now time.Time) *tls.Certificate {

@@ -91,7 +91,7 @@ func TestLeavesRefuseApple(t *testing.T) {
 			t.Errorf("%q: %v", host, err)
 		}
 	}
-	if n := l.Len(); n != 0 {
+	if n := l.kept.Len(); n != 0 {
 		t.Errorf("%d certificates were made", n)
 	}
 	must(l.Get("below.new.example"))(t)
@@ -117,8 +117,8 @@ func TestLeavesAreKept(t *testing.T) {
 	}
 	for i := range 300 {
 		get(fmt.Sprintf("host-%d.example", i))
-		if get("a.example") != renewed || l.Len() > 100 {
-			t.Fatalf("a certificate in use was dropped, or %d are kept", l.Len())
+		if get("a.example") != renewed || l.kept.Len() > 100 {
+			t.Fatalf("a certificate in use was dropped, or %d are kept", l.kept.Len())
 		}
 	}
 

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"espalier/proxy/egress"
+	"espalier/proxy/egress/lookup"
 	"espalier/proxy/limits"
 	"espalier/proxy/trust"
 )
@@ -53,7 +54,7 @@ func For(err error) Refusal {
 		return r.Refusal()
 	}
 	timeout := IsTimeout(err)
-	lookup, isLookup := errors.AsType[*egress.LookupError](err)
+	unresolved, isLookup := errors.AsType[*lookup.Error](err)
 	parent, isParent := errors.AsType[*egress.ParentError](err)
 	errno, _ := errors.AsType[syscall.Errno](err)
 	switch {
@@ -65,9 +66,9 @@ func For(err error) Refusal {
 		return NoParent
 	case isParent: // also a 407: the client does not have the password
 		return or(byParent, parent.Status, Parent)
-	case isLookup && lookup.NoAddress():
+	case isLookup && unresolved.NoAddress():
 		return NoAddress
-	case isLookup && lookup.NotFound():
+	case isLookup && unresolved.NotFound():
 		return NotFound
 	case isLookup && timeout:
 		return SlowDNS

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"espalier/policy"
-	"espalier/proxy/egress"
+	"espalier/proxy/egress/lookup"
 	"espalier/web/httpurl"
 )
 
@@ -194,7 +194,7 @@ func (c ACME) validate() (errs []error) {
 		fail("dns.provider: missing (the settings are of a provider)")
 	}
 	for i, s := range c.DNS.Resolvers {
-		if _, err := egress.ParseServer(s); err != nil {
+		if _, err := lookup.ParseServer(s); err != nil {
 			fail("dns.resolvers[%d]: %w", i, err)
 		}
 	}

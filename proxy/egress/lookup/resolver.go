@@ -1,4 +1,4 @@
-package egress
+package lookup
 
 import (
 	"cmp"
@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"espalier/proxy/egress/reach"
+	"espalier/proxy/panics"
 )
 
 // A resolver asks for the addresses of a name. ttl says how long the answer
@@ -75,7 +78,18 @@ type dnsResolver struct {
 	servers []string      // address:port
 	timeout time.Duration // for one question to one server
 	v6      bool          // IPv6 addresses alone are of use
-	answers *Reachability
+	answers *reach.Memory
+}
+
+// ParseServer parses a DNS server; the port is 53 where missing.
+func ParseServer(s string) (string, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return net.JoinHostPort(a.String(), "53"), nil
+	}
+	if ap, err := netip.ParseAddrPort(s); err == nil && ap.Port() != 0 {
+		return ap.String(), nil
+	}
+	return "", fmt.Errorf("%q is no name server (allowed: an address or address:port)", s)
 }
 
 const (
@@ -177,7 +191,7 @@ func (r *dnsResolver) askBoth(ctx context.Context, name string) (v4, v6 answer) 
 // ask asks for the addresses of name, and follows the aliases that a server does
 // not.
 func (r *dnsResolver) ask(ctx context.Context, name string, qtype uint16) (a answer) {
-	defer kept(&a.err)
+	defer panics.Keep(&a.err)
 	ttl := maxTTL
 	a.alias = name + "."
 	for range maxAliases {
@@ -218,7 +232,7 @@ func (r *dnsResolver) askServers(ctx context.Context, name string, qtype uint16)
 func (r *dnsResolver) order() []string {
 	var list, silent []string
 	for _, s := range r.servers {
-		if r.answers.unreachable(netip.MustParseAddrPort(s)) {
+		if r.answers.Unreachable(netip.MustParseAddrPort(s)) {
 			silent = append(silent, s)
 		} else {
 			list = append(list, s)
@@ -284,7 +298,7 @@ func (r *dnsResolver) exchangeOver(ctx context.Context, network string, question
 		return nil, err
 	}
 	defer conn.Close()
-	defer interruptAfter(ctx, conn)()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	conn.UDPSize = size
 	err = conn.WriteMsg(q)
 	for err == nil {

@@ -1,4 +1,4 @@
-package egress
+package lookup
 
 import (
 	"context"
@@ -13,87 +13,19 @@ import (
 
 	"github.com/miekg/dns"
 	"go.uber.org/goleak"
+
+	"espalier/proxy/egress/dnstest"
+	"espalier/proxy/egress/reach"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// nameServer answers on loopback, over UDP and TCP on the same port. A handler
-// that returns nil stays silent.
-type nameServer struct {
-	addr  string
-	asked atomic.Int64 // questions, of all kinds
-}
-
-func serveDNS(t testing.TB, answer func(q *dns.Msg, network string) *dns.Msg) *nameServer {
-	t.Helper()
-	s := &nameServer{}
-	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
-		s.asked.Add(1)
-		if m := answer(q, w.LocalAddr().Network()); m != nil {
-			_ = w.WriteMsg(m) // who does not wait for it does not miss it
-		}
-	})
-	var l net.Listener
-	var pc net.PacketConn
-	for range 20 { // until a port is free for both
-		var err error
-		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-			t.Fatal(err)
-		}
-		if pc, err = net.ListenPacket("udp", l.Addr().String()); err == nil {
-			break
-		}
-		l.Close()
-	}
-	if pc == nil {
-		t.Fatal("no port is free for UDP and TCP")
-	}
-	s.addr = l.Addr().String()
-	for _, server := range []*dns.Server{{Listener: l, Handler: handler}, {PacketConn: pc, Handler: handler}} {
-		started, done := make(chan struct{}), make(chan struct{})
-		server.NotifyStartedFunc = func() { close(started) }
-		go func() { defer close(done); _ = server.ActivateAndServe() }()
-		<-started
-		t.Cleanup(func() { _ = server.Shutdown(); <-done })
-	}
-	return s
-}
-
-// reply answers q with records in zone-file syntax, "ns " in front for the
-// authority section.
-func reply(q *dns.Msg, rcode int, records ...string) *dns.Msg {
-	m := new(dns.Msg).SetRcode(q, rcode)
-	for _, s := range records {
-		s, ns := strings.CutPrefix(s, "ns ")
-		rr, err := dns.NewRR(s)
-		if err != nil {
-			panic(err)
-		}
-		if ns {
-			m.Ns = append(m.Ns, rr)
-		} else {
-			m.Answer = append(m.Answer, rr)
-		}
-	}
-	return m
-}
-
-// byType answers questions for IPv4 and IPv6 with these records.
-func byType(a, aaaa []string) func(*dns.Msg, string) *dns.Msg {
-	return func(q *dns.Msg, _ string) *dns.Msg {
-		if q.Question[0].Qtype == dns.TypeA {
-			return reply(q, dns.RcodeSuccess, a...)
-		}
-		return reply(q, dns.RcodeSuccess, aaaa...)
-	}
-}
 
 const soa = "ns example. %d IN SOA ns.example. admin.example. 1 2 3 4 %d"
 
 func TestDNSAnswers(t *testing.T) {
 	type list = []string
 	rcode := func(rcode int, records ...string) func(*dns.Msg, string) *dns.Msg {
-		return func(q *dns.Msg, _ string) *dns.Msg { return reply(q, rcode, records...) }
+		return func(q *dns.Msg, _ string) *dns.Msg { return dnstest.Reply(q, rcode, records...) }
 	}
 	tests := []struct {
 		name   string
@@ -101,16 +33,16 @@ func TestDNSAnswers(t *testing.T) {
 		want   string // addresses, or the error
 		ttl    time.Duration
 	}{
-		{"both families", byType(list{"x. 60 A 192.0.2.1", "x. 60 A 192.0.2.2"}, list{"x. 50 AAAA 2001:db8::1"}), "192.0.2.1 192.0.2.2 2001:db8::1", 50 * time.Second},
-		{"only IPv4", byType(list{"x. 60 A 192.0.2.1"}, nil), "192.0.2.1", 60 * time.Second},
-		{"only IPv6", byType(nil, list{"x. 60 AAAA 2001:db8::1"}), "2001:db8::1", 60 * time.Second},
-		{"alias", byType(list{"x. 300 CNAME y.", "y. 20 CNAME z.", "z. 60 A 192.0.2.1"}, nil), "192.0.2.1", 20 * time.Second},
-		{"twice the same", byType(list{"x. 60 A 192.0.2.1", "x. 60 A 192.0.2.1"}, nil), "192.0.2.1", 60 * time.Second},
-		{"mapped", byType(list{"x. 60 A 192.0.2.1"}, list{"x. 60 AAAA ::ffff:192.0.2.9"}), "192.0.2.1 192.0.2.9", 60 * time.Second},
-		{"the other family's records", byType(list{"x. 60 A 192.0.2.1"}, list{"x. 5 A 192.0.2.2"}), "192.0.2.1", 60 * time.Second},
-		{"other records beside", byType(list{"x. 5 TXT \"v=1\"", "x. 60 A 192.0.2.1"}, nil), "192.0.2.1", 60 * time.Second},
-		{"TTL 0", byType(list{"x. 0 A 192.0.2.1"}, nil), "192.0.2.1", time.Second},
-		{"TTL of a week", byType(list{"x. 604800 A 192.0.2.1"}, nil), "192.0.2.1", time.Hour},
+		{"both families", dnstest.ByType(list{"x. 60 A 192.0.2.1", "x. 60 A 192.0.2.2"}, list{"x. 50 AAAA 2001:db8::1"}), "192.0.2.1 192.0.2.2 2001:db8::1", 50 * time.Second},
+		{"only IPv4", dnstest.ByType(list{"x. 60 A 192.0.2.1"}, nil), "192.0.2.1", 60 * time.Second},
+		{"only IPv6", dnstest.ByType(nil, list{"x. 60 AAAA 2001:db8::1"}), "2001:db8::1", 60 * time.Second},
+		{"alias", dnstest.ByType(list{"x. 300 CNAME y.", "y. 20 CNAME z.", "z. 60 A 192.0.2.1"}, nil), "192.0.2.1", 20 * time.Second},
+		{"twice the same", dnstest.ByType(list{"x. 60 A 192.0.2.1", "x. 60 A 192.0.2.1"}, nil), "192.0.2.1", 60 * time.Second},
+		{"mapped", dnstest.ByType(list{"x. 60 A 192.0.2.1"}, list{"x. 60 AAAA ::ffff:192.0.2.9"}), "192.0.2.1 192.0.2.9", 60 * time.Second},
+		{"the other family's records", dnstest.ByType(list{"x. 60 A 192.0.2.1"}, list{"x. 5 A 192.0.2.2"}), "192.0.2.1", 60 * time.Second},
+		{"other records beside", dnstest.ByType(list{"x. 5 TXT \"v=1\"", "x. 60 A 192.0.2.1"}, nil), "192.0.2.1", 60 * time.Second},
+		{"TTL 0", dnstest.ByType(list{"x. 0 A 192.0.2.1"}, nil), "192.0.2.1", time.Second},
+		{"TTL of a week", dnstest.ByType(list{"x. 604800 A 192.0.2.1"}, nil), "192.0.2.1", time.Hour},
 		{"no such name", rcode(dns.RcodeNameError), "no such name", 10 * time.Second},
 		{"no such name, SOA", rcode(dns.RcodeNameError, fmt.Sprintf(soa, 600, 5)), "no such name", 5 * time.Second},
 		{"no such name, SOA with a short TTL", rcode(dns.RcodeNameError, fmt.Sprintf(soa, 3, 600)), "no such name", 3 * time.Second},
@@ -120,15 +52,15 @@ func TestDNSAnswers(t *testing.T) {
 		{"alias to nowhere", rcode(dns.RcodeNameError, "x. 60 CNAME y."), "no such name", 10 * time.Second},
 		{"IPv6 fails", func(q *dns.Msg, _ string) *dns.Msg {
 			if q.Question[0].Qtype == dns.TypeAAAA {
-				return reply(q, dns.RcodeServerFailure)
+				return dnstest.Reply(q, dns.RcodeServerFailure)
 			}
-			return reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")
+			return dnstest.Reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")
 		}, "192.0.2.1", 10 * time.Second},
 		{"IPv6 fails, and there is no IPv4", func(q *dns.Msg, _ string) *dns.Msg {
 			if q.Question[0].Qtype == dns.TypeAAAA {
-				return reply(q, dns.RcodeServerFailure)
+				return dnstest.Reply(q, dns.RcodeServerFailure)
 			}
-			return reply(q, dns.RcodeSuccess)
+			return dnstest.Reply(q, dns.RcodeSuccess)
 		}, "name server SERVER: answers SERVFAIL", 0},
 		{"failure", rcode(dns.RcodeServerFailure), "name server SERVER: answers SERVFAIL", 0},
 		{"refusal", rcode(dns.RcodeRefused), "name server SERVER: answers REFUSED", 0},
@@ -136,36 +68,36 @@ func TestDNSAnswers(t *testing.T) {
 		{"alias to another zone, without its address", func(q *dns.Msg, _ string) *dns.Msg {
 			switch {
 			case q.Question[0].Name == "x.":
-				return reply(q, dns.RcodeSuccess, "x. 300 CNAME y.")
+				return dnstest.Reply(q, dns.RcodeSuccess, "x. 300 CNAME y.")
 			case q.Question[0].Name == "y.":
-				return reply(q, dns.RcodeSuccess, "y. 20 CNAME z.")
+				return dnstest.Reply(q, dns.RcodeSuccess, "y. 20 CNAME z.")
 			case q.Question[0].Qtype == dns.TypeA:
-				return reply(q, dns.RcodeSuccess, "z. 60 A 192.0.2.1")
+				return dnstest.Reply(q, dns.RcodeSuccess, "z. 60 A 192.0.2.1")
 			}
-			return reply(q, dns.RcodeSuccess, fmt.Sprintf(soa, 600, 7))
+			return dnstest.Reply(q, dns.RcodeSuccess, fmt.Sprintf(soa, 600, 7))
 		}, "192.0.2.1", 20 * time.Second},
-		{"aliases out of order", byType(list{"z. 60 A 192.0.2.1", "y. 20 CNAME z.", "x. 300 CNAME Y."}, nil), "192.0.2.1", 20 * time.Second},
-		{"aliases in a circle", byType(list{"x. 300 CNAME y.", "y. 300 CNAME x."}, list{"x. 300 CNAME x."}), "the name has no address", 10 * time.Second},
+		{"aliases out of order", dnstest.ByType(list{"z. 60 A 192.0.2.1", "y. 20 CNAME z.", "x. 300 CNAME Y."}, nil), "192.0.2.1", 20 * time.Second},
+		{"aliases in a circle", dnstest.ByType(list{"x. 300 CNAME y.", "y. 300 CNAME x."}, list{"x. 300 CNAME x."}), "the name has no address", 10 * time.Second},
 		{"cut over UDP, whole over TCP", func(q *dns.Msg, network string) *dns.Msg {
 			if network == "udp" {
-				m := reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")
+				m := dnstest.Reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")
 				m.Truncated = true
 				return m
 			}
 			if q.Question[0].Qtype == dns.TypeAAAA {
-				return reply(q, dns.RcodeSuccess)
+				return dnstest.Reply(q, dns.RcodeSuccess)
 			}
-			return reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1", "x. 60 A 192.0.2.2")
+			return dnstest.Reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1", "x. 60 A 192.0.2.2")
 		}, "192.0.2.1 192.0.2.2", 60 * time.Second},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := serveDNS(t, tt.server)
-			r := &dnsResolver{answers: newReachability(nil), servers: []string{s.addr}, timeout: 10 * time.Second}
+			s := dnstest.Serve(t, tt.server)
+			r := &dnsResolver{answers: reach.New(nil), servers: []string{s.Addr}, timeout: 10 * time.Second}
 			addrs, ttl, err := r.lookup(t.Context(), "x")
 			got := strings.Trim(fmt.Sprint(addrs), "[]")
 			if err != nil {
-				got = strings.ReplaceAll(err.Error(), s.addr, "SERVER")
+				got = strings.ReplaceAll(err.Error(), s.Addr, "SERVER")
 			}
 			if got != tt.want || ttl != tt.ttl {
 				t.Errorf("%s for %v, want %s for %v", got, ttl, tt.want, tt.ttl)
@@ -208,15 +140,15 @@ func TestDNSOtherAnswers(t *testing.T) {
 						if q.Unpack(buf[:n]) != nil {
 							continue
 						}
-						_, _ = pc.WriteTo(tc.spoof(reply(q, dns.RcodeSuccess, "x. 60 A 203.0.113.66")), from)
+						_, _ = pc.WriteTo(tc.spoof(dnstest.Reply(q, dns.RcodeSuccess, "x. 60 A 203.0.113.66")), from)
 						if !last {
-							_, _ = pc.WriteTo(packed(reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")), from)
+							_, _ = pc.WriteTo(packed(dnstest.Reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")), from)
 						}
 					}
 				}()
 				t.Cleanup(func() { pc.Close(); <-done })
-				second := serveDNS(t, byType([]string{"x. 60 A 192.0.2.2"}, nil))
-				r := &dnsResolver{answers: newReachability(nil), servers: []string{pc.LocalAddr().String(), second.addr}, timeout: 10 * time.Second}
+				second := dnstest.Serve(t, dnstest.ByType([]string{"x. 60 A 192.0.2.2"}, nil))
+				r := &dnsResolver{answers: reach.New(nil), servers: []string{pc.LocalAddr().String(), second.Addr}, timeout: 10 * time.Second}
 				want := "[192.0.2.1]"
 				if last {
 					r.timeout, want = 100*time.Millisecond, "[192.0.2.2]"
@@ -245,30 +177,30 @@ func TestDNSWithoutEDNS(t *testing.T) {
 		edns  func(q *dns.Msg) *dns.Msg
 		plain int64 // questions without EDNS
 	}{
-		{"knows it", func(q *dns.Msg) *dns.Msg { return byType([]string{"x. 60 A 192.0.2.1"}, nil)(q, "") }, 0},
-		{"FORMERR", func(q *dns.Msg) *dns.Msg { return reply(q, dns.RcodeFormatError) }, 2},
+		{"knows it", func(q *dns.Msg) *dns.Msg { return dnstest.ByType([]string{"x. 60 A 192.0.2.1"}, nil)(q, "") }, 0},
+		{"FORMERR", func(q *dns.Msg) *dns.Msg { return dnstest.Reply(q, dns.RcodeFormatError) }, 2},
 		{"FORMERR without the question", func(q *dns.Msg) *dns.Msg {
-			m := reply(q, dns.RcodeFormatError)
+			m := dnstest.Reply(q, dns.RcodeFormatError)
 			m.Question = nil
 			return m
 		}, 2},
-		{"NOTIMP", func(q *dns.Msg) *dns.Msg { return reply(q, dns.RcodeNotImplemented) }, 2},
+		{"NOTIMP", func(q *dns.Msg) *dns.Msg { return dnstest.Reply(q, dns.RcodeNotImplemented) }, 2},
 		{"BADVERS", func(q *dns.Msg) *dns.Msg {
-			m := reply(q, dns.RcodeBadVers)
+			m := dnstest.Reply(q, dns.RcodeBadVers)
 			m.SetEdns0(ednsSize, false)
 			return m
 		}, 2},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var plain atomic.Int64
-			s := serveDNS(t, func(q *dns.Msg, _ string) *dns.Msg {
+			s := dnstest.Serve(t, func(q *dns.Msg, _ string) *dns.Msg {
 				if q.IsEdns0() != nil {
 					return tc.edns(q)
 				}
 				plain.Add(1)
-				return byType([]string{"x. 60 A 192.0.2.1"}, nil)(q, "")
+				return dnstest.ByType([]string{"x. 60 A 192.0.2.1"}, nil)(q, "")
 			})
-			r := &dnsResolver{answers: newReachability(nil), servers: []string{s.addr}, timeout: 10 * time.Second}
+			r := &dnsResolver{answers: reach.New(nil), servers: []string{s.Addr}, timeout: 10 * time.Second}
 			addrs, _, err := r.lookup(t.Context(), "x")
 			if err != nil || fmt.Sprint(addrs) != "[192.0.2.1]" || plain.Load() != tc.plain {
 				t.Errorf("%v, %v, after %d questions without EDNS", addrs, err, plain.Load())
@@ -309,11 +241,11 @@ func TestDNSCutWithoutTCP(t *testing.T) {
 				var m *dns.Msg
 				switch edns := q.IsEdns0(); {
 				case q.Question[0].Qtype == dns.TypeAAAA:
-					m = reply(q, dns.RcodeSuccess, fmt.Sprintf(soa, 600, 600))
+					m = dnstest.Reply(q, dns.RcodeSuccess, fmt.Sprintf(soa, 600, 600))
 				case tc.long && edns != nil && edns.UDPSize() > ednsSize:
-					m = reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1", "x. 60 A 192.0.2.2")
+					m = dnstest.Reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1", "x. 60 A 192.0.2.2")
 				default:
-					m = reply(q, dns.RcodeSuccess, tc.cut...)
+					m = dnstest.Reply(q, dns.RcodeSuccess, tc.cut...)
 					m.Truncated = true
 				}
 				_ = w.WriteMsg(m)
@@ -323,7 +255,7 @@ func TestDNSCutWithoutTCP(t *testing.T) {
 			go func() { defer close(done); _ = server.ActivateAndServe() }()
 			<-started
 			defer func() { _ = server.Shutdown(); <-done }()
-			r := &dnsResolver{answers: newReachability(nil), servers: []string{pc.LocalAddr().String()}, timeout: 10 * time.Second}
+			r := &dnsResolver{answers: reach.New(nil), servers: []string{pc.LocalAddr().String()}, timeout: 10 * time.Second}
 			addrs, ttl, err := r.lookup(t.Context(), "x")
 			if got := fmt.Sprint(addrs); ttl != tc.ttl || err == nil && got != tc.want || err != nil && !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%s for %s, %v; want %s for %s", got, ttl, err, tc.want, tc.ttl)
@@ -334,15 +266,15 @@ func TestDNSCutWithoutTCP(t *testing.T) {
 
 // A server that did not answer is asked last for a while.
 func TestDNSSilentServerIsAskedLast(t *testing.T) {
-	silent := serveDNS(t, func(*dns.Msg, string) *dns.Msg { return nil })
-	good := serveDNS(t, byType([]string{"x. 60 A 192.0.2.1"}, []string{"x. 60 AAAA 2001:db8::1"}))
-	r := &dnsResolver{answers: newReachability(nil), servers: []string{silent.addr, good.addr}, timeout: 100 * time.Millisecond}
+	silent := dnstest.Serve(t, func(*dns.Msg, string) *dns.Msg { return nil })
+	good := dnstest.Serve(t, dnstest.ByType([]string{"x. 60 A 192.0.2.1"}, []string{"x. 60 AAAA 2001:db8::1"}))
+	r := &dnsResolver{answers: reach.New(nil), servers: []string{silent.Addr, good.Addr}, timeout: 100 * time.Millisecond}
 	for range 3 {
 		if _, _, err := r.lookup(t.Context(), "x"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n := silent.asked.Load(); n != 2 { // once for each family
+	if n := silent.Asked.Load(); n != 2 { // once for each family
 		t.Errorf("the silent one was asked %d times", n)
 	}
 }
@@ -362,16 +294,16 @@ func TestDNSNoNameForOneFamily(t *testing.T) {
 		{"IPv6, but IPv4 has one", dns.TypeAAAA, "x. 60 A 192.0.2.1", "[192.0.2.1]"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := serveDNS(t, func(q *dns.Msg, _ string) *dns.Msg {
+			s := dnstest.Serve(t, func(q *dns.Msg, _ string) *dns.Msg {
 				switch {
 				case q.Question[0].Qtype == tc.no:
-					return reply(q, dns.RcodeNameError)
+					return dnstest.Reply(q, dns.RcodeNameError)
 				case tc.other == "":
 					return nil
 				}
-				return reply(q, dns.RcodeSuccess, tc.other)
+				return dnstest.Reply(q, dns.RcodeSuccess, tc.other)
 			})
-			r := &dnsResolver{answers: newReachability(nil), servers: []string{s.addr}, timeout: time.Hour, v6: true}
+			r := &dnsResolver{answers: reach.New(nil), servers: []string{s.Addr}, timeout: time.Hour, v6: true}
 			addrs, _, err := r.lookup(t.Context(), "x")
 			got := fmt.Sprint(addrs)
 			if err != nil {
@@ -387,7 +319,7 @@ func TestDNSNoNameForOneFamily(t *testing.T) {
 // The next server is asked where one fails, is silent or is not there, but not
 // where it has said that there is no such name.
 func TestDNSNextServer(t *testing.T) {
-	good := byType([]string{"x. 60 A 192.0.2.1"}, nil)
+	good := dnstest.ByType([]string{"x. 60 A 192.0.2.1"}, nil)
 	closed := func(t *testing.T) string {
 		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 		if err != nil {
@@ -402,17 +334,17 @@ func TestDNSNextServer(t *testing.T) {
 		want  string
 		next  bool // the second server is asked
 	}{
-		{"answers", byType([]string{"x. 60 A 192.0.2.9"}, nil), "[192.0.2.9]", false},
-		{"no such name", func(q *dns.Msg, _ string) *dns.Msg { return reply(q, dns.RcodeNameError) }, errNoName.Error(), false},
-		{"no address", byType(nil, nil), errNoAddress.Error(), false},
-		{"fails", func(q *dns.Msg, _ string) *dns.Msg { return reply(q, dns.RcodeServerFailure) }, "[192.0.2.1]", true},
-		{"refuses", func(q *dns.Msg, _ string) *dns.Msg { return reply(q, dns.RcodeRefused) }, "[192.0.2.1]", true},
+		{"answers", dnstest.ByType([]string{"x. 60 A 192.0.2.9"}, nil), "[192.0.2.9]", false},
+		{"no such name", func(q *dns.Msg, _ string) *dns.Msg { return dnstest.Reply(q, dns.RcodeNameError) }, errNoName.Error(), false},
+		{"no address", dnstest.ByType(nil, nil), errNoAddress.Error(), false},
+		{"fails", func(q *dns.Msg, _ string) *dns.Msg { return dnstest.Reply(q, dns.RcodeServerFailure) }, "[192.0.2.1]", true},
+		{"refuses", func(q *dns.Msg, _ string) *dns.Msg { return dnstest.Reply(q, dns.RcodeRefused) }, "[192.0.2.1]", true},
 		{"is silent", func(*dns.Msg, string) *dns.Msg { return nil }, "[192.0.2.1]", true},
 		{"is silent over TCP", func(q *dns.Msg, network string) *dns.Msg {
 			if network == "tcp" {
 				return nil
 			}
-			m := reply(q, dns.RcodeSuccess)
+			m := dnstest.Reply(q, dns.RcodeSuccess)
 			m.Truncated = true
 			return m
 		}, "[192.0.2.1]", true},
@@ -420,20 +352,20 @@ func TestDNSNextServer(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			second := serveDNS(t, good)
-			r := &dnsResolver{answers: newReachability(nil), servers: []string{"", second.addr}, timeout: 500 * time.Millisecond}
+			second := dnstest.Serve(t, good)
+			r := &dnsResolver{answers: reach.New(nil), servers: []string{"", second.Addr}, timeout: 500 * time.Millisecond}
 			if tt.first == nil {
 				r.servers[0] = closed(t)
 			} else {
-				r.servers[0] = serveDNS(t, tt.first).addr
+				r.servers[0] = dnstest.Serve(t, tt.first).Addr
 			}
 			addrs, _, err := r.lookup(t.Context(), "x")
 			got := fmt.Sprint(addrs)
 			if err != nil {
 				got = err.Error()
 			}
-			if got != tt.want || (second.asked.Load() > 0) != tt.next {
-				t.Errorf("%s, want %s; the second server was asked %d times", got, tt.want, second.asked.Load())
+			if got != tt.want || (second.Asked.Load() > 0) != tt.next {
+				t.Errorf("%s, want %s; the second server was asked %d times", got, tt.want, second.Asked.Load())
 			}
 		})
 	}
@@ -443,25 +375,25 @@ func TestDNSNextServer(t *testing.T) {
 // as a timeout that names the server.
 func TestDNSAsksTwice(t *testing.T) {
 	var lost [2]atomic.Bool // by family
-	s := serveDNS(t, func(q *dns.Msg, _ string) *dns.Msg {
+	s := dnstest.Serve(t, func(q *dns.Msg, _ string) *dns.Msg {
 		if lost[q.Question[0].Qtype&1].CompareAndSwap(false, true) {
 			return nil
 		}
-		return byType([]string{"x. 60 A 192.0.2.1"}, nil)(q, "")
+		return dnstest.ByType([]string{"x. 60 A 192.0.2.1"}, nil)(q, "")
 	})
-	r := &dnsResolver{answers: newReachability(nil), servers: []string{s.addr}, timeout: 500 * time.Millisecond}
+	r := &dnsResolver{answers: reach.New(nil), servers: []string{s.Addr}, timeout: 500 * time.Millisecond}
 	if addrs, _, err := r.lookup(t.Context(), "x"); err != nil || fmt.Sprint(addrs) != "[192.0.2.1]" {
 		t.Errorf("%v, %v", addrs, err)
 	}
 
-	silent := serveDNS(t, func(*dns.Msg, string) *dns.Msg { return nil })
-	r.servers = []string{silent.addr}
+	silent := dnstest.Serve(t, func(*dns.Msg, string) *dns.Msg { return nil })
+	r.servers = []string{silent.Addr}
 	_, _, err := r.lookup(t.Context(), "x")
 	timeout := net.Error(nil)
-	if !errors.As(err, &timeout) || !timeout.Timeout() || !strings.HasPrefix(err.Error(), "name server "+silent.addr+": ") {
+	if !errors.As(err, &timeout) || !timeout.Timeout() || !strings.HasPrefix(err.Error(), "name server "+silent.Addr+": ") {
 		t.Errorf("a silent server: %v", err)
 	}
-	if n := silent.asked.Load(); n != 2*rounds {
+	if n := silent.Asked.Load(); n != 2*rounds {
 		t.Errorf("a silent server was asked %d times, want %d", n, 2*rounds)
 	}
 }
@@ -469,13 +401,13 @@ func TestDNSAsksTwice(t *testing.T) {
 // IPv4 addresses do not wait for a server that drops questions for IPv6, whose
 // timeout here is longer than the test's.
 func TestDNSWithoutAnswerForIPv6(t *testing.T) {
-	s := serveDNS(t, func(q *dns.Msg, _ string) *dns.Msg {
+	s := dnstest.Serve(t, func(q *dns.Msg, _ string) *dns.Msg {
 		if q.Question[0].Qtype == dns.TypeAAAA {
 			return nil
 		}
-		return reply(q, dns.RcodeSuccess, "x. 600 A 192.0.2.1")
+		return dnstest.Reply(q, dns.RcodeSuccess, "x. 600 A 192.0.2.1")
 	})
-	r := &dnsResolver{answers: newReachability(nil), servers: []string{s.addr}, timeout: time.Hour}
+	r := &dnsResolver{answers: reach.New(nil), servers: []string{s.Addr}, timeout: time.Hour}
 	addrs, ttl, err := r.lookup(t.Context(), "x")
 	if err != nil || fmt.Sprint(addrs) != "[192.0.2.1]" || ttl != negativeTTL {
 		t.Errorf("%v for %v, %v", addrs, ttl, err)
@@ -488,17 +420,17 @@ func TestDNSLateIPv4(t *testing.T) {
 	for _, v6 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("IPv6 %v", v6), func(t *testing.T) {
 			release := make(chan struct{})
-			s := serveDNS(t, func(q *dns.Msg, _ string) *dns.Msg {
+			s := dnstest.Serve(t, func(q *dns.Msg, _ string) *dns.Msg {
 				if q.Question[0].Qtype == dns.TypeA {
 					<-release
-					return reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")
+					return dnstest.Reply(q, dns.RcodeSuccess, "x. 60 A 192.0.2.1")
 				}
 				if !v6 {
 					time.AfterFunc(4*resolutionDelay, func() { close(release) }) // a slow server
 				}
-				return reply(q, dns.RcodeSuccess, "x. 60 AAAA 2001:db8::1")
+				return dnstest.Reply(q, dns.RcodeSuccess, "x. 60 AAAA 2001:db8::1")
 			})
-			r := &dnsResolver{answers: newReachability(nil), servers: []string{s.addr}, timeout: 10 * time.Second, v6: v6}
+			r := &dnsResolver{answers: reach.New(nil), servers: []string{s.Addr}, timeout: 10 * time.Second, v6: v6}
 			want, wantTTL := "[192.0.2.1 2001:db8::1]", 60*time.Second
 			if v6 {
 				want, wantTTL = "[2001:db8::1]", minTTL
@@ -519,16 +451,16 @@ func TestDNSCancel(t *testing.T) {
 		t.Run(network, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			s := serveDNS(t, func(q *dns.Msg, over string) *dns.Msg {
+			s := dnstest.Serve(t, func(q *dns.Msg, over string) *dns.Msg {
 				if over == network {
 					cancel()
 					return nil
 				}
-				m := reply(q, dns.RcodeSuccess)
+				m := dnstest.Reply(q, dns.RcodeSuccess)
 				m.Truncated = true
 				return m
 			})
-			r := &dnsResolver{answers: newReachability(nil), servers: []string{s.addr}, timeout: time.Hour}
+			r := &dnsResolver{answers: reach.New(nil), servers: []string{s.Addr}, timeout: time.Hour}
 			if _, _, err := r.lookup(ctx, "x"); !errors.Is(err, context.Canceled) {
 				t.Errorf("%v", err)
 			}
@@ -569,7 +501,7 @@ func TestSystemResolver(t *testing.T) {
 // Whatever a name server sends, the look-up ends with addresses or an error.
 func FuzzAddresses(f *testing.F) {
 	q := new(dns.Msg).SetQuestion("x.", dns.TypeA)
-	for _, m := range []*dns.Msg{reply(q, 0, "x. 60 A 192.0.2.1", "x. 1 CNAME y."), reply(q, 3, fmt.Sprintf(soa, 1, 2)), reply(q, 0, "x. 0 AAAA ::ffff:1.2.3.4")} {
+	for _, m := range []*dns.Msg{dnstest.Reply(q, 0, "x. 60 A 192.0.2.1", "x. 1 CNAME y."), dnstest.Reply(q, 3, fmt.Sprintf(soa, 1, 2)), dnstest.Reply(q, 0, "x. 0 AAAA ::ffff:1.2.3.4")} {
 		b, err := m.Pack()
 		if err != nil {
 			f.Fatal(err)

@@ -3,55 +3,10 @@ package egress
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
-
-func TestReachability(t *testing.T) {
-	now := time.Now()
-	r := newReachability(func() time.Time { return now })
-	a := netip.MustParseAddrPort("192.0.2.1:443")
-	check := func(what string, want bool) {
-		t.Helper()
-		if got := r.unreachable(a); got != want {
-			t.Errorf("%s: unreachable is %v", what, got)
-		}
-	}
-	check("at first", false)
-	for _, err := range []error{syscall.EMFILE, os.NewSyscallError("socket", syscall.ENFILE), syscall.EADDRNOTAVAIL} {
-		r.Failed(a, err)
-		check(err.Error(), false)
-	}
-	r.Failed(a, syscall.ECONNREFUSED)
-	check("after a failure", true)
-	if r.unreachable(netip.MustParseAddrPort("192.0.2.1:80")) {
-		t.Error("another port is unreachable too")
-	}
-	now = now.Add(deadTTL - 1)
-	check("before its time is over", true)
-	r.Failed(a, os.ErrDeadlineExceeded)
-	now = now.Add(deadTTL - 1)
-	check("after another failure", true)
-	now = now.Add(1)
-	check("after its time", false)
-	r.Failed(a, syscall.ECONNREFUSED)
-	r.Reached(a)
-	check("after a success", false)
-	for i := range 2 * maxDead {
-		r.Failed(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 443), syscall.ECONNREFUSED)
-		if i == maxDead {
-			now = now.Add(deadTTL / 2)
-		}
-	}
-	if n := r.dead.Len(); n > maxDead {
-		t.Errorf("%d addresses are remembered", n)
-	}
-	r.Failed(a, syscall.ECONNREFUSED)
-	check("when much is remembered", true)
-}
 
 // An address that did not answer is tried last by every way to dial, until it is
 // reached again.

@@ -1,4 +1,4 @@
-package egress
+package lookup
 
 import (
 	"bytes"
@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"espalier/proxy/panics"
 )
 
 // resolve makes a resolver of a function.
@@ -22,7 +24,7 @@ func (f resolve) lookup(ctx context.Context, name string) ([]netip.Addr, time.Du
 var public = netip.MustParseAddr("198.51.100.1") // to a cache, one address is like another
 
 // testCache is a cache whose clock stands still until it is set.
-func testCache(r resolve) (*names, *atomic.Int64) {
+func testCache(r resolve) (*Names, *atomic.Int64) {
 	clock := new(atomic.Int64)
 	start := time.Now()
 	return newNames(r, time.Minute, func() time.Time { return start.Add(time.Duration(clock.Load())) }), clock
@@ -52,7 +54,7 @@ func TestCacheTTL(t *testing.T) {
 				return tt.addrs, tt.ttl, tt.err
 			})
 			for range 2 {
-				addrs, err := c.lookup(t.Context(), "x")
+				addrs, err := c.Lookup(t.Context(), "x")
 				if fmt.Sprint(addrs) != fmt.Sprint(tt.addrs) || !errors.Is(err, tt.err) {
 					t.Errorf("%v, %v", addrs, err)
 				}
@@ -79,7 +81,7 @@ func TestCacheOneLookup(t *testing.T) {
 		ready.Add(1)
 		done.Go(func() {
 			ready.Done()
-			if addrs, err := c.lookup(t.Context(), "x"); len(addrs) != 1 || err != nil {
+			if addrs, err := c.Lookup(t.Context(), "x"); len(addrs) != 1 || err != nil {
 				t.Errorf("%v, %v", addrs, err)
 			}
 		})
@@ -102,14 +104,14 @@ func TestCacheGiveUp(t *testing.T) {
 	})
 	impatient, giveUp := context.WithCancel(t.Context())
 	first := make(chan error, 1)
-	go func() { _, err := c.lookup(impatient, "x"); first <- err }()
+	go func() { _, err := c.Lookup(impatient, "x"); first <- err }()
 	<-started
 	giveUp()
 	if err := <-first; !errors.Is(err, context.Canceled) {
 		t.Errorf("who gave up: %v", err)
 	}
 	close(release)
-	if addrs, err := c.lookup(t.Context(), "x"); len(addrs) != 1 || err != nil {
+	if addrs, err := c.Lookup(t.Context(), "x"); len(addrs) != 1 || err != nil {
 		t.Errorf("who waited: %v, %v", addrs, err)
 	}
 }
@@ -119,7 +121,7 @@ func TestCacheTimeout(t *testing.T) {
 		<-ctx.Done()
 		return nil, 0, ctx.Err()
 	}), time.Millisecond, nil)
-	if _, err := c.lookup(t.Context(), "x"); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := c.Lookup(t.Context(), "x"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
 	}
 }
@@ -135,7 +137,7 @@ func TestCacheIsBounded(t *testing.T) {
 	})
 	fill := func(prefix string, n int) {
 		for i := range n {
-			if _, err := c.lookup(t.Context(), fmt.Sprint(prefix, i)); err != nil {
+			if _, err := c.Lookup(t.Context(), fmt.Sprint(prefix, i)); err != nil {
 				t.Fatal(err)
 			}
 			if c.known.Len() > maxNames {
@@ -148,7 +150,7 @@ func TestCacheIsBounded(t *testing.T) {
 	clock.Store(int64(time.Minute))
 	fill("more", maxNames/4) // there is room by what has expired
 	for i := range maxNames / 4 {
-		if c.peek(fmt.Sprint("more", i)) == nil {
+		if c.Peek(fmt.Sprint("more", i)) == nil {
 			t.Fatalf("more%d was dropped", i)
 		}
 	}
@@ -173,7 +175,7 @@ func TestCacheLookupsAreBounded(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range maxLookups + 100 {
 		wg.Go(func() {
-			if _, err := c.lookup(t.Context(), fmt.Sprint(i)); err != nil {
+			if _, err := c.Lookup(t.Context(), fmt.Sprint(i)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -195,27 +197,27 @@ func TestCachePeek(t *testing.T) {
 		<-release
 		return []netip.Addr{public}, time.Minute, nil
 	})
-	if got := c.peek("x"); got != nil {
+	if got := c.Peek("x"); got != nil {
 		t.Errorf("before any look-up: %v", got)
 	}
 	done := make(chan struct{})
-	go func() { defer close(done); _, _ = c.lookup(t.Context(), "x") }()
-	if got := c.peek("x"); got != nil {
+	go func() { defer close(done); _, _ = c.Lookup(t.Context(), "x") }()
+	if got := c.Peek("x"); got != nil {
 		t.Errorf("before the answer: %v", got)
 	}
 	close(release)
 	<-done
-	if got := c.peek("x"); len(got) != 1 {
+	if got := c.Peek("x"); len(got) != 1 {
 		t.Errorf("fresh: %v", got)
 	}
 	clock.Store(int64(time.Minute))
-	if got := c.peek("x"); got != nil {
+	if got := c.Peek("x"); got != nil {
 		t.Errorf("expired: %v", got)
 	}
-	if _, err := c.lookup(t.Context(), "none"); !errors.Is(err, errNotFound) {
+	if _, err := c.Lookup(t.Context(), "none"); !errors.Is(err, errNotFound) {
 		t.Fatal(err)
 	}
-	if got := c.peek("none"); got != nil {
+	if got := c.Peek("none"); got != nil {
 		t.Errorf("no such name: %v", got)
 	}
 }
@@ -224,8 +226,8 @@ func TestCachePeek(t *testing.T) {
 func TestLookupPanics(t *testing.T) {
 	c := newNames(resolve(func(context.Context, string) ([]netip.Addr, time.Duration, error) { panic("of a test") }), time.Minute, nil)
 	for range 2 {
-		_, err := c.lookup(t.Context(), "host.example")
-		if p, ok := errors.AsType[*PanicError](err); !ok || p.Fault != "of a test" || !bytes.Contains(p.Stack, []byte("TestLookupPanics")) {
+		_, err := c.Lookup(t.Context(), "host.example")
+		if p, ok := errors.AsType[*panics.Error](err); !ok || p.Fault != "of a test" || !bytes.Contains(p.Stack, []byte("TestLookupPanics")) {
 			t.Errorf("error %v", err)
 		}
 	}
