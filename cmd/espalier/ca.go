@@ -58,18 +58,7 @@ stays on this machine.`,
 			if err != nil {
 				return err
 			}
-			out := report.NewScreen(cmd.OutOrStdout())
-			lines := []string{fmt.Sprintf("Made %s in %s, valid until %s.", ca.Root().Subject.CommonName, dir, ca.Root().NotAfter.Format(time.DateOnly))}
-			lines = append(lines, "SHA-256 "+inspect.Fingerprint(ca.Root()))
-			if moved != "" {
-				lines = append(lines, "The CA before is in "+moved+"; delete it once no device needs it.")
-			}
-			if ca.Offline() {
-				lines = append(lines, fmt.Sprintf("The root's key is in %s: take it away, and keep it for `espalier ca renew` before %s.",
-					filepath.Join(o.OfflineRoot, "root.key"), ca.NotAfter().Format(time.DateOnly)))
-			}
-			lines = append(lines, "Devices must trust the root: `espalier ca export`, or /ca.crt of web.public. A running proxy takes it over with `espalier reload`.")
-			return out.Paragraphs(lines...)
+			return report.MadeCA(report.NewScreen(cmd.OutOrStdout()), ca, dir, o.OfflineRoot, moved)
 		}),
 	}
 	cmd.Flags().StringVar(&o.OfflineRoot, "offline-root", "", "write the root's key to `DIR`, to be taken away")
@@ -94,11 +83,7 @@ func caRenew(load configOf) *cobra.Command {
 			if err != nil {
 				return noCA(err)
 			}
-			return report.NewScreen(cmd.OutOrStdout()).Paragraphs(
-				fmt.Sprintf("Made %s, valid until %s.", ca.Issuer().Subject.CommonName, ca.Issuer().NotAfter.Format(time.DateOnly)),
-				"The one before is in "+moved+"; delete it.",
-				"A running proxy takes it over with `espalier reload`. Devices need nothing new.",
-			)
+			return report.RenewedCA(report.NewScreen(cmd.OutOrStdout()), ca, moved)
 		}),
 	}
 	cmd.Flags().StringVar(&key, "root-key", "", "the root.key `FILE` that ca init --offline-root has written")

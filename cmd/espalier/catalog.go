@@ -60,9 +60,8 @@ for older systems use it.`,
 		},
 	}
 	cmd.Flags().StringVar(&service, "service", "", "only the rows of this `SERVICE`")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
 	_ = cmd.RegisterFlagCompletionFunc("service", cobra.FixedCompletions(catalog.ServiceIDs(), cobra.ShellCompDirectiveNoFileComp))
-	return cmd
+	return withJSON(&asJSON, cmd)
 }
 
 func catalogImport(load func() ([]catalog.Row, error)) *cobra.Command {

@@ -80,10 +80,9 @@ func doctorCommand() *cobra.Command {
 	flags.StringVar(&through, "through", "", "the proxy to try, at `HOST:PORT`; else proxy.listen")
 	flags.StringVar(&roots, "roots", "", "believe the CAs in `FILE` (PEM) beside the public ones")
 	flags.DurationVar(&timeout, "timeout", timeout, "the time for all")
-	flags.BoolVar(&asJSON, "json", false, "write JSON")
 	cmd.MarkFlagsMutuallyExclusive("direct", "through")
 	_ = cmd.RegisterFlagCompletionFunc("service", cobra.FixedCompletions(catalog.ServiceIDs(), cobra.ShellCompDirectiveNoFileComp))
-	return cmd
+	return withJSON(&asJSON, cmd)
 }
 
 // proxyToTry is the proxy that the flags name, or that runs here, or why there is none.

@@ -2,15 +2,16 @@ package main
 
 import (
 	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
 	"espalier/cmd/espalier/report"
 	"espalier/configs"
 	"espalier/policy"
 	"espalier/policy/exempt"
 	"espalier/web"
 	"espalier/web/api"
-	"fmt"
-
-	"github.com/spf13/cobra"
 )
 
 // inspectCommand is `espalier inspect`.

@@ -2,13 +2,14 @@ package main
 
 import (
 	"context"
-	"espalier/cmd/espalier/report"
-	"espalier/policy/lists"
-	"espalier/web"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"espalier/cmd/espalier/report"
+	"espalier/policy/lists"
+	"espalier/web"
 )
 
 // listsCommand is `espalier lists`.

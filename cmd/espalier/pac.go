@@ -1,9 +1,7 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -80,10 +78,9 @@ answers to the others are printed all the same.`,
 	who.addFlags(cmd)
 	browser.addFlags(cmd)
 	cmd.Flags().StringVar(&file, "file", "", "run the script of `FILE` (- for standard input) instead of one's own")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
 	cmd.MarkFlagsMutuallyExclusive("file", "site")
 	cmd.MarkFlagsMutuallyExclusive("file", "proxy")
-	return cmd
+	return withJSON(&asJSON, cmd)
 }
 
 // evaluators returns those of the script in file, or of the configuration's own if
@@ -131,11 +128,7 @@ func pacURLs(load configOf) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t := report.NewTable("SITE", "URL")
-			for _, site := range slices.Sorted(maps.Keys(urls)) { // "" is first
-				t.Add(cmp.Or(site, "by address"), urls[site])
-			}
-			return t.Write(report.NewScreen(cmd.OutOrStdout()))
+			return report.ScriptURLs(report.NewScreen(cmd.OutOrStdout()), urls)
 		}),
 	}
 }

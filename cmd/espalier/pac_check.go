@@ -60,8 +60,7 @@ at 0. Kinds for --allow:
 		}),
 	}
 	cmd.Flags().StringSliceVar(&allow, "allow", nil, "leave out findings of this `KIND`; repeatable")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
-	return cmd
+	return withJSON(&asJSON, cmd)
 }
 
 // kindTable lists the kinds of findings, a line for each.

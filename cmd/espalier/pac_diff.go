@@ -83,8 +83,7 @@ func pacDiff(load configOf) *cobra.Command {
 	who.addFlags(cmd)
 	browser.addFlags(cmd)
 	cmd.Flags().StringSliceVar(&allow, "allow", nil, "ignore changes of this `KIND` for the exit status: engine")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
-	return cmd
+	return withJSON(&asJSON, cmd)
 }
 
 // source returns the script that an argument of diff means, and URLs that tell

@@ -71,7 +71,7 @@ func profileKind(load configOf, kind, short, long string) *cobra.Command {
 				return err
 			}
 			if profile.Scripted(kind) {
-				if err := pacURLOf(cfg, &x.r); err != nil {
+				if x.r.PACURL, err = app.ScriptURL(cfg, x.r.Site, x.r.PACURL); err != nil {
 					return usage(err)
 				}
 			}
@@ -232,23 +232,6 @@ func flagError(err error) error {
 		return fmt.Errorf("--%s-file%s", field, strings.TrimPrefix(err.Error(), field))
 	}
 	return fmt.Errorf("--%w", err)
-}
-
-// pacURLOf completes r.PACURL.
-func pacURLOf(cfg *configs.Config, r *profile.Request) error {
-	compiled, err := app.CompilePAC(cfg)
-	if err == nil {
-		err = app.CheckSite(compiled, r.Site)
-	}
-	if err != nil || r.PACURL != "" {
-		return err
-	}
-	urls, err := app.ScriptURLs(cfg)
-	if err != nil {
-		return fmt.Errorf("%w; name the script with --pac-url", err)
-	}
-	r.PACURL = urls[r.Site]
-	return nil
 }
 
 // passwordIn reads the first line of a file that a flag names; - is standard input. A

@@ -3,11 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+
+	"github.com/spf13/cobra"
+
 	"espalier/cmd/espalier/report"
 	"espalier/web"
 	"espalier/web/certs"
-
-	"github.com/spf13/cobra"
 )
 
 // tlsCommand is `espalier tls`.

@@ -59,6 +59,5 @@ records (log.store.keep). The window is widened to whole ones.`,
 	cmd.Flags().StringVar(&until, "until", "", "up to a `TIME`")
 	cmd.Flags().StringVar(&by, "by", accesslog.ByService, "`WHAT`: service, action, host or client")
 	cmd.Flags().IntVar(&limit, "limit", limit, "list the largest `N`; 0 lists all")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
-	return cmd
+	return withJSON(&asJSON, cmd)
 }

@@ -35,9 +35,9 @@ func CompilePAC(cfg *configs.Config) (*pac.PAC, error) {
 	return compiled, nil
 }
 
-// CheckSite is the error of a --site that the configuration has not; the empty one
+// checkSite is the error of a --site that the configuration has not; the empty one
 // is none in particular.
-func CheckSite(compiled *pac.PAC, site string) error {
+func checkSite(compiled *pac.PAC, site string) error {
 	if site != "" && !compiled.HasSite(site) {
 		return fmt.Errorf("--site: there is no %q under pac.sites (there are: %q)", site, compiled.Sites())
 	}
@@ -54,7 +54,7 @@ func Script(cfg *configs.Config, site string, client netip.Addr, proxy string) (
 	}
 	if client.IsValid() {
 		site = compiled.SiteFor(client)
-	} else if err := CheckSite(compiled, site); err != nil {
+	} else if err := checkSite(compiled, site); err != nil {
 		return nil, nil, invalid(err)
 	}
 	proxies := compiled.Proxies(site, "")
@@ -94,6 +94,23 @@ func ScriptURLs(cfg *configs.Config) (map[string]string, error) {
 		urls[site] = base + compiled.Path(site)
 	}
 	return urls, nil
+}
+
+// ScriptURL is where devices fetch the script of a site, or given if that is not empty. An
+// unknown site is an error either way.
+func ScriptURL(cfg *configs.Config, site, given string) (string, error) {
+	compiled, err := CompilePAC(cfg)
+	if err == nil {
+		err = checkSite(compiled, site)
+	}
+	if err != nil || given != "" {
+		return given, err
+	}
+	urls, err := ScriptURLs(cfg)
+	if err != nil {
+		return "", fmt.Errorf("%w; name the script with --pac-url", err)
+	}
+	return urls[site], nil
 }
 
 // WPADURL is where this machine serves the script for WPAD.

@@ -3,6 +3,7 @@ package report
 import (
 	"crypto/x509"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -85,4 +86,33 @@ func WriteCA(s Screen, v CA) error {
 		l.text(yellow, "warning: "+w)
 	}
 	return l.write()
+}
+
+// MadeCA says that ca was made in dir, with the root's key in offlineRoot if the root is
+// offline, and what to do now. The CA before, if any, is in moved.
+func MadeCA(s Screen, ca *inspect.CA, dir, offlineRoot, moved string) error {
+	root := ca.Root()
+	lines := []string{
+		fmt.Sprintf("Made %s in %s, valid until %s.", root.Subject.CommonName, dir, root.NotAfter.Format(time.DateOnly)),
+		"SHA-256 " + inspect.Fingerprint(root),
+	}
+	if moved != "" {
+		lines = append(lines, "The CA before is in "+moved+"; delete it once no device needs it.")
+	}
+	if ca.Offline() {
+		lines = append(lines, fmt.Sprintf("The root's key is in %s: take it away, and keep it for `espalier ca renew` before %s.",
+			filepath.Join(offlineRoot, "root.key"), ca.NotAfter().Format(time.DateOnly)))
+	}
+	return s.Paragraphs(append(lines,
+		"Devices must trust the root: `espalier ca export`, or /ca.crt of web.public. A running proxy takes it over with `espalier reload`.")...)
+}
+
+// RenewedCA says that ca has a new intermediate, and what to do now. The one before is in
+// moved.
+func RenewedCA(s Screen, ca *inspect.CA, moved string) error {
+	return s.Paragraphs(
+		fmt.Sprintf("Made %s, valid until %s.", ca.Issuer().Subject.CommonName, ca.Issuer().NotAfter.Format(time.DateOnly)),
+		"The one before is in "+moved+"; delete it.",
+		"A running proxy takes it over with `espalier reload`. Devices need nothing new.",
+	)
 }

@@ -3,6 +3,8 @@ package report
 import (
 	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 
 	"espalier/pac"
 	"espalier/pac/history"
@@ -78,6 +80,16 @@ func Scripts(s Screen, entries []history.Entry) error {
 	t := NewTable("ID", "SINCE", "SITE", "CONFIG", "BYTES")
 	for _, e := range entries {
 		t.Add(e.ID, Local(e.Time), e.Site, e.Config, e.Size)
+	}
+	return t.Write(s)
+}
+
+// ScriptURLs writes a table of where the script of each site is fetched; that of the site
+// "" is the one by the client's address.
+func ScriptURLs(s Screen, urls map[string]string) error {
+	t := NewTable("SITE", "URL")
+	for _, site := range slices.Sorted(maps.Keys(urls)) { // "" is first
+		t.Add(cmp.Or(site, "by address"), urls[site])
 	}
 	return t.Write(s)
 }
