@@ -309,7 +309,7 @@ func (w *worker) begin(i uint32, connect time.Duration, to netip.AddrPort) {
 	s.dir[up].state = opening
 	if head := m.left[up]; len(head) > 0 {
 		m.left[up] = nil
-		w.judge(i, head, false)
+		w.judge(i, head, !more) // else watch raises an event
 	}
 	if more && s.gen == gen && s.dir[up].state == opening {
 		w.hear(i, true)
