@@ -317,3 +317,38 @@ func TestNameBehindGreeting(t *testing.T) {
 		})
 	}
 }
+
+// A page says why a name is denied, by the rule that does, whatever the CONNECT was for.
+func TestPageForName(t *testing.T) {
+	site := newSite(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
+	for _, connect := range []string{"free.example", "www.apple.com", "inspected.example"} {
+		for _, x := range []struct {
+			host   string
+			status int
+		}{{"denied.example", http.StatusForbidden}, {"other.example", http.StatusMisdirectedRequest}} {
+			t.Run(connect+" "+x.host, func(t *testing.T) {
+				everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
+					r := start(t, setup{
+						inspect: policy.InspectListed, denyPage: true, roots: site.roots,
+						hosts: map[string]string{"*.example": "127.0.0.1", "www.apple.com": "127.0.0.1"},
+						rules: []policy.Rule{
+							{Name: "denied", Then: "deny", When: policy.When{Hosts: []string{"denied.example"}}},
+							{Name: "inspected", Then: "inspect", When: policy.When{Hosts: []string{"inspected.example"}}},
+						},
+					})
+					c := r.connected(site.at(connect))
+					conn := c.secure(&tls.Config{ServerName: "denied.example", RootCAs: r.trusted()})
+					fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", site.at(x.host))
+					resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					body, _ := io.ReadAll(resp.Body)
+					if resp.StatusCode != x.status || strings.Contains(string(body), "hello") || x.host == "denied.example" && !strings.Contains(string(body), "denied") {
+						t.Errorf("%s %q", resp.Status, body)
+					}
+				})
+			})
+		}
+	}
+}

@@ -102,6 +102,7 @@ func (x *Exchange) open(b []byte, down int64) (v tunnel.Verdict) {
 	}
 	switch {
 	case d.Action == policy.Inspect || d.Page && down == 0:
+		x.Name = name
 		x.SetDecision(d)
 		return tunnel.Verdict{Step: tunnel.Take}
 	case d.Action != policy.Tunnel:
