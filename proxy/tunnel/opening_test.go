@@ -153,6 +153,7 @@ func TestOpeningCounts(t *testing.T) {
 		client.CloseWrite()
 		upstream.CloseWrite()
 		j.wait(t)
+		waitFor(t, "close the tunnel", func() bool { return s.engine.Len() == 0 })
 		for _, c := range j.counters.Snapshot() {
 			if c.Service == "siri" && (c.Up != 5 || c.Down != 3 || c.Tunnels != 0) {
 				t.Errorf("%+v", c)
