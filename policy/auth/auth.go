@@ -332,9 +332,9 @@ func (c *check) run() (u User, err error) {
 	if !c.inFile {
 		key, slots = c.attempt.name, c.directory.turns
 	}
-	defer c.turns.take(key)()
 	timeout := time.NewTimer(maxWait)
 	defer timeout.Stop()
+	defer c.turns.take(key)()
 	select {
 	case slots <- struct{}{}:
 		defer func() { <-slots }()
@@ -369,6 +369,7 @@ func (c *check) run() (u User, err error) {
 		}
 	case isA[*ThrottledError](err):
 		c.throttle.refused(c.attempt)
+		c.file.changed(laterSave)
 	case isA[*UnavailableError](err):
 		if guess && !c.inFile && c.known.sealed.Get(c.account(c.name)) != nil {
 			c.throttle.failed(c.attempt) // it was a guess at what the memory has
