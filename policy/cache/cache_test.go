@@ -169,3 +169,23 @@ func BenchmarkHit(b *testing.B) {
 		}
 	})
 }
+
+func TestAll(t *testing.T) {
+	now := time.Now()
+	c := New[int](1000, func(v *int) time.Duration { return time.Duration(*v) * time.Second }, func() time.Time { return now })
+	for i := 1; i <= 100; i++ {
+		c.Set(i, &i)
+	}
+	now = now.Add(50 * time.Second)
+	seen := map[int]bool{}
+	for key, v := range c.All() {
+		seen[key] = *v == key
+	}
+	if len(seen) != 50 || !seen[51] || seen[50] {
+		t.Errorf("%d of 50 values: %v", len(seen), seen)
+	}
+	for range c.All() {
+		break // leaves no lock behind
+	}
+	c.Set(1000, &[]int{7}[0])
+}
