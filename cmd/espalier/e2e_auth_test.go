@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -230,18 +231,23 @@ func TestGuessing(t *testing.T) {
 		}},
 	} {
 		t.Run(way.source, func(t *testing.T) {
-			send := func(c *http.Client, secret string) int {
+			ask := func(c *http.Client, secret string) (status, wait int) {
 				resp, err := c.Do(way.request(secret))
 				if err != nil {
 					t.Error(err)
-					return 0
+					return 0, 0
 				}
 				defer resp.Body.Close()
 				_, _ = io.Copy(io.Discard, resp.Body)
-				if resp.StatusCode == 429 && resp.Header.Get("Retry-After") == "" {
-					t.Error("no Retry-After")
+				wait, err = strconv.Atoi(resp.Header.Get("Retry-After"))
+				if resp.StatusCode == 429 && (err != nil || wait < 1) {
+					t.Errorf("Retry-After: %v", err)
 				}
-				return resp.StatusCode
+				return resp.StatusCode, wait
+			}
+			send := func(c *http.Client, secret string) int {
+				status, _ := ask(c, secret)
+				return status
 			}
 			for _, c := range []*http.Client{here, elsewhere} {
 				if got := send(c, way.right); got != way.ok {
@@ -263,6 +269,9 @@ func TestGuessing(t *testing.T) {
 				t.Errorf("%v guesses were compared", n)
 			}
 			for _, when := range []string{"among the guesses", "after a restart"} {
+				for i, wait := 0, 0; wait < 2; i++ { // not at the end of a wait
+					_, wait = ask(here, fmt.Sprint(when, i))
+				}
 				if got := send(here, way.right); got != 429 {
 					t.Errorf("the right one, %s: %d", when, got)
 				}

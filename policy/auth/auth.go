@@ -419,7 +419,7 @@ func (c *check) tryBind(name string, bind func() error) error {
 	switch {
 	case stale: // leaves one for another password
 		most--
-	case c.isKnown(c.attempt) || c.isKnown(c.own):
+	case (c.isKnown(c.attempt) || c.isKnown(c.own)) && !c.throttle.hasFailed(c.attempt):
 		most += bindReserve
 	}
 	user := c.account(name)

@@ -10,8 +10,8 @@ import (
 const (
 	// bindWindow is the time in which max_failures binds of a user may fail.
 	bindWindow = time.Hour
-	// bindReserve is how many more may fail at clients that are known to be good, so that
-	// guesses elsewhere do not keep their users out.
+	// bindReserve is how many more may fail at clients that are known to be good and have not
+	// failed of late, so that guesses at other clients do not keep their users out.
 	bindReserve = 1
 	// maxBinds bounds the users whose failed binds are counted.
 	maxBinds = 20_000

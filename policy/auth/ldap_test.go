@@ -419,6 +419,43 @@ func TestMaxFailures(t *testing.T) {
 	}
 }
 
+// Guesses at the client where a user of the directory has signed in do not lock the user, who
+// goes on elsewhere, also after a restart; the right password is not told from the others.
+func TestGuessingInADirectory(t *testing.T) {
+	s := slapdtest.Start(t)
+	s.LockAfter(5)
+	dir := t.TempDir()
+	guard := OpenGuard(dir, nil)
+	a := mustOpen(t, Config{LDAP: ldapConfig(s)}, &Auth{Guard: guard})
+	for _, from := range []netip.Addr{here, elsewhere} {
+		if _, err := a.SignIn(t.Context(), from, "bob", "bob secret"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	compared := 0
+	for i := range 20_000 {
+		if _, err := a.SignIn(t.Context(), here, "bob", fmt.Sprint(i)); errors.Is(err, ErrWrong) {
+			compared++
+		}
+	}
+	if n := failures(t, s, "bob"); n != compared || n > 4 {
+		t.Errorf("%d binds for %d guesses", n, compared)
+	}
+	for _, when := range []string{"at once", "after a restart"} {
+		if _, err := a.SignIn(t.Context(), here, "bob", "bob secret"); !isA[*ThrottledError](err) {
+			t.Errorf("the right password among guesses, %s: %v", when, err)
+		}
+		if _, err := a.SignIn(t.Context(), elsewhere, "bob", "bob secret"); err != nil {
+			t.Errorf("bob elsewhere, %s: %v", when, err)
+		}
+		if err := guard.Close(); err != nil {
+			t.Fatal(err)
+		}
+		guard = OpenGuard(dir, nil)
+		a = mustOpen(t, Config{LDAP: ldapConfig(s)}, &Auth{Guard: guard})
+	}
+}
+
 // A stale password binds at most twice an hour, for as long as it is tried.
 func TestStalePassword(t *testing.T) {
 	s := slapdtest.Start(t)

@@ -92,6 +92,9 @@ func (t *throttle) refused(a attempt) {
 	t.pairs.strike(a.pair, ofPair.free)
 }
 
+// hasFailed reports whether failures of a pair are not forgiven yet.
+func (t *throttle) hasFailed(a attempt) bool { return t.pairs.has(a.pair) }
+
 // succeeded forgives the failures of a pair.
 func (t *throttle) succeeded(a attempt) { t.pairs.forgive(a.pair) }
 
@@ -132,6 +135,8 @@ func (t *strikeTable) wait(key digest) time.Duration {
 	}
 	return 0
 }
+
+func (t *strikeTable) has(key digest) bool { return t.few.Get(key) != nil || t.many.Get(key) != nil }
 
 // strike counts a failure, as one after least others.
 func (t *strikeTable) strike(key digest, least float64) {
