@@ -46,14 +46,14 @@ const limit = 30 * time.Second
 
 // stage is an engine with the two far ends of its tunnels.
 type stage struct {
-	t       *testing.T
+	t       testing.TB
 	engine  Engine
 	service *traffic.Service
 	traffic *traffic.Counters
 	ln      *net.TCPListener
 }
 
-func newStage(t *testing.T, engine Engine) *stage {
+func newStage(t testing.TB, engine Engine) *stage {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
