@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -13,16 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"espalier/proxy/head"
+	"espalier/proxy/tunnel/kernel"
 )
 
 // listener is a listening socket that every worker accepts from.
 type listener struct {
-	fd   int
+	fd   int32
 	gate Gate
 }
 
 // event is the EpollEvent.Fd of its events.
-func (ln *listener) event() int32 { return int32(firstListener - ln.fd) }
+func (ln *listener) event() int32 { return firstListener - ln.fd }
 
 // acceptBatch bounds how many clients a worker takes before it looks after its
 // tunnels again, and before the other workers had their share.
@@ -30,12 +30,12 @@ const acceptBatch = 16
 
 // Accept implements Acceptor. Accepted sockets inherit the options of l.
 func (e *loop) Accept(l *net.TCPListener, g Gate) (pause, stop func(), err error) {
-	fd, err := duplicate(l)
+	fd, err := kernel.Duplicate(l)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := cmp.Or(setNoDelay(fd), setKeepAlive(fd)); err != nil {
-		unix.Close(fd)
+	if err := cmp.Or(kernel.SetNoDelay(fd), kernel.SetKeepAlive(fd, keepAlive)); err != nil {
+		kernel.Close(fd)
 		return nil, nil, err
 	}
 	ln := &listener{fd: fd, gate: g}
@@ -50,7 +50,7 @@ func (e *loop) Accept(l *net.TCPListener, g Gate) (pause, stop func(), err error
 			}
 		}
 		has.Wait()
-		unix.Close(fd)
+		kernel.Close(fd)
 	}), nil
 }
 
@@ -58,38 +58,18 @@ func (e *loop) Accept(l *net.TCPListener, g Gate) (pause, stop func(), err error
 // tablets sleep.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Minute, Interval: time.Minute, Count: 4}
 
-// setNoDelay sets what both legs of a tunnel have from the start.
-func setNoDelay(fd int) error {
-	return os.NewSyscallError("setsockopt", setOption(int32(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1))
-}
-
-// setKeepAlive sets keepAlive.
-func setKeepAlive(fd int) error {
-	for _, o := range [...]struct{ level, name, value int }{
-		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAlive.Idle / time.Second)},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAlive.Interval / time.Second)},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAlive.Count},
-	} {
-		if err := setOption(int32(fd), o.level, o.name, o.value); err != nil {
-			return os.NewSyscallError("setsockopt", err)
-		}
-	}
-	return nil
-}
-
 // listen takes clients from ln. Adding it again, after it rested, does no harm.
 func (w *worker) listen(ln *listener) {
 	w.listeners[ln.event()] = ln
 	// A client wakes every worker that is idle, and one of them gets it.
 	// EPOLLEXCLUSIVE would not help: it has no effect in an epoll set that is
 	// itself watched, as this is by Go's poller.
-	_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, ln.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: ln.event()})
+	_ = w.poller.Add(ln.fd, unix.EpollEvent{Events: unix.EPOLLIN, Fd: ln.event()})
 }
 
 // pause takes no more clients from ln.
 func (w *worker) pause(ln *listener) {
-	_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, ln.fd, nil)
+	w.poller.Remove(ln.fd)
 	delete(w.listeners, ln.event())
 }
 
@@ -106,7 +86,7 @@ func (w *worker) unlisten(ln *listener) {
 
 func (w *worker) accept(ln *listener) {
 	for range acceptBatch {
-		fd, from, err := accept4(ln.fd)
+		fd, from, err := kernel.Accept(ln.fd)
 		switch err {
 		case nil:
 			w.greet(fd, from, ln.gate)
@@ -116,7 +96,7 @@ func (w *worker) accept(ln *listener) {
 		default:
 			// Descriptors or memory have run out: a level-triggered listener would
 			// spin. It rests until the next hurry.
-			_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, ln.fd, nil)
+			w.poller.Remove(ln.fd)
 			w.engine.hurrying.set()
 			if w.engine.cfg.Short != nil {
 				w.engine.cfg.Short()
@@ -129,7 +109,7 @@ func (w *worker) accept(ln *listener) {
 
 // greet takes a new client. Its head is usually there already.
 func (w *worker) greet(fd int32, from netip.AddrPort, g Gate) {
-	n, err := read(fd, w.buf[:])
+	n, err := kernel.Read(fd, w.buf[:])
 	switch {
 	case err == unix.EAGAIN:
 		i := w.slots.take()
@@ -148,7 +128,7 @@ func (w *worker) greet(fd int32, from netip.AddrPort, g Gate) {
 		w.engine.hurrying.set()
 		w.turnAway(fd)
 	case err != nil || n == 0:
-		closeFD(fd)
+		kernel.Close(fd)
 	default:
 		w.ask(fd, from, g, w.buf[:n])
 	}
@@ -157,7 +137,7 @@ func (w *worker) greet(fd int32, from netip.AddrPort, g Gate) {
 // readHead reads what a client has sent at last.
 func (w *worker) readHead(i uint32) {
 	s, m := w.slots.at(i)
-	n, err := read(s.fd[client], w.buf[:])
+	n, err := kernel.Read(s.fd[client], w.buf[:])
 	if err == unix.EAGAIN {
 		return
 	}
@@ -166,7 +146,7 @@ func (w *worker) readHead(i uint32) {
 		return
 	}
 	fd, from, g := s.fd[client], m.pending.from, m.pending.gate
-	_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, int(fd), nil)
+	w.poller.Remove(fd)
 	w.release(i)
 	w.ask(fd, from, g, w.buf[:n])
 }
@@ -258,7 +238,7 @@ func (w *worker) drop(i uint32) {
 		w.abandon(i, ErrShutdown)
 		return
 	}
-	closeFD(s.fd[client])
+	kernel.Close(s.fd[client])
 	w.release(i)
 }
 
@@ -266,7 +246,7 @@ func (w *worker) drop(i uint32) {
 func (w *worker) abandon(i uint32, err error) {
 	s, m := w.slots.at(i)
 	owner, stats := m.owner, Stats{Connect: time.Duration(w.engine.cfg.clock() - s.since), Unopened: true, Err: err}
-	closeFD(s.fd[client])
+	kernel.Close(s.fd[client])
 	w.release(i)
 	w.engine.cfg.tell(owner, stats)
 }
@@ -292,7 +272,7 @@ func (w *worker) release(i uint32) {
 // descriptors have run out, the client finds its connection closed, and the Owner is
 // told.
 func (w *worker) handOver(fd int32, g Gate, b []byte, h HandedOn) {
-	c, err := connection(fd)
+	c, err := kernel.TCPConn(fd, keepAlive)
 	if err != nil {
 		if h.Owner != nil {
 			w.engine.cfg.tell(h.Owner, Stats{Connect: h.Connect, Unopened: true, Err: fmt.Errorf("hand over the client: %w", err)})
@@ -300,22 +280,4 @@ func (w *worker) handOver(fd int32, g Gate, b []byte, h HandedOn) {
 		return
 	}
 	g.Serve(c, slices.Clone(b), h)
-}
-
-// connection makes a connection of a client's descriptor, and closes that. It fails if
-// descriptors have run out, or if the client has reset the connection meanwhile.
-func connection(fd int32) (*net.TCPConn, error) {
-	f := os.NewFile(uintptr(fd), "client")
-	c, err := net.FileConn(f)
-	f.Close()
-	if err != nil {
-		return nil, err
-	}
-	if c.RemoteAddr() == nil {
-		c.Close()
-		return nil, unix.ENOTCONN
-	}
-	tcp := c.(*net.TCPConn)
-	_ = tcp.SetKeepAliveConfig(keepAlive) // net.FileConn sets its own, 15 s apart
-	return tcp, nil
 }

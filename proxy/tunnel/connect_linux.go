@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"errors"
+	"espalier/proxy/tunnel/kernel"
 	"net"
 	"net/netip"
 	"os"
@@ -31,7 +32,7 @@ const noTry = -1
 func (p *pending) failed(k int, err error) {
 	to := p.route.Addrs[k]
 	if p.tries[k] != noTry {
-		closeFD(p.tries[k])
+		kernel.Close(p.tries[k])
 		p.tries[k] = noTry
 	}
 	if p.err == nil || errors.Is(p.err, unix.ENETUNREACH) || errors.Is(p.err, unix.EADDRNOTAVAIL) || errors.Is(p.err, unix.EAFNOSUPPORT) {
@@ -71,22 +72,21 @@ func (w *worker) putPending(p *pending) {
 // connect begins to connect. The error is nil, EINPROGRESS, or says why not; the
 // descriptor is valid in the first two cases.
 func (w *worker) connect(to netip.AddrPort) (int32, error) {
-	n, err := socket(to.Addr())
-	fd := int32(n)
+	fd, err := kernel.Socket(to.Addr())
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
 	if w.scarce(fd) {
-		closeFD(fd)
+		kernel.Close(fd)
 		return -1, os.NewSyscallError("socket", unix.EMFILE)
 	}
-	if err = setNoDelay(int(fd)); err == nil {
-		if err = connect(fd, to); err == nil || err == unix.EINPROGRESS {
+	if err = kernel.SetNoDelay(fd); err == nil {
+		if err = kernel.Connect(fd, to); err == nil || err == unix.EINPROGRESS {
 			return fd, err
 		}
 		err = os.NewSyscallError("connect", err)
 	}
-	closeFD(fd)
+	kernel.Close(fd)
 	return -1, err
 }
 
@@ -178,7 +178,7 @@ func (w *worker) progress(i uint32, events uint32) {
 		if fd == noTry {
 			continue
 		}
-		switch err := connect(fd, p.route.Addrs[k]); err { // which says how it goes
+		switch err := kernel.Connect(fd, p.route.Addrs[k]); err { // which says how it goes
 		case nil, unix.EISCONN:
 			w.connected(i, k, incoming|outgoing)
 			return
@@ -223,7 +223,7 @@ func (w *worker) giveUp(p *pending, late int) {
 		case k < late:
 			p.failed(k, os.ErrDeadlineExceeded)
 		default:
-			closeFD(fd)
+			kernel.Close(fd)
 			p.tries[k] = noTry
 		}
 	}
@@ -243,7 +243,7 @@ func (w *worker) unconnected(i uint32) {
 	p := m.pending
 	fd := s.fd[client]
 	if s.watched[client] != 0 {
-		_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, int(fd), nil)
+		w.poller.Remove(fd)
 	}
 	failure := HandedOn{Owner: p.route.Owner, Connect: time.Duration(w.engine.cfg.clock() - s.since), Err: p.err}
 	w.handOver(fd, p.gate, p.sent, failure)
@@ -259,7 +259,7 @@ func (w *worker) waits(i uint32, events uint32) {
 		s.dir[up].state = draining // once it relays
 		return
 	}
-	err := pendingError(s.fd[client])
+	err := kernel.PendingError(s.fd[client])
 	if err == nil {
 		err = unix.ECONNRESET
 	}

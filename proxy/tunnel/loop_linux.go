@@ -1,7 +1,6 @@
 package tunnel
 
 import (
-	"cmp"
 	"context"
 	"net"
 	"net/netip"
@@ -9,12 +8,11 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"espalier/proxy/traffic"
+	"espalier/proxy/tunnel/kernel"
+	"espalier/proxy/tunnel/pipes"
 	"espalier/proxy/wire"
 )
 
@@ -31,7 +29,7 @@ type loop struct {
 	workers  []*worker
 	running  sync.WaitGroup
 	next     atomic.Uint32 // the worker that gets the next tunnel
-	pipes    pipeBudget
+	pipes    pipes.Budget
 
 	census  census       // of tunnels, and of clients that have asked and are none yet
 	open    atomic.Int64 // tunnels
@@ -48,7 +46,7 @@ type loop struct {
 
 func newLoop(cfg Config, workers int) Engine {
 	e := &loop{cfg: cfg, portable: newRelay(cfg)}
-	e.pipes.maxLarge, e.pipes.maxSmall = largePipes, smallPipes
+	e.pipes.MaxLarge, e.pipes.MaxSmall = pipes.Large, pipes.Small
 	e.ticking = alarm{after: cfg.scanInterval(), ring: e.tick}
 	e.hurrying = alarm{after: hurryInterval, ring: e.hurry}
 	e.holding = alarm{after: hurryInterval, ring: func() { e.postAll((*worker).expireHolds) }}
@@ -83,11 +81,11 @@ func (e *loop) Start(t Tunnel) {
 	if len(rest) > 0 {
 		head = append(head[:len(head):len(head)], rest...)
 	}
-	var fd [2]int
+	var fd [2]int32
 	var err error
-	if fd[0], err = duplicate(client); err == nil {
-		if fd[1], err = duplicate(upstream); err != nil {
-			unix.Close(fd[0])
+	if fd[0], err = kernel.Duplicate(client); err == nil {
+		if fd[1], err = kernel.Duplicate(upstream); err != nil {
+			kernel.Close(fd[0])
 		}
 	}
 	if err != nil {
@@ -104,7 +102,7 @@ func (e *loop) Start(t Tunnel) {
 		if e.workers[int(e.next.Add(1))%len(e.workers)].post(func(w *worker) {
 			i := w.slots.take()
 			s, m := w.slots.at(i)
-			s.fd = [2]int32{int32(fd[0]), int32(fd[1])}
+			s.fd = fd
 			m.service, m.owner, m.left[up] = service, owner, head
 			w.begin(i, 0, netip.AddrPort{})
 		}) {
@@ -112,8 +110,8 @@ func (e *loop) Start(t Tunnel) {
 		}
 		e.ended(service)
 	}
-	unix.Close(fd[0])
-	unix.Close(fd[1])
+	kernel.Close(fd[0])
+	kernel.Close(fd[1])
 	e.cfg.tell(owner, Stats{Err: ErrShutdown})
 }
 
@@ -191,10 +189,10 @@ func (e *loop) hurry() {
 func (e *loop) tick() {
 	e.postAll(func(w *worker) {
 		w.expire()
-		w.pipes.shrink()
+		w.pipes.Shrink()
 	})
 	e.giveBack()
-	if e.open.Load() > 0 || e.pipes.any() {
+	if e.open.Load() > 0 || e.pipes.Any() {
 		e.ticking.set()
 	}
 }
@@ -242,17 +240,4 @@ func plainTCP(c net.Conn) (tcp *net.TCPConn, unread []byte, ok bool) {
 		c = c.(interface{ NetConn() net.Conn }).NetConn()
 	}
 	return tcp, unread, true
-}
-
-// duplicate returns another descriptor for a socket, which Go's poller has no part in.
-func duplicate(c syscall.Conn) (fd int, err error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	cerr := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
-	if err = cmp.Or(cerr, err); err != nil {
-		return -1, err
-	}
-	return fd, nil
 }

@@ -18,18 +18,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"espalier/proxy/head"
+	"espalier/proxy/tunnel/pipes"
 )
 
 func init() {
 	testEngines["one worker"] = func(c Config) Engine { return newLoop(c, 1) }
 	testEngines["no pipes"] = func(c Config) Engine {
 		e := newLoop(c, 1).(*loop)
-		e.pipes.maxLarge, e.pipes.maxSmall = 0, 0
+		e.pipes.MaxLarge, e.pipes.MaxSmall = 0, 0
 		return e
 	}
 	testEngines["small pipes"] = func(c Config) Engine {
 		e := newLoop(c, 2).(*loop)
-		e.pipes.maxLarge, e.pipes.maxSmall = 0, 8
+		e.pipes.MaxLarge, e.pipes.MaxSmall = 0, 8
 		return e
 	}
 }
@@ -602,7 +603,7 @@ func TestPipesAreClosed(t *testing.T) {
 	receive(t, client, 1, 4<<20)
 	client.Close()
 	end.wait(t)
-	waitFor(t, "closed pipes", func() bool { return !e.pipes.any() })
+	waitFor(t, "closed pipes", func() bool { return !e.pipes.Any() })
 }
 
 // Clients that ask for nothing push each other out, the first first, and nobody
@@ -714,7 +715,7 @@ func TestWorkerPanicsAreKept(t *testing.T) {
 	damaged := make(chan struct{})
 	// In the worker: the second tunnel wants a pipe of a budget that there is not.
 	w.post(func(w *worker) {
-		w.slots.chunks[0][1].dir[up].chunk, w.pipes.budget = minChunk, nil
+		w.slots.chunks[0][1].dir[up].chunk, w.pipes = minChunk, pipes.Pool{}
 		close(damaged)
 	})
 	<-damaged

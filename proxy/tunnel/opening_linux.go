@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"bytes"
+	"espalier/proxy/tunnel/kernel"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +19,7 @@ type hold struct {
 func (w *worker) hear(i uint32, ending bool) {
 	s, m := w.slots.at(i)
 	for gen := s.gen; s.gen == gen && s.dir[up].state == opening; {
-		n, err := read(s.fd[client], w.buf[:])
+		n, err := kernel.Read(s.fd[client], w.buf[:])
 		switch {
 		case n == 0 && err == unix.EAGAIN:
 			return
@@ -56,7 +57,7 @@ func (w *worker) judge(i uint32, b []byte, drained bool) {
 			w.engine.holding.set()
 		}
 	case Refuse:
-		_, _ = write(s.fd[client], v.Say)
+		_, _ = kernel.Write(s.fd[client], v.Say)
 		w.end(i, v.Err)
 	case Take:
 		w.giveAway(i, b)
@@ -97,15 +98,15 @@ func (w *worker) expireHolds() {
 // giveAway leaves the client of a tunnel, which has sent b, to the Owner.
 func (w *worker) giveAway(i uint32, b []byte) {
 	s, m := w.slots.at(i)
-	_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, int(s.fd[client]), nil)
-	c, err := connection(s.fd[client])
+	w.poller.Remove(s.fd[client])
+	c, err := kernel.TCPConn(s.fd[client], keepAlive)
 	s.fd[client] = -1 // closed, or the Owner's
 	if err != nil {
 		w.end(i, &Error{Client: true, Op: readFrom, Err: err})
 		return
 	}
-	w.pipes.put(&s.dir[down])
-	closeFD(s.fd[upstream])
+	w.putPipe(&s.dir[down])
+	kernel.Close(s.fd[upstream])
 	service, owner, head := m.service, m.owner, bytes.Clone(b)
 	w.slots.put(i)
 	owner.TunnelTaken(Replay(c, head))

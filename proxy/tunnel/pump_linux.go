@@ -1,6 +1,8 @@
 package tunnel
 
 import (
+	"espalier/proxy/tunnel/kernel"
+	"espalier/proxy/tunnel/pipes"
 	"fmt"
 	"syscall"
 
@@ -28,7 +30,7 @@ func (w *worker) pump(i uint32, d int) {
 		switch {
 		case x.held > 0 || len(m.left[d]) > 0:
 			more = w.flush(i, d)
-		case x.chunk > 0 && w.pipes.take(x):
+		case x.chunk > 0 && w.takePipe(x):
 			more = w.fill(i, d)
 		default:
 			more = w.message(i, d)
@@ -38,7 +40,7 @@ func (w *worker) pump(i uint32, d int) {
 		}
 	}
 	if x.held == 0 {
-		w.pipes.put(x) // others may take it meanwhile
+		w.putPipe(x) // others may take it meanwhile
 	}
 	x.state = queued
 	w.ready = append(w.ready, turn{i, s.gen, d})
@@ -53,7 +55,7 @@ func (w *worker) pump(i uint32, d int) {
 func (w *worker) message(i uint32, d int) bool {
 	s, _ := w.slots.at(i)
 	x := &s.dir[d]
-	n, err := read(s.fd[d], w.buf[:])
+	n, err := kernel.Read(s.fd[d], w.buf[:])
 	if n == 0 {
 		w.dry(i, d, err)
 		return false
@@ -75,7 +77,7 @@ func (w *worker) message(i uint32, d int) bool {
 // direction can go on.
 func (w *worker) carry(i uint32, d int, b []byte) bool {
 	s, m := w.slots.at(i)
-	sent, err := write(s.fd[1-d], b)
+	sent, err := kernel.Write(s.fd[1-d], b)
 	if err != nil && err != unix.EAGAIN {
 		w.deaf(i, 1-d, err)
 		return false
@@ -93,9 +95,9 @@ func (w *worker) carry(i uint32, d int, b []byte) bool {
 func (w *worker) fill(i uint32, d int) bool {
 	s, _ := w.slots.at(i)
 	x := &s.dir[d]
-	n, err := splice(s.fd[d], x.pipe.w, int(min(x.chunk, x.pipe.size)))
+	n, err := kernel.Splice(s.fd[d], x.pipe.W, int(min(x.chunk, x.pipe.Size)))
 	if n == 0 {
-		w.pipes.put(x)
+		w.putPipe(x)
 		if err == unix.EINVAL {
 			x.chunk = unspliced
 			return true
@@ -109,10 +111,30 @@ func (w *worker) fill(i uint32, d int) bool {
 	}
 	x.held = int32(n)
 	x.run = min(x.run+x.held, minChunk)
-	if x.held >= x.chunk && x.chunk < x.pipe.size {
-		x.chunk = min(2*x.chunk, x.pipe.size) // the source has more than is asked for
+	if x.held >= x.chunk && x.chunk < x.pipe.Size {
+		x.chunk = min(2*x.chunk, x.pipe.Size) // the source has more than is asked for
 	}
 	return true
+}
+
+// takePipe sees to it that a direction has a pipe. It reports false where the budget is
+// spent; the direction then turns back to small messages.
+func (w *worker) takePipe(x *direction) bool {
+	if x.pipe.Size == 0 {
+		if x.pipe = w.pipes.Take(); x.pipe.Size == 0 {
+			x.chunk = 0
+		}
+	}
+	return x.pipe.Size > 0
+}
+
+// putPipe takes back the pipe of a direction, where it has one. One that still holds bytes
+// is of a tunnel that has failed.
+func (w *worker) putPipe(x *direction) {
+	if x.pipe.Size > 0 {
+		w.pipes.Put(x.pipe, x.held == 0)
+		x.pipe, x.held = pipes.Pipe{}, 0
+	}
 }
 
 // flush moves what the direction holds on to the destination.
@@ -122,9 +144,9 @@ func (w *worker) flush(i uint32, d int) bool {
 	var n int
 	var err error
 	if x.held > 0 {
-		n, err = splice(x.pipe.r, s.fd[1-d], int(x.held))
+		n, err = kernel.Splice(x.pipe.R, s.fd[1-d], int(x.held))
 	} else {
-		n, err = write(s.fd[1-d], m.left[d])
+		n, err = kernel.Write(s.fd[1-d], m.left[d])
 	}
 	switch {
 	case err == unix.EAGAIN:
@@ -172,7 +194,7 @@ func (w *worker) pass(i uint32, d int) {
 	s.since = w.now
 	if s.dir[1-d].over() {
 		w.end(i, nil)
-	} else if err := shutdownWrite(s.fd[1-d]); err != nil {
+	} else if err := kernel.ShutdownWrite(s.fd[1-d]); err != nil {
 		w.deaf(i, 1-d, err)
 	}
 }
@@ -209,7 +231,7 @@ func (w *worker) block(i uint32, d int) {
 func (w *worker) deaf(i uint32, side int, err error) {
 	s, m := w.slots.at(i)
 	from, to := &s.dir[side], &s.dir[1-side]
-	w.pipes.put(to)
+	w.putPipe(to)
 	m.left[1-side] = nil
 	errno, ok := err.(syscall.Errno)
 	switch {
@@ -237,11 +259,8 @@ func (w *worker) deaf(i uint32, side int, err error) {
 // that would drop bytes on their way to the other side.
 func (w *worker) fail(i uint32, side int, what string, err error) {
 	s, m := w.slots.at(i)
-	other := int(s.fd[1-side])
 	if isGone(err) && s.dir[side].held == 0 && len(m.left[side]) == 0 {
-		if queued, qerr := unix.IoctlGetInt(other, unix.SIOCOUTQ); qerr == nil && queued == 0 {
-			_ = unix.SetsockoptLinger(other, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-		}
+		kernel.ResetIfSent(s.fd[1-side])
 	}
 	w.end(i, &Error{Client: side == client, Op: what, Err: err})
 }
@@ -268,13 +287,13 @@ func (w *worker) register(i uint32, side int, events uint32) error {
 	if s.watched[side] == events {
 		return nil
 	}
-	op := unix.EPOLL_CTL_MOD
+	event := unix.EpollEvent{Events: events, Fd: int32(i<<1 | uint32(side)), Pad: s.gen}
+	var err error
 	if s.watched[side] == 0 {
-		op = unix.EPOLL_CTL_ADD
+		err = w.poller.Add(s.fd[side], event)
+	} else {
+		err = w.poller.Modify(s.fd[side], event)
 	}
-	err := unix.EpollCtl(w.epoll, op, int(s.fd[side]), &unix.EpollEvent{
-		Events: events, Fd: int32(i<<1 | uint32(side)), Pad: s.gen,
-	})
 	if err == nil {
 		s.watched[side] = events
 	}

@@ -1,6 +1,9 @@
 package tunnel
 
-import "espalier/proxy/traffic"
+import (
+	"espalier/proxy/traffic"
+	"espalier/proxy/tunnel/pipes"
+)
 
 // A phase is what a slot is. A client that has not asked at once is reading. It leaves
 // the slot when it asks; one that the Gate routes is connecting in a slot, and relaying
@@ -33,7 +36,7 @@ type slot struct {
 // A direction is one half of a relay: from a side of the slot to the other.
 type direction struct {
 	state state
-	pipe  pipe
+	pipe  pipes.Pipe
 	held  int32 // bytes in the pipe
 	chunk int32 // bytes to splice at once; 0 while messages are small, unspliced if the kernel cannot
 	run   int32 // bytes spliced since the source was last drained, to minChunk

@@ -2,9 +2,10 @@ package tunnel
 
 import (
 	"cmp"
+	"espalier/proxy/tunnel/kernel"
+	"espalier/proxy/tunnel/pipes"
 	"fmt"
 	"net/netip"
-	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -15,10 +16,7 @@ import (
 // worker is a goroutine that relays the tunnels it owns.
 type worker struct {
 	engine *loop
-	epoll  int
-	file   *os.File        // the epoll descriptor, in Go's poller
-	raw    syscall.RawConn // of file: parks the goroutine, not a thread
-	wake   int             // an eventfd, written when the inbox gets its first entry
+	poller *kernel.Poller // woken when the inbox gets its first entry
 
 	mu    sync.Mutex
 	inbox []func(*worker) // what others ask of the worker
@@ -26,7 +24,7 @@ type worker struct {
 	dead  bool            // the inbox is not read any more
 
 	slots     slots
-	pipes     pipes
+	pipes     pipes.Pool
 	listeners map[int32]*listener // by event
 	ready     []turn              // directions that had more to do than their budget
 	stirred   []uint32            // slots that have relayed since report, maybe for a former tenant
@@ -50,50 +48,25 @@ type turn struct {
 	dir  int
 }
 
-// Values of EpollEvent.Fd that are no slot: the eventfd, and listeners from
+// Values of EpollEvent.Fd that are not of a slot: of Poller.Wake, and of listeners from
 // firstListener downwards.
 const (
 	wakeEvent     = -1
 	firstListener = -2
 )
 
-func newWorker(e *loop) (w *worker, err error) {
-	w = &worker{engine: e, epoll: -1, wake: -1, listeners: map[int32]*listener{}}
-	w.pipes.budget = &e.pipes
-	defer func() {
-		if err != nil {
-			w.destroy()
-			w, err = nil, fmt.Errorf("epoll: %w", err)
-		}
-	}()
-	if w.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return
+func newWorker(e *loop) (*worker, error) {
+	poller, err := kernel.NewPoller(wakeEvent)
+	if err != nil {
+		return nil, err
 	}
-	if w.wake, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
-		return
-	}
-	err = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, w.wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakeEvent})
-	if err == nil {
-		err = unix.SetNonblock(w.epoll, true) // makes os.NewFile use Go's poller
-	}
-	if err == nil {
-		w.file = os.NewFile(uintptr(w.epoll), "epoll")
-		w.raw, err = w.file.SyscallConn()
-	}
-	return
+	return &worker{engine: e, poller: poller, listeners: map[int32]*listener{}, pipes: pipes.NewPool(&e.pipes)}, nil
 }
 
 // destroy closes the worker's own descriptors.
 func (w *worker) destroy() {
-	if w.file != nil {
-		w.file.Close()
-	} else if w.epoll >= 0 {
-		unix.Close(w.epoll)
-	}
-	if w.wake >= 0 {
-		unix.Close(w.wake)
-	}
-	w.pipes.close(len(w.pipes.idle))
+	w.poller.Close()
+	w.pipes.Close()
 }
 
 // post has the worker call f. It may be called from any goroutine. It reports false,
@@ -106,8 +79,7 @@ func (w *worker) post(f func(*worker)) bool {
 	}
 	w.inbox = append(w.inbox, f)
 	if len(w.inbox) == 1 {
-		var one = [8]byte{1}
-		_, _ = unix.Write(w.wake, one[:]) // cannot fail while it is open: the counter is far from full
+		w.poller.Wake()
 	}
 	return true
 }
@@ -130,11 +102,7 @@ func (w *worker) readInbox(last bool) {
 func (w *worker) run() {
 	defer w.engine.running.Done()
 	defer w.retire()
-	// The goroutine lives inside Read, which calls turn again whenever the epoll
-	// descriptor has news. Read looks for news itself before it calls the first
-	// time only, so an event costs one epoll_wait and not a second that finds
-	// nothing.
-	if err := w.raw.Read(w.turn); err != nil {
+	if err := w.poller.Run(w.turn); err != nil {
 		panic(fmt.Sprintf("epoll descriptor out of Go's poller: %v", err))
 	}
 }
@@ -143,7 +111,7 @@ func (w *worker) run() {
 // for good; otherwise it is called again at the next event.
 func (w *worker) turn(epoll uintptr) (done bool) {
 	for {
-		n, err := epollWait(int(epoll), w.events[:])
+		n, err := kernel.Wait(epoll, w.events[:])
 		if err != nil {
 			panic(fmt.Sprintf("epoll_wait: %v", err))
 		}
@@ -179,8 +147,7 @@ func (w *worker) retire() {
 func (w *worker) event(ev *unix.EpollEvent) {
 	switch {
 	case ev.Fd == wakeEvent:
-		var b [8]byte
-		_, _ = read(int32(w.wake), b[:])
+		w.poller.Woken()
 		w.readInbox(false)
 	case ev.Fd <= firstListener:
 		if ln := w.listeners[ev.Fd]; ln != nil {
@@ -234,7 +201,7 @@ func (w *worker) relay(i uint32, side int, events uint32) {
 		w.pump(i, 1-side)
 	}
 	if s.gen == gen && events&unix.EPOLLERR != 0 {
-		if errno, ok := pendingError(s.fd[side]).(syscall.Errno); ok {
+		if errno, ok := kernel.PendingError(s.fd[side]).(syscall.Errno); ok {
 			w.deaf(i, side, errno)
 		}
 	}
@@ -294,7 +261,7 @@ func (w *worker) begin(i uint32, connect time.Duration, to netip.AddrPort) {
 	s.phase, s.since = relaying, w.now
 	m.owner.TunnelOpened(connect, to)
 	if to.IsValid() {
-		if n, err := write(s.fd[client], established); n < len(established) {
+		if n, err := kernel.Write(s.fd[client], established); n < len(established) {
 			// A new socket takes more than these bytes: err is set otherwise.
 			w.fail(i, client, writeTo, cmp.Or(err, error(unix.EAGAIN)))
 			return
@@ -329,7 +296,7 @@ func (w *worker) expire() {
 			if err := cfg.expired(lasted, s.dir[up].over() || s.dir[down].over()); err != nil {
 				w.end(i, err)
 			} else if s.unkept {
-				s.unkept = setKeepAlive(int(s.fd[upstream])) != nil
+				s.unkept = kernel.SetKeepAlive(s.fd[upstream], keepAlive) != nil
 			}
 		case connecting:
 			if lasted >= m.pending.route.Timeout {
@@ -358,8 +325,8 @@ func (w *worker) report() {
 func (w *worker) end(i uint32, err error) {
 	s, m := w.slots.at(i)
 	for side := range s.fd {
-		w.pipes.put(&s.dir[side])
-		closeFD(s.fd[side])
+		w.putPipe(&s.dir[side])
+		kernel.Close(s.fd[side])
 	}
 	stats := Stats{Up: s.bytes[up], Down: s.bytes[down], Err: err}
 	service, owner := m.service, m.owner

@@ -1,4 +1,14 @@
-package tunnel
+// Package kernel makes system calls of Linux: for non-blocking sockets and pipes, and for
+// epoll.
+//
+// They never block: descriptors are non-blocking, and epoll_wait is given no time. So they
+// are made without telling the scheduler, which would otherwise watch each of them, and
+// hand the processor to another thread during a long splice to take it back after. The
+// price: a collection waits for the call under way, some 100 µs at most.
+//
+// Errors are of type syscall.Errno where nothing else is said. Read, Write and Splice try
+// again after a signal, and return EAGAIN if nothing can be moved now.
+package kernel
 
 import (
 	"encoding/binary"
@@ -7,12 +17,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// The system calls of a worker never block: descriptors are non-blocking, and
-// epoll_wait is given no time. So they are made without telling the scheduler,
-// which would otherwise watch each of them, and hand the processor to another
-// thread during a long splice to take it back after. What it costs is that a
-// collection waits for the call under way, some 100 µs at most.
 
 // call makes a system call again where a signal interrupted it. p is its second
 // argument: it becomes a number only here, in the call itself, for until then
@@ -32,33 +36,32 @@ func call(trap, a1 uintptr, p unsafe.Pointer, a3, a4, a5, a6 uintptr) (int, erro
 	}
 }
 
-func read(fd int32, b []byte) (int, error) {
+// Read is read(2).
+func Read(fd int32, b []byte) (int, error) {
 	return call(unix.SYS_READ, uintptr(fd), unsafe.Pointer(unsafe.SliceData(b)), uintptr(len(b)), 0, 0, 0)
 }
 
-func write(fd int32, b []byte) (int, error) {
+// Write is write(2).
+func Write(fd int32, b []byte) (int, error) {
 	return call(unix.SYS_WRITE, uintptr(fd), unsafe.Pointer(unsafe.SliceData(b)), uintptr(len(b)), 0, 0, 0)
 }
 
-func splice(from, to int32, n int) (int, error) {
+// Splice moves up to n bytes between two descriptors, one of which is a pipe.
+func Splice(from, to int32, n int) (int, error) {
 	return call(unix.SYS_SPLICE, uintptr(from), nil, uintptr(to), 0, uintptr(n), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
 }
 
-// epollWait harvests the events that there are.
-func epollWait(epoll int, events []unix.EpollEvent) (int, error) {
-	return call(unix.SYS_EPOLL_PWAIT, uintptr(epoll), unsafe.Pointer(unsafe.SliceData(events)), uintptr(len(events)), 0, 0, 0)
-}
+// Close closes a descriptor. It is closed whatever close says.
+func Close(fd int32) { _, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 
-// closeFD closes a descriptor. It is closed whatever close says.
-func closeFD(fd int32) { _, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
-
-func shutdownWrite(fd int32) error {
+// ShutdownWrite ends the sending direction of a socket.
+func ShutdownWrite(fd int32) error {
 	_, _, errno := unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
 	return asError(errno)
 }
 
-// accept4 accepts a client as a non-blocking descriptor.
-func accept4(fd int) (int32, netip.AddrPort, error) {
+// Accept accepts a client as a non-blocking descriptor.
+func Accept(fd int32) (int32, netip.AddrPort, error) {
 	var sa unix.RawSockaddrInet6 // the larger of the two that there may be
 	size := uint32(unsafe.Sizeof(sa))
 	r, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&sa)),
@@ -74,18 +77,19 @@ func accept4(fd int) (int32, netip.AddrPort, error) {
 	return int32(r), netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port), nil
 }
 
-// socket makes a non-blocking TCP socket for addresses like addr.
-func socket(addr netip.Addr) (int, error) {
+// Socket makes a non-blocking TCP socket for addresses like addr.
+func Socket(addr netip.Addr) (int32, error) {
 	family := unix.AF_INET
 	if addr.Is6() {
 		family = unix.AF_INET6
 	}
-	return unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	return int32(fd), err
 }
 
-// connect is connect(2) of a non-blocking socket. Further calls say how it goes: EALREADY
+// Connect is connect(2) of a non-blocking socket. Further calls say how it goes: EALREADY
 // while it is under way.
-func connect(fd int32, to netip.AddrPort) error {
+func Connect(fd int32, to netip.AddrPort) error {
 	var err error
 	if to.Addr().Is6() {
 		sa := unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: networkOrder(to.Port()), Addr: to.Addr().As16()}
@@ -103,9 +107,8 @@ func setOption(fd int32, level, name, value int) error {
 	return asError(errno)
 }
 
-// pendingError takes the error that a socket has waiting, nil where there is
-// none.
-func pendingError(fd int32) error {
+// PendingError takes the error that a socket has waiting, nil where there is none.
+func PendingError(fd int32) error {
 	errno, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
 	if err == nil && errno != 0 {
 		err = unix.Errno(errno)
