@@ -97,8 +97,8 @@ func (l List) Target() (*url.URL, Target, error) {
 // may change at any time, when the list is read again.
 type HostList interface {
 	Match(host string) (entry string, ok bool)
-	// MatchURL is Match for entries with a path. path begins with "/" and ends before the
-	// query. It may allocate.
+	// MatchURL is Match for entries with a path. path is that of a request; its query does not
+	// matter. It may allocate.
 	MatchURL(host string, port uint16, path string) (entry string, ok bool)
 	// Missing reports whether the list is required and not loaded yet, so that what rules
 	// say about it is not known.

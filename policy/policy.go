@@ -96,7 +96,7 @@ type Request struct {
 	Groups []string
 	// Connect tells CONNECT from a plain HTTP request.
 	Connect bool
-	// Path is that of the URL, without the query; empty if it is not seen. Entries of lists
+	// Path is that of the URL, perhaps with a query; empty if it is not seen. Entries of lists
 	// may have paths.
 	Path string
 	// Page is set for a plain HTTP request whose answer a person is to read.

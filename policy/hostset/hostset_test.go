@@ -76,6 +76,8 @@ func TestMatch(t *testing.T) {
 			[]string{"x.example", "a.x.example=x.example", "y.example", "a.z.example=z.example", "d.example", "a.example", "b.example"}, []string{"a.y.example", "z.example", "localhost", "a.a.example"}},
 		{"RPZ with an origin", "$ORIGIN rpz.school.example.\n@ IN SOA ns.school.example. root.school.example. (\n  2026010101 ; serial\n  3600 600 86400 300 )\n@ IN NS ns.school.example.\nx.example CNAME .\ny.example.rpz.school.example. CNAME .\n",
 			[]string{"x.example", "y.example"}, []string{"rpz.school.example", "x.example.rpz.school.example", "ns.school.example"}},
+		{"RPZ with names like triggers", "rpz-news.example CNAME .\n*.rpz-ip-news.example CNAME .\nx.rpz-a.example CNAME .\n",
+			[]string{"rpz-news.example", "a.rpz-ip-news.example=rpz-ip-news.example", "x.rpz-a.example"}, []string{"rpz-ip-news.example"}},
 		{"RPZ passes through", "*.x.example CNAME .\nok.x.example CNAME rpz-passthru.\nold.x.example CNAME old.x.example.\n",
 			[]string{"a.x.example=x.example", "a.ok.x.example=x.example"}, []string{"ok.x.example", "old.x.example", "x.example"}},
 	} {

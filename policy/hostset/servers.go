@@ -217,7 +217,7 @@ func (p *parser) policy(name, kind, data string) error {
 		blocks, passes = under, exceptUnder
 	}
 	switch target := strings.ToLower(data); {
-	case name == "" || strings.Contains(name, ".rpz-") || strings.HasPrefix(name, "rpz-"):
+	case name == "" || hasTrigger(name):
 		return errSkip // by the client's or an answer's address, or by a name server
 	case kind == "CNAME" && (target == "rpz-passthru." || absolute(target) == name):
 		return p.named(name, passes)
@@ -225,6 +225,18 @@ func (p *parser) policy(name, kind, data string) error {
 		return p.named(name, blocks)
 	}
 	return errSkip
+}
+
+// otherTriggers are the labels of triggers that are not the name that is asked for.
+var otherTriggers = []string{"rpz-ip", "rpz-client-ip", "rpz-nsdname", "rpz-nsip"}
+
+func hasTrigger(name string) bool {
+	for label := range strings.SplitSeq(name, ".") {
+		if slices.Contains(otherTriggers, label) {
+			return true
+		}
+	}
+	return false
 }
 
 func isClassOrTTL(s string) bool {

@@ -1,8 +1,11 @@
 package hostset
 
 import (
+	"encoding/hex"
+	"fmt"
 	"hash/maphash"
 	"net/url"
+	"path"
 	"strconv"
 	"strings"
 
@@ -30,7 +33,7 @@ func (p *parser) url(word string) error {
 	if err != nil {
 		return err
 	}
-	entry, path := t.Host, strings.TrimRight(u.EscapedPath(), "/")
+	entry, path := t.Host, normalPath(u.EscapedPath())
 	if !isUsual(t.Port) {
 		entry += ":" + strconv.Itoa(int(t.Port))
 	}
@@ -55,9 +58,9 @@ func (s *Set) Paths() int {
 	return s.paths
 }
 
-// MatchURL reports whether an entry with a path has host, port and path, which begins with "/"
-// and ends before the query, and which one: the longest. It allocates if the set has such
-// entries.
+// MatchURL reports whether an entry with a path has host, port and path, as a request has it,
+// and which one: the longest. A query does not matter, nor do different spellings of a path, as
+// normalPath has them. It allocates if the set has such entries.
 func (s *Set) MatchURL(host string, port uint16, path string) (entry string, ok bool) {
 	if s.Paths() == 0 || path == "" {
 		return "", false
@@ -67,6 +70,7 @@ func (s *Set) MatchURL(host string, port uint16, path string) (entry string, ok 
 		key += ":" + strconv.Itoa(int(port))
 	}
 	base := len(key)
+	path = normalPath(path)
 	key += path[:min(len(path), maxEntry)]
 	for end := base; ; {
 		if name := strings.TrimRight(key[:end], "/"); len(name) > len(host) && len(name) <= maxEntry {
@@ -84,5 +88,47 @@ func (s *Set) MatchURL(host string, port uint16, path string) (entry string, ok 
 		} else {
 			end = len(key)
 		}
+	}
+}
+
+// normalPath makes one of the spellings of a path that servers take for the same (RFC 3986,
+// section 6.2.2): it leaves out the query, dot segments, empty segments and a "/" at the end, and
+// encodes only "%" and what is not printable ASCII.
+func normalPath(s string) string {
+	s, _, _ = strings.Cut(s, "?")
+	s = strings.TrimRight(path.Clean("/"+decoded(s)), "/")
+	if !strings.ContainsFunc(s, isEncoded) {
+		return s
+	}
+	var b strings.Builder
+	for i := range len(s) {
+		if isEncoded(rune(s[i])) {
+			fmt.Fprintf(&b, "%%%02X", s[i])
+		} else {
+			b.WriteByte(s[i])
+		}
+	}
+	return b.String()
+}
+
+func isEncoded(r rune) bool { return r <= ' ' || r >= 0x7f || r == '%' }
+
+// decoded decodes a path; an invalid escape stays as it is.
+func decoded(s string) string {
+	var b strings.Builder
+	for {
+		before, rest, found := strings.Cut(s, "%")
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		c, err := hex.DecodeString(rest[:min(len(rest), 2)])
+		if err != nil || len(c) == 0 {
+			b.WriteByte('%')
+			s = rest
+			continue
+		}
+		b.Write(c)
+		s = rest[2:]
 	}
 }
