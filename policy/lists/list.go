@@ -113,7 +113,7 @@ func (l *list) fail(err error) {
 	l.state.err = err
 	l.mu.Unlock()
 	if l.set.Load() == nil {
-		l.log.Warn("the list cannot be loaded: rules that name it match nothing", zap.Error(err))
+		l.log.Warn("the list cannot be loaded: rules that name it "+unloaded(l.required.Load()), zap.Error(err))
 	} else {
 		l.log.Warn("the list cannot be loaded anew: what it had before stays in force", zap.Error(err))
 	}
@@ -180,7 +180,7 @@ func (l *list) stop() {
 func (l *list) run(ctx context.Context) {
 	defer close(l.stopped)
 	if l.set.Load() == nil {
-		l.log.Warn("the list is not loaded yet: until it is, rules that name it match nothing")
+		l.log.Warn("the list is not loaded yet: rules that name it " + unloaded(l.required.Load()))
 	}
 	failures := 0
 	due := l.due(failures)

@@ -195,8 +195,10 @@ type Status struct {
 }
 
 // Unloaded says what rules that name a list do while it is not loaded.
-func (s Status) Unloaded() string {
-	if s.Required {
+func (s Status) Unloaded() string { return unloaded(s.Required) }
+
+func unloaded(required bool) string {
+	if required {
 		return "deny until it is loaded"
 	}
 	return "match nothing"

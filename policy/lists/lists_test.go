@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"espalier/policy"
 )
@@ -250,7 +251,10 @@ func TestNothing(t *testing.T) {
 // A required list is missing until it is loaded; a reload may require one.
 func TestRequired(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "list")
-	ls := open(t, t.TempDir(), map[string]policy.List{"ads": {File: file}}, noTransport)
+	core, logs := observer.New(zap.WarnLevel)
+	ls := New(t.TempDir(), zap.New(core))
+	ls.Use(ls.Prepare(map[string]policy.List{"ads": {File: file}}), noTransport)
+	defer ls.Close()
 	missing := func() bool { return ls.now().HostLists()["ads"].Missing() }
 	if missing() {
 		t.Error("missing though it is not required")
@@ -258,6 +262,9 @@ func TestRequired(t *testing.T) {
 	ls.Use(ls.Prepare(map[string]policy.List{"ads": {File: file, Required: true}}), noTransport)
 	if !missing() {
 		t.Error("not missing")
+	}
+	if err := ls.Refresh(t.Context(), "ads"); err == nil || logs.FilterMessageSnippet("deny until it is loaded").Len() != 1 {
+		t.Errorf("%v, the log does not say that rules deny: %v", err, logs.All())
 	}
 	write(t, file, "# nothing today\n")
 	ls.Reread()

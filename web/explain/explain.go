@@ -34,8 +34,8 @@ type Explanation struct {
 	// List and Entry say what the rule has found the host by, where it has lists.
 	List  string `json:"list,omitempty"`
 	Entry string `json:"entry,omitempty"`
-	// NotLoaded are lists that rules name and that are not to be had here, where
-	// they match nothing.
+	// NotLoaded are lists that rules name and that are not loaded here, so that they match
+	// nothing. Those that are required deny instead: see List.
 	NotLoaded []string `json:"lists_not_loaded,omitempty"`
 	// Dial is the host that is connected to in place of the target.
 	Dial string `json:"dial,omitempty"`
@@ -270,7 +270,7 @@ func (e *Explainer) askLists(x *Explanation, d policy.Decision, t policy.Target,
 	}
 	for _, s := range e.Lists.Status() {
 		named := slices.ContainsFunc(e.Rules, func(r policy.Rule) bool { return slices.Contains(r.When.Lists, s.Name) })
-		if named && s.Loaded.IsZero() {
+		if named && s.Loaded.IsZero() && !s.Required { // one that is required denies
 			x.NotLoaded = append(x.NotLoaded, s.Name)
 		}
 	}

@@ -66,7 +66,7 @@ func Explanation(s Screen, x *explain.Explanation) error {
 	}
 	l.rows("catalogue", plain, rows...)
 	if len(x.NotLoaded) > 0 {
-		l.row("lists", yellow, "not to be had here, so that they match nothing: "+strings.Join(x.NotLoaded, ", "))
+		l.row("lists", yellow, "not loaded here, so that they match nothing: "+strings.Join(x.NotLoaded, ", "))
 	}
 	if x.Note != "" {
 		l.row("note", yellow, x.Note)
