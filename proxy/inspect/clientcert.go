@@ -12,47 +12,61 @@ import (
 // Bounds of what is known of origins that ask for client certificates. Names are the
 // clients' choice, and lists of authorities the origins'.
 const (
-	maxAsking      = 4096
-	maxAuthorities = 64 << 10 // bytes
-	askingLasts    = 7 * 24 * time.Hour
+	maxAsking             = 4096
+	maxAuthorities        = 1024     // of a host
+	maxAuthoritiesSize    = 64 << 10 // bytes, of a host
+	maxAuthoritiesInTotal = 16 << 20 // bytes
+	askingLasts           = 7 * 24 * time.Hour
 )
 
 // asking are the hosts whose origins ask for a client certificate.
 type asking struct {
 	mu    sync.RWMutex
 	hosts map[string]asked
+	size  int // of all of them
 }
 
 type asked struct {
 	at          time.Time
 	authorities [][]byte // names, in DER; none: any
+	size        int      // of authorities, bytes
 }
 
 // Asked notes that the origin of host has asked for a client certificate, of one of
-// authorities; none: of any. That exempts no client. The slice is kept.
+// authorities; none, or too many: of any. That exempts no client. The slice is kept.
 func (e *Exceptions) Asked(host string, authorities [][]byte) {
 	if e == nil {
 		return
 	}
+	const header = 24 // of a slice
 	size := 0
 	for _, name := range authorities {
-		if size += len(name); size > maxAuthorities {
-			authorities = nil
+		size += header + len(name)
+	}
+	if size > maxAuthoritiesSize || len(authorities) > maxAuthorities {
+		authorities, size = nil, 0
+	}
+	a := &e.asking
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.drop(host)
+	for other := range a.hosts { // any
+		if len(a.hosts) < maxAsking && a.size+size <= maxAuthoritiesInTotal {
 			break
 		}
+		a.drop(other)
 	}
-	e.asking.mu.Lock()
-	defer e.asking.mu.Unlock()
-	if _, known := e.asking.hosts[host]; !known && len(e.asking.hosts) >= maxAsking {
-		for other := range e.asking.hosts { // any
-			delete(e.asking.hosts, other)
-			break
-		}
+	if a.hosts == nil {
+		a.hosts = map[string]asked{}
 	}
-	if e.asking.hosts == nil {
-		e.asking.hosts = map[string]asked{}
-	}
-	e.asking.hosts[host] = asked{e.now(), authorities}
+	a.hosts[host] = asked{e.now(), authorities, size}
+	a.size += size
+}
+
+// drop forgets a host, with mu locked.
+func (a *asking) drop(host string) {
+	a.size -= a.hosts[host].size
+	delete(a.hosts, host)
 }
 
 // Asking returns base, which clients are answered by, so that it asks for a client
