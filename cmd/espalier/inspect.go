@@ -31,7 +31,7 @@ the hosts.`
 	exceptions.AddCommand(
 		listExceptions(dataDir),
 		changeException(dataDir, api.AcceptException, "Never intercept a host, for any client", "%s is tunnelled from now on"),
-		changeException(dataDir, api.RefuseException, "Never exempt a host, whatever clients do", "%s is intercepted from now on, whatever clients do"),
+		changeException(dataDir, api.RefuseException, "Never exempt a host, whatever clients do", "no client is exempt at %s from now on, whatever it does"),
 		changeException(dataDir, api.ForgetException, "Forget what is known of a host", "%s is as if it had never been refused"),
 	)
 	return group("inspect", "List and judge what TLS interception leaves alone", exceptions, listExempt())

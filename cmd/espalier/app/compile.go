@@ -129,6 +129,9 @@ func Apple(cfg *configs.Config) (*catalog.Set, error) {
 // NewExplainer compiles a configuration as a running process would.
 func NewExplainer(cfg *configs.Config) (*explain.Explainer, error) {
 	exceptions, unreadable := inspect.OpenExceptions(cfg.Data) // perhaps another user's
+	if unreadable == nil {
+		exceptions.TunnelWithoutCA(cfg.Inspect.WithoutCA == policy.WithoutCATunnel)
+	}
 	c, err := compileAlone(cfg, exceptions)
 	if err != nil {
 		return nil, err
