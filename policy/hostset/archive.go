@@ -16,11 +16,11 @@ import (
 // MaxZip bounds a zip archive, which is held in memory: its directory is at its end.
 const MaxZip = 64 << 20
 
-// tarMagic is where a header of tar says what it is, and what.
-const (
-	tarMagicAt = 257
-	tarMagic   = "ustar"
-)
+// tarBlock is the size of a header of tar.
+const tarBlock = 512
+
+// errBinary says that a source is neither text nor packed in a way that unpack knows.
+var errBinary = errors.New("is not text, gzip, tar or zip (UTF-16 needs a byte order mark)")
 
 // MatchMember reports whether the file name of an archive is meant by pattern: one of
 // path.Match, for the whole name or for as many of its last elements as the pattern has.
@@ -46,10 +46,10 @@ func unpack(in *bufio.Reader, member string, maxBytes int64) (_ *bufio.Reader, r
 		}
 		in = bufio.NewReaderSize(&bounded{unpacked, 4 * maxBytes, 4 * maxBytes}, maxLine) // other files, too
 	}
-	head, _ := in.Peek(tarMagicAt + len(tarMagic))
+	head, _ := in.Peek(tarBlock)
 	f := find{member: member}
 	switch {
-	case len(head) == tarMagicAt+len(tarMagic) && string(head[tarMagicAt:]) == tarMagic:
+	case isTar(head):
 		f.archive = &tarFiles{tar.NewReader(in)}
 	case bytes.HasPrefix(head, []byte("PK\x03\x04")):
 		files, err := openZip(in)
@@ -57,6 +57,8 @@ func unpack(in *bufio.Reader, member string, maxBytes int64) (_ *bufio.Reader, r
 			return nil, nil, err
 		}
 		f.archive = files
+	case isBinary(head):
+		return nil, nil, errBinary
 	case member != "":
 		return nil, nil, errors.New("is not an archive: leave member out")
 	default:
@@ -67,6 +69,21 @@ func unpack(in *bufio.Reader, member string, maxBytes int64) (_ *bufio.Reader, r
 		return nil, nil, err
 	}
 	return limited(r, maxBytes), f.rest, nil
+}
+
+// isTar reports whether a source that begins with head is an archive of tar, also one of a
+// version before POSIX, which only the checksum of its header tells.
+func isTar(head []byte) bool {
+	if len(head) < tarBlock {
+		return false
+	}
+	_, err := tar.NewReader(bytes.NewReader(head)).Next()
+	return !errors.Is(err, tar.ErrHeader) && err != io.EOF
+}
+
+// isBinary reports whether head has a zero byte and is not in UTF-16.
+func isBinary(head []byte) bool {
+	return bytes.IndexByte(head, 0) >= 0 && !bytes.HasPrefix(head, []byte("\xff\xfe")) && !bytes.HasPrefix(head, []byte("\xfe\xff"))
 }
 
 func limited(r io.Reader, maxBytes int64) *bufio.Reader {

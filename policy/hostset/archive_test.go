@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"archive/zip"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -33,6 +34,24 @@ func tarOf(t testing.TB, files ...file) string {
 		t.Fatal(err)
 	}
 	return b.String()
+}
+
+// oldTarOf is tarOf as in a version before POSIX: without "ustar" in the headers.
+func oldTarOf(t testing.TB, files ...file) string {
+	t.Helper()
+	b := []byte(tarOf(t, files...))
+	for at, f := 0, files; len(f) > 0; f = f[1:] {
+		h := b[at : at+tarBlock]
+		clear(h[257:]) // the magic and all behind it
+		copy(h[148:156], "        ")
+		sum := 0
+		for _, c := range h {
+			sum += int(c)
+		}
+		copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
+		at += tarBlock + (len(f[0].text)+tarBlock-1)/tarBlock*tarBlock
+	}
+	return string(b)
 }
 
 func zipOf(t testing.TB, files ...file) string {
@@ -85,7 +104,7 @@ func TestArchive(t *testing.T) {
 		{"no files", "", []file{{"gambling/", ""}}, "is an archive without files"},
 	} {
 		t.Run(x.name, func(t *testing.T) {
-			for kind, text := range map[string]string{"tar": tarOf(t, x.files...), "tar.gz": string(packed(t, tarOf(t, x.files...))), "zip": zipOf(t, x.files...)} {
+			for kind, text := range map[string]string{"tar": tarOf(t, x.files...), "old tar": oldTarOf(t, x.files...), "tar.gz": string(packed(t, tarOf(t, x.files...))), "zip": zipOf(t, x.files...)} {
 				s, _, err := Parse(strings.NewReader(text), x.member)
 				got := ""
 				if err != nil {
@@ -110,6 +129,13 @@ func TestArchive(t *testing.T) {
 	}
 	if s, _, err := Parse(strings.NewReader("x.example\n"), "*/domains"); err == nil || s != nil || err.Error() != "is not an archive: leave member out" {
 		t.Errorf("a text with a member: %v", err)
+	}
+	for name, text := range map[string]string{"bzip2": "BZh91AY&SY\x00\x01", "UTF-16 without a mark": "x\x00.\x00e\x00\n\x00"} {
+		for _, member := range []string{"", "*/domains"} {
+			if s, _, err := Parse(strings.NewReader(text), member); !errors.Is(err, errBinary) || s != nil {
+				t.Errorf("%s, member %q: %v", name, member, err)
+			}
+		}
 	}
 }
 
