@@ -39,16 +39,21 @@ func (a *answer) life() time.Duration {
 	return keepFound
 }
 
-// issuersOf fetches the certificates that c names as its issuer's. However many handshakes
-// wait, each URL is asked once.
+// issuersOf fetches the certificates that c names as its issuer's, each URL before ctx ends.
+// However many handshakes wait, each is asked once. A fetch has its whole time whichever
+// chain needs it first: a slow origin must not spoil the answer for others.
 func (v *Verifier) issuersOf(ctx context.Context, c *x509.Certificate) ([]*x509.Certificate, error) {
 	var errs []error
 	for _, url := range c.IssuingCertificateURL[:min(maxURLs, len(c.IssuingCertificateURL))] {
 		a := v.issuers.Get(url)
-		if a == nil {
+		switch {
+		case a != nil:
+		case ctx.Err() != nil:
+			return nil, errors.Join(append(errs, fmt.Errorf("GET %s: not asked: %w", url, ctx.Err()))...)
+		default:
 			fetched, _, _ := v.flight.Do(url, func() (any, error) {
 				a := new(answer)
-				a.certs, a.err = v.fetch(ctx, url)
+				a.certs, a.err = v.fetch(url)
 				v.issuers.Set(url, a)
 				return a, nil
 			})
@@ -64,8 +69,8 @@ func (v *Verifier) issuersOf(ctx context.Context, c *x509.Certificate) ([]*x509.
 
 // fetch reads the certificates at url: one in DER (RFC 5280), several in PKCS #7, or PEM,
 // which some servers send.
-func (v *Verifier) fetch(ctx context.Context, url string) ([]*x509.Certificate, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+func (v *Verifier) fetch(url string) ([]*x509.Certificate, error) {
+	r, err := http.NewRequest(http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}

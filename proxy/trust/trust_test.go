@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -12,6 +13,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -19,6 +21,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/smallstep/pkcs7"
@@ -186,6 +189,60 @@ func TestMissingIntermediate(t *testing.T) {
 		})
 	}
 }
+
+// An origin whose issuer's certificate is slow to come, and names another origin's, does not
+// keep that one from its own.
+func TestSlowIssuerSpoilsNoOther(t *testing.T) {
+	root := sign(t, "Root", nil, nil)
+	first := sign(t, "First", root, nil)
+	good := leaf(t, first, "http://ca.example/first")
+	between := sign(t, "Between", first, func(c *x509.Certificate) {
+		c.IssuingCertificateURL = []string{"http://ca.example/first"}
+	})
+	slow := leaf(t, between, "http://slow.example/between")
+	late := leaf(t, between, "http://slow.example/none", "http://ca.example/between")
+	inTime := leaf(t, between, "http://ca.example/between")
+	now := time.Now()
+	synctest.Test(t, func(t *testing.T) {
+		v := New(pool(root), roundTripper(func(r *http.Request) (*http.Response, error) {
+			file, takes := first.Raw, time.Second
+			switch r.URL.String() {
+			case "http://slow.example/between":
+				file, takes = between.Raw, fetchTimeout-time.Millisecond
+			case "http://slow.example/none":
+				takes = time.Hour
+			case "http://ca.example/between":
+				file = between.Raw
+			}
+			select {
+			case <-r.Context().Done():
+				return nil, r.Context().Err()
+			case <-time.After(takes):
+			}
+			return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(bytes.NewReader(file)), Request: r}, nil
+		}))
+		v.now = func() time.Time { return now }
+		for _, x := range []struct {
+			name string
+			cert *signed
+			want string
+		}{
+			{"slow", slow, ""},
+			{"good", good, ""},
+			{"out of time", late, "not asked"},
+			{"the other URL is still asked", inTime, ""},
+		} {
+			if _, err := v.chains("origin.example", []*x509.Certificate{x.cert.Certificate}); (err == nil) != (x.want == "") ||
+				err != nil && !strings.Contains(err.Error(), x.want) {
+				t.Errorf("%s: got %v, want %q", x.name, err, x.want)
+			}
+		}
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func TestNames(t *testing.T) {
 	root := sign(t, "Root", nil, nil)
