@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -72,7 +73,7 @@ func (b BadLine) String() string { return fmt.Sprintf("%d: %q: %s", b.Line, b.Te
 //	name                the name and all below it; *.name and .name mean the same,
 //	                    as in the lists that are written so. It needs a dot.
 //	address             the address
-//	address/bits        the addresses of a block
+//	address/bits        the addresses of a block, also address/netmask
 //	http://name/path    the path and what is below it, see MatchURL; also name/path
 //	||name^             as ad blockers have it: the name and all below it
 //	@@||name^           neither the name nor any below it, whatever else is said
@@ -311,10 +312,10 @@ func (p *parser) name(word string) error {
 		s = strings.TrimPrefix(s, ".")
 	}
 	if strings.IndexByte(word, '/') >= 0 {
-		if block, err := netip.ParsePrefix(word); err == nil {
+		if block, err := parseBlock(word); err == nil {
 			p.addBlock(block)
 			return nil
-		} else if a, bits, _ := strings.Cut(word, "/"); strings.Trim(bits, "0123456789") == "" && bits != "" {
+		} else if a, bits, _ := strings.Cut(word, "/"); strings.Trim(bits, "0123456789.") == "" && bits != "" {
 			if _, aerr := netip.ParseAddr(a); aerr == nil {
 				return err
 			}
@@ -339,6 +340,25 @@ func (p *parser) name(word string) error {
 		return errors.New("is one word, no domain")
 	}
 	return nil
+}
+
+// parseBlock parses address/bits and, of IPv4, address/netmask.
+func parseBlock(s string) (netip.Prefix, error) {
+	address, mask, _ := strings.Cut(s, "/")
+	m, err := netip.ParseAddr(mask)
+	if err != nil || !m.Is4() {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			err = fmt.Errorf("invalid prefix length %q", mask)
+		}
+		return p, err
+	}
+	a, err := netip.ParseAddr(address)
+	ones, bits := net.IPMask(m.AsSlice()).Size()
+	if err != nil || !a.Is4() || bits == 0 {
+		return netip.Prefix{}, fmt.Errorf("invalid netmask %q", mask)
+	}
+	return netip.PrefixFrom(a, ones), nil
 }
 
 // rule takes a rule of an ad blocker.

@@ -53,7 +53,7 @@ func (p *parser) dnsmasq(line string) (ok bool, _ error) {
 			bad = errSkip
 			continue
 		}
-		bad = errors.Join(bad, p.named(strings.TrimPrefix(name, "*."), says))
+		bad = errors.Join(bad, p.named(strings.TrimLeft(name, "*."), says))
 	}
 	return true, bad
 }
