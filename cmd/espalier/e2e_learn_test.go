@@ -163,8 +163,10 @@ func TestNodeIsExemptForItself(t *testing.T) {
 	}
 	ways := []string{"closes", "reset"}
 	for _, way := range ways {
-		if passes(own, way) || passes(own, way) {
-			t.Errorf("%s: it gets through on the first occasion", way)
+		for range 2 {
+			if passes(own, way) {
+				t.Errorf("%s: it gets through on the first occasion", way)
+			}
 		}
 	}
 	for _, way := range ways {
