@@ -93,15 +93,18 @@ func listFiles(cfg *configs.Config) []string {
 	return files
 }
 
-// listWarnings says what is wrong with the lists that are files, each text
-// beginning with the key.
+// listWarnings says what is wrong with lists, each text beginning with the key. Of lists from
+// URLs it is about the last copy.
 func listWarnings(cfg *configs.Config, all []lists.Status) []string {
 	var warnings []string
 	for _, s := range all {
-		if cfg.Lists[s.Name].File == "" {
-			continue
+		key := "lists." + s.Name + ".url: "
+		switch l := cfg.Lists[s.Name]; {
+		case l.File != "":
+			key = "lists." + s.Name + ".file: "
+		case l.UT1 != "":
+			key = "lists." + s.Name + ".ut1: "
 		}
-		key := "lists." + s.Name + ".file: "
 		if s.Error != "" {
 			warnings = append(warnings, key+s.Error+": rules that name the list "+s.Unloaded())
 		}
@@ -115,14 +118,22 @@ func listWarnings(cfg *configs.Config, all []lists.Status) []string {
 	return warnings
 }
 
-// listNotes says what the lists that are files hold.
+// listNotes says what lists hold; of those from URLs, what the last copy holds.
 func listNotes(cfg *configs.Config, all []lists.Status) []string {
 	var notes []string
 	for _, s := range all {
-		if cfg.Lists[s.Name].File == "" || s.Loaded.IsZero() {
+		isFile := cfg.Lists[s.Name].File != ""
+		if s.Loaded.IsZero() {
+			if !isFile {
+				notes = append(notes, "list "+s.Name+": not fetched yet; `espalier run` fetches it")
+			}
 			continue
 		}
-		notes = append(notes, fmt.Sprintf("list %s: entries %d, skipped lines %d, bad lines %d", s.Name, s.Entries, s.SkippedLines, s.BadLines))
+		note := fmt.Sprintf("list %s: entries %d, skipped lines %d, bad lines %d", s.Name, s.Entries, s.SkippedLines, s.BadLines)
+		if !isFile {
+			note += ", as last fetched"
+		}
+		notes = append(notes, note)
 		for _, line := range s.Remarks() {
 			notes = append(notes, "list "+s.Name+": "+line)
 		}
