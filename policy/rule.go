@@ -32,8 +32,8 @@ type Rule struct {
 	// HideURL keeps the URL out of the records of what the rule matches; they have
 	// the host.
 	HideURL bool `koanf:"hide_url"`
-	// EndOpen ends open tunnels too when the rule's hours begin or end, if the policy would
-	// deny them then. It needs When.Hours.
+	// EndOpen ends open tunnels and inspected connections too when the rule's hours begin or
+	// end, if the policy would deny them then. It needs When.Hours.
 	EndOpen bool `koanf:"end_open"`
 }
 

@@ -23,22 +23,28 @@ func eachMinute(stop <-chan struct{}, f func(now time.Time)) {
 	}
 }
 
-// endTunnels ends the open tunnels that the policy in force ends at now. It does not wait
-// for that.
+// endTunnels ends the open tunnels and inspected connections that the policy in force ends at
+// now. It does not wait for that.
 func (s *Server) endTunnels(now time.Time) {
 	p := s.pipeline.State().Policy
 	if !p.EndsOpen() {
 		return
 	}
-	s.tunnels.Cut(func(_ *traffic.Service, o tunnel.Owner) (err error) {
+	ends := func(x any) (err error) {
 		defer func() {
 			if fault := recover(); fault != nil {
 				s.pipeline.Panicked(nil, fault)
 				err = fmt.Errorf("panic: %v", fault)
 			}
 		}()
-		return o.(interface { // an Exchange, or what embeds one
+		return x.(interface { // an Exchange, or what embeds one
 			Ends(*policy.Policy, time.Time) error
 		}).Ends(p, now)
-	})
+	}
+	s.tunnels.Cut(func(_ *traffic.Service, o tunnel.Owner) error { return ends(o) })
+	for _, c := range s.clients.All() {
+		if ses, ok := c.(interface{ CutBy(func(any) error) }); ok {
+			ses.CutBy(ends)
+		}
+	}
 }

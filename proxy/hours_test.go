@@ -3,7 +3,9 @@ package proxy
 import (
 	"bufio"
 	"cmp"
+	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -172,6 +174,63 @@ func TestEndOpenInStream(t *testing.T) {
 	for _, rec := range r.stop() {
 		if ended := rec.Error == "ended by rule lessons"; ended != (rec.Host == "game.example") {
 			t.Errorf("%+v", rec)
+		}
+	}
+}
+
+// An intercepted connection that is kept open ends. That is no refusal of the certificate.
+func TestEndOpenKeptAlive(t *testing.T) {
+	for _, h2 := range []bool{true, false} {
+		for _, x := range []struct {
+			name, host string
+			silent     bool // no request is made
+			ends       bool
+		}{
+			{"denied", "example.com", false, true},
+			{"denied, silent", "example.com", true, true},
+			{"other host", "other.example", false, false},
+		} {
+			t.Run(fmt.Sprintf("%s, h2=%v", x.name, h2), func(t *testing.T) {
+				everyWay(t, func(t *testing.T, start func(*testing.T, setup) *rig) {
+					site := newSite(t, func(http.ResponseWriter, *http.Request) {})
+					rule, later := lessons("example.com")
+					set := site.everything()
+					set.rules = []policy.Rule{rule}
+					r := start(t, set)
+					cfg := &tls.Config{RootCAs: r.trusted(), ServerName: x.host, NextProtos: []string{"http/1.1"}}
+					if h2 {
+						cfg.NextProtos = []string{"h2"}
+					}
+					conn := r.connected(site.at(x.host)).secure(cfg)
+					if err := conn.Handshake(); err != nil {
+						t.Fatal(err)
+					}
+					if !x.silent {
+						transport := &http.Transport{
+							DialTLSContext:    func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+							ForceAttemptHTTP2: h2,
+						}
+						defer transport.CloseIdleConnections()
+						fetch(t, &http.Client{Transport: transport, Timeout: limit}, "https://"+site.at(x.host)+"/")
+					}
+					r.server.endTunnels(time.Now())
+					want := ""
+					if x.ends {
+						want = "ended by rule lessons"
+					}
+					for { // a session that is silent may still be opening
+						r.server.endTunnels(later)
+						if !x.ends || r.server.clients.Len() == 0 {
+							break
+						}
+						time.Sleep(time.Millisecond)
+					}
+					connects, _ := byMethod(r.stop())
+					if len(connects) != 1 || connects[0].Error != want || connects[0].Action != policy.Inspect {
+						t.Errorf("%+v, want the error %q", connects, want)
+					}
+				})
+			})
 		}
 	}
 }

@@ -6,6 +6,8 @@ package conns
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -80,6 +82,13 @@ func (g *Group) Leave(c Conn) {
 	if len(g.conns) == 0 {
 		g.left.Broadcast()
 	}
+}
+
+// All returns the connections that are in the Group.
+func (g *Group) All() []Conn {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Collect(maps.Keys(g.conns))
 }
 
 // Len is the number of connections.

@@ -27,7 +27,7 @@ func (ses *session) accepted() {
 // TLS is not HTTP. Browsers close connections that they have opened in advance,
 // too, but not at once.
 func (ses *session) doubt() {
-	if ses.Page || ses.since.IsZero() || ses.i.cfg.Conns.Draining() {
+	if ses.Page || ses.cut || ses.since.IsZero() || ses.i.cfg.Conns.Draining() {
 		return
 	}
 	reason, ground := "", inspect.ByClosing

@@ -123,3 +123,18 @@ func (ses *session) End(stage conns.Stage) {
 		ses.Conn.Close()
 	}
 }
+
+// CutBy cuts a session that serves requests where ends says why. The record has that. Others
+// are opening, and may be cut later.
+func (ses *session) CutBy(ends func(x any) error) {
+	ses.mu.Lock()
+	defer ses.mu.Unlock()
+	if ses.Page || !ses.in(serving) && !ses.in(asked) {
+		return
+	}
+	if err := ends(ses.Exchange); err != nil {
+		ses.cut = true
+		ses.Change(func() { ses.Record.Error = err.Error() })
+		ses.Conn.Close()
+	}
+}

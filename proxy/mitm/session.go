@@ -45,6 +45,7 @@ type session struct {
 	mu     sync.Mutex   // of what follows, and of closing Conn while it is replaced
 	phase  atomic.Int32 // of type phase; set with mu
 	ending error        // how reading has failed before a request
+	cut    bool         // by CutBy
 }
 
 // A phase is how far a session is. It only moves on.
