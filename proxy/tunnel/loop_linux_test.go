@@ -579,7 +579,7 @@ func TestDescriptorsRunOut(t *testing.T) {
 					t.Error("the client is answered")
 				}
 				restore()
-				if after := descriptors(t); after != before {
+				if after := descriptors(t); after > before { // a collection may close pipes of net's own meanwhile
 					t.Errorf("%d descriptors before, %d after", before, after)
 				}
 				return
