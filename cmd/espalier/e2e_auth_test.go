@@ -209,6 +209,10 @@ func TestGuessing(t *testing.T) {
 		return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	}
 	here, elsewhere := client("127.0.0.1"), client("127.0.0.2")
+	total := 2000
+	if n, err := strconv.Atoi(os.Getenv("ESPALIER_GUESSES")); err == nil {
+		total = n
+	}
 	for _, way := range []struct {
 		source, right string
 		ok, wrong     int
@@ -257,8 +261,9 @@ func TestGuessing(t *testing.T) {
 			var guesses sync.WaitGroup
 			for worker := range 8 {
 				guesses.Go(func() {
-					for i := range 2500 {
-						if got := send(here, fmt.Sprint("espalier_", worker, " ", i)); got != way.wrong && got != 429 {
+					for i := range total / 8 {
+						// 503: guesses of this client wait for a turn already, and this one is not compared.
+						if got := send(here, fmt.Sprint("espalier_", worker, " ", i)); got != way.wrong && got != 429 && got != 503 {
 							t.Errorf("a guess: %d", got)
 						}
 					}

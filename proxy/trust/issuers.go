@@ -1,7 +1,6 @@
 package trust
 
 import (
-	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -39,17 +38,17 @@ func (a *answer) life() time.Duration {
 	return keepFound
 }
 
-// issuersOf fetches the certificates that c names as its issuer's, each URL before ctx ends.
+// issuersOf fetches the certificates that c names as its issuer's, each URL before until.
 // However many handshakes wait, each is asked once. A fetch has its whole time whichever
 // chain needs it first: a slow origin must not spoil the answer for others.
-func (v *Verifier) issuersOf(ctx context.Context, c *x509.Certificate) ([]*x509.Certificate, error) {
+func (v *Verifier) issuersOf(c *x509.Certificate, until time.Time) ([]*x509.Certificate, error) {
 	var errs []error
 	for _, url := range c.IssuingCertificateURL[:min(maxURLs, len(c.IssuingCertificateURL))] {
 		a := v.issuers.Get(url)
 		switch {
 		case a != nil:
-		case ctx.Err() != nil:
-			return nil, errors.Join(append(errs, fmt.Errorf("GET %s: not asked: %w", url, ctx.Err()))...)
+		case !time.Now().Before(until):
+			return nil, errors.Join(append(errs, fmt.Errorf("GET %s: not asked: the time for the chain is over", url))...)
 		default:
 			fetched, _, _ := v.flight.Do(url, func() (any, error) {
 				a := new(answer)

@@ -4,7 +4,6 @@
 package trust
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -116,8 +115,7 @@ func (v *Verifier) chains(name string, certs []*x509.Certificate) ([][]*x509.Cer
 	for _, c := range certs[1:] {
 		opts.Intermediates.AddCert(c)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
-	defer cancel()
+	until := time.Now().Add(fetchTimeout)
 	for range maxFetches {
 		chains, err := certs[0].Verify(opts)
 		if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); !unknown || v.issuers == nil {
@@ -127,7 +125,7 @@ func (v *Verifier) chains(name string, certs []*x509.Certificate) ([][]*x509.Cer
 		if isSelfSigned(top) || len(top.IssuingCertificateURL) == 0 {
 			return nil, err
 		}
-		found, ferr := v.issuersOf(ctx, top)
+		found, ferr := v.issuersOf(top, until)
 		if ferr != nil {
 			return nil, &MissingError{Issuer: top.Issuer.String(), Err: ferr, cause: err}
 		}
