@@ -103,8 +103,9 @@ func (p *parser) unbound(line string) (ok bool, _ error) {
 		case slices.Contains(unboundPasses, kind):
 			return true, p.named(name, except)
 		case kind == "redirect" || kind == "inform_redirect":
-			p.redirect = name
-			return true, nil
+			normal, _, err := policy.ParseHost(name)
+			p.redirect = normal
+			return true, err
 		}
 		return true, errSkip
 	case "local-data":
@@ -112,6 +113,9 @@ func (p *parser) unbound(line string) (ok bool, _ error) {
 		name, data := "", ""
 		if len(f) > 2 {
 			name, data = absolute(f[0]), f[len(f)-1]
+			if normal, _, err := policy.ParseHost(name); err == nil {
+				name = normal
+			}
 		}
 		zone := p.redirect
 		switch {
@@ -136,9 +140,7 @@ func (p *parser) unbound(line string) (ok bool, _ error) {
 func (p *parser) settle() {
 	if zone := p.redirect; zone != "" {
 		p.redirect = ""
-		if p.named(zone, below) != nil {
-			p.report.Bad++
-		}
+		p.add(zone, below)
 	}
 }
 
