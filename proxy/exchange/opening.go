@@ -127,8 +127,12 @@ func (x *Exchange) Named(sni string) (policy.Target, error) {
 // Agree is what becomes of x, a CONNECT that was admitted, if TLS in it names another target,
 // on a door with this outcome for the name.
 func (x *Exchange) Agree(o policy.Outcome, name policy.Target) policy.Decision {
-	ask := policy.Request{Target: x.Target, Client: x.Record.Client, User: x.Record.User, Groups: x.Groups, Connect: true}
-	return x.State.Policy.Agree(o, &ask, x.Decision, name)
+	return x.State.Policy.Agree(o, x.Ask(x.Target), x.Decision, name)
+}
+
+// Ask is the question whether the client of x may reach t by a CONNECT.
+func (x *Exchange) Ask(t policy.Target) *policy.Request {
+	return &policy.Request{Target: t, Client: x.Record.Client, User: x.Record.User, Groups: x.Groups, Connect: true}
 }
 
 // NameError is why a CONNECT is denied whose TLS names another host.

@@ -17,11 +17,6 @@ type Session struct {
 	Accepted func()
 }
 
-// Ask is the question whether the client may reach t.
-func (s *Session) Ask(t policy.Target) *policy.Request {
-	return &policy.Request{Target: t, Client: s.Record.Client, User: s.Record.User, Groups: s.Groups, Connect: true}
-}
-
 // named is the destination that the client believes to speak to.
 func (s *Session) named() policy.Target {
 	if s.Name != (policy.Target{}) {
