@@ -248,25 +248,18 @@ func (e *Explainer) Script(site string, client netip.Addr) (script *pac.Script, 
 // askLists says by which list and entry x was decided, and which lists rules ask
 // in vain.
 func (e *Explainer) askLists(x *Explanation, d policy.Decision, t policy.Target, path string) {
-	all := e.Lists.HostLists()
-	for _, r := range e.Rules {
-		for _, name := range r.When.Lists {
-			if r.Name != x.Rule || x.List != "" {
-				continue
-			}
-			entry, ok := all[name].Match(t.Host)
-			if !ok {
-				entry, ok = all[name].MatchURL(t.Host, t.Port, path)
-			}
-			if ok {
-				x.List, x.Entry = name, entry
-				x.Why += fmt.Sprintf(": list %s has %s", name, entry)
-			}
-		}
-	}
-	if d.Missing {
+	switch {
+	case d.Missing:
 		x.List = d.List
 		x.Why += ": " + d.ListState()
+	case d.List != "" && slices.ContainsFunc(e.Rules, func(r policy.Rule) bool { return r.Name == x.Rule }):
+		list := e.Lists.HostLists()[d.List]
+		entry, ok := list.Match(t.Host)
+		if !ok {
+			entry, _ = list.MatchURL(t.Host, t.Port, path)
+		}
+		x.List, x.Entry = d.List, entry
+		x.Why += fmt.Sprintf(": list %s has %s", d.List, entry)
 	}
 	for _, s := range e.Lists.Status() {
 		named := slices.ContainsFunc(e.Rules, func(r policy.Rule) bool { return slices.Contains(r.When.Lists, s.Name) })
