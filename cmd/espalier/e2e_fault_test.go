@@ -2,22 +2,21 @@ package main
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
-	"golang.org/x/sys/unix"
 
 	"espalier/policy"
 	"espalier/proxy/accesslog"
+	"espalier/proxy/doctor/doctortest"
 )
 
 // nameServer answers, over UDP and TCP, questions for IPv4 as answer says, of
@@ -186,36 +185,6 @@ type outcome struct {
 	recorded string // in the record's error; empty: it has none
 }
 
-// hole is an address that answers nothing: a listener that accepts nobody, whose
-// queue is full, so that the kernel drops what comes.
-func hole(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	raw, err := l.(*net.TCPListener).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := raw.Control(func(fd uintptr) { err = unix.Listen(int(fd), 0) }); err != nil {
-		t.Fatal(err)
-	}
-	for range 16 {
-		c, err := net.DialTimeout("tcp", l.Addr().String(), 500*time.Millisecond)
-		if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
-			return l.Addr().String()
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-	}
-	t.Skip("this kernel's queue has no end")
-	return ""
-}
-
 // parentTo is a parent proxy for which every destination is origin.
 func parentTo(origin string) func(net.Conn) {
 	return func(c net.Conn) {
@@ -283,7 +252,7 @@ func TestFaults(t *testing.T) {
 		{"destination refuses", direct, refusing(t), "/", failed(502, "connection_refused", "connection refused"), same},
 		{"all addresses refuse", direct, "closed", "/", failed(502, "connection_refused", "connection refused"), same},
 		{"first address refuses", direct, "half-closed", "/", fine, same},
-		{"destination swallows connections", hurried, hole(t), "/", failed(504, "connection_timeout", "timeout"), same},
+		{"destination swallows connections", hurried, doctortest.Hole(t, netip.MustParseAddrPort("127.0.0.1:0")), "/", failed(504, "connection_timeout", "timeout"), same},
 
 		{"origin resets before it answers", direct, "reset", "/reset", failed(502, "connection_terminated", "reset"), tunnel(nothing, "reset")},
 		{"origin closes before it answers", direct, "close", "/close", failed(502, "connection_terminated", "EOF"), tunnel(nothing, "")},

@@ -95,7 +95,7 @@ func Start(t testing.TB, addr string, realPorts bool, faults map[string]Fault) *
 	s.until(udp.Close, func() { TellTime(udp, nil) })
 	for _, f := range faults {
 		if f == Swallows {
-			hole(t, netip.AddrPortFrom(s.elsewhere(81), s.Ports[443]))
+			Hole(t, netip.AddrPortFrom(s.elsewhere(81), s.Ports[443]))
 			break
 		}
 	}
@@ -171,9 +171,10 @@ func (s *Stage) serveDNS() {
 	s.until(conn.Close, func() { _ = server.ActivateAndServe() })
 }
 
-// hole makes a port one that answers nothing: a listener that accepts nothing,
-// whose queue is full, so that the kernel drops what comes.
-func hole(t testing.TB, at netip.AddrPort) {
+// Hole makes a port one that answers nothing, until the end of the test: a listener that
+// accepts nothing, whose queue is full, so that the kernel drops what comes. It returns the
+// address, which has a port if at's is 0.
+func Hole(t testing.TB, at netip.AddrPort) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", at.String())
 	if err != nil {
@@ -190,7 +191,7 @@ func hole(t testing.TB, at netip.AddrPort) {
 	for range 16 {
 		c, err := net.DialTimeout("tcp", l.Addr().String(), 500*time.Millisecond)
 		if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
-			return
+			return l.Addr().String()
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -198,4 +199,5 @@ func hole(t testing.TB, at netip.AddrPort) {
 		t.Cleanup(func() { c.Close() })
 	}
 	t.Skip("this kernel's queue has no end")
+	return ""
 }
